@@ -1,0 +1,21 @@
+FROM python:3.13-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HOST=0.0.0.0
+
+WORKDIR /srv
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+
+COPY app app
+COPY wsgi.py gunicorn.conf.py LICENSE ./
+RUN useradd --system tailrace && mkdir .data && chown tailrace .data
+USER tailrace
+
+# Give REDIS_URL. Without it the container runs a server of its own, with its data here.
+VOLUME /srv/.data
+EXPOSE 8082
+HEALTHCHECK --interval=10s --timeout=3s \
+    CMD python -c "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8082') + '/healthz')"
+CMD ["python", "-m", "app"]

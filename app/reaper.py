@@ -1,0 +1,48 @@
+"""Ends a launcher's children once the launcher is gone, even if it was killed with -9.
+
+Reads lines from the launcher, `watch PID SIGNAL` and `forget PID`. At their end, which is
+the launcher's, it stops what is still watched, the last first, and insists after a while.
+"""
+
+import os
+import signal
+import sys
+import time
+
+PATIENCE_SECONDS = 8.0
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop(pid: int, number: int) -> None:
+    """Signal a process, wait for its end, and then kill what is left of its group."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    try:
+        os.kill(pid, number)
+        while alive(pid) and time.monotonic() < until:
+            time.sleep(0.02)
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def main() -> None:
+    watched: dict[int, int] = {}
+    for line in sys.stdin:
+        verb, pid, *number = line.split()
+        if verb == "watch":
+            watched[int(pid)] = int(number[0])
+        else:
+            watched.pop(int(pid), None)
+    for pid, number in reversed(watched.items()):
+        stop(pid, number)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Writing a run's events, and reading their history in pages."""
+
+from flask import Blueprint, Response
+
+from app.routes.body import read_json
+from app.routes.gateway import gateway
+from app.routes.schemas import EventSchema, PageQuery
+from app.streaming.event import check_run_id
+
+blueprint = Blueprint("events", __name__)
+
+_event_schema = EventSchema()
+_page_query = PageQuery()
+
+
+@blueprint.post("/runs/<run_id>/events")
+def append(run_id: str) -> Response:
+    """Append an event: 201 with the event as it was stored."""
+    check_run_id(run_id)
+    body = _event_schema.load(read_json())
+    event = gateway().store.append(run_id, **body)
+    return Response(event.to_json(), 201, mimetype="application/json")
+
+
+@blueprint.get("/runs/<run_id>/events")
+def page(run_id: str) -> Response:
+    """A page of history, and where the next one goes on."""
+    query = _page_query.of_request()
+    found = gateway().store.page(
+        run_id,
+        after=query["after"],
+        before=query["before"],
+        descending=query["order"] == "desc",
+        limit=query["limit"],
+        categories=query["category"],
+        actions=query["action"],
+    )
+    events = b",".join(event.to_json() for event in found.events)
+    following = b'"%b"' % str(found.next).encode() if found.next else b"null"
+    document = b'{"events":[%b],"next":%b}' % (events, following)
+    return Response(document, mimetype="application/json")
+
+
+@blueprint.delete("/runs/<run_id>/events")
+def delete(run_id: str) -> Response:
+    """Remove the run's log; there may be none."""
+    gateway().store.delete(run_id)
+    return Response(status=204)

@@ -1,0 +1,43 @@
+"""What the factory wired, for the views of this app."""
+
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+from flask_cors import CORS
+
+from app.settings import Settings
+from app.streaming.event_store import EventStore
+from app.streaming.reader import Readers
+from app.streaming.subscriber import Subscribers
+
+LOCAL_ORIGINS = r"^https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """One worker's gateway."""
+
+    settings: Settings
+    store: EventStore
+    readers: Readers
+    subscribers: Subscribers
+
+    def init_app(self, app: Flask) -> None:
+        app.extensions["tailrace"] = self
+        # Pages may read; an append from a page of another origin is not for CORS to allow.
+        CORS(
+            app,
+            origins=[LOCAL_ORIGINS, *self.settings.cors_origins],
+            methods=["GET", "HEAD"],
+            allow_headers=["Accept", "Cache-Control", "Last-Event-ID"],
+            max_age=600,
+        )
+
+    def drain(self) -> None:
+        """Refuse new streams and end the open ones, spread over most of DRAIN_SECONDS."""
+        self.subscribers.drain(0.8 * self.settings.drain_seconds)
+
+
+def gateway() -> Gateway:
+    """The gateway of the current app."""
+    return current_app.extensions["tailrace"]

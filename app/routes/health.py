@@ -1,0 +1,23 @@
+"""Whether the process lives, and whether it can serve."""
+
+from flask import Blueprint, Response
+
+from app.routes.gateway import gateway
+from app.routes.problems import problem
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """The process answers; nothing else is asked."""
+    return Response(b'{"status":"ok"}', mimetype="application/json")
+
+
+@blueprint.get("/readyz")
+def readyz() -> Response:
+    """Redis answers, is new enough, and the worker is not about to stop."""
+    if gateway().subscribers.draining:
+        return problem(503, "the worker is draining")
+    gateway().store.check_server()
+    return Response(b'{"status":"ready"}', mimetype="application/json")

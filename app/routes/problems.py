@@ -1,0 +1,88 @@
+"""Errors as problem details (RFC 9457), one shape for every status."""
+
+import logging
+from typing import Any
+
+import orjson
+from flask import Flask, Response, request
+from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException
+from werkzeug.http import HTTP_STATUS_CODES
+
+from app.routes.schemas import InvalidQuery
+from app.streaming.errors import (
+    EventTooLarge,
+    InvalidEvent,
+    InvalidInput,
+    NotALog,
+    RunEnded,
+    StoreUnavailable,
+)
+
+RETRY_AFTER_SECONDS = 1
+
+log = logging.getLogger("tailrace.http")
+
+
+def problem(
+    status: int, detail: str, errors: list[dict[str, str]] | None = None, **headers: str
+) -> Response:
+    """A problem document; `errors` names what is wrong field by field."""
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+    }
+    if errors:
+        document["errors"] = errors
+    response = Response(orjson.dumps(document), status, mimetype="application/problem+json")
+    if status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response.headers["Cache-Control"] = "no-store"
+    response.headers.update(headers)
+    if request.method == "POST":
+        level = logging.WARNING if status >= 500 else logging.INFO
+        fields = {"path": request.path, "status": status, "detail": detail}
+        log.log(level, "append refused path=%(path)s status=%(status)d: %(detail)s", fields)
+    return response
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ValidationError, _schema_error)
+    app.register_error_handler(InvalidInput, _invalid_input)
+    app.register_error_handler(RunEnded, lambda error: problem(409, str(error)))
+    app.register_error_handler(NotALog, lambda error: problem(409, str(error)))
+    app.register_error_handler(StoreUnavailable, lambda error: problem(503, str(error)))
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _http_error(error: HTTPException) -> Response:
+    response = error.get_response()
+    if error.code is None or error.code < 400:
+        return response
+    headers = {name: response.headers[name] for name in ("Allow",) if name in response.headers}
+    return problem(error.code, error.description or "", getattr(error, "errors", None), **headers)
+
+
+def _schema_error(error: ValidationError) -> Response:
+    errors = [
+        {"field": field, "detail": " ".join(map(str, messages))}
+        for field, messages in error.messages_dict.items()
+    ]
+    if isinstance(error, InvalidQuery):
+        return problem(400, "the query is not of the form it must have", errors)
+    return problem(422, "the event is not of the form it must have", errors)
+
+
+def _invalid_input(error: InvalidInput) -> Response:
+    status = (
+        413 if isinstance(error, EventTooLarge) else 422 if isinstance(error, InvalidEvent) else 400
+    )
+    return problem(status, str(error), [{"field": error.field, "detail": error.message}])
+
+
+def _unexpected(error: Exception) -> Response:
+    log.exception("unexpected error path=%s", request.path)
+    return problem(500, "an unexpected error, which the log of the gateway tells")

@@ -1,0 +1,101 @@
+"""What a request may hold: the body of an append, and query parameters."""
+
+from typing import Any
+
+from flask import request
+from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
+from marshmallow.validate import OneOf, Regexp
+
+from app.streaming.errors import InvalidInput
+from app.streaming.event_id import EventId
+
+_ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
+_NAME = Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
+
+
+class EventSchema(Schema):
+    """The body of an append: flat names, or the shape in which events are read."""
+
+    event_category = fields.String(required=True, validate=_NAME)
+    event_action = fields.String(required=True, validate=_NAME)
+    data = fields.Raw(load_default=None, allow_none=True)
+    source = fields.Raw(load_default=None, allow_none=True)
+
+    @pre_load
+    def flatten(self, body: Any, **kwargs: Any) -> Any:
+        """Bring the shape of a read event to flat names, without what the server assigns."""
+        if not isinstance(body, dict):
+            raise ValidationError("Must be a JSON object.", "body")
+        flat = {name: body[name] for name in body.keys() - _ASSIGNED_BY_SERVER - {"event"}}
+        if "event" in body:
+            if flat.keys() & {"event_category", "event_action"}:
+                raise ValidationError(
+                    "Must not stand beside event_category or event_action.", "event"
+                )
+            if not isinstance(body["event"], dict):
+                raise ValidationError("Must be an object with category and action.", "event")
+            flat |= {f"event_{name}": value for name, value in body["event"].items()}
+        return flat
+
+
+class InvalidQuery(ValidationError):
+    """Query parameters that are not of the form they must have."""
+
+
+class _EventIdField(fields.Field):
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> EventId:
+        try:
+            return EventId.parse(value)
+        except InvalidInput as error:
+            raise ValidationError(error.message) from None
+
+
+class _Whole(fields.Field):
+    def __init__(self, least: int, most: int, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._least, self._most = least, most
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> int:
+        # More than int() lets pass is none of a URL: signs, spaces, underscores.
+        if value.isascii() and value.isdigit() and len(value) <= 18:
+            if self._least <= int(value) <= self._most:
+                return int(value)
+        raise ValidationError(f"Must be a whole number from {self._least} to {self._most}.")
+
+
+class _Query(Schema):
+    """A query string; parameters that are not known are ignored."""
+
+    class Meta:
+        unknown = EXCLUDE
+
+    category = fields.List(fields.String(), load_default=())
+    action = fields.List(fields.String(), load_default=())
+
+    def of_request(self) -> dict[str, Any]:
+        """The query of the current request; raises InvalidQuery."""
+        query: dict[str, Any] = request.args.to_dict()
+        for name in ("category", "action"):
+            query[name] = [value for value in request.args.getlist(name) if value]
+        try:
+            return self.load(query)
+        except ValidationError as error:
+            raise InvalidQuery(error.messages_dict) from None
+
+
+class PageQuery(_Query):
+    """The query of a page of history."""
+
+    after = _EventIdField(load_default=None)
+    before = _EventIdField(load_default=None)
+    order = fields.String(load_default="asc", validate=OneOf(("asc", "desc")))
+    limit = _Whole(1, 1000, load_default=100)
+
+
+class StreamQuery(_Query):
+    """The query of a stream, whose cursor the header Last-Event-ID overrides."""
+
+    last_event_id = fields.String(load_default="")
+    last_event_id_camel = fields.String(load_default="", data_key="lastEventId")
+    tail = _Whole(0, 10**9, load_default=None)
+    typed = fields.Boolean(load_default=True, truthy={"true", "1"}, falsy={"false", "0"})

@@ -1,0 +1,91 @@
+"""The settings: read once from the environment and `.env`, validated, typed, frozen."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from dotenv import dotenv_values
+from marshmallow import EXCLUDE, Schema, ValidationError
+from marshmallow import fields as mm
+from marshmallow.validate import OneOf, Range, Regexp
+
+
+class SettingsError(Exception):
+    """Some variables hold what is not allowed; the message names each, one a line."""
+
+
+def _setting(default: Any, form: mm.Field) -> Any:
+    return field(default=default, metadata={"form": form})
+
+
+def _whole(least: int, most: int | None = None) -> mm.Field:
+    allowed = f"from {least} to {most}" if most else f"of {least} or more"
+    invalid = {"invalid": f"Must be a whole number {allowed}."}
+    return mm.Integer(validate=Range(least, most, error=invalid["invalid"]), error_messages=invalid)
+
+
+def _one_of(*choices: str) -> mm.Field:
+    return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
+
+
+class _Origins(mm.Field):
+    """Origins separated by commas, as a tuple."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
+        form = Regexp(
+            r"^(\*|https?://[^\s/]+)\Z", error="Must be origins such as https://a.example."
+        )
+        return tuple(form(origin) for origin in origins)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an operator may set; each is the variable of the same name in capitals.
+
+    Times are in the unit that the name ends with, sizes in bytes. `redis_url` is None when
+    it was not given.
+    """
+
+    redis_url: str | None = _setting(
+        None,
+        mm.String(
+            validate=Regexp(
+                r"^(redis|rediss|unix)://", error="Must begin with redis://, rediss:// or unix://."
+            )
+        ),
+    )
+    host: str = _setting("127.0.0.1", mm.String())
+    port: int = _setting(8082, _whole(1, 65535))
+    web_concurrency: int = _setting(1, _whole(1, 256))
+    stream_maxlen: int = _setting(10_000, _whole(1))
+    stream_ttl_seconds: int = _setting(86_400, _whole(1))
+    stream_idle_ttl_seconds: int = _setting(604_800, _whole(1))
+    heartbeat_seconds: int = _setting(15, _whole(1, 3600))
+    retry_ms: int = _setting(3000, _whole(1, 3_600_000))
+    flush_interval_ms: int = _setting(16, _whole(0, 1000))
+    max_streams: int = _setting(10_000, _whole(1))
+    max_event_bytes: int = _setting(262_144, _whole(1))
+    max_body_bytes: int = _setting(4_194_304, _whole(1))
+    drain_seconds: int = _setting(20, _whole(0, 3600))
+    cors_origins: tuple[str, ...] = _setting((), _Origins())
+    log_format: str = _setting("text", _one_of("text", "json"))
+    log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Read the environment, which beats `.env`; raises SettingsError.
+
+        An empty variable counts as absent.
+        """
+        if environ is None:
+            environ = {**dotenv_values(".env"), **os.environ}
+        forms = {setting.name.upper(): setting.metadata["form"] for setting in fields(cls)}
+        given = {name: environ[name] for name in forms if environ.get(name)}
+        try:
+            values = Schema.from_dict(forms)(unknown=EXCLUDE).load(given)
+        except ValidationError as error:
+            lines = [f"{name}: {' '.join(why)}" for name, why in error.messages_dict.items()]
+            raise SettingsError("\n".join(lines)) from None
+        return cls(**{name.lower(): value for name, value in values.items()})

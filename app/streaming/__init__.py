@@ -1,0 +1,1 @@
+"""The log of runs and the following of it, knowing nothing of Flask."""

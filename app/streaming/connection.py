@@ -1,0 +1,149 @@
+"""The one place that talks to Redis: it makes the connections, with all that must be pinned
+about them, sends commands, and turns what goes wrong into the errors of this package."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from dotenv import dotenv_values
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from app.streaming.errors import InvalidInput, NotALog, StoreUnavailable
+
+DEFAULT_URL = "redis://localhost:6379/0"
+
+POOL_SIZE = 16
+POOL_WAIT_SECONDS = 2.0
+BLOCKING_POOL_SIZE = 10_000
+CONNECT_TIMEOUT_SECONDS = 2.0
+COMMAND_TIMEOUT_SECONDS = 3.0
+
+_PINNED = {
+    # RESP3 with maintenance notifications turns off the check for unread replies, after
+    # which a command can get the answer of the one before it.
+    "protocol": 2,
+    "driver_info": None,
+    "decode_responses": False,
+    # A retried append whose answer was lost is an append made twice.
+    "retry": Retry(NoBackoff(), 0),
+    "retry_on_timeout": False,
+}
+
+
+def default_url() -> str:
+    """REDIS_URL of the environment, else of `.env`, else the local server."""
+    return os.environ.get("REDIS_URL") or dotenv_values(".env").get("REDIS_URL") or DEFAULT_URL
+
+
+def make_client(url: str) -> redis.Redis:
+    """A client with short time-outs and a bounded pool that waits; raises InvalidInput."""
+    return _client(url, redis.BlockingConnectionPool, POOL_SIZE, timeout=POOL_WAIT_SECONDS)
+
+
+def make_blocking_client(url: str) -> redis.Redis:
+    """A client for reads that block, which must not take connections from the others."""
+    return _client(url, redis.ConnectionPool, BLOCKING_POOL_SIZE)
+
+
+def make_connection(client: redis.Redis, read_timeout: float) -> Connection:
+    """A connection outside any pool, to the same server as `client`'s, not yet connected.
+
+    `read_timeout` is in seconds and must exceed every BLOCK sent over the connection.
+    """
+    pool = client.connection_pool
+    return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": read_timeout})
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    credentials, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials.partition(':')[0]}:***@{host}"))
+
+
+def call(client: redis.Redis, *command: Any) -> Any:
+    """The raw reply to one command, in bytes; raises NotALog or StoreUnavailable."""
+    return checked(call_all(client, command)[0])
+
+
+def call_all(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
+    """The raw replies to some commands, in one round trip; an error reply is a value.
+
+    Not through `redis.Redis`: its retries may repeat an append, its decoding fails on
+    entries that are not UTF-8, and it costs more than twice as much.
+    """
+    pool = client.connection_pool
+    with translated_errors():
+        link = pool.get_connection()
+        try:
+            return exchange(link, *commands)
+        finally:
+            pool.release(link)
+
+
+def exchange(link: Connection, *commands: Sequence[Any]) -> list[Any]:
+    """Send some commands over a connection and read the raw replies, errors as values."""
+    try:
+        link.send_packed_command(link.pack_commands(commands))
+        return [_reply(link) for _ in commands]
+    except BaseException:
+        link.disconnect()  # a reply that was not read would answer the next command
+        raise
+
+
+def checked(reply: Any) -> Any:
+    """The reply, unless it is an error: then NotALog, NoScriptError or StoreUnavailable."""
+    if not isinstance(reply, ResponseError):
+        return reply
+    if isinstance(reply, NoScriptError):
+        raise reply
+    if is_wrong_type(reply):
+        raise NotALog("the key in Redis holds something else than a stream")
+    raise StoreUnavailable(f"Redis refused: {reply}")
+
+
+def is_wrong_type(reply: Any) -> bool:
+    """Whether the reply says that a key holds something else than a stream."""
+    return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn what redis-py raises into StoreUnavailable."""
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+def _reply(link: Connection) -> Any:
+    try:
+        return link.read_response(disable_decoding=True)
+    except ResponseError as error:
+        return error
+
+
+def _client(url: str, pool_class: type, size: int, **pool_settings: Any) -> redis.Redis:
+    try:
+        pool = pool_class(
+            **{
+                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                **parse_url(url),
+                **_PINNED,
+                "max_connections": size,
+                **pool_settings,
+            }
+        )
+        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("REDIS_URL", str(error)) from None
+    return redis.Redis(connection_pool=pool)

@@ -1,0 +1,38 @@
+"""What can go wrong between a caller and a run's log, one type per failure to act on."""
+
+
+class StreamingError(Exception):
+    """The base of every error that leaves the streaming package."""
+
+
+class InvalidInput(StreamingError, ValueError):
+    """What the caller gave is not of the form it must have; `field` names it."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+
+
+class InvalidEvent(InvalidInput):
+    """An event that cannot be stored: a bad name, or data that JSON cannot carry."""
+
+
+class EventTooLarge(InvalidInput):
+    """An event over the limit of bytes; `field` is its largest part."""
+
+
+class RunEnded(StreamingError):
+    """An append was refused because the run's last entry is terminal."""
+
+
+class NotALog(StreamingError):
+    """The run's key in Redis holds something that is not a stream."""
+
+
+class StoreUnavailable(StreamingError):
+    """Redis did not answer, or answered that it cannot serve."""
+
+
+class ServerTooOld(StoreUnavailable):
+    """The server is older than Redis 7.0 and cannot number events."""

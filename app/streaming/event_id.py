@@ -1,0 +1,45 @@
+"""The event id `<ms>-<n>`, the cursor on the wire, as two numbers that compare."""
+
+import re
+from typing import NamedTuple
+
+from app.streaming.errors import InvalidInput
+
+_FORM = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_MAX = 2**64 - 1
+
+
+class EventId(NamedTuple):
+    """A Redis stream id: milliseconds and a counter, each an unsigned 64-bit number."""
+
+    ms: int
+    n: int
+
+    @classmethod
+    def parse(cls, text: str, field: str = "id") -> "EventId":
+        """Read `<ms>-<n>`; raises InvalidInput, naming `field`, for anything else."""
+        match = _FORM.fullmatch(text)
+        if match:
+            ms, n = int(match[1]), int(match[2])
+            if ms <= _MAX and n <= _MAX:
+                return cls(ms, n)
+        raise InvalidInput(field, "must be an event id, <ms>-<n>, of two 64-bit numbers")
+
+    @classmethod
+    def from_redis(cls, raw: bytes) -> "EventId":
+        """Read an id that Redis wrote, which needs no checking."""
+        ms, _, n = raw.partition(b"-")
+        return cls(int(ms), int(n))
+
+    def before(self) -> "EventId":
+        """The greatest id below this one (that of 0-0 is 0-0 itself)."""
+        if self.n:
+            return EventId(self.ms, self.n - 1)
+        return EventId(self.ms - 1, _MAX) if self.ms else self
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.n}"
+
+
+ZERO = EventId(0, 0)
+"""The position before the first entry of any log."""

@@ -1,0 +1,357 @@
+"""The log in Redis: one stream a run, written by one atomic script and read by cursor."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from app.streaming import connection, replies
+from app.streaming.errors import EventTooLarge, InvalidInput, RunEnded, ServerTooOld
+from app.streaming.event import Event, check_names, check_run_id, encode_json, timestamp_now
+from app.streaming.event_id import ZERO, EventId
+from app.streaming.replies import LogInfo
+
+MINIMUM_SERVER = (7, 0)
+
+# One blocking XREAD lasts at most this long, so that a log that was deleted or begun anew
+# meanwhile, on which it would stay silent for ever, is noticed.
+BLOCK_SLICE_SECONDS = 5.0
+
+# How many entries one command reads at first, and then, by their size, at the most.
+FIRST_COUNT = 64
+READ_COUNT = 1000
+READ_BYTES = 1024 * 1024
+
+# What a page scans and holds at the most.
+SCAN_LIMIT = 10_000
+PAGE_BYTES = 16 * 1024 * 1024
+
+_APPEND = Path(__file__).with_name("append.lua").read_bytes()
+_APPEND_SHA = hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest()
+_TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some events of a log, and where the next page goes on (None at its end)."""
+
+    events: list[Event]
+    next: EventId | None
+
+
+def log_key(run_id: str) -> str:
+    """The key of a run's log."""
+    return f"run:{run_id}:events"
+
+
+def next_count(events: Sequence[Event]) -> int:
+    """How many entries to read next, after entries of this size."""
+    size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
+    return max(1, min(READ_COUNT, READ_BYTES * len(events) // max(size, 1)))
+
+
+class EventStore:
+    """The event store of all runs on one Redis or Valkey server, 7.0 or newer.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`; REDIS_URL or the local server without it.
+        client: a `redis.Redis` of your own instead, whatever its protocol or decoding.
+        maxlen: about how many entries a log retains.
+        ended_ttl_seconds: how long a log is kept after a terminal event.
+        idle_ttl_seconds: how long a log is kept after its last append, while not ended.
+        max_event_bytes: the largest event, as the JSON of its data and source.
+
+    Every method raises InvalidInput for arguments that break the contract, NotALog where
+    the run's key holds something else, and StoreUnavailable where Redis cannot serve.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        client: redis.Redis | None = None,
+        maxlen: int = 10_000,
+        ended_ttl_seconds: int = 86_400,
+        idle_ttl_seconds: int = 604_800,
+        max_event_bytes: int = 262_144,
+    ):
+        if client is None:
+            url = url or connection.default_url()
+            self._client = connection.make_client(url)
+            self._blocking_client = connection.make_blocking_client(url)
+        else:
+            self._client = self._blocking_client = client
+        self._maxlen = maxlen
+        self._ended_ttl_seconds = ended_ttl_seconds
+        self._idle_ttl_seconds = idle_ttl_seconds
+        self._max_event_bytes = max_event_bytes
+        self._tails = threading.local()
+
+    # Writing
+
+    def add(
+        self,
+        run_id: int | str,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+    ) -> str:
+        """Append an event and give its id; see `append` for the errors."""
+        return self.append(run_id, event_category, event_action, data, source).id
+
+    def append(
+        self,
+        run_id: int | str,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+    ) -> Event:
+        """Append an event and give it back as it was stored.
+
+        `data` and `source` are any JSON value; a source of None is not stored. Raises
+        InvalidEvent, EventTooLarge, and RunEnded after a terminal event (unless this is
+        `lifecycle.started`, which reopens the run).
+        """
+        run_id = check_run_id(run_id)
+        check_names(event_category, event_action)
+        data_json = encode_json("data", data)
+        source_json = encode_json("source", source)
+        self._check_size(data_json, source_json)
+        timestamp = timestamp_now()
+        status, *result = self._run_append(
+            log_key(run_id),
+            self._maxlen,
+            self._ended_ttl_seconds * 1000,
+            self._idle_ttl_seconds * 1000,
+            timestamp,
+            event_category,
+            event_action,
+            data_json,
+            b"" if source is None else source_json,
+        )
+        if status == b"ended":
+            raise RunEnded(f"run {run_id} ended with event {result[0].decode()}")
+        if status == b"too old":
+            raise ServerTooOld(_TOO_OLD)
+        return Event(
+            id=result[0].decode(),
+            run_id=run_id,
+            sequence=result[1],
+            timestamp=timestamp,
+            category=event_category,
+            action=event_action,
+            data_json=data_json,
+            source_json=source_json,
+        )
+
+    def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
+        """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
+        if ttl_seconds <= 0:
+            raise InvalidInput("ttl_seconds", "must be more than 0")
+        return bool(
+            connection.call(self._client, "EXPIRE", log_key(check_run_id(run_id)), ttl_seconds)
+        )
+
+    def delete(self, run_id: int | str) -> bool:
+        """Remove the run's log; False when there was none."""
+        return bool(connection.call(self._client, "DEL", log_key(check_run_id(run_id))))
+
+    # Reading
+
+    def get_events(
+        self, run_id: int | str, *, limit: int | None = None, descending: bool = False
+    ) -> list[Event]:
+        """The events of a run, all of them unless limited, in the order of the log."""
+        return list(islice(self._scan(check_run_id(run_id), descending=descending), limit))
+
+    def get_events_after(
+        self, run_id: int | str, last_id: str, *, limit: int | None = None
+    ) -> list[Event]:
+        """The events after the id `last_id`, all of them unless limited."""
+        after = EventId.parse(last_id, "last_id")
+        return list(islice(self._scan(check_run_id(run_id), after), limit))
+
+    def page(
+        self,
+        run_id: int | str,
+        *,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        descending: bool = False,
+        limit: int = 100,
+        categories: Sequence[str] = (),
+        actions: Sequence[str] = (),
+    ) -> Page:
+        """Up to `limit` events strictly between two ids, those that the filter lets pass.
+
+        A page may be shorter than `limit` before the end: it scans SCAN_LIMIT entries and
+        holds about PAGE_BYTES at the most. `next` is the `after` of the following page, the
+        `before` when descending.
+        """
+        found, size, scanned, position = [], 0, 0, None
+        for event in self._scan(check_run_id(run_id), after, before, descending):
+            if len(found) == limit or size > PAGE_BYTES or scanned == SCAN_LIMIT:
+                return Page(found, position)
+            position, scanned = EventId.parse(event.id), scanned + 1
+            if (not categories or event.category in categories) and (
+                not actions or event.action in actions
+            ):
+                found.append(event)
+                size += len(event.data_json) + len(event.source_json)
+        return Page(found, None)
+
+    def subscribe(
+        self, run_id: int | str, last_id: str | None = None, block_ms: int | None = 5000
+    ) -> list[Event]:
+        """Wait for events: those after `last_id`, or [] when none came in `block_ms`.
+
+        Without `last_id` it begins at the tail as of the first call, and goes on from where
+        it was: the cursor is kept per store, run and thread. Such a cursor goes back to the
+        beginning of a log that was deleted and begun anew. As in Redis, a `block_ms` of 0
+        waits for ever; None does not wait.
+        """
+        run_id = check_run_id(run_id)
+        if block_ms is not None and block_ms < 0:
+            raise InvalidInput("block_ms", "must be 0 or more, or None")
+        deadline = None if block_ms == 0 else time.monotonic() + (block_ms or 0) / 1000
+        if last_id is not None:
+            cursor, tails = EventId.parse(last_id, "last_id"), None
+        else:
+            tails = self._tails.__dict__
+            if run_id not in tails:
+                tails[run_id] = self.info(run_id).last_id
+            cursor = tails[run_id]
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            events = self._read_blocking(run_id, cursor, left)
+            if tails is not None:
+                if events:
+                    tails[run_id] = EventId.parse(events[-1].id)
+                elif self.info(run_id).last_id < cursor:
+                    cursor = tails[run_id] = ZERO
+                    continue
+            if events or (left is not None and left <= 0):
+                return events
+
+    def info(self, run_id: int | str) -> LogInfo:
+        """The run's log as it is now; NO_LOG where there is none."""
+        key = log_key(check_run_id(run_id))
+        stream, ttl = connection.call_all(self._client, ("XINFO", "STREAM", key), ("TTL", key))
+        return replies.log_info(stream, ttl)
+
+    def infos(self, run_ids: Sequence[str]) -> list[LogInfo | None]:
+        """The logs of several runs in one round trip; None where the key holds no log."""
+        commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
+        return [
+            None if connection.is_wrong_type(reply) else replies.log_info(reply)
+            for reply in connection.call_all(self._client, *commands)
+        ]
+
+    def history(
+        self, run_id: str, after: EventId, upto: EventId, count: int
+    ) -> tuple[list[Event], EventId | None]:
+        """Up to `count` events of `after` < id <= `upto`, and the first id retained then."""
+        key = log_key(run_id)
+        entries, first = connection.call_all(
+            self._client,
+            ("XRANGE", key, f"({after}", str(upto), "COUNT", count),
+            ("XRANGE", key, "-", "+", "COUNT", 1),
+        )
+        first = connection.checked(first)
+        first_id = EventId.from_redis(first[0][0]) if first else None
+        return replies.events(run_id, connection.checked(entries)), first_id
+
+    def before_last(self, run_id: str, last_id: EventId, count: int) -> EventId:
+        """The cursor after which `count` entries follow up to `last_id`; ZERO if fewer."""
+        ids = (EventId.parse(event.id) for event in self._scan(run_id, descending=True))
+        upto_last = (event_id for event_id in ids if event_id <= last_id)
+        return next(islice(upto_last, count, None), ZERO)
+
+    # The server
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless Redis answers."""
+        connection.call(self._client, "PING")
+
+    def check_server(self) -> str:
+        """The server's name and version; raises ServerTooOld below Redis 7.0."""
+        lines = connection.call(self._client, "INFO", "server").decode().splitlines()
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        version = fields["redis_version"]
+        if tuple(map(int, version.split(".")[:2])) < MINIMUM_SERVER:
+            raise ServerTooOld(f"{_TOO_OLD}; it is Redis {version}")
+        valkey = fields.get("valkey_version")
+        return f"Valkey {valkey}" if valkey else f"Redis {version}"
+
+    def connect(self, read_timeout: float) -> redis.connection.Connection:
+        """A connection of the caller's own to the same server, not yet connected."""
+        return connection.make_connection(self._client, read_timeout)
+
+    # Inside
+
+    def _check_size(self, data_json: bytes, source_json: bytes) -> None:
+        if len(data_json) + len(source_json) > self._max_event_bytes:
+            field = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(field, f"an event is at most {self._max_event_bytes} bytes")
+
+    def _run_append(self, key: str, *args: Any) -> list[Any]:
+        try:
+            return connection.call(self._client, "EVALSHA", _APPEND_SHA, 1, key, *args)
+        except NoScriptError:  # the server does not know it yet, so nothing was run
+            return connection.call(self._client, "EVAL", _APPEND, 1, key, *args)
+
+    def _scan(
+        self,
+        run_id: str,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        descending: bool = False,
+    ) -> Iterator[Event]:
+        """Every event strictly between two ids, read in pages as it is asked for."""
+        command = "XREVRANGE" if descending else "XRANGE"
+        lower, upper = f"({after}" if after else "-", f"({before}" if before else "+"
+        count = FIRST_COUNT
+        while True:
+            start, stop = (upper, lower) if descending else (lower, upper)
+            entries = connection.call(
+                self._client, command, log_key(run_id), start, stop, "COUNT", count
+            )
+            events = replies.events(run_id, entries)
+            yield from events
+            if len(events) < count:
+                return
+            if descending:
+                upper = f"({events[-1].id}"
+            else:
+                lower = f"({events[-1].id}"
+            count = next_count(events)
+
+    def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
+        """One XREAD that blocks for what is `left` (None: without end), within one slice."""
+        blocking = left is None or left > 0
+        reply = connection.call(
+            self._blocking_client,
+            *("XREAD", "COUNT", READ_COUNT),
+            *(("BLOCK", self._slice_ms(left)) if blocking else ()),
+            *("STREAMS", log_key(run_id), str(cursor)),
+        )
+        return [
+            event
+            for _, entries in replies.streams(reply)
+            for event in replies.events(run_id, entries)
+        ]
+
+    def _slice_ms(self, left: float | None) -> int:
+        """How long to block: what is left, but never past the client's own time-out."""
+        timeout = self._blocking_client.connection_pool.connection_kwargs.get("socket_timeout")
+        slices = [BLOCK_SLICE_SECONDS, left, timeout and timeout / 2]
+        return max(1, int(1000 * min(seconds for seconds in slices if seconds is not None)))

@@ -1,0 +1,313 @@
+"""The readers: each loops on one blocking XREAD for a group of feeds.
+
+One XREAD per viewer is what makes gateways collapse; here viewers cost Redis nothing.
+"""
+
+import logging
+import random
+import threading
+import time
+
+from app.streaming.connection import checked, exchange, translated_errors
+from app.streaming.errors import NotALog, StoreUnavailable
+from app.streaming.event import Event
+from app.streaming.event_id import EventId
+from app.streaming.event_store import EventStore, log_key
+from app.streaming.feed import Feed, Follower
+from app.streaming.replies import LogInfo, events, streams
+from app.streaming.sse import Frame
+
+GROUP_SIZE = 64
+READ_COUNT = 256
+
+# A blocked XREAD stays silent for ever on a log that is deleted or begun anew with lower
+# ids, so it is cut off and the logs are looked at this often.
+CHECK_SECONDS = 5.0
+REPLY_TIMEOUT_SECONDS = 5.0
+
+# Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
+SHORT_BLOCK_SECONDS = 0.1
+
+LONGEST_BACKOFF_SECONDS = 2.0
+
+# Between two attempts of the waker.
+FIRST_PAUSE_SECONDS = 0.0005
+LONGEST_PAUSE_SECONDS = 0.05
+
+log = logging.getLogger("tailrace.reader")
+
+
+class Reader:
+    """One group of feeds, with a connection of its own and a thread that follows them.
+
+    The reader survives everything that Redis does: it reconnects, goes on from the feeds'
+    positions, and puts a key of the wrong type out of its group for as long as it is one.
+    """
+
+    def __init__(self, store: EventStore, flush_seconds: float):
+        self._store = store
+        self._flush_seconds = flush_seconds
+        self._feeds: dict[bytes, Feed] = {}
+        self._excluded: set[bytes] = set()
+        self._lock = threading.Lock()
+        self._link = None
+        self._closed = False
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        self._failures = 0
+        self._stale = False  # feeds joined since the XREAD under way was sent
+        self._client_id: int | None = None
+        self.blocked_client: int | None = None  # whom to unblock, while there is one to
+        threading.Thread(target=self._run, name="tailrace-reader", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def add(self, feed: Feed) -> None:
+        with self._lock:
+            self._feeds[_key(feed)] = feed
+            self._stale = True
+
+    def remove(self, feed: Feed) -> None:
+        with self._lock:
+            self._feeds.pop(_key(feed), None)
+            self._excluded.discard(_key(feed))
+
+    def take_all(self) -> list[Feed]:
+        """Give away all feeds, to be added to other readers, and close."""
+        with self._lock:
+            feeds = list(self._feeds.values())
+            self._feeds.clear()
+        self.close()
+        return feeds
+
+    def close(self) -> None:
+        self._closed = True
+
+    def should_wake(self) -> bool:
+        """Whether its XREAD, or the one it is about to send, is out of date."""
+        return self._link is not None and (self._stale or self._closed)
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._read()
+                self._failures = 0
+            except StoreUnavailable as error:
+                self._back_off(error)
+            except NotALog:
+                self._next_check = 0.0
+            except Exception as error:
+                log.exception("reader failed, and goes on")
+                self._back_off(error)
+        self._disconnect()
+
+    def _read(self) -> None:
+        if self._link is None:
+            self._connect()
+        if time.monotonic() >= self._next_check:
+            self._check()
+        with self._lock:
+            feeds = {key: feed for key, feed in self._feeds.items() if key not in self._excluded}
+            self._stale = False
+        if self._closed or not feeds:
+            time.sleep(SHORT_BLOCK_SECONDS)
+            return
+        marks = {key: feed.mark() for key, feed in feeds.items()}
+        reply = self._wait_for_entries({key: position for key, (_, position) in marks.items()})
+        truncated = False
+        for key, entries in streams(reply):
+            cut = len(entries) == READ_COUNT
+            self._publish(feeds[key], marks[key], events(feeds[key].run_id, entries), cut)
+            truncated |= cut
+        if reply:
+            # While events pour in, what comes during the flush interval is read together.
+            time.sleep(0 if truncated else self._flush_seconds)
+
+    def _wait_for_entries(self, positions: dict[bytes, EventId]):
+        longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
+        left = max(0.001, min(longest, self._next_check - time.monotonic()))
+        command = ("XREAD", "COUNT", READ_COUNT, "BLOCK", int(left * 1000) or 1, "STREAMS")
+        self.blocked_client = self._client_id
+        try:
+            with translated_errors():
+                replies = exchange(
+                    self._link, (*command, *positions, *map(str, positions.values()))
+                )
+        finally:
+            self.blocked_client = None
+        return checked(replies[0])
+
+    def _publish(
+        self, feed: Feed, mark: tuple[int, EventId], found: list[Event], truncated: bool
+    ) -> None:
+        epoch, position = mark
+        frames = [Frame.of(event) for event in found]
+        sequence = found[0].sequence
+        if sequence is not None and sequence != feed.sequence + 1:
+            # Trimmed before it was read, or another log; or another's numbers, which is fine.
+            info = self._store.info(feed.run_id)
+            verdict = info.verdict(position)
+            if verdict == "reset":
+                feed.begin_anew(epoch)
+                return
+            if verdict == "gap":
+                told, before = info.told(str(position)), frames[0].position.before()
+                frames.insert(0, Frame.control(feed.run_id, "gap", told, position=before))
+        last = found[-1]
+        read = feed.sequence + len(found) if last.sequence is None else last.sequence
+        feed.publish(mark, frames, read, ended=last.terminal and not truncated)
+        if last.terminal and truncated:
+            self._next_check = 0.0  # whether the run ends there, only the log knows
+
+    def _check(self) -> None:
+        """Look at every log: is it still there, still the same, still a stream, ended?"""
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        with self._lock:
+            feeds = list(self._feeds.values())
+        seen = [feed.mark() for feed in feeds]
+        infos = self._store.infos([feed.run_id for feed in feeds]) if feeds else []
+        for feed, (epoch, position), info in zip(feeds, seen, infos, strict=True):
+            if info is None:
+                if _key(feed) not in self._excluded:
+                    log.warning("run %s is put aside: its key holds no log", feed.run_id)
+                self._excluded.add(_key(feed))
+                continue
+            self._excluded.discard(_key(feed))
+            if info.verdict(position) == "reset":
+                feed.begin_anew(epoch)
+            elif info.last_id == position:
+                feed.settle(position, info.ended)
+                feed.forget()
+
+    def _connect(self) -> None:
+        with translated_errors():
+            link = self._store.connect(CHECK_SECONDS + REPLY_TIMEOUT_SECONDS)
+            link.connect()
+            client_id, *_ = exchange(link, ("CLIENT", "ID"))
+            allowed, *_ = exchange(link, ("CLIENT", "UNBLOCK", client_id))
+        may_be_woken = not isinstance(client_id, Exception) and not isinstance(allowed, Exception)
+        self._client_id = client_id if may_be_woken else None
+        self._link = link
+        self._next_check = 0.0
+        if self._failures:
+            log.info("reader is connected again, after %d failures", self._failures)
+
+    def _disconnect(self) -> None:
+        if self._link is not None:
+            self._link.disconnect()
+            self._link = None
+
+    def _back_off(self, error: Exception) -> None:
+        self._disconnect()
+        if not self._failures:
+            log.warning("reader lost Redis and goes on trying: %s", error)
+        self._failures += 1
+        longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2**self._failures)
+        time.sleep(random.uniform(longest / 2, longest))
+
+
+class Waker:
+    """Wakes readers out of a blocking XREAD that feeds have joined since, or that is to end.
+
+    CLIENT UNBLOCK before the block has begun does nothing, so it is repeated until the
+    reader has left.
+    """
+
+    def __init__(self, store: EventStore):
+        self._store = store
+        self._link = None
+        self._readers: set[Reader] = set()
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+        self._started = False
+
+    def wake(self, reader: Reader) -> None:
+        with self._lock:
+            self._readers.add(reader)
+            starts, self._started = not self._started, True
+        if starts:
+            threading.Thread(target=self._run, name="tailrace-waker", daemon=True).start()
+        self._wanted.set()
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            with self._lock:
+                self._readers = {reader for reader in self._readers if reader.should_wake()}
+                blocked = [reader.blocked_client for reader in self._readers]
+            if not blocked:
+                pause = FIRST_PAUSE_SECONDS
+                continue
+            try:
+                self._unblock([client_id for client_id in blocked if client_id])
+            except StoreUnavailable:
+                self._link = None  # the readers have lost Redis too, and reconnect
+            time.sleep(pause)
+            pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+            self._wanted.set()
+
+    def _unblock(self, client_ids: list[int]) -> None:
+        with translated_errors():
+            self._link = self._link or self._store.connect(REPLY_TIMEOUT_SECONDS)
+            for client_id in client_ids:
+                exchange(self._link, ("CLIENT", "UNBLOCK", client_id))
+
+
+class Readers:
+    """All feeds of this worker, spread over as few readers as their number needs."""
+
+    def __init__(self, store: EventStore, flush_seconds: float = 0.016):
+        self._store = store
+        self._flush_seconds = flush_seconds
+        self._feeds: dict[str, tuple[Feed, Reader]] = {}
+        self._readers: list[Reader] = []
+        self._waker = Waker(store)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._feeds)
+
+    def join(self, run_id: str, info: LogInfo, subscriber: Follower) -> Feed:
+        """Let a subscriber join its run's feed, which begins at `info` if it is new."""
+        with self._lock:
+            if run_id not in self._feeds:
+                self._place(Feed(run_id, info.last_id, info.last_sequence, info.ended))
+            feed, _ = self._feeds[run_id]
+            feed.join(subscriber)
+            return feed
+
+    def leave(self, feed: Feed, subscriber: Follower) -> None:
+        """Let a subscriber leave; a feed that nobody watches any more is dropped."""
+        with self._lock:
+            if not feed.leave(subscriber) or self._feeds.get(feed.run_id, (None,))[0] is not feed:
+                return
+            _, reader = self._feeds.pop(feed.run_id)
+            reader.remove(feed)
+            self._shrink()
+
+    def _place(self, feed: Feed) -> None:
+        reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
+        if reader is None:
+            reader = Reader(self._store, self._flush_seconds)
+            self._readers.append(reader)
+        reader.add(feed)
+        self._feeds[feed.run_id] = feed, reader
+        self._waker.wake(reader)
+
+    def _shrink(self) -> None:
+        """Close the smallest reader when the others have room for its feeds.
+
+        A feed may move at any time, since only what comes after its position is published.
+        """
+        if len(self._feeds) <= GROUP_SIZE * (len(self._readers) - 1):
+            smallest = min(self._readers, key=len)
+            self._readers.remove(smallest)
+            for feed in smallest.take_all():
+                self._place(feed)
+            self._waker.wake(smallest)
+
+
+def _key(feed: Feed) -> bytes:
+    return log_key(feed.run_id).encode()

@@ -1,0 +1,99 @@
+"""What Redis answers about a log, in either protocol, as the shapes that the store works with."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.exceptions import ResponseError
+
+from app.streaming.connection import checked
+from app.streaming.event import Event
+from app.streaming.event_id import ZERO, EventId
+
+
+@dataclass(frozen=True, slots=True)
+class LogInfo:
+    """A run's log at one moment.
+
+    `first_id` is the first retained entry (None: none is retained); `last_id` the last id
+    ever given, retained or not; `last_sequence` counts the entries ever added; `ttl` is in
+    seconds, None without one.
+    """
+
+    length: int
+    first_id: EventId | None
+    first_sequence: int
+    last_id: EventId
+    last_sequence: int
+    ended: bool
+    ttl: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        return self.last_id > ZERO
+
+    def verdict(self, cursor: EventId) -> Literal["gap", "reset"] | None:
+        """What a follower who has got everything up to `cursor` must be told.
+
+        A gap: entries after the cursor are no longer retained. A reset: the cursor is none
+        of this log's, which was deleted or begun anew.
+        """
+        if cursor > self.last_id:
+            return "reset"
+        if self.first_id is None:
+            return "gap" if cursor < self.last_id else None
+        if cursor < self.first_id.before():
+            if self.first_sequence > 1:
+                return "gap"
+            return "reset" if cursor > ZERO else None
+        return None
+
+    def told(self, requested: str) -> dict[str, str | None]:
+        """The data of a control event: what was asked for, and what there is now."""
+        return {
+            "requested": requested,
+            "earliest": str(self.first_id) if self.first_id else None,
+            "latest": str(self.last_id) if self.exists else None,
+        }
+
+
+NO_LOG = LogInfo(0, None, 1, ZERO, 0, ended=False)
+
+
+def events(run_id: str, entries: list) -> list[Event]:
+    """The events of an XRANGE reply."""
+    return [Event.from_entry(run_id, entry_id, _pairs(fields)) for entry_id, fields in entries]
+
+
+def streams(reply: Any) -> Iterable[tuple[bytes, list]]:
+    """The keys and entries of an XREAD reply: a list in RESP2, a map in RESP3."""
+    return reply.items() if isinstance(reply, dict) else reply or ()
+
+
+def log_info(stream: Any, ttl: int = -1) -> LogInfo:
+    """The replies to XINFO STREAM and TTL as one LogInfo; raises as `checked` does."""
+    if isinstance(stream, ResponseError) and "no such key" in str(stream):
+        return NO_LOG
+    info = _pairs(checked(stream))
+    first, last = (
+        events("", [entry])[0] if entry else None
+        for entry in (info[b"first-entry"], info[b"last-entry"])
+    )
+    length, added = info[b"length"], info.get(b"entries-added", 0)
+    first_sequence = first.sequence if first and first.sequence else added - length + 1
+    return LogInfo(
+        length=length,
+        first_id=EventId.parse(first.id) if first else None,
+        first_sequence=first_sequence,
+        last_id=EventId.from_redis(info[b"last-generated-id"]),
+        last_sequence=added,
+        ended=bool(last and last.terminal),
+        ttl=ttl if ttl >= 0 else None,
+    )
+
+
+def _pairs(reply: Any) -> dict:
+    if isinstance(reply, dict):
+        return reply
+    parts = iter(reply)
+    return dict(zip(parts, parts, strict=True))

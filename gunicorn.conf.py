@@ -1,0 +1,73 @@
+"""gunicorn's settings and hooks, importing nothing of the app before the workers fork.
+
+The worker patches the standard library for gevent after the fork, so the settings are
+validated, and Redis is looked at, by a process of its own.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+
+_check = subprocess.run([sys.executable, "-m", "app", "check"], stdout=subprocess.PIPE)
+if _check.returncode:
+    sys.exit(_check.returncode)
+_settings = json.loads(_check.stdout)
+
+bind = f"{_settings['host']}:{_settings['port']}"
+workers = _settings["web_concurrency"]
+worker_class = "gevent"
+# A worker whose connections are all taken answers nothing, health checks included, so
+# streams are admitted by the app, below that limit.
+worker_connections = _settings["max_streams"] + 1000
+# A worker that stops by count refuses everybody while its streams go on.
+max_requests = 0
+timeout = 30
+graceful_timeout = _settings["drain_seconds"] + 5
+keepalive = 5
+# Two gateways of one user would collide on it.
+control_socket_disable = True
+
+accesslog = None
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
+        "json": {
+            "()": "pythonjsonlogger.json.JsonFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+        },
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": _settings["log_format"],
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "root": {"level": _settings["log_level"].upper(), "handlers": ["console"]},
+    "loggers": {
+        "gunicorn.error": {"level": _settings["log_level"].upper(), "propagate": True},
+        "gunicorn.access": {"level": "WARNING", "propagate": True},
+    },
+}
+
+
+def on_starting(server):
+    """Allow as many open files as the streams need, where the system lets us."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def post_worker_init(worker):
+    """End the streams when the worker is told to stop: gunicorn would only wait, then kill."""
+    import gevent
+
+    def drain_when_stopped():
+        while worker.alive:
+            gevent.sleep(0.2)
+        worker.wsgi.extensions["tailrace"].drain()
+
+    gevent.spawn(drain_when_stopped)

@@ -1,0 +1,5 @@
+"""The WSGI application, for any server that wants one."""
+
+from app import create_app
+
+app = create_app()
