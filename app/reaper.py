@@ -15,9 +15,13 @@ PATIENCE_SECONDS = 8.0
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
+        # One that has ended and that nobody has waited for yet is dead all the same.
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    return True
+    except FileNotFoundError:  # no /proc here: not Linux
+        return True
 
 
 def stop(pid: int, number: int) -> None:

@@ -77,9 +77,7 @@ def _schema_error(error: ValidationError) -> Response:
 
 
 def _invalid_input(error: InvalidInput) -> Response:
-    status = (
-        413 if isinstance(error, EventTooLarge) else 422 if isinstance(error, InvalidEvent) else 400
-    )
+    status = {EventTooLarge: 413, InvalidEvent: 422}.get(type(error), 400)
     return problem(status, str(error), [{"field": error.field, "detail": error.message}])
 
 

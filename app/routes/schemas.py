@@ -57,10 +57,10 @@ class _Whole(fields.Field):
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> int:
         # More than int() lets pass is none of a URL: signs, spaces, underscores.
-        if value.isascii() and value.isdigit() and len(value) <= 18:
-            if self._least <= int(value) <= self._most:
-                return int(value)
-        raise ValidationError(f"Must be a whole number from {self._least} to {self._most}.")
+        number = int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else -1
+        if not self._least <= number <= self._most:
+            raise ValidationError(f"Must be a whole number from {self._least} to {self._most}.")
+        return number
 
 
 class _Query(Schema):

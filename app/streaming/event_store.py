@@ -157,9 +157,8 @@ class EventStore:
         """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
         if ttl_seconds <= 0:
             raise InvalidInput("ttl_seconds", "must be more than 0")
-        return bool(
-            connection.call(self._client, "EXPIRE", log_key(check_run_id(run_id)), ttl_seconds)
-        )
+        key = log_key(check_run_id(run_id))
+        return bool(connection.call(self._client, "EXPIRE", key, ttl_seconds))
 
     def delete(self, run_id: int | str) -> bool:
         """Remove the run's log; False when there was none."""
@@ -344,11 +343,9 @@ class EventStore:
             *(("BLOCK", self._slice_ms(left)) if blocking else ()),
             *("STREAMS", log_key(run_id), str(cursor)),
         )
-        return [
-            event
-            for _, entries in replies.streams(reply)
-            for event in replies.events(run_id, entries)
-        ]
+        for _, entries in replies.streams(reply):
+            return replies.events(run_id, entries)
+        return []
 
     def _slice_ms(self, left: float | None) -> int:
         """How long to block: what is left, but never past the client's own time-out."""

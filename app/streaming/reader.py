@@ -127,15 +127,13 @@ class Reader:
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
         left = max(0.001, min(longest, self._next_check - time.monotonic()))
         command = ("XREAD", "COUNT", READ_COUNT, "BLOCK", int(left * 1000) or 1, "STREAMS")
+        command = (*command, *positions, *map(str, positions.values()))
         self.blocked_client = self._client_id
         try:
             with translated_errors():
-                replies = exchange(
-                    self._link, (*command, *positions, *map(str, positions.values()))
-                )
+                return checked(exchange(self._link, command)[0])
         finally:
             self.blocked_client = None
-        return checked(replies[0])
 
     def _publish(
         self, feed: Feed, mark: tuple[int, EventId], found: list[Event], truncated: bool
