@@ -1,0 +1,123 @@
+"""A client of streams that reads SSE as the HTML Living Standard has it, apart from the app."""
+
+import http.client
+import json
+import socket
+import threading
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from tests.servers import wait_until
+
+
+@dataclass
+class Message:
+    """One dispatched SSE event; `last_event_id` is the stream's as of then."""
+
+    event: str
+    data: str
+    last_event_id: str
+
+    @property
+    def json(self) -> dict:
+        return json.loads(self.data)
+
+
+@dataclass
+class Stream:
+    """An open stream, read in the background into `messages` and `comments`."""
+
+    url: str
+    headers: dict[str, str] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    comments: list[str] = field(default_factory=list)
+    retry: int | None = None
+    last_event_id: str = ""
+    ended: bool = False
+    error: Exception | None = None
+
+    def __post_init__(self):
+        parts = urlsplit(self.url)
+        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        self._connection.request("GET", f"{parts.path}?{parts.query}", headers=self.headers)
+        self._socket = self._connection.sock
+        self.response = self._connection.getresponse()
+        self.status = self.response.status
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+        finally:
+            self._socket.close()
+
+    @property
+    def events(self) -> list[Message]:
+        """What came out of the log: no control events."""
+        return [message for message in list(self.messages) if not _is_control(message)]
+
+    @property
+    def controls(self) -> list[Message]:
+        return [message for message in list(self.messages) if _is_control(message)]
+
+    @property
+    def sequences(self) -> list[int]:
+        return [message.json["sequence"] for message in self.events]
+
+    def wait_for_events(self, count: int, seconds: float = 20.0) -> list[Message]:
+        wait_until(lambda: len(self.events) >= count, f"{count} events, {self}", seconds)
+        return self.events
+
+    def wait_for_control(self, action: str, count: int = 1, seconds: float = 20.0) -> Message:
+        def found() -> list[Message]:
+            return [message for message in self.controls if message.event == f"gateway.{action}"]
+
+        wait_until(lambda: len(found()) >= count, f"gateway.{action}, {self}", seconds)
+        return found()[count - 1]
+
+    def wait_for_end(self, seconds: float = 20.0) -> None:
+        wait_until(lambda: self.ended, f"the stream ends, {self}", seconds)
+
+    def _read(self) -> None:
+        try:
+            event, data = "", []
+            while line := self.response.readline():
+                line = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
+                if line == "":
+                    if data:
+                        self.messages.append(
+                            Message(event or "message", "\n".join(data), self.last_event_id)
+                        )
+                    event, data = "", []
+                    continue
+                name, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if name == "":
+                    self.comments.append(value)
+                elif name == "event":
+                    event = value
+                elif name == "data":
+                    data.append(value)
+                elif name == "id" and "\0" not in value:
+                    self.last_event_id = value
+                elif name == "retry" and value.isascii() and value.isdigit():
+                    self.retry = int(value)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.error = error
+        finally:
+            self.response.close()
+            self._connection.close()
+            self.ended = True
+
+
+def _is_control(message: Message) -> bool:
+    return message.event.startswith("gateway.")

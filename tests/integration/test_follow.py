@@ -1,0 +1,364 @@
+"""Following runs through a real gateway: history, live, control events, resuming."""
+
+import json
+import socket
+import threading
+import time
+
+import psutil
+import pytest
+import redis
+import requests
+
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, wait_until
+
+
+def stream_url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
+    return f"{gateway.url}/runs/{run_id}/events/stream?{query}"
+
+
+def test_history_comes_first_then_caught_up_then_what_is_live(gateway, store, run_id):
+    for number in range(3):
+        store.add(run_id, "llm", "stream", {"n": number})
+    with Stream(stream_url(gateway, run_id)) as stream:
+        caught_up = stream.wait_for_control("caught_up")
+        assert stream.sequences == [1, 2, 3]
+        store.add(run_id, "llm", "stream", {"n": 3})
+        stream.wait_for_events(4)
+    assert [message.event for message in stream.messages] == [
+        "llm.stream", "llm.stream", "llm.stream", "gateway.caught_up", "llm.stream",
+    ]  # fmt: skip
+    assert caught_up.last_event_id == stream.events[2].json["id"]
+    assert 2000 <= stream.retry <= 4000
+
+
+def test_the_headers_keep_proxies_from_buffering(gateway, run_id):
+    with Stream(stream_url(gateway, run_id)) as stream:
+        headers = stream.response.headers
+    assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert headers["Cache-Control"] == "no-cache, no-transform"
+    assert headers["X-Accel-Buffering"] == "no"
+
+
+def test_a_stream_ends_with_its_run_and_a_reconnect_gets_204(gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started")
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        store.add(run_id, "lifecycle", "completed")
+        stream.wait_for_end()
+    assert [message.event for message in stream.events] == [
+        "lifecycle.started",
+        "lifecycle.completed",
+    ]
+    header = {"Last-Event-ID": stream.last_event_id}
+    assert requests.get(stream_url(gateway, run_id), headers=header).status_code == 204
+    assert requests.get(stream_url(gateway, run_id, "last_event_id=latest")).status_code == 204
+    assert requests.get(stream_url(gateway, run_id, "tail=0")).status_code == 204
+
+
+def test_a_reopened_run_goes_on_after_its_first_end(gateway, store, run_id):
+    for action in ("started", "completed", "started"):
+        store.add(run_id, "lifecycle", action)
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        store.add(run_id, "llm", "stream")
+        stream.wait_for_events(4)
+        assert not stream.ended
+        store.add(run_id, "lifecycle", "failed")
+        stream.wait_for_end()
+    assert stream.sequences == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("way", ["header", "last_event_id", "lastEventId"])
+def test_a_cursor_resumes_after_its_event(gateway, store, run_id, way):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(5)]
+    headers = {"Last-Event-ID": ids[2]} if way == "header" else {}
+    query = "" if way == "header" else f"{way}={ids[2]}"
+    with Stream(stream_url(gateway, run_id, query), headers) as stream:
+        stream.wait_for_control("caught_up")
+    assert [message.json["id"] for message in stream.events] == ids[3:]
+
+
+def test_the_header_beats_the_query(gateway, store, run_id):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(3)]
+    url = stream_url(gateway, run_id, f"last_event_id={ids[0]}")
+    with Stream(url, {"Last-Event-ID": ids[1]}) as stream:
+        stream.wait_for_control("caught_up")
+    assert [message.json["id"] for message in stream.events] == ids[2:]
+
+
+@pytest.mark.parametrize(("tail", "expected"), [(0, []), (2, [4, 5]), (5, [1, 2, 3, 4, 5])])
+def test_tail_starts_so_many_events_before_the_end(gateway, store, run_id, tail, expected):
+    for number in range(5):
+        store.add(run_id, "llm", "stream", number)
+    with Stream(stream_url(gateway, run_id, f"tail={tail}")) as stream:
+        told = stream.wait_for_control("caught_up").json["data"]
+    assert stream.sequences == expected
+    assert told["requested"] == f"tail={tail}"
+
+
+def test_latest_on_an_empty_log_resumes_from_the_beginning(gateway, store, run_id):
+    with Stream(stream_url(gateway, run_id, "last_event_id=latest")) as stream:
+        assert stream.wait_for_control("caught_up").last_event_id == "0-0"
+    store.add(run_id, "lifecycle", "started")
+    with Stream(stream_url(gateway, run_id), {"Last-Event-ID": "0-0"}) as stream:
+        stream.wait_for_control("caught_up")
+    assert stream.sequences == [1]
+    assert [control.event for control in stream.controls] == ["gateway.caught_up"]
+
+
+def test_a_filter_passes_what_it_names_and_every_terminal_event(gateway, store, run_id):
+    with Stream(stream_url(gateway, run_id, "category=llm&category=tool&action=stream")) as stream:
+        stream.wait_for_control("caught_up")
+        for category, action in [
+            ("llm", "stream"), ("llm", "done"), ("tool", "stream"), ("step", "stream"),
+        ]:  # fmt: skip
+            store.add(run_id, category, action)
+        last = store.add(run_id, "lifecycle", "cancelled")
+        stream.wait_for_end()
+    assert [message.event for message in stream.events] == [
+        "llm.stream", "tool.stream", "lifecycle.cancelled",
+    ]  # fmt: skip
+    assert stream.last_event_id == last
+
+
+def test_typed_false_leaves_the_names_of_events_out(gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started")
+    with Stream(stream_url(gateway, run_id, "typed=false")) as stream:
+        stream.wait_for_control("caught_up")
+        store.add(run_id, "llm", "stream")
+        stream.wait_for_events(2)
+    assert [message.event for message in stream.messages] == [
+        "message", "gateway.caught_up", "message",
+    ]  # fmt: skip
+
+
+def test_json_lines_are_the_same_stream(gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started", "a\nb\u2028c")
+    store.add(run_id, "lifecycle", "completed")
+    headers = {"Accept": "application/x-ndjson"}
+    answer = requests.get(stream_url(gateway, run_id), headers=headers)
+    assert answer.headers["Content-Type"] == "application/x-ndjson; charset=utf-8"
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [f"{line['event']['category']}.{line['event']['action']}" for line in lines] == [
+        "gateway.heartbeat", "lifecycle.started", "lifecycle.completed", "gateway.caught_up",
+    ]  # fmt: skip
+    assert lines[1]["data"] == "a\nb\u2028c"
+
+
+def test_a_cursor_below_a_trimmed_log_is_told_the_gap(gateway, store, redis_client, run_id):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(10)]
+    redis_client.xtrim(f"run:{run_id}:events", maxlen=4, approximate=False)
+    with Stream(stream_url(gateway, run_id), {"Last-Event-ID": ids[1]}) as stream:
+        stream.wait_for_control("caught_up")
+    gap = stream.messages[0]
+    assert gap.event == "gateway.gap"
+    assert gap.last_event_id == ""
+    assert gap.json["data"] == {"requested": ids[1], "earliest": ids[6], "latest": ids[9]}
+    assert stream.sequences == [7, 8, 9, 10]
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+    assert [control.event for control in stream.controls] == ["gateway.caught_up"]
+
+
+@pytest.mark.parametrize("cursor", ["99999999999999-0", "5-0"])
+def test_a_cursor_of_another_log_is_told_the_reset(gateway, store, run_id, cursor):
+    store.add(run_id, "llm", "stream")
+    with Stream(stream_url(gateway, run_id), {"Last-Event-ID": cursor}) as stream:
+        stream.wait_for_control("caught_up")
+    assert [message.event for message in stream.messages] == [
+        "gateway.reset", "llm.stream", "gateway.caught_up",
+    ]  # fmt: skip
+    assert stream.messages[0].json["data"]["requested"] == cursor
+
+
+def test_a_log_deleted_and_begun_anew_while_followed_is_told(gateway, store, run_id):
+    old = store.add(run_id, "llm", "stream", "old")
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        assert requests.delete(f"{gateway.url}/runs/{run_id}/events").status_code == 204
+        store.add(run_id, "llm", "stream", "new")
+        stream.wait_for_events(2)
+    assert [message.event for message in stream.messages] == [
+        "llm.stream", "gateway.caught_up", "gateway.reset", "llm.stream",
+    ]  # fmt: skip
+    assert stream.messages[2].json["data"]["requested"] == old
+    assert stream.events[1].json["data"] == "new"
+
+
+def test_a_log_that_is_only_deleted_is_told_too(gateway, store, run_id):
+    store.add(run_id, "llm", "stream")
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        store.delete(run_id)
+        told = stream.wait_for_control("reset").json["data"]
+        assert (told["earliest"], told["latest"]) == (None, None)
+        store.add(run_id, "llm", "stream")
+        stream.wait_for_events(2)
+
+
+def test_events_trimmed_before_they_were_read_are_told_as_a_gap(gateway, redis_client, run_id):
+    key = f"run:{run_id}:events"
+    burst = """
+        for n = 1, tonumber(ARGV[1]) do
+            redis.call('XADD', KEYS[1], 'MAXLEN', '=', 10, '*', 'sequence', n + ARGV[2],
+                       'event_category', 'llm', 'event_action', 'stream', 'data', n)
+        end"""
+    redis_client.eval(burst, 1, key, 5, 0)
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        redis_client.eval(burst, 1, key, 1000, 5)
+        stream.wait_for_control("gap")
+        stream.wait_for_events(15)
+    assert stream.sequences == [1, 2, 3, 4, 5, *range(996, 1006)]
+
+
+def test_what_others_wrote_is_followed_without_a_crash(gateway, redis_client, run_id):
+    key = f"run:{run_id}:events"
+    redis_client.xadd(key, {"anything": "at all"})
+    redis_client.xadd(key, {"event_category": b"\xff\xfe", "event_action": "x y", "data": "{bro"})
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        redis_client.xadd(key, {"event_category": "llm", "event_action": "a", "data": b'"\xff"'})
+        redis_client.xadd(key, {"event_category": "gateway", "event_action": "reset"})
+        redis_client.xadd(key, {"data": "[" * 2000})
+        stream.wait_for_events(5)
+    first, second, third, fourth, fifth = (message.json for message in stream.events)
+    assert (first["data"], first["sequence"], first["timestamp"]) == (None, None, None)
+    assert first["event"] == {"category": "", "action": ""}
+    assert second["data"] == "{bro"
+    assert third["data"] == '"\ufffd"'
+    assert fourth["event"] == {"category": "gateway", "action": "reset"}
+    assert fifth["data"] == "[" * 2000
+    assert [message.event for message in stream.events] == [
+        "message", "message", "llm.a", "message", "message",
+    ]  # fmt: skip
+
+
+def test_a_key_of_the_wrong_type_stops_no_other_run(gateway, store, redis_client, run_id):
+    store.add(run_id, "llm", "stream")
+    other = f"{run_id}-other"
+    store.add(other, "llm", "stream")
+    with (
+        Stream(stream_url(gateway, run_id)) as broken,
+        Stream(stream_url(gateway, other)) as whole,
+    ):
+        broken.wait_for_control("caught_up")
+        whole.wait_for_control("caught_up")
+        redis_client.delete(f"run:{run_id}:events")
+        redis_client.set(f"run:{run_id}:events", "a string")
+        for _ in range(3):
+            store.add(other, "llm", "stream")
+        whole.wait_for_events(4)
+        assert not broken.ended
+        redis_client.delete(f"run:{run_id}:events")
+        store.add(run_id, "llm", "stream")
+        broken.wait_for_events(2)
+    assert requests.get(f"{gateway.url}/runs/{other}").json()["length"] == 4
+
+
+def test_head_has_the_headers_and_joins_nothing(gateway, run_id):
+    answer = requests.head(stream_url(gateway, run_id))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert requests.head(stream_url(gateway, run_id, "tail=x")).status_code == 400
+
+
+def test_a_client_that_hangs_up_is_noticed_at_once(gateway, store, redis_client, run_id):
+    store.add(run_id, "llm", "stream")
+    [worker] = gateway.workers()
+    before = worker.num_fds()
+    streams = [Stream(stream_url(gateway, run_id)) for _ in range(20)]
+    for stream in streams:
+        stream.wait_for_control("caught_up")
+    assert worker.num_fds() >= before + 20
+    began = time.monotonic()
+    for stream in streams:
+        stream.close()
+    wait_until(lambda: worker.num_fds() <= before + 1, "the sockets are closed", seconds=5)
+    assert time.monotonic() - began < 10  # far from the first heartbeat
+    ended = f"stream ended run={run_id} client=127.0.0.1 reason=disconnected"
+    wait_until(lambda: gateway.log.read_text().count(ended) == 20, "the ends are in the log")
+
+
+def test_a_pipelined_request_neither_ends_nor_spins_a_stream(gateway, store, run_id):
+    [worker] = gateway.workers()
+    request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+        connection.sendall(request)
+        time.sleep(0.3)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        used = sum(worker.cpu_times()[:2])
+        time.sleep(0.5)
+        assert sum(worker.cpu_times()[:2]) - used < 0.25
+        store.add(run_id, "lifecycle", "completed")
+        received = b""
+        while b'{"status":"ok"}' not in received:
+            received += connection.recv(65536)
+    assert received.index(b"lifecycle.completed") < received.index(b'{"status":"ok"}')
+
+
+def test_connections_to_redis_do_not_follow_the_viewers(redis_server, tmp_path, redis_client):
+    """2,000 subscribers over 200 runs on one worker."""
+    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
+    store = EventStore(redis_server.url)
+    runs = [f"many-{number}" for number in range(200)]
+    sockets: list[socket.socket] = []
+    try:
+        before = _connections(redis_client, gateway)
+        for number in range(2000):
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
+            path = f"/runs/{runs[number % 200]}/events/stream"
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+            sockets.append(connection)
+        for connection in sockets:
+            _read_until(connection, b"gateway.caught_up")
+        open_now = _connections(redis_client, gateway) - before
+        assert open_now <= 4 + 16 + 2  # 64 runs a reader, the pool, the waker and one spare
+        for run in runs:
+            store.add(run, "lifecycle", "completed", run)
+        for number, connection in enumerate(sockets):
+            _read_until(connection, f'"data":"{runs[number % 200]}"'.encode())
+    finally:
+        for connection in sockets:
+            connection.close()
+        gateway.stop()
+
+
+def _connections(client: redis.Redis, gateway: GatewayServer) -> int:
+    """How many connections a gateway's worker holds to Redis."""
+    port = client.connection_pool.connection_kwargs["port"]
+    [worker] = gateway.workers()
+    return sum(
+        connection.raddr[1:] == (port,) and connection.status == psutil.CONN_ESTABLISHED
+        for connection in worker.net_connections(kind="tcp")
+    )
+
+
+def _read_until(connection: socket.socket, what: bytes) -> None:
+    received = b""
+    while what not in received:
+        piece = connection.recv(65536)
+        assert piece, f"ended before {what!r}: {received!r}"
+        received += piece
+
+
+def test_streams_of_other_threads_do_not_wait_for_one_that_is_read_slowly(gateway, store, run_id):
+    """A client that does not read at all costs the others nothing."""
+    request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with (
+        socket.create_connection(("127.0.0.1", gateway.port)) as stalled,
+        Stream(stream_url(gateway, run_id)) as stream,
+    ):
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.sendall(request)
+        stream.wait_for_control("caught_up")
+        producer = threading.Thread(
+            target=lambda: [store.add(run_id, "llm", "stream", "x" * 50_000) for _ in range(200)]
+        )
+        producer.start()
+        stream.wait_for_events(200)
+        producer.join()
+    assert stream.sequences == list(range(1, 201))
