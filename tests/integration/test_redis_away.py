@@ -1,0 +1,96 @@
+"""What the gateway does while Redis is stopped, killed or paused, and after."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, wait_until
+
+EVENT = {"event_category": "llm", "event_action": "stream"}
+
+
+@pytest.fixture
+def breakable(tmp_path) -> Iterator[RedisServer]:
+    """A server of this test's own, which keeps its data over a kill."""
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def its_gateway(breakable, tmp_path) -> Iterator[GatewayServer]:
+    gateway = GatewayServer(breakable.url, tmp_path / "gateway.log", HEARTBEAT_SECONDS=1).start()
+    yield gateway
+    gateway.stop()
+
+
+@pytest.mark.parametrize("fault", ["stop", "pause"])
+def test_requests_are_refused_in_time_while_redis_is_away(breakable, its_gateway, run_id, fault):
+    getattr(breakable, fault)()
+    url = f"{its_gateway.url}/runs/{run_id}"
+    for method, path, body in [
+        ("POST", "/events", EVENT),
+        ("GET", "/events", None),
+        ("GET", "", None),
+        ("DELETE", "/events", None),
+    ]:
+        began = time.monotonic()
+        answer = requests.request(method, url + path, json=body, timeout=20)
+        assert answer.status_code == 503, (method, path)
+        assert time.monotonic() - began < 10
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert int(answer.headers["Retry-After"]) >= 1
+    assert requests.get(f"{its_gateway.url}/readyz", timeout=20).status_code == 503
+    assert requests.get(f"{its_gateway.url}/healthz", timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("fault", ["stop", "pause"])
+def test_open_streams_live_through_it_and_go_on_from_their_cursor(
+    breakable, its_gateway, run_id, fault
+):
+    store = EventStore(breakable.url)
+    store.add(run_id, "llm", "stream")
+    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_control("caught_up")
+        getattr(breakable, fault)()
+        heartbeats = len(stream.comments)
+        wait_until(lambda: len(stream.comments) >= heartbeats + 3, "heartbeats go on")
+        if fault == "stop":
+            breakable.start()
+        else:
+            breakable.resume()
+        for _ in range(3):
+            store.add(run_id, "llm", "stream")
+        stream.wait_for_events(4)
+        assert not stream.ended
+    assert stream.sequences == [1, 2, 3, 4]
+    assert [control.event for control in stream.controls] == ["gateway.caught_up"]
+
+
+def test_a_stream_opened_without_redis_gets_everything_once_it_is_back(
+    breakable, its_gateway, run_id
+):
+    EventStore(breakable.url).add(run_id, "llm", "stream")
+    breakable.stop()
+    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+        assert stream.status == 200
+        wait_until(lambda: len(stream.comments) >= 3, "heartbeats")
+        breakable.start()
+        stream.wait_for_control("caught_up")
+    assert stream.sequences == [1]
+    wait_until(lambda: requests.get(f"{its_gateway.url}/readyz").ok, "ready again")
+
+
+def test_an_append_after_a_restart_needs_no_second_try(breakable, its_gateway, run_id):
+    """The pool's connections are dead, and the script is unknown to the new server."""
+    url = f"{its_gateway.url}/runs/{run_id}/events"
+    assert requests.post(url, json=EVENT).json()["sequence"] == 1
+    breakable.stop()
+    breakable.start()
+    answers = [requests.post(url, json=EVENT) for _ in range(3)]
+    assert [answer.json()["sequence"] for answer in answers] == [2, 3, 4]
+    assert "Traceback" not in its_gateway.log.read_text()
