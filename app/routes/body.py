@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import orjson
-from flask import after_this_request, request
+from flask import Response, after_this_request, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
@@ -83,8 +83,11 @@ def _linger_after_answer() -> None:
         except OSError:
             return  # the client has gone, which is what was waited for
 
-    if connection is not None:
-        after_this_request(lambda response: response.call_on_close(linger) and response)
+    @after_this_request
+    def linger_once_answered(response: Response) -> Response:
+        if connection is not None:
+            response.call_on_close(linger)
+        return response
 
 
 def _exact_integer(text: str) -> int:

@@ -44,7 +44,8 @@ def problem(
     if request.method == "POST":
         level = logging.WARNING if status >= 500 else logging.INFO
         fields = {"path": request.path, "status": status, "detail": detail}
-        log.log(level, "append refused path=%(path)s status=%(status)d: %(detail)s", fields)
+        message = "append refused path=%(path)s status=%(status)d: %(detail)s"
+        log.log(level, message, fields, extra=fields)
     return response
 
 

@@ -82,29 +82,29 @@ def _stream(subscriber: Subscriber, wire: WireFormat) -> Response:
         request.environ.get("gunicorn.socket"), lambda: subscriber.end("disconnected")
     )
     fields = {"run": subscriber.run_id, "client": request.remote_addr}
-    log.info(
-        "stream opened run=%(run)s client=%(client)s from=%(start)s",
-        fields | {"start": str(subscriber.start)},
-    )
+    _log("stream opened", fields | {"from": str(subscriber.start)})
 
     def close() -> None:
         watch.close()
         subscriber.close()
         subscribers.discard(subscriber)
-        log.info(
-            "stream ended run=%(run)s client=%(client)s reason=%(reason)s "
-            "seconds=%(seconds).3f events=%(events)d",
-            fields
-            | {
-                "reason": subscriber.reason,
-                "seconds": time.monotonic() - opened,
-                "events": subscriber.events_sent,
-            },
-        )
+        seconds = round(time.monotonic() - opened, 3)
+        ended = {
+            "reason": subscriber.reason,
+            "seconds": seconds,
+            "events": subscriber.events_sent,
+        }
+        _log("stream ended", fields | ended)
 
     response = _response(wire, subscriber.chunks())
     response.call_on_close(close)
     return response
+
+
+def _log(message: str, fields: dict[str, Any]) -> None:
+    """One line: on a terminal with its fields behind it, in JSON with each by its name."""
+    text = " ".join(f"{name}={value}" for name, value in fields.items())
+    log.info("%s %s", message, text, extra=fields)
 
 
 def _overloaded(wire: WireFormat, retry_ms: int) -> Response:
