@@ -14,7 +14,8 @@ if _check.returncode:
     sys.exit(_check.returncode)
 _settings = json.loads(_check.stdout)
 
-bind = f"{_settings['host']}:{_settings['port']}"
+_host = _settings["host"]
+bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_settings['port']}"
 workers = _settings["web_concurrency"]
 worker_class = "gevent"
 # A worker whose connections are all taken answers nothing, health checks included, so

@@ -4,11 +4,14 @@
 """
 
 import dataclasses
+import errno
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from app.own_redis import OwnRedis, OwnRedisError
@@ -20,7 +23,8 @@ from app.streaming.event_store import EventStore
 HERE = Path(__file__).parent
 DATA = Path(".data")
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+PORT_SECONDS = 10.0
 
 
 class Reaper:
@@ -34,17 +38,18 @@ class Reaper:
             text=True,
         )
 
-    def watch(self, pid: int, stop_signal: signal.Signals) -> None:
-        self._tell(f"watch {pid} {stop_signal.value}")
-
-    def forget(self, pid: int) -> None:
-        self._tell(f"forget {pid}")
-
-    def _tell(self, line: str) -> None:
+    def watch(self, name: str, pid: int, stop_signal: signal.Signals) -> None:
+        """Have a child ended by a signal, and after a while killed, when this process is."""
         try:
-            print(line, file=self._process.stdin, flush=True)
+            print(name, pid, stop_signal.value, file=self._process.stdin, flush=True)
         except BrokenPipeError:
             print("tailrace: the reaper is gone", file=sys.stderr)
+
+    def dismiss(self) -> None:
+        """All children have ended."""
+        self._process.kill()
+        self._process.wait()
+        self._process.stdin.close()
 
 
 def check() -> int:
@@ -67,55 +72,78 @@ def check() -> int:
 
 def serve() -> int:
     """Run the gateway until it is stopped; gives gunicorn's exit status."""
+    # Until gunicorn runs, a stop just leaves, and what was started is stopped on the way.
+    for number in STOPS:
+        signal.signal(number, lambda number, frame: sys.exit(0))
     settings = Settings.load()
+    _wait_for_port(settings.host, settings.port)
     reaper = Reaper()
-    own_redis = None
     environ = dict(os.environ)
+    own_redis = None
     if settings.redis_url:
-        where = f"Redis at {without_password(settings.redis_url)}"
+        redis = f"Redis at {without_password(settings.redis_url)}"
     else:
-        own_redis = OwnRedis(DATA)
-        own_redis.start()
-        reaper.watch(own_redis.pid, signal.SIGTERM)
-        environ["REDIS_URL"] = own_redis.url
-        where = f"its own {own_redis.version}, data in {DATA}/"
-    print(f"Tailrace: http://{settings.host}:{settings.port} with {where}", flush=True)
-    if own_redis:
-        print(f"REDIS_URL={own_redis.url}", flush=True)
+        own_redis = OwnRedis(DATA, started=lambda pid: reaper.watch("redis", pid, signal.SIGTERM))
+        redis = f"its own {own_redis.version}, data in {DATA}/"
+    try:
+        if own_redis:
+            own_redis.start()
+            environ["REDIS_URL"] = own_redis.url
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        print(f"Tailrace: http://{host}:{settings.port} with {redis}", flush=True)
+        if own_redis:
+            print(f"REDIS_URL={own_redis.url}", flush=True)
+        return _run_gunicorn(environ, own_redis, reaper)
+    finally:
+        if own_redis:
+            own_redis.stop()
+        reaper.dismiss()
+
+
+def _wait_for_port(host: str, port: int) -> None:
+    """Look that the gateway can listen there; a former one may be on its way out."""
+    until = time.monotonic() + PORT_SECONDS
+    while True:
+        try:
+            [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise SettingsError(f"HOST: cannot listen on {host}: {error}") from None
+            if time.monotonic() > until:
+                raise SettingsError(f"PORT: {port} of {host} is in use") from None
+            time.sleep(0.1)
+
+
+def _run_gunicorn(environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper) -> int:
+    """Run gunicorn to its end, and start a Redis that died meanwhile again."""
     gunicorn = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
         env=environ,
         # A Ctrl-C in the terminal must come to it once, and to Redis after it has ended.
         start_new_session=True,
     )
-    reaper.watch(gunicorn.pid, signal.SIGINT)
-    for number in FORWARDED:
+    reaper.watch("gunicorn", gunicorn.pid, signal.SIGINT)
+    forwarded = [*STOPS, signal.SIGUSR1]
+    if not os.isatty(0):  # a terminal that closes sends SIGHUP, which means to leave
+        forwarded.append(signal.SIGHUP)
+    for number in forwarded:
         signal.signal(number, lambda number, frame: gunicorn.send_signal(number))
-    if not os.isatty(0):
-        signal.signal(signal.SIGHUP, lambda number, frame: gunicorn.send_signal(number))
-    try:
-        return _wait(gunicorn, own_redis, reaper)
-    finally:
-        if own_redis:
-            own_redis.stop()
-            reaper.forget(own_redis.pid)
-
-
-def _wait(gunicorn: subprocess.Popen, own_redis: OwnRedis | None, reaper: Reaper) -> int:
-    """Wait until gunicorn ends, starting a Redis that died meanwhile again."""
     while True:
         try:
             status = gunicorn.wait(timeout=0.5)
         except subprocess.TimeoutExpired:
             if own_redis and not own_redis.running:
                 print("tailrace: its own Redis has died, and is started again", file=sys.stderr)
-                reaper.forget(own_redis.pid)
                 own_redis.start()
-                reaper.watch(own_redis.pid, signal.SIGTERM)
             continue
-        reaper.forget(gunicorn.pid)
         # Ended by the signal that asked it to is as good as an exit.
-        return 0 if -status in (signal.SIGTERM, signal.SIGINT) else abs(status)
+        return 0 if -status in STOPS else abs(status)
 
 
 def main(arguments: list[str]) -> int:

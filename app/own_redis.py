@@ -5,8 +5,9 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,9 +33,11 @@ class OwnRedis:
     as long as the server does, whoever started it.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, started: Callable[[int], None] = lambda pid: None):
+        """`started` is told the pid of each server at once, before it answers."""
         self.binary, self.version = find_server()
         self._directory = directory.resolve()
+        self._started = started
         self._process: subprocess.Popen | None = None
         self._port = 0
 
@@ -56,24 +59,21 @@ class OwnRedis:
         A server that is started again keeps its port, so that its clients find it.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
+        ports = [self._port] if self._port else free_ports()
         with open(self._directory / "lock", "w") as lock:
             self._take(lock)
-            self._port = self._port or free_port()
-            self._process = subprocess.Popen(
-                [
-                    self.binary,
-                    *("--bind", "127.0.0.1", "--port", str(self._port)),
-                    *("--dir", str(self._directory), "--logfile", str(self._log)),
-                    *("--appendonly", "yes", "--save", "", "--daemonize", "no"),
-                ],
-                pass_fds=(lock.fileno(),),
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._wait_until_it_answers()
+            for self._port in ports:
+                self._spawn(lock)
+                if self._answers():
+                    return
+                self.stop()
+        last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
+        raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
 
     def stop(self) -> None:
-        """Stop the server, its data being on disk."""
+        """Stop the server, its data being on disk; safe to repeat."""
+        if self._process is None:
+            return
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
@@ -87,12 +87,16 @@ class OwnRedis:
 
     def _take(self, lock) -> None:
         # The server of a launcher that was killed a moment ago may be on its way out.
-        until = time.monotonic() + LOCK_SECONDS
+        until, told = time.monotonic() + LOCK_SECONDS, False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
+                if not told:
+                    message = f"tailrace: waiting for {self._directory}, which is in use"
+                    print(message, file=sys.stderr, flush=True)
+                    told = True
                 if time.monotonic() > until:
                     raise OwnRedisError(
                         f"{self._directory} is in use by another gateway; stop that one, or "
@@ -100,17 +104,29 @@ class OwnRedis:
                     ) from None
                 time.sleep(0.1)
 
-    def _wait_until_it_answers(self) -> None:
+    def _spawn(self, lock) -> None:
+        self._process = subprocess.Popen(
+            [
+                self.binary,
+                *("--bind", "127.0.0.1", "--port", str(self._port)),
+                *("--dir", str(self._directory), "--logfile", str(self._log)),
+                *("--appendonly", "yes", "--save", "", "--daemonize", "no"),
+            ],
+            pass_fds=(lock.fileno(),),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._started(self._process.pid)
+
+    def _answers(self) -> bool:
+        """Wait until the server answers; False when it ended, or another one has the port."""
         store, until = EventStore(self.url), time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.running:
             try:
-                store.ping()
-                return
+                return store.server()["process_id"] == str(self.pid)
             except StoreUnavailable:
                 time.sleep(0.02)
-        self._process.kill()
-        last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
-        raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
+        return False
 
 
 def find_server() -> tuple[str, str]:
@@ -136,8 +152,8 @@ def _candidates() -> Iterator[str]:
                 yield str(bundled)
 
 
-def free_port() -> int:
-    """The first free port of the loopback interface from Redis's own on."""
+def free_ports() -> Iterator[int]:
+    """The free ports of the loopback interface, from Redis's own on."""
     for port in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -145,5 +161,4 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
-    raise OwnRedisError(f"no free port from {FIRST_PORT} on: set REDIS_URL")
+        yield port

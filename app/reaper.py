@@ -1,7 +1,9 @@
 """Ends a launcher's children once the launcher is gone, even if it was killed with -9.
 
-Reads lines from the launcher, `watch PID SIGNAL` and `forget PID`. At their end, which is
-the launcher's, it stops what is still watched, the last first, and insists after a while.
+Reads lines from the launcher, `NAME PID SIGNAL`, one for each child that it starts; a
+later child of a name takes the place of the former. At their end, which is the launcher's,
+it stops what is still there, the last first, and insists after a while. A launcher that
+ends in order kills it first.
 """
 
 import os
@@ -37,14 +39,11 @@ def stop(pid: int, number: int) -> None:
 
 
 def main() -> None:
-    watched: dict[int, int] = {}
+    children: dict[str, tuple[int, int]] = {}
     for line in sys.stdin:
-        verb, pid, *number = line.split()
-        if verb == "watch":
-            watched[int(pid)] = int(number[0])
-        else:
-            watched.pop(int(pid), None)
-    for pid, number in reversed(watched.items()):
+        name, pid, number = line.split()
+        children[name] = int(pid), int(number)
+    for pid, number in reversed(children.values()):
         stop(pid, number)
 
 

@@ -10,6 +10,10 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
+from app.streaming.connection import make_client
+from app.streaming.errors import InvalidInput
+from app.streaming.event_store import LARGEST
+
 
 class SettingsError(Exception):
     """Some variables hold what is not allowed; the message names each, one a line."""
@@ -27,6 +31,17 @@ def _whole(least: int, most: int | None = None) -> mm.Field:
 
 def _one_of(*choices: str) -> mm.Field:
     return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
+
+
+class _RedisUrl(mm.String):
+    """A URL that a client can be made of."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
+        try:
+            make_client(value)
+        except InvalidInput as error:
+            raise ValidationError(f"Must be the URL of a Redis: {error.message}.") from None
+        return value
 
 
 class _Origins(mm.Field):
@@ -48,20 +63,13 @@ class Settings:
     it was not given.
     """
 
-    redis_url: str | None = _setting(
-        None,
-        mm.String(
-            validate=Regexp(
-                r"^(redis|rediss|unix)://", error="Must begin with redis://, rediss:// or unix://."
-            )
-        ),
-    )
+    redis_url: str | None = _setting(None, _RedisUrl())
     host: str = _setting("127.0.0.1", mm.String())
     port: int = _setting(8082, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
-    stream_maxlen: int = _setting(10_000, _whole(1))
-    stream_ttl_seconds: int = _setting(86_400, _whole(1))
-    stream_idle_ttl_seconds: int = _setting(604_800, _whole(1))
+    stream_maxlen: int = _setting(10_000, _whole(1, LARGEST))
+    stream_ttl_seconds: int = _setting(86_400, _whole(1, LARGEST))
+    stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, LARGEST))
     heartbeat_seconds: int = _setting(15, _whole(1, 3600))
     retry_ms: int = _setting(3000, _whole(1, 3_600_000))
     flush_interval_ms: int = _setting(16, _whole(0, 1000))
@@ -80,7 +88,8 @@ class Settings:
         An empty variable counts as absent.
         """
         if environ is None:
-            environ = {**dotenv_values(".env"), **os.environ}
+            given = {name: value for name, value in os.environ.items() if value}
+            environ = {**dotenv_values(".env"), **given}
         forms = {setting.name.upper(): setting.metadata["form"] for setting in fields(cls)}
         given = {name: environ[name] for name in forms if environ.get(name)}
         try:

@@ -9,10 +9,16 @@ from typing import Any
 import orjson
 from flask import Response, after_this_request, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.exceptions import (
+    BadRequest,
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
 
 from app.routes.gateway import gateway
-from app.streaming.event import INTEGER_RANGE, InvalidEvent
+from app.streaming.errors import InvalidEvent
+from app.streaming.event import INTEGER_RANGE, MAX_DEPTH
 
 # So much of a body over the limit is read and thrown away before the answer, and then what
 # comes within some seconds: a client that is cut off while it sends sees a reset instead.
@@ -26,9 +32,9 @@ _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 def read_json() -> Any:
     """The JSON of the request's body; raises 400, 413, 415, or InvalidEvent (422)."""
     if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
-        raise UnsupportedMediaType("the Content-Type must be application/json")
+        raise _refused(UnsupportedMediaType, "Content-Type", "must be application/json")
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType("JSON is in UTF-8")
+        raise _refused(UnsupportedMediaType, "Content-Type", "JSON is in UTF-8")
     body = _read(gateway().settings.max_body_bytes)
     try:
         document = orjson.loads(body)
@@ -38,7 +44,9 @@ def read_json() -> Any:
     except ValueError as error:
         if isinstance(error, InvalidEvent):
             raise
-        raise BadRequest(f"the body is not JSON: {error}") from None
+        raise _refused(BadRequest, "body", f"is not JSON: {error}") from None
+    except RecursionError:  # of the standard library, which gives up before orjson
+        raise InvalidEvent("data", f"must not be nested deeper than {MAX_DEPTH}") from None
     return document
 
 
@@ -48,7 +56,7 @@ def _read(limit: int) -> bytes:
         piece = _read_piece()
         if not piece:
             if expected is not None and len(body) < expected:
-                raise BadRequest("the body ended before its Content-Length")
+                raise _refused(BadRequest, "body", "ended before its Content-Length")
             return bytes(body)
         body += piece
     thrown_away = len(body)
@@ -56,14 +64,20 @@ def _read(limit: int) -> bytes:
         thrown_away += len(piece)
     if thrown_away >= THROWN_AWAY_BYTES:
         _linger_after_answer()
-    raise RequestEntityTooLarge(f"a body is at most {limit} bytes")
+    raise _refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
 
 
 def _read_piece() -> bytes:
     try:
         return request.stream.read(_READ_BYTES)
     except (ParseException, OSError) as error:
-        raise BadRequest(f"the body could not be read: {error}") from None
+        raise _refused(BadRequest, "body", f"could not be read: {error}") from None
+
+
+def _refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException:
+    error = kind(f"{field}: {detail}")
+    error.errors = [{"field": field, "detail": detail}]  # for the problem document
+    return error
 
 
 def _linger_after_answer() -> None:

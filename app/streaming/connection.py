@@ -2,6 +2,7 @@
 about them, sends commands, and turns what goes wrong into the errors of this package."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,8 +22,11 @@ DEFAULT_URL = "redis://localhost:6379/0"
 POOL_SIZE = 16
 POOL_WAIT_SECONDS = 2.0
 BLOCKING_POOL_SIZE = 10_000
+BLOCK_MARGIN_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 COMMAND_TIMEOUT_SECONDS = 3.0
+
+_DATABASE = re.compile(r"/?[0-9]*")
 
 _PINNED = {
     # RESP3 with maintenance notifications turns off the check for unread replies, after
@@ -43,12 +47,37 @@ def default_url() -> str:
 
 def make_client(url: str) -> redis.Redis:
     """A client with short time-outs and a bounded pool that waits; raises InvalidInput."""
-    return _client(url, redis.BlockingConnectionPool, POOL_SIZE, timeout=POOL_WAIT_SECONDS)
+    try:
+        if not _DATABASE.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
+            raise ValueError("the path must be the number of a database")
+        pool = redis.BlockingConnectionPool(
+            **{
+                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                **parse_url(url),
+                **_PINNED,
+                "max_connections": POOL_SIZE,
+                "timeout": POOL_WAIT_SECONDS,
+            }
+        )
+        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("REDIS_URL", str(error)) from None
+    return redis.Redis(connection_pool=pool)
 
 
-def make_blocking_client(url: str) -> redis.Redis:
-    """A client for reads that block, which must not take connections from the others."""
-    return _client(url, redis.ConnectionPool, BLOCKING_POOL_SIZE)
+def make_blocking_client(client: redis.Redis, block_seconds: float) -> redis.Redis:
+    """A client to the same server as `client`'s, for reads that block up to `block_seconds`.
+
+    They neither take connections from the others, nor run into their read time-out.
+    """
+    pool = client.connection_pool
+    settings = {**pool.connection_kwargs, "socket_timeout": block_seconds + BLOCK_MARGIN_SECONDS}
+    return redis.Redis(
+        connection_pool=redis.ConnectionPool(
+            connection_class=pool.connection_class, max_connections=BLOCKING_POOL_SIZE, **settings
+        )
+    )
 
 
 def make_connection(client: redis.Redis, read_timeout: float) -> Connection:
@@ -129,21 +158,3 @@ def _reply(link: Connection) -> Any:
         return link.read_response(disable_decoding=True)
     except ResponseError as error:
         return error
-
-
-def _client(url: str, pool_class: type, size: int, **pool_settings: Any) -> redis.Redis:
-    try:
-        pool = pool_class(
-            **{
-                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
-                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                **parse_url(url),
-                **_PINNED,
-                "max_connections": size,
-                **pool_settings,
-            }
-        )
-        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("REDIS_URL", str(error)) from None
-    return redis.Redis(connection_pool=pool)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any
 
 import orjson
@@ -140,7 +141,7 @@ def encode_json(field: str, value: Any) -> bytes:
     Allowed is any JSON value of depth up to 128 with integers from -2^63 to 2^64-1.
     """
     try:
-        text = orjson.dumps(value)
+        text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
     # Both walks are rare: orjson writes NaN and Infinity as null, and no value is
@@ -198,6 +199,8 @@ def _stored_json(raw: bytes | None) -> bytes:
 
 
 def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, Enum):
+        value = value.value
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, Mapping):

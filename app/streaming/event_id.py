@@ -18,7 +18,7 @@ class EventId(NamedTuple):
     @classmethod
     def parse(cls, text: str, field: str = "id") -> "EventId":
         """Read `<ms>-<n>`; raises InvalidInput, naming `field`, for anything else."""
-        match = _FORM.fullmatch(text)
+        match = _FORM.fullmatch(text) if isinstance(text, str) else None
         if match:
             ms, n = int(match[1]), int(match[2])
             if ms <= _MAX and n <= _MAX:

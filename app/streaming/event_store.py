@@ -29,6 +29,9 @@ FIRST_COUNT = 64
 READ_COUNT = 1000
 READ_BYTES = 1024 * 1024
 
+# The largest time in seconds, or length of a log: a thousand years.
+LARGEST = 31_536_000_000
+
 # What a page scans and holds at the most.
 SCAN_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024 * 1024
@@ -57,6 +60,17 @@ def next_count(events: Sequence[Event]) -> int:
     return max(1, min(READ_COUNT, READ_BYTES * len(events) // max(size, 1)))
 
 
+def _check_range(field: str, value: int) -> None:
+    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
+    if not 1 <= value <= LARGEST:
+        raise InvalidInput(field, f"must be from 1 to {LARGEST}")
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and limit < 0:
+        raise InvalidInput("limit", "must be 0 or more, or None")
+
+
 class EventStore:
     """The event store of all runs on one Redis or Valkey server, 7.0 or newer.
 
@@ -83,11 +97,15 @@ class EventStore:
         max_event_bytes: int = 262_144,
     ):
         if client is None:
-            url = url or connection.default_url()
-            self._client = connection.make_client(url)
-            self._blocking_client = connection.make_blocking_client(url)
-        else:
-            self._client = self._blocking_client = client
+            client = connection.make_client(url or connection.default_url())
+        self._client = client
+        self._blocking_client = connection.make_blocking_client(client, BLOCK_SLICE_SECONDS)
+        for name, value in (
+            ("maxlen", maxlen),
+            ("ended_ttl_seconds", ended_ttl_seconds),
+            ("idle_ttl_seconds", idle_ttl_seconds),
+        ):
+            _check_range(name, value)
         self._maxlen = maxlen
         self._ended_ttl_seconds = ended_ttl_seconds
         self._idle_ttl_seconds = idle_ttl_seconds
@@ -155,8 +173,7 @@ class EventStore:
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
-        if ttl_seconds <= 0:
-            raise InvalidInput("ttl_seconds", "must be more than 0")
+        _check_range("ttl_seconds", ttl_seconds)
         key = log_key(check_run_id(run_id))
         return bool(connection.call(self._client, "EXPIRE", key, ttl_seconds))
 
@@ -170,12 +187,14 @@ class EventStore:
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
     ) -> list[Event]:
         """The events of a run, all of them unless limited, in the order of the log."""
+        _check_limit(limit)
         return list(islice(self._scan(check_run_id(run_id), descending=descending), limit))
 
     def get_events_after(
         self, run_id: int | str, last_id: str, *, limit: int | None = None
     ) -> list[Event]:
         """The events after the id `last_id`, all of them unless limited."""
+        _check_limit(limit)
         after = EventId.parse(last_id, "last_id")
         return list(islice(self._scan(check_run_id(run_id), after), limit))
 
@@ -281,10 +300,14 @@ class EventStore:
         """Raise StoreUnavailable unless Redis answers."""
         connection.call(self._client, "PING")
 
+    def server(self) -> dict[str, str]:
+        """What the server says of itself (the section `server` of INFO)."""
+        lines = connection.call(self._client, "INFO", "server").decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
     def check_server(self) -> str:
         """The server's name and version; raises ServerTooOld below Redis 7.0."""
-        lines = connection.call(self._client, "INFO", "server").decode().splitlines()
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+        fields = self.server()
         version = fields["redis_version"]
         if tuple(map(int, version.split(".")[:2])) < MINIMUM_SERVER:
             raise ServerTooOld(f"{_TOO_OLD}; it is Redis {version}")
@@ -337,18 +360,14 @@ class EventStore:
     def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
         """One XREAD that blocks for what is `left` (None: without end), within one slice."""
         blocking = left is None or left > 0
+        longest = BLOCK_SLICE_SECONDS if left is None else min(left, BLOCK_SLICE_SECONDS)
+        block_ms = max(1, int(1000 * longest))
         reply = connection.call(
             self._blocking_client,
             *("XREAD", "COUNT", READ_COUNT),
-            *(("BLOCK", self._slice_ms(left)) if blocking else ()),
+            *(("BLOCK", block_ms) if blocking else ()),
             *("STREAMS", log_key(run_id), str(cursor)),
         )
         for _, entries in replies.streams(reply):
             return replies.events(run_id, entries)
         return []
-
-    def _slice_ms(self, left: float | None) -> int:
-        """How long to block: what is left, but never past the client's own time-out."""
-        timeout = self._blocking_client.connection_pool.connection_kwargs.get("socket_timeout")
-        slices = [BLOCK_SLICE_SECONDS, left, timeout and timeout / 2]
-        return max(1, int(1000 * min(seconds for seconds in slices if seconds is not None)))

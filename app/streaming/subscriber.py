@@ -161,10 +161,9 @@ class Subscriber:
                 self._store.history, self.run_id, self._cursor, upto, count
             )
             if self._cursor > ZERO and (first_id is None or self._cursor < first_id.before()):
-                epoch = self._feed.epoch
                 info = yield from self._insist(self._store.info, self.run_id)
                 if info.verdict(self._cursor) == "reset":
-                    self._feed.begin_anew(epoch)
+                    self._feed.begin_anew(self._epoch)
                     return
                 yield from self._tell(info)
             if not events:

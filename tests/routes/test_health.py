@@ -1,0 +1,48 @@
+"""Whether the process lives, and whether it can serve."""
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.settings import Settings
+from app.streaming import event_store
+from app.streaming.event_store import EventStore
+from tests.servers import free_port
+
+
+@pytest.fixture
+def nowhere() -> EventStore:
+    """A store whose Redis is not there."""
+    return EventStore(f"redis://127.0.0.1:{free_port()}")
+
+
+def http_on(store: EventStore) -> FlaskClient:
+    return create_app(Settings(), event_store=store).test_client()
+
+
+def test_a_gateway_on_redis_is_alive_and_ready(store):
+    http = http_on(store)
+    assert http.get("/healthz").status_code == 200
+    assert http.get("/readyz").status_code == 200
+
+
+def test_a_gateway_without_redis_is_alive_but_not_ready(nowhere):
+    http = http_on(nowhere)
+    assert http.get("/healthz").status_code == 200
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_gateway_on_a_server_that_is_too_old_is_not_ready(store, monkeypatch):
+    monkeypatch.setattr(event_store, "MINIMUM_SERVER", (99, 0))
+    answer = http_on(store).get("/readyz")
+    assert answer.status_code == 503
+    assert "too old" in answer.json["detail"]
+
+
+def test_a_gateway_that_is_about_to_stop_is_not_ready(store):
+    http = http_on(store)
+    http.application.extensions["tailrace"].drain()
+    assert http.get("/readyz").status_code == 503
+    assert http.get("/healthz").status_code == 200

@@ -1,0 +1,166 @@
+"""Errors: one shape for every status, and the refusals of a query."""
+
+import json
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.settings import Settings
+from app.streaming.event_store import EventStore
+from tests.servers import free_port
+
+NAMES = {"event_category": "llm", "event_action": "stream"}
+PATH = "/runs/1/events"
+
+
+class BrokenStore(EventStore):
+    """A store with a bug."""
+
+    def append(self, *args, **kwargs):
+        raise RuntimeError("a secret of the inside")
+
+    info = page = delete = check_server = append
+
+
+@pytest.fixture
+def http(fake_store: EventStore) -> FlaskClient:
+    return create_app(Settings(), event_store=fake_store).test_client()
+
+
+@pytest.fixture
+def broken(fake_client) -> FlaskClient:
+    return create_app(Settings(), event_store=BrokenStore(client=fake_client)).test_client()
+
+
+@pytest.fixture
+def away() -> FlaskClient:
+    """A gateway whose Redis is away."""
+    store = EventStore(f"redis://127.0.0.1:{free_port()}")
+    return create_app(Settings(), event_store=store).test_client()
+
+
+def check_problem(answer, status: int) -> dict:
+    """The problem document of an answer, once it has the shape of RFC 9457."""
+    assert answer.status_code == status
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Cache-Control"] == "no-store"
+    document = json.loads(answer.data)
+    assert set(document) - {"errors"} == {"type", "title", "status", "detail"}
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    assert "Traceback" not in answer.text
+    return document
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "/", {}, 404),
+        ("GET", "/favicon.ico", {}, 404),
+        ("GET", "/runs", {}, 404),
+        ("GET", "/runs//events", {}, 404),
+        ("GET", "/runs/1/events/", {}, 404),
+        ("GET", "/runs/a%2Fb/events", {}, 404),
+        ("GET", "/runs/1", {}, 404),
+        ("POST", "/runs//events", {"json": NAMES}, 404),
+        ("GET", "/runs/a b", {}, 400),
+        ("POST", PATH, {"data": "{", "content_type": "application/json"}, 400),
+        ("POST", PATH, {"data": "{}", "content_type": "text/plain"}, 415),
+        ("POST", PATH, {"json": {}}, 422),
+        ("POST", PATH, {"json": {**NAMES, "data": "x" * 300_000}}, 413),
+        ("POST", PATH, {"json": {**NAMES, "data": "x" * 5_000_000}}, 413),
+    ],
+)
+def test_every_refusal_is_a_problem_document(http, method, path, options, status):
+    check_problem(http.open(path, method=method, **options), status)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", PATH, {"GET", "HEAD", "POST", "DELETE", "OPTIONS"}),
+        ("PATCH", "/runs/1", {"GET", "HEAD", "OPTIONS"}),
+        ("POST", "/runs/1/events/stream", {"GET", "HEAD", "OPTIONS"}),
+        ("DELETE", "/healthz", {"GET", "HEAD", "OPTIONS"}),
+    ],
+)
+def test_a_method_that_is_not_allowed_is_told_which_are(http, method, path, allowed):
+    answer = http.open(path, method=method)
+    check_problem(answer, 405)
+    assert set(answer.headers["Allow"].split(", ")) == allowed
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", PATH), ("GET", PATH), ("DELETE", PATH), ("GET", "/runs/1"), ("GET", "/readyz")],
+)
+def test_an_unexpected_error_is_500_and_only_the_log_tells_more(broken, caplog, method, path):
+    answer = broken.open(path, method=method, json=NAMES)
+    check_problem(answer, 500)
+    assert "secret" not in answer.text
+    assert "a secret of the inside" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", PATH), ("GET", PATH), ("DELETE", PATH), ("GET", "/runs/1"), ("GET", "/readyz")],
+)
+def test_redis_away_is_503_with_retry_after(away, method, path):
+    answer = away.open(path, method=method, json=NAMES)
+    check_problem(answer, 503)
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+def test_a_stream_opens_although_redis_is_away(away):
+    with away.get("/runs/1/events/stream") as answer:
+        assert answer.status_code == 200
+        assert next(answer.response).startswith(b"retry: ")
+
+
+BAD_IDS = [
+    *("abc", "1", "1-", "-1", "-", "1-2-3", "1--2", "%2B1-1", "1-1%20", "1-1%0A", "1_0-1"),
+    *("18446744073709551616-0", "0-18446744073709551616", "9" * 5000 + "-0", "$", "*", "%D9%A3-1"),
+]
+
+
+@pytest.mark.parametrize("bad", ["", *BAD_IDS])
+@pytest.mark.parametrize("field", ["after", "before"])
+def test_a_cursor_of_a_page_that_is_no_event_id_is_400(http, field, bad):
+    problem = check_problem(http.get(f"{PATH}?{field}={bad}"), 400)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+@pytest.mark.parametrize("bad", [*BAD_IDS, "Latest", "newest"])
+@pytest.mark.parametrize("field", ["last_event_id", "lastEventId"])
+def test_a_cursor_of_a_stream_that_is_none_is_400(http, field, bad):
+    problem = check_problem(http.get(f"/runs/1/events/stream?{field}={bad}"), 400)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+@pytest.mark.parametrize("bad", ["abc", "1-", "-1", "1-2-3", "18446744073709551616-0", "LATEST"])
+def test_a_cursor_in_the_header_that_is_none_is_400(http, bad):
+    answer = http.get("/runs/1/events/stream?tail=1", headers={"Last-Event-ID": bad})
+    problem = check_problem(answer, 400)
+    assert [error["field"] for error in problem["errors"]] == ["Last-Event-ID"]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "bad"),
+    [
+        *((PATH, "limit", bad) for bad in ("0", "-1", "1e9", "1001", "", "x", "1.0", "%2B1")),
+        (PATH, "limit", "9" * 99),
+        *((PATH, "order", bad) for bad in ("up", "", "ASC", "desc%20")),
+        *(("/runs/1/events/stream", "typed", bad) for bad in ("maybe", "", "2")),
+        *(("/runs/1/events/stream", "tail", bad) for bad in ("-1", "x", "", "1.5", "9" * 99)),
+    ],
+)
+def test_a_parameter_that_is_not_what_it_must_be_is_400_and_named(http, path, field, bad):
+    problem = check_problem(http.get(f"{path}?{field}={bad}"), 400)
+    assert [error["field"] for error in problem["errors"]] == [field]
+
+
+def test_all_that_is_wrong_with_a_query_is_named_at_once(http):
+    problem = check_problem(http.get(f"{PATH}?limit=0&order=up&after=x&other=1"), 400)
+    assert {error["field"] for error in problem["errors"]} == {"limit", "order", "after"}

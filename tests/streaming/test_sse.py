@@ -1,0 +1,134 @@
+"""The wire formats: frames, control events, filters, heartbeats, byte by byte."""
+
+import json
+
+import pytest
+
+from app.streaming.event import Event
+from app.streaming.event_id import EventId
+from app.streaming.sse import EventStream, Filter, Frame, JsonLines
+
+
+def event(category: str = "llm", action: str = "stream", data: bytes = b"1") -> Event:
+    names = {b"event_category": category.encode(), b"event_action": action.encode()}
+    return Event.from_entry("r", b"5-1", {**names, b"data": data, b"sequence": b"2"})
+
+
+def test_a_frame_has_an_id_a_name_and_one_line_of_data():
+    told = event()
+    frame = Frame.of(told)
+    assert frame.typed == b"id: 5-1\nevent: llm.stream\ndata: " + told.to_json() + b"\n\n"
+    assert frame.untyped == b"id: 5-1\ndata: " + told.to_json() + b"\n\n"
+    assert (frame.position, frame.category, frame.action) == (EventId(5, 1), "llm", "stream")
+
+
+@pytest.mark.parametrize(
+    "text", ["\n\nevent: x\ndata: y\n\n", "a\rb", "a\r\nb", "\x85", "\u2028\u2029", "\0", "\ufeff"]
+)
+def test_no_data_breaks_out_of_its_line(text):
+    frame = Frame.of(event(data=json.dumps(text, ensure_ascii=False).encode()))
+    lines = frame.typed.decode().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["id", "event", "data", ""]
+    assert json.loads(lines[2].removeprefix("data: "))["data"] == text
+
+
+@pytest.mark.parametrize(
+    ("category", "action"),
+    [("", ""), ("x y", "a"), ("a\nid: 9-9", "b"), ("gateway", "reset"), ("a", "\r\n\r\n")],
+)
+def test_an_event_of_others_whose_name_is_outside_the_pattern_has_no_event_line(category, action):
+    frame = Frame.of(event(category, action))
+    assert frame.typed == frame.untyped
+    assert frame.typed.count(b"\n") == 3
+
+
+def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
+    frame = Frame.control("r", "gap", {"requested": "1-0"}, position=EventId(4, 9))
+    identity, _, wire = frame.typed.partition(b"event: gateway.gap\ndata: ")
+    assert identity == b""
+    document = json.loads(wire.removesuffix(b"\n\n"))
+    assert document.pop("timestamp").endswith("Z")
+    assert document == {
+        "id": None,
+        "run_id": "r",
+        "sequence": None,
+        "event": {"category": "gateway", "action": "gap"},
+        "data": {"requested": "1-0"},
+        "source": None,
+    }
+    assert frame.untyped == frame.typed
+    assert frame.control_event
+
+
+def test_a_control_event_carries_the_position_where_it_should():
+    frame = Frame.control("r", "caught_up", None, position=EventId(0, 0), carries_id=True)
+    assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
+
+
+@pytest.mark.parametrize(
+    ("categories", "actions", "passes"),
+    [
+        ((), (), True),
+        (("llm",), (), True),
+        (("tool", "llm"), (), True),
+        (("tool",), (), False),
+        ((), ("stream",), True),
+        ((), ("done",), False),
+        (("llm",), ("done",), False),
+        (("llm",), ("stream",), True),
+    ],
+)
+def test_a_filter_wants_one_of_the_categories_and_one_of_the_actions(categories, actions, passes):
+    wanted = Filter(frozenset(categories), frozenset(actions))
+    assert wanted.passes(Frame.of(event())) is passes
+
+
+def test_terminal_and_control_events_pass_every_filter():
+    wanted = Filter(frozenset({"tool"}), frozenset({"x"}))
+    assert wanted.passes(Frame.of(event("lifecycle", "completed")))
+    assert wanted.passes(Frame.control("r", "gap", None, position=EventId(1, 0)))
+    assert not wanted.passes(Frame.of(event("lifecycle", "started")))
+
+
+def test_an_event_of_the_reserved_category_that_others_wrote_passes_no_filter_by_it():
+    assert not Filter(frozenset({"llm"})).passes(Frame.of(event("gateway", "reset")))
+
+
+def test_a_stream_opens_with_a_retry_and_a_comment():
+    retry, comment, rest = EventStream().opening("r", 3000).split(b"\n\n")
+    assert retry.startswith(b"retry: ")
+    assert comment.startswith(b":")
+    assert rest == b""
+
+
+def test_the_retry_is_spread_around_what_was_asked_for():
+    times = [int(EventStream().retry(3000).split()[1]) for _ in range(100)]
+    assert 2000 <= min(times) < max(times) <= 4000
+
+
+def test_a_heartbeat_is_a_comment_that_ends_with_an_empty_line():
+    beat = EventStream().heartbeat("r")
+    assert beat.startswith(b":")
+    assert beat.endswith(b"\n\n")
+
+
+def test_untyped_leaves_names_out_of_events_but_not_of_control_events():
+    wire = EventStream(typed=False)
+    assert b"event:" not in wire.frame(Frame.of(event()))
+    assert b"event: gateway.gap" in wire.frame(
+        Frame.control("r", "gap", None, position=EventId(1, 0))
+    )
+
+
+def test_json_lines_are_one_object_a_line_and_nothing_else():
+    wire = JsonLines()
+    chunks = [
+        wire.opening("r", 3000),
+        wire.frame(Frame.of(event(data=b'"a\\n\xe2\x80\xa8"'))),
+        wire.heartbeat("r"),
+        wire.retry(3000),
+    ]
+    lines = b"".join(chunks).decode().splitlines()
+    assert [json.loads(line)["event"]["category"] for line in lines] == [
+        "gateway", "llm", "gateway",
+    ]  # fmt: skip

@@ -1,0 +1,172 @@
+"""The house: who imports whom, docstrings, pins, and documents that match the code."""
+
+import ast
+import importlib.metadata
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from app.settings import Settings
+from tests.servers import ROOT
+
+APP = sorted((ROOT / "app").rglob("*.py"))
+MODULES = [
+    *APP,
+    *sorted((ROOT / "tests").glob("**/*.py")),
+    *(ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"),
+]
+
+# Each may import what stands before it (DESIGN.md, "The house").
+STREAMING_ORDER = (
+    *("errors", "event_id", "event", "sse", "connection", "replies", "disconnect"),
+    *("event_store", "feed", "reader", "subscriber"),
+)
+STREAMING = {f"app.streaming.{name}" for name in STREAMING_ORDER}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Every imported module, with the name that is taken from it, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                is_module = (ROOT / whole.replace(".", "/")).with_suffix(".py").exists()
+                yield (whole, None) if is_module else (node.module, alias.name)
+
+
+def app_imports(path: Path) -> set[str]:
+    return {module for module, _ in imports_of(path) if module.split(".")[0] == "app"}
+
+
+def libraries(path: Path) -> set[str]:
+    return {module.split(".")[0] for module, _ in imports_of(path)}
+
+
+def in_package(name: str) -> list[Path]:
+    return sorted((ROOT / "app" / name).glob("*.py"))
+
+
+def test_every_streaming_module_has_its_place():
+    assert {name_of(path) for path in in_package("streaming")} == STREAMING | {"app.streaming"}
+
+
+@pytest.mark.parametrize("name", STREAMING_ORDER)
+def test_a_streaming_module_imports_only_what_stands_before_it(name):
+    before = STREAMING_ORDER[: STREAMING_ORDER.index(name)]
+    allowed = {f"app.streaming.{other}" for other in before}
+    assert app_imports(ROOT / "app" / "streaming" / f"{name}.py") <= allowed
+
+
+@pytest.mark.parametrize("path", in_package("streaming"), ids=name_of)
+def test_streaming_knows_nothing_of_the_web(path):
+    assert not libraries(path) & {"flask", "flask_cors", "werkzeug", "marshmallow", "gunicorn"}
+
+
+@pytest.mark.parametrize("path", in_package("routes"), ids=name_of)
+def test_routes_know_streaming_by_its_public_names_and_never_redis(path):
+    assert "redis" not in libraries(path)
+    for module, name in imports_of(path):
+        if module.startswith("app."):
+            assert module.startswith(("app.streaming.", "app.routes.")) or module == "app.settings"
+            assert not (name or "").startswith("_"), f"{module}.{name} is private"
+    assert "app.streaming.connection" not in app_imports(path)
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_nothing_of_the_app_imports_the_factory(path):
+    assert "app" not in app_imports(path)
+
+
+def test_the_settings_import_of_the_app_only_what_says_what_is_allowed():
+    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "event_store")}
+    assert app_imports(ROOT / "app" / "settings.py") <= allowed
+
+
+def test_gunicorns_settings_import_nothing_of_the_app():
+    assert app_imports(ROOT / "gunicorn.conf.py") == set()
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_no_function_imports(path):
+    functions = (
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.Lambda)
+    )
+    inner = [part for function in functions for part in ast.walk(function)]
+    assert not [part for part in inner if isinstance(part, ast.Import | ast.ImportFrom)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.read_text().strip()], ids=name_of
+)
+def test_every_module_opens_with_what_it_holds(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+# What is installed
+
+
+def requirements(name: str) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-r ")]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_every_requirement_is_pinned(name):
+    assert requirements(name)
+    for requirement in requirements(name):
+        assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(requirement.specifier)), requirement
+
+
+def test_what_the_requirements_bring_along_is_pinned_too():
+    pinned = {canonicalize_name(each.name): each for each in requirements("requirements.txt")}
+    for requirement in pinned.values():
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        for needed in needs_of(requirement):
+            assert canonicalize_name(needed.name) in pinned, f"{requirement} needs {needed}"
+
+
+def needs_of(requirement: Requirement) -> Iterator[Requirement]:
+    for line in importlib.metadata.requires(requirement.name) or ():
+        needed = Requirement(line)
+        extras = ["", *requirement.extras]
+        if not needed.marker or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+            yield needed
+
+
+# Documents
+
+
+def shown(default: object) -> str:
+    return "—" if default in (None, ()) else f"`{default}`"
+
+
+def test_the_table_of_the_readme_is_the_settings():
+    rows = re.findall(
+        r"^\|\s*`([A-Z_]+)`\s*\|\s*(.*?)\s*\|", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert rows == [(each.name.upper(), shown(each.default)) for each in fields(Settings)]
+
+
+def test_the_example_of_env_lists_the_variables_with_their_defaults():
+    text = (ROOT / ".env.example").read_text()
+    listed = re.findall(r"^#?([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assert [name for name, _ in listed] == [each.name.upper() for each in fields(Settings)]
+    values = dict(listed)
+    assert Settings.load(values) == Settings(redis_url=values["REDIS_URL"])
+    assert not re.findall(r"^[A-Z_]+=", text, re.MULTILINE), "a copy of it changes nothing"

@@ -1,0 +1,133 @@
+"""The settings: defaults, what is read, what is refused, and where it is read from."""
+
+from dataclasses import FrozenInstanceError, fields
+
+import pytest
+
+from app.settings import Settings, SettingsError
+
+# Every variable: its default, a value and what it reads as, and values that are refused.
+VARIABLES = {
+    "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
+    "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", []),
+    "PORT": (8082, "9000", 9000, ["0", "65536", "-1", "http", "80.5", "1e3"]),
+    "WEB_CONCURRENCY": (1, "4", 4, ["0", "257", "many"]),
+    "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
+    "STREAM_TTL_SECONDS": (86_400, "60", 60, ["0", "1h", "9" * 30]),
+    "STREAM_IDLE_TTL_SECONDS": (604_800, "60", 60, ["0", "-5", "9" * 30]),
+    "HEARTBEAT_SECONDS": (15, "1", 1, ["0", "3601", "soon"]),
+    "RETRY_MS": (3000, "1", 1, ["0", "3600001", "x"]),
+    "FLUSH_INTERVAL_MS": (16, "0", 0, ["-1", "1001", "x"]),
+    "MAX_STREAMS": (10_000, "1", 1, ["0", "x"]),
+    "MAX_EVENT_BYTES": (262_144, "1", 1, ["0", "256K"]),
+    "MAX_BODY_BYTES": (4_194_304, "1", 1, ["0", "4M"]),
+    "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
+    "CORS_ORIGINS": (
+        (),
+        "https://a.example, http://b:81,",
+        ("https://a.example", "http://b:81"),
+        ["a.example", "https://a.example/", "https://a.example,b", "ftp://a.example"],
+    ),
+    "LOG_FORMAT": ("text", "json", "json", ["xml", "JSON "]),
+    "LOG_LEVEL": ("info", "debug", "debug", ["loud", "7"]),
+}
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """A working directory of its own, and no variable of ours in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_these_are_all_variables():
+    assert {setting.name.upper() for setting in fields(Settings)} == set(VARIABLES)
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_has_its_default(name):
+    default, *_ = VARIABLES[name]
+    assert getattr(Settings.load({}), name.lower()) == default
+    assert getattr(Settings(), name.lower()) == default
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_is_read_and_typed(name):
+    default, text, value, _ = VARIABLES[name]
+    read = getattr(Settings.load({name: text}), name.lower())
+    assert (read, type(read)) == (value, type(value))
+    assert read != default
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_an_empty_variable_counts_as_absent(name):
+    assert Settings.load({name: ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [(name, bad) for name, (*_, refused) in VARIABLES.items() for bad in refused]
+)
+def test_a_wrong_value_names_the_variable_and_says_what_is_allowed(name, bad):
+    with pytest.raises(SettingsError) as error:
+        Settings.load({name: bad})
+    named, _, allowed = str(error.value).partition(": ")
+    assert named == name
+    assert allowed.startswith("Must be")
+    assert "\n" not in allowed
+
+
+@pytest.mark.parametrize(("name", "edge"), [("PORT", "1"), ("PORT", "65535"), ("RETRY_MS", "1")])
+def test_the_edges_of_what_is_allowed_are_allowed(name, edge):
+    assert getattr(Settings.load({name: edge}), name.lower()) == int(edge)
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(SettingsError) as error:
+        Settings.load({"PORT": "x", "LOG_LEVEL": "y", "HOST": "0.0.0.0"})
+    assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
+        "PORT", "LOG_LEVEL",
+    ]  # fmt: skip
+
+
+def test_other_variables_are_ignored():
+    assert Settings.load({"PATH": "/bin", "port": "1"}) == Settings()
+
+
+def test_a_star_names_every_origin():
+    assert Settings.load({"CORS_ORIGINS": "*"}).cors_origins == ("*",)
+
+
+def test_settings_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        Settings().port = 1
+
+
+@pytest.mark.usefixtures("here")
+def test_without_anything_the_defaults_hold():
+    assert Settings.load() == Settings()
+
+
+def test_the_environment_beats_the_file(here, monkeypatch):
+    (here / ".env").write_text("PORT=9001\nHOST=0.0.0.0\n")
+    monkeypatch.setenv("PORT", "9002")
+    assert (Settings.load().port, Settings.load().host) == (9002, "0.0.0.0")
+
+
+def test_an_empty_variable_of_the_environment_leaves_it_to_the_file(here, monkeypatch):
+    """As app.streaming.connection.default_url has it too."""
+    (here / ".env").write_text("REDIS_URL=redis://of-env/0\n")
+    monkeypatch.setenv("REDIS_URL", "")
+    assert Settings.load().redis_url == "redis://of-env/0"
+
+
+def test_a_wrong_value_in_the_file_is_named(here):
+    (here / ".env").write_text("PORT=x\n")
+    with pytest.raises(SettingsError, match="PORT: "):
+        Settings.load()
+
+
+def test_an_empty_line_of_the_file_counts_as_absent(here):
+    (here / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
+    assert Settings.load() == Settings()
