@@ -93,7 +93,7 @@ def serve() -> int:
         print(f"Tailrace: http://{host}:{settings.port} with {redis}", flush=True)
         if own_redis:
             print(f"REDIS_URL={own_redis.url}", flush=True)
-        return _run_gunicorn(environ, own_redis, reaper)
+        return _run_gunicorn(settings, environ, own_redis, reaper)
     finally:
         if own_redis:
             own_redis.stop()
@@ -120,7 +120,19 @@ def _wait_for_port(host: str, port: int) -> None:
             time.sleep(0.1)
 
 
-def _run_gunicorn(environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper) -> int:
+def _listens(settings: Settings) -> bool:
+    """Whether somebody takes connections where the gateway is to be."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
+    try:
+        socket.create_connection((host, settings.port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _run_gunicorn(
+    settings: Settings, environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper
+) -> int:
     """Run gunicorn to its end, and start a Redis that died meanwhile again."""
     gunicorn = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
@@ -132,8 +144,17 @@ def _run_gunicorn(environ: dict[str, str], own_redis: OwnRedis | None, reaper: R
     forwarded = [*STOPS, signal.SIGUSR1]
     if not os.isatty(0):  # a terminal that closes sends SIGHUP, which means to leave
         forwarded.append(signal.SIGHUP)
+    asked: set[int] = set()
+
+    def forward(number: int, frame: object) -> None:
+        asked.add(number)
+        if _listens(settings):
+            gunicorn.send_signal(number)
+        else:  # it does not heed signals yet, and serves nobody
+            os.killpg(gunicorn.pid, signal.SIGKILL)
+
     for number in forwarded:
-        signal.signal(number, lambda number, frame: gunicorn.send_signal(number))
+        signal.signal(number, forward)
     while True:
         try:
             status = gunicorn.wait(timeout=0.5)
@@ -142,8 +163,8 @@ def _run_gunicorn(environ: dict[str, str], own_redis: OwnRedis | None, reaper: R
                 print("tailrace: its own Redis has died, and is started again", file=sys.stderr)
                 own_redis.start()
             continue
-        # Ended by the signal that asked it to is as good as an exit.
-        return 0 if -status in STOPS else abs(status)
+        # However it ends once it was asked to, even while it was still starting, is in order.
+        return 0 if asked & set(STOPS) else abs(status)
 
 
 def main(arguments: list[str]) -> int:
