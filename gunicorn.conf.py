@@ -9,15 +9,39 @@ import resource
 import subprocess
 import sys
 
+import gevent
+from gunicorn.workers.ggevent import GeventWorker
+
 _check = subprocess.run([sys.executable, "-m", "app", "check"], stdout=subprocess.PIPE)
 if _check.returncode:
     sys.exit(_check.returncode)
 _settings = json.loads(_check.stdout)
 
+
+class StreamingWorker(GeventWorker):
+    """gunicorn's gevent worker, which ends its streams when it is told to stop.
+
+    A stream that was taken over is no connection of gunicorn's any more: it would neither
+    wait for it nor end it.
+    """
+
+    def run(self):
+        draining = gevent.spawn(self._drain_when_stopped)
+        super().run()
+        while not draining.ready():
+            self.notify()
+            gevent.sleep(0.1)
+
+    def _drain_when_stopped(self):
+        while self.alive:
+            gevent.sleep(0.2)
+        self.wsgi.extensions["tailrace"].drain()
+
+
 _host = _settings["host"]
 bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_settings['port']}"
 workers = _settings["web_concurrency"]
-worker_class = "gevent"
+worker_class = StreamingWorker
 # A worker whose connections are all taken answers nothing, health checks included, so
 # streams are admitted by the app, below that limit.
 worker_connections = _settings["max_streams"] + 1000
@@ -60,15 +84,3 @@ def on_starting(server):
     """Allow as many open files as the streams need, where the system lets us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def post_worker_init(worker):
-    """End the streams when the worker is told to stop: gunicorn would only wait, then kill."""
-    import gevent
-
-    def drain_when_stopped():
-        while worker.alive:
-            gevent.sleep(0.2)
-        worker.wsgi.extensions["tailrace"].drain()
-
-    gevent.spawn(drain_when_stopped)

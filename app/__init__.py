@@ -1,13 +1,14 @@
 """Tailrace: a durable, resumable event stream for every run, over plain HTTP."""
 
-from flask import Flask
+from __future__ import annotations
 
-from app.routes import events, health, problems, runs, stream
-from app.routes.gateway import Gateway
-from app.settings import Settings
-from app.streaming.event_store import EventStore
-from app.streaming.reader import Readers
-from app.streaming.subscriber import Subscribers
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from app.settings import Settings
+    from app.streaming.event_store import EventStore
 
 
 def create_app(settings: Settings | None = None, *, event_store: EventStore | None = None) -> Flask:
@@ -16,6 +17,20 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     Without `settings` they are read from the environment (raising SettingsError); without
     `event_store` one is made from them. Nothing is connected until it is used.
     """
+    # Imported here, since a producer imports app.streaming, and so this package, without Flask.
+    from flask import Flask
+
+    from app.routes import events, health, problems, runs, stream
+    from app.routes.gateway import Gateway
+    from app.routes.schemas import RunIdConverter
+    from app.settings import Settings
+    from app.streaming.event_store import EventStore
+    from app.streaming.heartbeat import Pulse
+    from app.streaming.history import History
+    from app.streaming.reader import Readers
+    from app.streaming.subscriber import Surroundings
+    from app.streaming.subscribers import Subscribers
+
     settings = settings or Settings.load()
     store = event_store or EventStore(
         settings.redis_url,
@@ -24,15 +39,21 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         max_event_bytes=settings.max_event_bytes,
     )
+    history = History(store)
+    readers = Readers(store, settings.flush_interval_ms / 1000, history.drop)
+    around = Surroundings(
+        store=store,
+        readers=readers,
+        history=history,
+        pulse=Pulse(settings.heartbeat_seconds),
+        heartbeat_seconds=settings.heartbeat_seconds,
+        retry_ms=settings.retry_ms,
+    )
     app = Flask(__name__, static_folder=None)
     # A doubled slash must not make /runs//events the run called "events".
     app.url_map.merge_slashes = False
-    Gateway(
-        settings=settings,
-        store=store,
-        readers=Readers(store, settings.flush_interval_ms / 1000),
-        subscribers=Subscribers(settings.max_streams),
-    ).init_app(app)
+    app.url_map.converters["any_run_id"] = RunIdConverter
+    Gateway(settings, store, Subscribers(around, settings.max_streams)).init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

@@ -3,6 +3,7 @@
 `python -m app check` validates the settings, looks at Redis, and prints the settings as JSON.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -140,10 +141,23 @@ def _run_gunicorn(
         # A Ctrl-C in the terminal must come to it once, and to Redis after it has ended.
         start_new_session=True,
     )
-    reaper.watch("gunicorn", gunicorn.pid, signal.SIGINT)
-    forwarded = [*STOPS, signal.SIGUSR1]
-    if not os.isatty(0):  # a terminal that closes sends SIGHUP, which means to leave
-        forwarded.append(signal.SIGHUP)
+    try:
+        reaper.watch("gunicorn", gunicorn.pid, signal.SIGINT)
+        asked = _forward_signals(gunicorn, settings)
+        while gunicorn.poll() is None:
+            if own_redis and not own_redis.running:
+                print("tailrace: its own Redis has died, and is started again", file=sys.stderr)
+                own_redis.start()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                gunicorn.wait(timeout=0.5)
+        # However it ends once it was asked to, even while it was still starting, is in order.
+        return 0 if asked & set(STOPS) else abs(gunicorn.returncode)
+    finally:
+        _end(gunicorn)
+
+
+def _forward_signals(gunicorn: subprocess.Popen, settings: Settings) -> set[int]:
+    """Forward to gunicorn what this process is sent; gives the set of what it was sent."""
     asked: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
@@ -153,18 +167,23 @@ def _run_gunicorn(
         else:  # it does not heed signals yet, and serves nobody
             os.killpg(gunicorn.pid, signal.SIGKILL)
 
+    forwarded = [*STOPS, signal.SIGUSR1]
+    if not os.isatty(0):  # a terminal that closes sends SIGHUP, which means to leave
+        forwarded.append(signal.SIGHUP)
     for number in forwarded:
         signal.signal(number, forward)
-    while True:
+    return asked
+
+
+def _end(gunicorn: subprocess.Popen) -> None:
+    """Leave nothing of gunicorn behind, whatever happened."""
+    if gunicorn.poll() is None:
+        gunicorn.send_signal(signal.SIGINT)
         try:
-            status = gunicorn.wait(timeout=0.5)
+            gunicorn.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            if own_redis and not own_redis.running:
-                print("tailrace: its own Redis has died, and is started again", file=sys.stderr)
-                own_redis.start()
-            continue
-        # However it ends once it was asked to, even while it was still starting, is in order.
-        return 0 if asked & set(STOPS) else abs(status)
+            gunicorn.kill()
+            gunicorn.wait()
 
 
 def main(arguments: list[str]) -> int:

@@ -44,14 +44,15 @@ class _RedisUrl(mm.String):
         return value
 
 
+_ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)\Z"
+
+
 class _Origins(mm.Field):
     """Origins separated by commas, as a tuple."""
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
-        form = Regexp(
-            r"^(\*|https?://[^\s/]+)\Z", error="Must be origins such as https://a.example."
-        )
+        form = Regexp(_ORIGIN, error="Must be * or origins such as https://a.example.")
         return tuple(form(origin) for origin in origins)
 
 
@@ -89,7 +90,10 @@ class Settings:
         """
         if environ is None:
             given = {name: value for name, value in os.environ.items() if value}
-            environ = {**dotenv_values(".env"), **given}
+            try:
+                environ = {**dotenv_values(".env"), **given}
+            except UnicodeDecodeError:
+                raise SettingsError(".env: must be in UTF-8") from None
         forms = {setting.name.upper(): setting.metadata["form"] for setting in fields(cls)}
         given = {name: environ[name] for name in forms if environ.get(name)}
         try:

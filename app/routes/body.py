@@ -6,6 +6,7 @@ import socket
 import time
 from typing import Any
 
+import gevent
 import orjson
 from flask import Response, after_this_request, request
 from gunicorn.http.errors import ParseException
@@ -13,6 +14,7 @@ from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
     RequestEntityTooLarge,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 
@@ -24,6 +26,9 @@ from app.streaming.event import INTEGER_RANGE, MAX_DEPTH
 # comes within some seconds: a client that is cut off while it sends sees a reset instead.
 THROWN_AWAY_BYTES = 16 * 1024 * 1024
 LINGER_SECONDS = 5.0
+
+# A body that trickles in holds a connection no longer than that.
+READ_SECONDS = 30.0
 _READ_BYTES = 65536
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
@@ -51,6 +56,15 @@ def read_json() -> Any:
 
 
 def _read(limit: int) -> bytes:
+    try:
+        with gevent.Timeout(READ_SECONDS, _TooSlow):
+            return _read_within(limit)
+    except _TooSlow:
+        _linger_after_answer()
+        raise _refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
+
+
+def _read_within(limit: int) -> bytes:
     body, expected = bytearray(), request.content_length
     while (expected or 0) <= limit and len(body) <= limit:
         piece = _read_piece()
@@ -110,3 +124,7 @@ def _exact_integer(text: str) -> int:
     if not least <= value <= most:
         raise InvalidEvent("data", "integers must be from -2^63 to 2^64-1")
     return value
+
+
+class _TooSlow(Exception):
+    """The body has not come in time."""

@@ -13,7 +13,7 @@ _event_schema = EventSchema()
 _page_query = PageQuery()
 
 
-@blueprint.post("/runs/<run_id>/events")
+@blueprint.post("/runs/<any_run_id:run_id>/events")
 def append(run_id: str) -> Response:
     """Append an event: 201 with the event as it was stored."""
     check_run_id(run_id)
@@ -22,7 +22,7 @@ def append(run_id: str) -> Response:
     return Response(event.to_json(), 201, mimetype="application/json")
 
 
-@blueprint.get("/runs/<run_id>/events")
+@blueprint.get("/runs/<any_run_id:run_id>/events")
 def page(run_id: str) -> Response:
     """A page of history, and where the next one goes on."""
     query = _page_query.of_request()
@@ -41,7 +41,7 @@ def page(run_id: str) -> Response:
     return Response(document, mimetype="application/json")
 
 
-@blueprint.delete("/runs/<run_id>/events")
+@blueprint.delete("/runs/<any_run_id:run_id>/events")
 def delete(run_id: str) -> Response:
     """Remove the run's log; there may be none."""
     gateway().store.delete(run_id)

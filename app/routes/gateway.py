@@ -1,5 +1,6 @@
 """What the factory wired, for the views of this app."""
 
+import re
 from dataclasses import dataclass
 
 from flask import Flask, current_app
@@ -7,8 +8,7 @@ from flask_cors import CORS
 
 from app.settings import Settings
 from app.streaming.event_store import EventStore
-from app.streaming.reader import Readers
-from app.streaming.subscriber import Subscribers
+from app.streaming.subscribers import Subscribers
 
 LOCAL_ORIGINS = r"^https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$"
 
@@ -19,7 +19,6 @@ class Gateway:
 
     settings: Settings
     store: EventStore
-    readers: Readers
     subscribers: Subscribers
 
     def init_app(self, app: Flask) -> None:
@@ -27,7 +26,7 @@ class Gateway:
         # Pages may read; an append from a page of another origin is not for CORS to allow.
         CORS(
             app,
-            origins=[LOCAL_ORIGINS, *self.settings.cors_origins],
+            origins=[LOCAL_ORIGINS, *map(_exactly, self.settings.cors_origins)],
             methods=["GET", "HEAD"],
             allow_headers=["Accept", "Cache-Control", "Last-Event-ID"],
             max_age=600,
@@ -36,6 +35,11 @@ class Gateway:
     def drain(self) -> None:
         """Refuse new streams and end the open ones, spread over most of DRAIN_SECONDS."""
         self.subscribers.drain(0.8 * self.settings.drain_seconds)
+
+
+def _exactly(origin: str) -> str:
+    # What looks like a pattern is one to flask-cors.
+    return origin if origin == "*" else rf"^{re.escape(origin)}$"
 
 
 def gateway() -> Gateway:

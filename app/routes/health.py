@@ -16,8 +16,8 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Redis answers, is new enough, and the worker is not about to stop."""
+    """Redis answers, and the worker is not about to stop."""
     if gateway().subscribers.draining:
         return problem(503, "the worker is draining")
-    gateway().store.check_server()
+    gateway().store.ping()
     return Response(b'{"status":"ready"}', mimetype="application/json")

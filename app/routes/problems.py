@@ -16,6 +16,7 @@ from app.streaming.errors import (
     InvalidInput,
     NotALog,
     RunEnded,
+    ServerTooOld,
     StoreUnavailable,
 )
 
@@ -41,10 +42,10 @@ def problem(
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers["Cache-Control"] = "no-store"
     response.headers.update(headers)
-    if request.method == "POST":
+    if request.endpoint == "events.append":
         level = logging.WARNING if status >= 500 else logging.INFO
         fields = {"path": request.path, "status": status, "detail": detail}
-        message = "append refused path=%(path)s status=%(status)d: %(detail)s"
+        message = "append refused path=%(path)r status=%(status)d: %(detail)r"
         log.log(level, message, fields, extra=fields)
     return response
 
@@ -55,7 +56,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(InvalidInput, _invalid_input)
     app.register_error_handler(RunEnded, lambda error: problem(409, str(error)))
     app.register_error_handler(NotALog, lambda error: problem(409, str(error)))
-    app.register_error_handler(StoreUnavailable, lambda error: problem(503, str(error)))
+    app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
 
 
@@ -82,6 +83,12 @@ def _invalid_input(error: InvalidInput) -> Response:
     return problem(status, str(error), [{"field": error.field, "detail": error.message}])
 
 
+def _unavailable(error: StoreUnavailable) -> Response:
+    log.warning("Redis cannot serve: %s", error)
+    told = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
+    return problem(503, told)
+
+
 def _unexpected(error: Exception) -> Response:
-    log.exception("unexpected error path=%s", request.path)
+    log.exception("unexpected error path=%r", request.path)
     return problem(500, "an unexpected error, which the log of the gateway tells")

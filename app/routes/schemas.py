@@ -5,12 +5,23 @@ from typing import Any
 from flask import request
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Regexp
+from werkzeug.routing import BaseConverter
 
 from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
 
+# More than that is not named one by one.
+MOST_NAMES = 16
+
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
 _NAME = Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
+
+
+class RunIdConverter(BaseConverter):
+    """Whatever stands where a run id is due, slashes too, so that its view can refuse it."""
+
+    regex = r"(?s:.)+?"
+    part_isolating = False
 
 
 class EventSchema(Schema):
@@ -26,6 +37,8 @@ class EventSchema(Schema):
         """Bring the shape of a read event to flat names, without what the server assigns."""
         if not isinstance(body, dict):
             raise ValidationError("Must be a JSON object.", "body")
+        if len(body) > MOST_NAMES:
+            raise ValidationError(f"Must have no more than {MOST_NAMES} names.", "body")
         flat = {name: body[name] for name in body.keys() - _ASSIGNED_BY_SERVER - {"event"}}
         if "event" in body:
             if flat.keys() & {"event_category", "event_action"}:

@@ -1,53 +1,61 @@
 """Following a run live, over Server-Sent Events or as JSON lines."""
 
 import logging
-import time
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from flask import Blueprint, Response, request
+from werkzeug.wsgi import ClosingIterator
 
 from app.routes.gateway import gateway
+from app.routes.handover import take_over
 from app.routes.problems import problem
 from app.routes.schemas import StreamQuery
-from app.streaming.disconnect import DisconnectWatch
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event import check_run_id
-from app.streaming.replies import LogInfo
-from app.streaming.sse import EventStream, Filter, JsonLines, WireFormat
+from app.streaming.sse import EventStream, Filter, JsonLines, View, WireFormat
 from app.streaming.subscriber import Start, Subscriber
 
 blueprint = Blueprint("stream", __name__)
+
 log = logging.getLogger("tailrace.stream")
 
 _stream_query = StreamQuery()
 
 
-@blueprint.get("/runs/<run_id>/events/stream")
+@blueprint.get("/runs/<any_run_id:run_id>/events/stream")
 def follow(run_id: str) -> Response:
     """History from the cursor, then live, until the run ends or the client goes."""
     check_run_id(run_id)
     query = _stream_query.of_request()
-    start, wire = _start(query), _wire_format(query["typed"])
+    start, view = _start(query), _view(query)
     if request.method == "HEAD":
-        return _response(wire, b"")
-    info = _info(run_id)
-    if info and start.nothing_follows(info):
+        return _response(view.wire)
+    subscribers = gateway().subscribers
+    subscriber = subscribers.make(run_id, start, view)
+    if _is_over(subscriber):
         return Response(status=204)
-    settings = gateway().settings
-    subscriber = Subscriber(
-        run_id,
-        start,
-        Filter(frozenset(query["category"]), frozenset(query["action"])),
-        wire,
-        store=gateway().store,
-        readers=gateway().readers,
-        info=info,
-        heartbeat_seconds=settings.heartbeat_seconds,
-        retry_ms=settings.retry_ms,
-    )
-    if not gateway().subscribers.admit(subscriber):
-        return _overloaded(wire, settings.retry_ms)
-    return _stream(subscriber, wire)
+    if not subscribers.admit(subscriber, request.remote_addr or ""):
+        return _overloaded()
+    response = _response(view.wire, StreamResponse)
+    response.subscriber = subscriber
+    return response
+
+
+class StreamResponse(Response):
+    """A response whose body is a subscriber's: through an outlet, or else iterated."""
+
+    automatically_set_content_length = False
+    subscriber: Subscriber
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response(self.status, self.get_wsgi_headers(environ).to_wsgi_list())
+        outlet = take_over(start_response)
+        if outlet is None:
+            return ClosingIterator(self.subscriber.chunks(), self.subscriber.close)
+        self.subscriber.deliver_to(outlet)
+        return ()
 
 
 def _start(query: dict[str, Any]) -> Start:
@@ -62,60 +70,46 @@ def _start(query: dict[str, Any]) -> Start:
     return Start(tail=query["tail"])
 
 
-def _wire_format(typed: bool) -> WireFormat:
+def _view(query: dict[str, Any]) -> View:
     accepted = request.accept_mimetypes.best_match(
         ("text/event-stream", "application/x-ndjson"), default="text/event-stream"
     )
-    return JsonLines() if accepted == "application/x-ndjson" else EventStream(typed)
-
-
-def _info(run_id: str) -> LogInfo | None:
-    try:
-        return gateway().store.info(run_id)
-    except StoreUnavailable:
-        return None
-
-
-def _stream(subscriber: Subscriber, wire: WireFormat) -> Response:
-    subscribers, opened = gateway().subscribers, time.monotonic()
-    watch = DisconnectWatch(
-        request.environ.get("gunicorn.socket"), lambda: subscriber.end("disconnected")
+    json_lines = accepted == "application/x-ndjson"
+    return _shared_view(
+        frozenset(query["category"]), frozenset(query["action"]), json_lines, query["typed"]
     )
-    fields = {"run": subscriber.run_id, "client": request.remote_addr}
-    _log("stream opened", fields | {"from": str(subscriber.start)})
-
-    def close() -> None:
-        watch.close()
-        subscriber.close()
-        subscribers.discard(subscriber)
-        seconds = round(time.monotonic() - opened, 3)
-        ended = {
-            "reason": subscriber.reason,
-            "seconds": seconds,
-            "events": subscriber.events_sent,
-        }
-        _log("stream ended", fields | ended)
-
-    response = _response(wire, subscriber.chunks())
-    response.call_on_close(close)
-    return response
 
 
-def _log(message: str, fields: dict[str, Any]) -> None:
-    """One line: on a terminal with its fields behind it, in JSON with each by its name."""
-    text = " ".join(f"{name}={value}" for name, value in fields.items())
-    log.info("%s %s", message, text, extra=fields)
+@lru_cache(maxsize=1000)
+def _shared_view(
+    categories: frozenset[str], actions: frozenset[str], json_lines: bool, typed: bool
+) -> View:
+    """One object for all who see the same."""
+    return View(Filter(categories, actions), JsonLines() if json_lines else EventStream(typed))
 
 
-def _overloaded(wire: WireFormat, retry_ms: int) -> Response:
+def _is_over(subscriber: Subscriber) -> bool:
+    try:
+        return subscriber.start.nothing_follows(subscriber.look())
+    except StoreUnavailable:
+        return False
+
+
+def _overloaded() -> Response:
     # A browser never comes back from a 503, but from the end of a stream it does.
-    if "text/event-stream" in request.accept_mimetypes.values():
-        return _response(wire, wire.retry(retry_ms))
+    accepted = (
+        kind.partition(";")[0].strip().lower() for kind in request.accept_mimetypes.values()
+    )
+    log.warning("stream refused: too many, or draining path=%r", request.path)
+    if "text/event-stream" in accepted:
+        response = _response(EventStream())
+        response.data = EventStream().retry(gateway().settings.retry_ms)
+        return response
     return problem(503, "too many streams, or the worker is about to stop")
 
 
-def _response(wire: WireFormat, body: Any) -> Response:
-    response = Response(body, content_type=wire.content_type)
+def _response(wire: WireFormat, kind: type[Response] = Response) -> Response:
+    response = kind(content_type=wire.content_type)
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response

@@ -91,6 +91,7 @@ def make_connection(client: redis.Redis, read_timeout: float) -> Connection:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown."""
+    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

@@ -10,11 +10,12 @@ from typing import Any
 
 import orjson
 
-from app.streaming.errors import InvalidEvent, InvalidInput
+from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
 
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
 MAX_DEPTH = 128
+MAX_EVENT_BYTES = 262_144
 INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
@@ -135,8 +136,8 @@ def check_names(category: str, action: str) -> None:
         raise InvalidEvent("event_action", "'lifecycle.lost' is reserved")
 
 
-def encode_json(field: str, value: Any) -> bytes:
-    """Encode event data; raises InvalidEvent for what JSON cannot carry exactly.
+def encode_json(field: str, value: Any, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
+    """Encode event data; raises EventTooLarge, and InvalidEvent for what JSON cannot carry.
 
     Allowed is any JSON value of depth up to 128 with integers from -2^63 to 2^64-1.
     """
@@ -144,6 +145,8 @@ def encode_json(field: str, value: Any) -> bytes:
         text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
     except TypeError as error:
         raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
+    if len(text) > max_bytes:
+        raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
     # Both walks are rare: orjson writes NaN and Infinity as null, and no value is
     # deeper than it has brackets.
     if b"null" in text and _has_non_finite(value):

@@ -43,3 +43,6 @@ class EventId(NamedTuple):
 
 ZERO = EventId(0, 0)
 """The position before the first entry of any log."""
+
+LAST = EventId(_MAX, _MAX)
+"""The greatest id that there can be."""

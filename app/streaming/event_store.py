@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError
 
 from app.streaming import connection, replies
 from app.streaming.errors import EventTooLarge, InvalidInput, RunEnded, ServerTooOld
-from app.streaming.event import Event, check_names, check_run_id, encode_json, timestamp_now
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event import (
+    MAX_EVENT_BYTES,
+    Event,
+    check_names,
+    check_run_id,
+    encode_json,
+    timestamp_now,
+)
+from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.replies import LogInfo
 
 MINIMUM_SERVER = (7, 0)
@@ -27,7 +34,7 @@ BLOCK_SLICE_SECONDS = 5.0
 # How many entries one command reads at first, and then, by their size, at the most.
 FIRST_COUNT = 64
 READ_COUNT = 1000
-READ_BYTES = 1024 * 1024
+READ_BYTES = 256 * 1024
 
 # The largest time in seconds, or length of a log: a thousand years.
 LARGEST = 31_536_000_000
@@ -54,10 +61,9 @@ def log_key(run_id: str) -> str:
     return f"run:{run_id}:events"
 
 
-def next_count(events: Sequence[Event]) -> int:
-    """How many entries to read next, after entries of this size."""
-    size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
-    return max(1, min(READ_COUNT, READ_BYTES * len(events) // max(size, 1)))
+def next_count(size: int, entries: int) -> int:
+    """How many entries to read next, after some entries of `size` bytes together."""
+    return max(1, min(READ_COUNT, READ_BYTES * entries // size))
 
 
 def _check_range(field: str, value: int) -> None:
@@ -94,7 +100,7 @@ class EventStore:
         maxlen: int = 10_000,
         ended_ttl_seconds: int = 86_400,
         idle_ttl_seconds: int = 604_800,
-        max_event_bytes: int = 262_144,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         if client is None:
             client = connection.make_client(url or connection.default_url())
@@ -141,9 +147,11 @@ class EventStore:
         """
         run_id = check_run_id(run_id)
         check_names(event_category, event_action)
-        data_json = encode_json("data", data)
-        source_json = encode_json("source", source)
-        self._check_size(data_json, source_json)
+        data_json = encode_json("data", data, self._max_event_bytes)
+        source_json = encode_json("source", source, self._max_event_bytes)
+        if len(data_json) + len(source_json) > self._max_event_bytes:
+            larger = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
         timestamp = timestamp_now()
         status, *result = self._run_append(
             log_key(run_id),
@@ -301,14 +309,19 @@ class EventStore:
         connection.call(self._client, "PING")
 
     def server(self) -> dict[str, str]:
-        """What the server says of itself (the section `server` of INFO)."""
-        lines = connection.call(self._client, "INFO", "server").decode().splitlines()
+        """What the server says of itself (section `server` of INFO), if it may be asked."""
+        [reply] = connection.call_all(self._client, ("INFO", "server"))
+        if isinstance(reply, NoPermissionError):
+            return {}
+        lines = connection.checked(reply).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def check_server(self) -> str:
         """The server's name and version; raises ServerTooOld below Redis 7.0."""
         fields = self.server()
-        version = fields["redis_version"]
+        version = fields.get("redis_version")
+        if version is None:
+            return "a server that does not tell its version"
         if tuple(map(int, version.split(".")[:2])) < MINIMUM_SERVER:
             raise ServerTooOld(f"{_TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
@@ -319,11 +332,6 @@ class EventStore:
         return connection.make_connection(self._client, read_timeout)
 
     # Inside
-
-    def _check_size(self, data_json: bytes, source_json: bytes) -> None:
-        if len(data_json) + len(source_json) > self._max_event_bytes:
-            field = "data" if len(data_json) >= len(source_json) else "source"
-            raise EventTooLarge(field, f"an event is at most {self._max_event_bytes} bytes")
 
     def _run_append(self, key: str, *args: Any) -> list[Any]:
         try:
@@ -339,6 +347,8 @@ class EventStore:
         descending: bool = False,
     ) -> Iterator[Event]:
         """Every event strictly between two ids, read in pages as it is asked for."""
+        if after == LAST or before == ZERO:
+            return  # nothing lies beyond the ends, and Redis refuses to be asked
         command = "XREVRANGE" if descending else "XRANGE"
         lower, upper = f"({after}" if after else "-", f"({before}" if before else "+"
         count = FIRST_COUNT
@@ -355,7 +365,8 @@ class EventStore:
                 upper = f"({events[-1].id}"
             else:
                 lower = f"({events[-1].id}"
-            count = next_count(events)
+            size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
+            count = next_count(size, len(events))
 
     def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
         """One XREAD that blocks for what is `left` (None: without end), within one slice."""

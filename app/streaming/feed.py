@@ -1,125 +1,238 @@
-"""The feed: a run that this worker follows, its recent frames and its subscribers."""
+"""The feed: a run that this worker follows, its recent batches and its subscribers."""
 
 import threading
-from bisect import bisect_right
-from collections.abc import Sequence
-from operator import attrgetter
+import time
+from collections import deque
 from typing import Protocol
 
+from app.streaming.event import RESERVED_CATEGORY
 from app.streaming.event_id import ZERO, EventId
-from app.streaming.sse import Frame
+from app.streaming.outlet import Outlet
+from app.streaming.sse import Batch, View
 
 # What a feed keeps for subscribers that are a little behind; others read from the log.
-RECENT_FRAMES = 512
-RECENT_BYTES = 1024 * 1024
+RECENT_BATCHES = 256
+RECENT_BYTES = 256 * 1024
 
-_position_of = attrgetter("position")
+# After so many sockets the others get their turn: appends, health checks, other feeds.
+SENDS_IN_A_ROW = 64
 
 
 class Follower(Protocol):
     """What a feed needs of a subscriber."""
 
-    def wake(self) -> None: ...
+    cursor: EventId
+    view: View
+    outlet: Outlet | None
+
+    def wake(self) -> None:
+        """There may be something new after the cursor, or the run may have ended."""
+
+    def take_over(self, unsent: memoryview | None) -> None:
+        """No longer parked: finish what was not sent, catch up, and come back."""
+
+
+class Channel:
+    """The parked subscribers of a feed who get the same bytes: one view, one framing.
+
+    A parked subscriber has no greenlet: it is up to date, and what comes next is written
+    straight to its socket. This loop is the price of a delivered event, so there is nothing
+    in it but the write and the check of the cursor.
+    """
+
+    __slots__ = ("chunked", "events", "last_sent", "parked", "view")
+
+    def __init__(self, view: View, chunked: bool):
+        self.view = view
+        self.chunked = chunked
+        self.parked: dict[Follower, None] = {}
+        self.events = 0
+        self.last_sent = 0.0
+
+    def deliver(self, batch: Batch) -> None:
+        """Write a batch to all who stand where it begins, and send the others after it."""
+        wire, events = batch.encode(self.view, self.chunked)
+        self.events += events
+        since, position, size = batch.since, batch.position, len(wire)
+        for number, subscriber in enumerate(list(self.parked), 1):
+            if subscriber not in self.parked:
+                continue  # left while this loop gave way
+            if subscriber.cursor != since:
+                if subscriber.cursor < position:
+                    subscriber.take_over(None)
+                continue  # parked while this loop gave way
+            subscriber.cursor = position
+            if not size:
+                continue
+            try:
+                sent = subscriber.outlet.send(wire)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                sent = 0  # the greenlet that takes over meets the same error
+            if sent != size:
+                subscriber.take_over(memoryview(wire)[sent:])
+            if number % SENDS_IN_A_ROW == 0:
+                time.sleep(0)
+        if size:
+            self.last_sent = time.monotonic()
 
 
 class Feed:
-    """One run's frames from `floor` (exclusive) to `position` (inclusive), as they came.
+    """One run's batches from `floor` (exclusive) to `position` (inclusive), as they came.
 
-    `position` is how far the log was read, `sequence` how many entries were ever added up
-    to there, `ended` whether its last entry is terminal. A reader is the only one who
-    publishes; subscribers ask for what is `after` their cursor. `epoch` counts how often
-    the log was begun anew: cursors of an earlier epoch mean nothing in this one.
+    `position` is how far the log was read, `added` how many entries were added up to there
+    at the least, `sequence` the number of the last one (in a log of Tailrace's alone the
+    same), `ended` whether its last entry is terminal. Readers are the only ones who
+    publish. A subscriber asks for what is `after` its cursor, and parks when that is
+    nothing. `epoch` counts how often the log was begun anew: a cursor of an earlier epoch
+    means nothing in this one. `deleted` is the greatest id that was deleted out of the log.
+    `pages` are what the history keeps of the log, as of `pages_edition`.
     """
 
     def __init__(self, run_id: str, position: EventId, sequence: int, ended: bool):
         self.run_id = run_id
         self.floor = self.position = position
-        self.sequence = sequence
+        self.sequence = self.added = sequence
         self.ended = ended
         self.epoch = 0
-        self._frames: list[Frame] = []
+        self.deleted = ZERO
+        self.pages: list[Batch] = []
+        self.pages_edition = self.edition
+        self.reading = threading.Lock()
+        self._batches: deque[Batch] = deque()
         self._bytes = 0
         self._subscribers: set[Follower] = set()
+        self._awake: set[Follower] = set()
+        self._channels: dict[tuple[View, bool], Channel] = {}
         self._lock = threading.Lock()
+
+    @property
+    def edition(self) -> tuple[int, EventId]:
+        """What makes the log another one to replay."""
+        return self.epoch, self.deleted
+
+    # For subscribers
 
     def join(self, subscriber: Follower) -> None:
         with self._lock:
             self._subscribers.add(subscriber)
+            self._awake.add(subscriber)
 
     def leave(self, subscriber: Follower) -> bool:
         """Let a subscriber go; True when it was the last."""
         with self._lock:
             self._subscribers.discard(subscriber)
+            self._awake.discard(subscriber)
             return not self._subscribers
 
-    def after(self, cursor: EventId, epoch: int) -> list[Frame] | None:
-        """The frames after a cursor of an epoch, or None when they are not all here."""
+    def after(self, cursor: EventId, epoch: int) -> list[Batch] | None:
+        """The batches after a cursor of an epoch, or None when they are not all here."""
         with self._lock:
             if epoch != self.epoch or cursor < self.floor:
                 return None
-            return self._frames[bisect_right(self._frames, cursor, key=_position_of) :]
+            if cursor >= self.position:
+                return []
+            return [batch.after(cursor) for batch in self._batches if batch.position > cursor]
+
+    def park(self, subscriber: Follower, epoch: int) -> Channel | None:
+        """Let an up-to-date subscriber rest without a greenlet, unless it is not."""
+        with self._lock:
+            if epoch != self.epoch or subscriber.cursor != self.position or self.ended:
+                return None
+            key = subscriber.view, subscriber.outlet.chunked
+            channel = self._channels.get(key)
+            if channel is None:
+                channel = self._channels[key] = Channel(*key)
+            channel.parked[subscriber] = None
+            self._awake.discard(subscriber)
+            return channel
+
+    def unpark(self, subscriber: Follower, channel: Channel) -> None:
+        with self._lock:
+            channel.parked.pop(subscriber, None)
+            self._awake.add(subscriber)
+            key = channel.view, channel.chunked
+            if not channel.parked and self._channels.get(key) is channel:
+                del self._channels[key]
+
+    # For readers
 
     def mark(self) -> tuple[int, EventId]:
         """The epoch and the position, from which to read on."""
         with self._lock:
             return self.epoch, self.position
 
-    def publish(
-        self, since: tuple[int, EventId], frames: Sequence[Frame], sequence: int, ended: bool
-    ) -> None:
-        """Take in what was read after the mark `since`, unless the feed has moved on from it."""
+    def publish(self, epoch: int, batch: Batch, sequence: int, ended: bool) -> None:
+        """Take in and deliver what was read, unless the feed has moved on meanwhile."""
         with self._lock:
-            if since != (self.epoch, self.position):
+            if (epoch, batch.since) != (self.epoch, self.position):
                 return
-            self._frames.extend(frames)
-            self._bytes += sum(len(frame.json) for frame in frames)
-            self.position = frames[-1].position
+            self._batches.append(batch)
+            self._bytes += batch.size
+            self.position = batch.position
+            self.added += sum(frame.category != RESERVED_CATEGORY for frame in batch.frames)
             self.sequence = sequence
             self.ended = ended
-            self._forget_oldest()
-        self.wake()
+            while len(self._batches) > RECENT_BATCHES or self._bytes > RECENT_BYTES:
+                oldest = self._batches.popleft()
+                self._bytes -= oldest.size
+                self.floor = oldest.position
+            channels = list(self._channels.values())
+        for channel in channels:
+            channel.deliver(batch)
+        if ended:
+            self._call_all()
+        else:
+            self._wake()
 
-    def settle(self, position: EventId, ended: bool) -> None:
-        """Correct whether the run is ended, for a log at whose end the feed stands."""
+    def note_deleted(self, deleted: EventId) -> None:
+        """Forget what may have been deleted out of the log meanwhile."""
+        with self._lock:
+            if deleted > self.deleted:
+                self.deleted = deleted
+                self._forget()
+
+    def settle(self, position: EventId, added: int, ended: bool) -> None:
+        """Correct what is known of a log at whose end the feed stands."""
         with self._lock:
             if position != self.position:
                 return
-            self.ended = ended
+            self.added, self.ended = added, ended
         if ended:
-            self.wake()
+            self._call_all()
 
     def begin_anew(self, epoch: int) -> None:
         """Start over at the beginning of another log, unless that was done since `epoch`."""
         with self._lock:
             if epoch != self.epoch:
                 return
-            self._frames.clear()
-            self._bytes = 0
-            self.floor = self.position = ZERO
-            self.sequence, self.ended = 0, False
+            self.position = ZERO
+            self.sequence, self.added, self.ended = 0, 0, False
             self.epoch += 1
-        self.wake()
+            self._forget()
+        self._call_all()
 
     def forget(self) -> None:
-        """Give back the memory of frames that every up-to-date subscriber has got."""
+        """Give back the memory of batches that every up-to-date subscriber has got."""
         with self._lock:
-            self._frames.clear()
-            self._bytes = 0
-            self.floor = self.position
+            self._forget()
 
-    def wake(self) -> None:
+    def _forget(self) -> None:
+        self._batches.clear()
+        self._bytes = 0
+        self.floor = self.position
+
+    def _wake(self) -> None:
         with self._lock:
-            subscribers = list(self._subscribers)
-        for subscriber in subscribers:
+            awake = list(self._awake)
+        for subscriber in awake:
             subscriber.wake()
 
-    def _forget_oldest(self) -> None:
-        drop = max(0, len(self._frames) - RECENT_FRAMES)
-        kept = self._bytes - sum(len(frame.json) for frame in self._frames[:drop])
-        while kept > RECENT_BYTES and drop < len(self._frames):
-            kept -= len(self._frames[drop].json)
-            drop += 1
-        if drop:
-            self.floor = self._frames[drop - 1].position
-            self._bytes = kept
-            del self._frames[:drop]
+    def _call_all(self) -> None:
+        """Have every subscriber look for itself, the parked ones too."""
+        self._wake()
+        with self._lock:
+            parked = [each for channel in self._channels.values() for each in channel.parked]
+        for subscriber in parked:
+            subscriber.take_over(None)

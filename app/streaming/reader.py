@@ -7,6 +7,9 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
+
+from redis.connection import Connection
 
 from app.streaming.connection import checked, exchange, translated_errors
 from app.streaming.errors import NotALog, StoreUnavailable
@@ -15,7 +18,7 @@ from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore, log_key
 from app.streaming.feed import Feed, Follower
 from app.streaming.replies import LogInfo, events, streams
-from app.streaming.sse import Frame
+from app.streaming.sse import Batch, Frame
 
 GROUP_SIZE = 64
 READ_COUNT = 256
@@ -66,6 +69,11 @@ class Reader:
         with self._lock:
             self._feeds[_key(feed)] = feed
             self._stale = True
+
+    def look_again(self) -> None:
+        """Have the logs looked at now, and the marks read again."""
+        self._next_check = 0.0
+        self._stale = True
 
     def remove(self, feed: Feed) -> None:
         with self._lock:
@@ -140,11 +148,10 @@ class Reader:
     ) -> None:
         epoch, position = mark
         frames = [Frame.of(event) for event in found]
-        sequence = found[0].sequence
-        if sequence is not None and sequence != feed.sequence + 1:
-            # Trimmed before it was read, or another log; or another's numbers, which is fine.
+        if found[0].sequence != feed.sequence + 1:
+            # Trimmed before it was read, or another log; or what others wrote, which is fine.
             info = self._store.info(feed.run_id)
-            verdict = info.verdict(position)
+            verdict = info.verdict(position, feed.added + len(found))
             if verdict == "reset":
                 feed.begin_anew(epoch)
                 return
@@ -152,8 +159,9 @@ class Reader:
                 told, before = info.told(str(position)), frames[0].position.before()
                 frames.insert(0, Frame.control(feed.run_id, "gap", told, position=before))
         last = found[-1]
+        batch = Batch(position, frames)
         read = feed.sequence + len(found) if last.sequence is None else last.sequence
-        feed.publish(mark, frames, read, ended=last.terminal and not truncated)
+        feed.publish(epoch, batch, read, ended=last.terminal and not truncated)
         if last.terminal and truncated:
             self._next_check = 0.0  # whether the run ends there, only the log knows
 
@@ -165,26 +173,30 @@ class Reader:
         seen = [feed.mark() for feed in feeds]
         infos = self._store.infos([feed.run_id for feed in feeds]) if feeds else []
         for feed, (epoch, position), info in zip(feeds, seen, infos, strict=True):
+            self._exclude(feed, info is None)
             if info is None:
-                if _key(feed) not in self._excluded:
-                    log.warning("run %s is put aside: its key holds no log", feed.run_id)
-                self._excluded.add(_key(feed))
                 continue
-            self._excluded.discard(_key(feed))
-            if info.verdict(position) == "reset":
+            if info.verdict(position, feed.added) == "reset":
                 feed.begin_anew(epoch)
             elif info.last_id == position:
-                feed.settle(position, info.ended)
+                feed.settle(position, info.last_sequence, info.ended)
                 feed.forget()
+
+    def _exclude(self, feed: Feed, out: bool) -> None:
+        """Put a feed whose key holds no log out of the group, or in again."""
+        key = _key(feed)
+        with self._lock:
+            if not out:
+                self._excluded.discard(key)
+            elif key in self._feeds and key not in self._excluded:
+                self._excluded.add(key)
+                log.warning("run %s is put aside: its key holds no log", feed.run_id)
 
     def _connect(self) -> None:
         with translated_errors():
             link = self._store.connect(CHECK_SECONDS + REPLY_TIMEOUT_SECONDS)
             link.connect()
-            client_id, *_ = exchange(link, ("CLIENT", "ID"))
-            allowed, *_ = exchange(link, ("CLIENT", "UNBLOCK", client_id))
-        may_be_woken = not isinstance(client_id, Exception) and not isinstance(allowed, Exception)
-        self._client_id = client_id if may_be_woken else None
+            self._client_id = _unblockable(link)
         self._link = link
         self._next_check = 0.0
         if self._failures:
@@ -202,6 +214,15 @@ class Reader:
         self._failures += 1
         longest = min(LONGEST_BACKOFF_SECONDS, 0.05 * 2**self._failures)
         time.sleep(random.uniform(longest / 2, longest))
+
+
+def _unblockable(link: Connection) -> int | None:
+    """The connection's client id, None where the server forbids CLIENT or its UNBLOCK."""
+    [client_id] = exchange(link, ("CLIENT", "ID"))
+    if not isinstance(client_id, int):
+        return None
+    [allowed] = exchange(link, ("CLIENT", "UNBLOCK", client_id))
+    return client_id if isinstance(allowed, int) else None
 
 
 class Waker:
@@ -242,6 +263,9 @@ class Waker:
                 self._unblock([client_id for client_id in blocked if client_id])
             except StoreUnavailable:
                 self._link = None  # the readers have lost Redis too, and reconnect
+            except Exception:
+                log.exception("waking failed, and goes on")
+                self._link = None
             time.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
             self._wanted.set()
@@ -256,9 +280,16 @@ class Waker:
 class Readers:
     """All feeds of this worker, spread over as few readers as their number needs."""
 
-    def __init__(self, store: EventStore, flush_seconds: float = 0.016):
+    def __init__(
+        self,
+        store: EventStore,
+        flush_seconds: float = 0.016,
+        dropped: Callable[[Feed], None] = lambda feed: None,
+    ):
+        """`dropped` is called with every feed that nobody watches any more."""
         self._store = store
         self._flush_seconds = flush_seconds
+        self._dropped = dropped
         self._feeds: dict[str, tuple[Feed, Reader]] = {}
         self._readers: list[Reader] = []
         self._waker = Waker(store)
@@ -267,14 +298,41 @@ class Readers:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def join(self, run_id: str, info: LogInfo, subscriber: Follower) -> Feed:
-        """Let a subscriber join its run's feed, which begins at `info` if it is new."""
+    def mark(self, run_id: str) -> tuple[int, EventId] | None:
+        """The mark of a run's feed, None where it has none."""
+        with self._lock:
+            feed, _ = self._feeds.get(run_id, (None, None))
+            return feed.mark() if feed else None
+
+    def join(
+        self,
+        run_id: str,
+        mark: tuple[int, EventId] | None,
+        info: LogInfo,
+        subscriber: Follower,
+    ) -> Feed:
+        """Let a subscriber join its run's feed, which begins at `info` if it is new.
+
+        `mark` is the feed's from before `info` was asked for.
+        """
         with self._lock:
             if run_id not in self._feeds:
                 self._place(Feed(run_id, info.last_id, info.last_sequence, info.ended))
             feed, _ = self._feeds[run_id]
             feed.join(subscriber)
-            return feed
+        if mark is not None and info.verdict(mark[1]) == "reset":
+            feed.begin_anew(mark[0])
+            self.look_again(feed)
+        feed.note_deleted(info.deleted)
+        return feed
+
+    def look_again(self, feed: Feed) -> None:
+        """Have a feed's reader look at its log now: it seems to be another one."""
+        with self._lock:
+            _, reader = self._feeds.get(feed.run_id, (None, None))
+        if reader is not None:
+            reader.look_again()
+            self._waker.wake(reader)
 
     def leave(self, feed: Feed, subscriber: Follower) -> None:
         """Let a subscriber leave; a feed that nobody watches any more is dropped."""
@@ -284,6 +342,7 @@ class Readers:
             _, reader = self._feeds.pop(feed.run_id)
             reader.remove(feed)
             self._shrink()
+        self._dropped(feed)
 
     def _place(self, feed: Feed) -> None:
         reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)

@@ -15,8 +15,9 @@ from app.streaming.event_id import ZERO, EventId
 class LogInfo:
     """A run's log at one moment.
 
-    `first_id` is the first retained entry (None: none is retained); `last_id` the last id
-    ever given, retained or not; `last_sequence` counts the entries ever added; `ttl` is in
+    `first_id` and `end_id` are the first and last retained entry (None: none is retained),
+    `last_id` is the last id ever given, retained or not; `last_sequence` counts the entries
+    ever added; `deleted` is the greatest id that was deleted (not trimmed); `ttl` is in
     seconds, None without one.
     """
 
@@ -26,19 +27,22 @@ class LogInfo:
     last_id: EventId
     last_sequence: int
     ended: bool
+    end_id: EventId | None = None
+    deleted: EventId = ZERO
     ttl: int | None = None
 
     @property
     def exists(self) -> bool:
         return self.last_id > ZERO
 
-    def verdict(self, cursor: EventId) -> Literal["gap", "reset"] | None:
+    def verdict(self, cursor: EventId, added: int = 0) -> Literal["gap", "reset"] | None:
         """What a follower who has got everything up to `cursor` must be told.
 
         A gap: entries after the cursor are no longer retained. A reset: the cursor is none
-        of this log's, which was deleted or begun anew.
+        of this log's, which was deleted or begun anew. `added` is how many entries the
+        follower knows to have been added: in one log that number never falls.
         """
-        if cursor > self.last_id:
+        if cursor > self.last_id or added > self.last_sequence:
             return "reset"
         if self.first_id is None:
             return "gap" if cursor < self.last_id else None
@@ -80,14 +84,21 @@ def log_info(stream: Any, ttl: int = -1) -> LogInfo:
         for entry in (info[b"first-entry"], info[b"last-entry"])
     )
     length, added = info[b"length"], info.get(b"entries-added", 0)
-    first_sequence = first.sequence if first and first.sequence else added - length + 1
+    deleted = EventId.from_redis(info.get(b"max-deleted-entry-id", b"0-0"))
+    # Unless entries were deleted out of the middle, what was added and is not there any more
+    # was trimmed, whatever numbers others may have written.
+    first_sequence = added - length + 1
+    if deleted > ZERO and first and first.sequence:
+        first_sequence = first.sequence
     return LogInfo(
         length=length,
         first_id=EventId.parse(first.id) if first else None,
         first_sequence=first_sequence,
         last_id=EventId.from_redis(info[b"last-generated-id"]),
+        end_id=EventId.parse(last.id) if last else None,
         last_sequence=added,
         ended=bool(last and last.terminal),
+        deleted=deleted,
         ttl=ttl if ttl >= 0 else None,
     )
 

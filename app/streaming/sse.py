@@ -5,47 +5,45 @@ SSE is section 9.2 of the HTML Living Standard.
 
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.streaming.event import RESERVED_CATEGORY, Event, one_line, timestamp_now
-from app.streaming.event_id import EventId
+from app.streaming.event_id import ZERO, EventId
+
+# What a frame takes beside its bytes, and how many views a batch keeps its bytes for.
+BYTES_PER_FRAME = 400
+VIEWS_KEPT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """An event as bytes for the wire, encoded once and shared by all who get it.
+class Frame(NamedTuple):
+    """An event as SSE bytes, encoded once and shared by all who get it.
 
     `position` is the cursor of whoever has got it. A frame that is `unfiltered` (a control
-    event, a terminal event) passes every filter.
+    event, a terminal event) passes every filter. `name_at` and `data_at` are where in
+    `typed` its `event:` and `data:` lines begin.
     """
 
     position: EventId
     category: str
     action: str
-    terminal: bool
     unfiltered: bool
-    json: bytes
     typed: bytes
-    untyped: bytes
-
-    @property
-    def control_event(self) -> bool:
-        return self.category == RESERVED_CATEGORY
+    name_at: int
+    data_at: int
 
     @classmethod
     def of(cls, event: Event) -> "Frame":
-        json, name = event.to_json(), event.name
-        identity, data = b"id: %b\n" % event.id.encode(), b"data: %b\n\n" % json
-        untyped = identity + data
+        name, json = event.name, event.to_json()
+        head = b"id: %b\n" % event.id.encode()
+        named = b"%bevent: %b\n" % (head, name.encode()) if name else head
         return cls(
             position=EventId.parse(event.id),
             category=event.category,
             action=event.action,
-            terminal=event.terminal,
             unfiltered=event.terminal,
-            json=json,
-            typed=identity + b"event: %b\n" % name.encode() + data if name else untyped,
-            untyped=untyped,
+            typed=b"%bdata: %b\n\n" % (named, json),
+            name_at=len(head),
+            data_at=len(named),
         )
 
     @classmethod
@@ -70,9 +68,27 @@ class Frame:
                 "source": None,
             }
         )
-        identity = b"id: %b\n" % str(position).encode() if carries_id else b""
-        wire = b"%bevent: gateway.%b\ndata: %b\n\n" % (identity, action.encode(), json)
-        return cls(position, RESERVED_CATEGORY, action, False, True, json, wire, wire)
+        head = b"id: %b\n" % str(position).encode() if carries_id else b""
+        # Its name is a part of its head, since it is never left out.
+        head = b"%bevent: gateway.%b\n" % (head, action.encode())
+        return cls(
+            position=position,
+            category=RESERVED_CATEGORY,
+            action=action,
+            unfiltered=True,
+            typed=b"%bdata: %b\n\n" % (head, json),
+            name_at=len(head),
+            data_at=len(head),
+        )
+
+    @property
+    def untyped(self) -> bytes:
+        """The frame without the name of its event."""
+        return self.typed[: self.name_at] + self.typed[self.data_at :]
+
+    @property
+    def json(self) -> bytes:
+        return self.typed[self.data_at + len(b"data: ") : -len(b"\n\n")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +105,13 @@ class Filter:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class EventStream:
     """Server-Sent Events; without `typed`, events go without their `event:` line."""
 
-    content_type = "text/event-stream; charset=utf-8"
+    typed: bool = True
 
-    def __init__(self, typed: bool = True):
-        self._typed = typed
+    content_type = "text/event-stream; charset=utf-8"
 
     def opening(self, run_id: str, retry_ms: int) -> bytes:
         return b"%b: open\n\n" % self.retry(retry_ms)
@@ -108,9 +124,10 @@ class EventStream:
         return b": heartbeat\n\n"
 
     def frame(self, frame: Frame) -> bytes:
-        return frame.typed if self._typed else frame.untyped
+        return frame.typed if self.typed else frame.untyped
 
 
+@dataclass(frozen=True, slots=True)
 class JsonLines:
     """One JSON object a line: what has no event in SSE is a control event here."""
 
@@ -123,10 +140,62 @@ class JsonLines:
         return b""
 
     def heartbeat(self, run_id: str) -> bytes:
-        return self.frame(Frame.control(run_id, "heartbeat", None, position=EventId(0, 0)))
+        return self.frame(Frame.control(run_id, "heartbeat", None, position=ZERO))
 
     def frame(self, frame: Frame) -> bytes:
         return frame.json + b"\n"
 
 
 WireFormat = EventStream | JsonLines
+
+
+class View(NamedTuple):
+    """What a subscriber gets of a run: which events, and in which form."""
+
+    wanted: Filter
+    wire: WireFormat
+
+    def encode(self, frames: list[Frame]) -> tuple[bytes, int]:
+        """The frames that pass, as bytes, and how many events (no control events) they are."""
+        passed = [frame for frame in frames if self.wanted.passes(frame)]
+        events = sum(frame.category != RESERVED_CATEGORY for frame in passed)
+        return b"".join(map(self.wire.frame, passed)), events
+
+
+def framed(body: bytes) -> bytes:
+    """A piece of a body in chunks, as it goes over the wire (RFC 9112, section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+
+
+class Batch:
+    """Consecutive frames of a run, joined once for each view that asks.
+
+    They are all that the log held after `since` (exclusive) up to `position` (inclusive).
+    `size` is that of their bytes, `cost` about what the batch takes in memory.
+    """
+
+    __slots__ = ("_joined", "cost", "frames", "position", "since", "size")
+
+    def __init__(self, since: EventId, frames: list[Frame]):
+        self.since = since
+        self.frames = frames
+        self.position = frames[-1].position
+        self.size = sum(len(frame.typed) for frame in frames)
+        self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
+        self._joined: dict[tuple[View, bool], tuple[bytes, int]] = {}
+
+    def encode(self, view: View, chunked: bool = False) -> tuple[bytes, int]:
+        """The bytes of a view, as a chunk or as they are, and how many events they are."""
+        joined = self._joined.get((view, chunked))
+        if joined is None:
+            body, events = view.encode(self.frames)
+            joined = framed(body) if chunked else body, events
+            if len(self._joined) < VIEWS_KEPT:
+                self._joined[view, chunked] = joined
+        return joined
+
+    def after(self, cursor: EventId) -> "Batch":
+        """What of the batch comes after a cursor below its position."""
+        if cursor <= self.since:
+            return self
+        return Batch(cursor, [frame for frame in self.frames if frame.position > cursor])

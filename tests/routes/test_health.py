@@ -5,7 +5,6 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
-from app.streaming import event_store
 from app.streaming.event_store import EventStore
 from tests.servers import free_port
 
@@ -32,13 +31,6 @@ def test_a_gateway_without_redis_is_alive_but_not_ready(nowhere):
     answer = http.get("/readyz")
     assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
     assert int(answer.headers["Retry-After"]) > 0
-
-
-def test_a_gateway_on_a_server_that_is_too_old_is_not_ready(store, monkeypatch):
-    monkeypatch.setattr(event_store, "MINIMUM_SERVER", (99, 0))
-    answer = http_on(store).get("/readyz")
-    assert answer.status_code == 503
-    assert "too old" in answer.json["detail"]
 
 
 def test_a_gateway_that_is_about_to_stop_is_not_ready(store):

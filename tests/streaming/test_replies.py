@@ -34,7 +34,21 @@ def test_a_log_is_told_by_its_fields(protocol):
     reply = stream()
     if protocol == 3:
         reply = dict(zip(reply[::2], reply[1::2], strict=True))
-    assert log_info(reply, 60) == LogInfo(5, EventId(5, 0), 3, EventId(9, 0), 7, True, 60)
+    assert log_info(reply, 60) == LogInfo(
+        length=5,
+        first_id=EventId(5, 0),
+        first_sequence=3,
+        last_id=EventId(9, 0),
+        last_sequence=7,
+        ended=True,
+        end_id=EventId(9, 0),
+        ttl=60,
+    )
+
+
+def test_the_greatest_id_that_was_deleted_is_told():
+    assert log_info(stream(max_deleted_entry_id=b"6-1")).deleted == EventId(6, 1)
+    assert log_info(stream()).deleted == ZERO
 
 
 @pytest.mark.parametrize(("ttl", "told"), [(-1, None), (-2, None), (0, 0), (5, 5)])

@@ -1,4 +1,4 @@
-"""The wire formats: frames, control events, filters, heartbeats, byte by byte."""
+"""The wire formats: frames, control events, filters, heartbeats, batches, byte by byte."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from app.streaming.event import Event
 from app.streaming.event_id import EventId
-from app.streaming.sse import EventStream, Filter, Frame, JsonLines
+from app.streaming.sse import VIEWS_KEPT, Batch, EventStream, Filter, Frame, JsonLines, View
 
 
 def event(category: str = "llm", action: str = "stream", data: bytes = b"1") -> Event:
@@ -19,6 +19,7 @@ def test_a_frame_has_an_id_a_name_and_one_line_of_data():
     frame = Frame.of(told)
     assert frame.typed == b"id: 5-1\nevent: llm.stream\ndata: " + told.to_json() + b"\n\n"
     assert frame.untyped == b"id: 5-1\ndata: " + told.to_json() + b"\n\n"
+    assert frame.json == told.to_json()
     assert (frame.position, frame.category, frame.action) == (EventId(5, 1), "llm", "stream")
 
 
@@ -57,12 +58,15 @@ def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
         "source": None,
     }
     assert frame.untyped == frame.typed
-    assert frame.control_event
+    assert json.loads(frame.json)["event"] == {"category": "gateway", "action": "gap"}
+    assert frame.unfiltered
 
 
 def test_a_control_event_carries_the_position_where_it_should():
     frame = Frame.control("r", "caught_up", None, position=EventId(0, 0), carries_id=True)
     assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
+    assert frame.untyped == frame.typed
+    assert json.loads(frame.json)["event"]["action"] == "caught_up"
 
 
 @pytest.mark.parametrize(
@@ -132,3 +136,83 @@ def test_json_lines_are_one_object_a_line_and_nothing_else():
     assert [json.loads(line)["event"]["category"] for line in lines] == [
         "gateway", "llm", "gateway",
     ]  # fmt: skip
+
+
+# Batches
+
+TYPED, UNTYPED = View(Filter(), EventStream()), View(Filter(), EventStream(typed=False))
+LINES = View(Filter(), JsonLines())
+ONLY_TOOLS = View(Filter(frozenset({"tool"})), EventStream())
+
+
+def batch(*categories: str, since: int = 0) -> Batch:
+    """One event of each category, with ids that count up after `since`."""
+    return Batch(
+        EventId(since, 0),
+        [
+            Frame.of(
+                Event.from_entry(
+                    "r",
+                    b"%d-0" % number,
+                    {b"event_category": category.encode(), b"event_action": b"a"},
+                )
+            )
+            for number, category in enumerate(categories, since + 1)
+        ],
+    )
+
+
+def test_a_batch_ends_where_its_last_frame_stands():
+    some = batch("llm", "tool", since=4)
+    assert (some.since, some.position) == (EventId(4, 0), EventId(6, 0))
+    assert some.size == sum(len(frame.typed) for frame in some.frames)
+    assert some.cost > some.size
+
+
+@pytest.mark.parametrize(
+    ("view", "numbers", "form"),
+    [
+        (TYPED, (0, 1, 2), lambda frame: frame.typed),
+        (UNTYPED, (0, 1, 2), lambda frame: frame.untyped),
+        (LINES, (0, 1, 2), lambda frame: frame.json + b"\n"),
+        (ONLY_TOOLS, (1,), lambda frame: frame.typed),
+    ],
+    ids=["typed", "untyped", "json lines", "filtered"],
+)
+def test_a_batch_gives_each_view_its_own_bytes_and_their_number(view, numbers, form):
+    some = batch("llm", "tool", "llm")
+    expected = b"".join(form(some.frames[number]) for number in numbers)
+    assert [some.encode(view), some.encode(view)] == [(expected, len(numbers))] * 2
+
+
+def test_control_events_are_no_events_to_count():
+    told = Frame.control("r", "gap", None, position=EventId(0, 9))
+    with_gap = Batch(EventId(0, 0), [told, *batch("llm").frames])
+    body, events = with_gap.encode(ONLY_TOOLS)
+    assert (body, events) == (told.typed, 0)
+    assert with_gap.encode(TYPED)[1] == 1
+
+
+def test_equal_views_share_the_very_same_bytes():
+    some = batch("llm", "tool")
+    first, _ = some.encode(View(Filter(frozenset({"tool"})), EventStream()))
+    assert some.encode(View(Filter(frozenset({"tool"})), EventStream()))[0] is first
+
+
+def test_views_beyond_those_whose_bytes_are_kept_get_theirs_too():
+    some = batch(*"abcdefgh" * 2)
+    for number, category in enumerate("abcdefgh"):
+        view = View(Filter(frozenset({category})), EventStream())
+        first, events = some.encode(view)
+        assert (first, events) == (some.frames[number].typed + some.frames[number + 8].typed, 2)
+        assert (some.encode(view)[0] is first) == (number < VIEWS_KEPT)
+
+
+def test_a_batch_after_a_cursor_is_what_comes_after_it():
+    some = batch("llm", "llm", "llm", since=4)
+    assert some.after(EventId(4, 0)) is some
+    assert some.after(EventId(2, 0)) is some
+    rest = some.after(EventId(5, 0))
+    assert (rest.since, rest.position) == (EventId(5, 0), EventId(7, 0))
+    assert rest.frames == some.frames[1:]
+    assert some.after(EventId(6, 3)).frames == some.frames[2:]

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,13 +12,16 @@ from hypothesis import strategies as st
 from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
+from app.streaming.heartbeat import Pulse
+from app.streaming.history import History
 from app.streaming.reader import Readers
 from app.streaming.replies import LogInfo
-from app.streaming.sse import EventStream, Filter, JsonLines
-from app.streaming.subscriber import Start, Subscriber, Subscribers
+from app.streaming.sse import EventStream, Filter, JsonLines, View, WireFormat
+from app.streaming.subscriber import Start, Subscriber, Surroundings
 from tests.servers import RedisServer
 
 EARLIEST = Start()
+JSON_LINES = JsonLines()
 
 _runs = itertools.count(1)
 
@@ -74,18 +78,33 @@ class InterruptedStore(EventStore):
 class InterruptedReaders(Readers):
     """Lets the schedule run around the moment at which a subscriber joins."""
 
-    def join(self, run_id, info, subscriber):
+    def join(self, *arguments):
         self._store.interrupt()
         try:
-            return super().join(run_id, info, subscriber)
+            return super().join(*arguments)
         finally:
             self._store.interrupt()
 
 
+@lru_cache
+def history_of(readers: Readers, store: EventStore) -> History:
+    """A feed's pages belong to one history."""
+    return History(store)
+
+
+def surroundings(store: EventStore, readers: Readers, **options) -> Surroundings:
+    return Surroundings(store, readers, history_of(readers, store), Pulse(15.0), **options)
+
+
 def subscribe(
-    store: EventStore, readers: Readers, run_id: str, start: Start = EARLIEST, **options
+    store: EventStore,
+    readers: Readers,
+    run_id: str,
+    start: Start = EARLIEST,
+    wire: WireFormat = JSON_LINES,
+    **options,
 ) -> Subscriber:
-    return Subscriber(run_id, start, Filter(), JsonLines(), store=store, readers=readers, **options)
+    return Subscriber(run_id, start, View(Filter(), wire), surroundings(store, readers, **options))
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[dict]:
@@ -169,15 +188,7 @@ def readers(store) -> Readers:
 
 
 def test_silence_is_filled_with_heartbeats(store, readers, run_id):
-    subscriber = Subscriber(
-        run_id,
-        Start(),
-        Filter(),
-        EventStream(),
-        store=store,
-        readers=readers,
-        heartbeat_seconds=0.01,
-    )
+    subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.01)
     chunks = subscriber.chunks()
     opening, caught_up, *heartbeats = itertools.islice(chunks, 5)
     assert opening.startswith(b"retry: ")
@@ -271,21 +282,3 @@ def test_what_is_closed_holds_nothing(store, readers, run_id):
 def test_a_cursor_of_another_form_is_refused(text):
     with pytest.raises(InvalidInput, match="Last-Event-ID"):
         Start.parse(text, "Last-Event-ID")
-
-
-def test_streams_are_admitted_up_to_the_limit(store, readers):
-    subscribers = Subscribers(2)
-    first, second, third = (subscribe(store, readers, "any") for _ in range(3))
-    assert [subscribers.admit(each) for each in (first, second, third)] == [True, True, False]
-    subscribers.discard(first)
-    assert subscribers.admit(third)
-
-
-def test_a_drain_ends_every_stream_and_admits_no_more(store, readers):
-    subscribers = Subscribers(10)
-    streams = [subscribe(store, readers, "any") for _ in range(5)]
-    for stream in streams:
-        subscribers.admit(stream)
-    subscribers.drain(0.01)
-    assert {stream.reason for stream in streams} == {"draining"}
-    assert not subscribers.admit(streams[0])

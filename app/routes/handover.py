@@ -1,0 +1,22 @@
+"""Takes a client's connection over from gunicorn's gevent worker, once its headers are out."""
+
+from gevent.socket import socket as GeventSocket
+from gunicorn.http.wsgi import Response as GunicornResponse
+
+from app.streaming.outlet import Outlet
+
+
+def take_over(start_response: object) -> Outlet | None:
+    """The outlet of the response that was just started; None where it must be iterated.
+
+    Other servers, TLS in the worker and HTTP/2 offer no plain socket, and a middleware may
+    stand between.
+    """
+    writer = getattr(start_response, "__self__", None)
+    if type(writer) is not GunicornResponse or type(writer.sock) is not GeventSocket:
+        return None
+    writer.force_close()  # what is pipelined behind this request is never read
+    writer.send_headers()
+    outlet = Outlet(writer.sock, writer.chunked)
+    writer.chunked = False  # the body's end is not gunicorn's to write
+    return outlet

@@ -1,0 +1,100 @@
+"""History in memory: pages of frames that were read from the logs, shared by all who replay.
+
+A thousand clients that reconnect to one run cost one reading and one encoding.
+"""
+
+import threading
+from bisect import bisect_right, insort
+from collections import OrderedDict
+from operator import attrgetter
+
+from app.streaming.event import Event
+from app.streaming.event_id import EventId
+from app.streaming.event_store import FIRST_COUNT, EventStore, next_count
+from app.streaming.feed import Feed
+from app.streaming.sse import Batch, Frame
+
+# What all pages of a worker may hold together.
+MAX_BYTES = 64 * 1024 * 1024
+
+_since = attrgetter("since")
+
+
+class History:
+    """The pages of all feeds of a worker, the least recently used given up first."""
+
+    def __init__(self, store: EventStore, max_bytes: int = MAX_BYTES):
+        self._store = store
+        self._max_bytes = max_bytes
+        self._pages: OrderedDict[Batch, Feed] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def page(
+        self, feed: Feed, cursor: EventId, upto: EventId
+    ) -> tuple[Batch | None, EventId | None]:
+        """The next events after a cursor, and the first id that the log retained then.
+
+        The first id is only told of a page that was read just now; the batch is None where
+        the log has nothing up to `upto`. Raises NotALog and StoreUnavailable.
+        """
+        with feed.reading:  # one reads a page, and those who waited for it find it
+            while True:
+                with self._lock:
+                    before, following = self._around(feed, cursor)
+                if before is not None and cursor < before.position:
+                    return before.after(cursor), None
+                count = next_count(before.size, len(before.frames)) if before else FIRST_COUNT
+                end = min(upto, following.since) if following else upto
+                events, first_id = self._store.history(feed.run_id, cursor, end, count)
+                with self._lock:
+                    if events:
+                        return self._page_of(feed, cursor, events, first_id), first_id
+                    if end == upto:
+                        return None, first_id
+                    if following in self._pages:  # the log has nothing between the two
+                        return following, first_id
+
+    def drop(self, feed: Feed) -> None:
+        """Give up all pages of a feed."""
+        with self._lock:
+            self._drop(feed)
+
+    # Inside, under the lock
+
+    def _around(self, feed: Feed, cursor: EventId) -> tuple[Batch | None, Batch | None]:
+        """The pages that begin at or before a cursor, and after it."""
+        if feed.pages_edition != feed.edition:
+            self._drop(feed)
+            feed.pages_edition = feed.edition
+        place = bisect_right(feed.pages, cursor, key=_since)
+        before = feed.pages[place - 1] if place else None
+        if before is not None:
+            self._pages.move_to_end(before)
+        return before, feed.pages[place] if place < len(feed.pages) else None
+
+    def _page_of(
+        self, feed: Feed, cursor: EventId, events: list[Event], first_id: EventId | None
+    ) -> Batch:
+        # What was trimmed is not told as if it had never been: the page begins after it.
+        since = max(cursor, first_id.before()) if first_id else cursor
+        frames = [Frame.of(event) for event in events]
+        page = Batch(min(since, frames[0].position.before()), frames)
+        if feed.pages_edition == feed.edition:
+            self._keep(feed, page)
+        return page
+
+    def _drop(self, feed: Feed) -> None:
+        for page in list(feed.pages):
+            self._give_up(page)
+
+    def _keep(self, feed: Feed, page: Batch) -> None:
+        insort(feed.pages, page, key=_since)
+        self._pages[page] = feed
+        self._bytes += page.cost
+        while self._bytes > self._max_bytes:
+            self._give_up(next(iter(self._pages)))
+
+    def _give_up(self, page: Batch) -> None:
+        self._pages.pop(page).pages.remove(page)
+        self._bytes -= page.cost

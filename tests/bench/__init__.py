@@ -1,0 +1,1 @@
+"""`make bench`: Tailrace beside its peers, on the same workloads, in one run."""

@@ -1,0 +1,265 @@
+"""Runs the workloads against every server that is there, and prints one table."""
+
+import argparse
+import contextlib
+import http.client
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.servers import ALL, Server, Tailrace
+from tests.servers import ROOT
+
+SETTLE_SECONDS = 1.5
+
+
+@dataclass
+class Figures:
+    """What one workload cost one server; None where it has no such figure."""
+
+    events: int = 0
+    cpu_us: float | None = None
+    redis_us: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    append_p99_ms: float | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+class Viewers:
+    """The load client's process."""
+
+    def __init__(self, server: Server, viewers: int, runs: int):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.viewers", *map(str, (server.port, viewers, runs))],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout.readline() == "open\n", "the viewers could not open"
+
+    def count(self) -> dict:
+        """What came since the last count."""
+        self._process.stdin.write("count\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> "Viewers":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class Producer(threading.Thread):
+    """Posts events at a steady rate over one connection, round-robin over the runs."""
+
+    def __init__(self, server: Server, runs: int, rate: float, seconds: float):
+        super().__init__(daemon=True)
+        self._server = server
+        self._runs = runs
+        self._interval = 1 / rate
+        self._count = int(rate * seconds)
+        self.latencies: list[float] = []
+
+    def run(self) -> None:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        ) as connection:
+            due = time.monotonic()
+            for number in range(self._count):
+                due += self._interval
+                time.sleep(max(0.0, due - time.monotonic()))
+                self.latencies.append(post(self._server, connection, number % self._runs))
+
+
+def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
+    """Append one event that carries its time; gives the milliseconds to the answer."""
+    began = time.monotonic_ns()
+    body = server.body({"content": "some words of an answer", "t": began})
+    path = f"/runs/bench-{run}/events"
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status in (200, 201, 202), answer.status
+    return (time.monotonic_ns() - began) / 1e6
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
+
+
+def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+    """Viewers follow runs into which events are posted at a steady rate."""
+    with Viewers(server, viewers, runs) as audience:
+        time.sleep(SETTLE_SECONDS)
+        audience.count()
+        cpu, redis_cpu = server.cpu(), server.redis_cpu()
+        producer = Producer(server, runs, rate, seconds)
+        producer.start()
+        producer.join(seconds * 3 + 30)
+        time.sleep(0.5)
+        counted = audience.count()
+        cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+        connections = server.redis_connections()
+    events = max(1, counted["events"])
+    return Figures(
+        events=counted["events"],
+        cpu_us=1e6 * cpu / events,
+        redis_us=1e6 * redis_cpu / events,
+        p50_ms=percentile(counted["latencies"], 0.5),
+        p99_ms=percentile(counted["latencies"], 0.99),
+        append_p99_ms=percentile(producer.latencies, 0.99),
+        notes={
+            "delivered of expected": events / max(1, len(producer.latencies) * viewers / runs),
+            "connections to Redis": connections,
+        },
+    )
+
+
+def spread(server: Server, runs: int, rate: float, seconds: float) -> Figures:
+    """One viewer a run; the cost of the appends alone is measured apart and taken off."""
+    cpu, redis_cpu = server.cpu(), server.redis_cpu()
+    producer = Producer(server, runs, rate, seconds)
+    producer.start()
+    producer.join(seconds * 3 + 30)
+    cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+    appends = max(1, len(producer.latencies))
+    figures = live(server, runs, runs, rate, seconds)
+    figures.notes["CPU µs of an append alone"] = 1e6 * cpu / appends
+    figures.notes["Redis µs of an append alone"] = 1e6 * redis_cpu / appends
+    figures.cpu_us -= 1e6 * cpu / appends
+    return figures
+
+
+def replay(server: Server, viewers: int, history: int) -> Figures:
+    """Viewers join one run that has a history already."""
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    ) as connection:
+        for _ in range(history):
+            post(server, connection, 0)
+    time.sleep(SETTLE_SECONDS)
+    cpu, redis_cpu = server.cpu(), server.redis_cpu()
+    with Viewers(server, viewers, 1) as audience:
+        events, until = 0, time.monotonic() + 60
+        while events < viewers * history and time.monotonic() < until:
+            time.sleep(0.2)
+            events += audience.count()["events"]
+    cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+    expected = viewers * history
+    return Figures(
+        events=events,
+        cpu_us=1e6 * cpu / expected,
+        redis_us=1e6 * redis_cpu / expected,
+        notes={"delivered of expected": events / expected},
+    )
+
+
+def idle(server: Server, viewers: int, seconds: float) -> Figures:
+    """Viewers that wait, each for a run of its own."""
+    with Viewers(server, 50, 50):
+        time.sleep(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+    memory, cpu = server.memory(), server.cpu()
+    with Viewers(server, viewers, viewers):
+        opening = server.cpu() - cpu
+        time.sleep(SETTLE_SECONDS)
+        taken = server.memory() - memory
+        cpu = server.cpu()
+        time.sleep(seconds)
+        waiting = server.cpu() - cpu
+        connections = server.redis_connections()
+    return Figures(
+        notes={
+            "KB a stream": taken / viewers / 1024,
+            "CPU µs of an opening": 1e6 * opening / viewers,
+            "idle CPU %": 100 * waiting / seconds,
+            "connections to Redis": connections,
+        }
+    )
+
+
+def workloads(quick: bool) -> dict[str, object]:
+    seconds = 3.0 if quick else 8.0
+    return {
+        "1,000 viewers of one run, 20 events/s": lambda s: live(s, 1000, 1, 20, seconds),
+        "1,000 viewers of one run, 80 events/s": lambda s: live(s, 1000, 1, 80, seconds),
+        "1,000 viewers of one run, 200 events/s": lambda s: live(s, 1000, 1, 200, seconds),
+        "50 viewers join a run of 2,000 events": lambda s: replay(s, 50, 2000),
+        "500 runs of one viewer, 500 events/s in all": lambda s: spread(s, 500, 500, seconds),
+        "3,000 idle streams": lambda s: idle(s, 3000, seconds),
+    }
+
+
+def started(kind: type[Server]) -> Iterator[Server]:
+    with tempfile.TemporaryDirectory() as directory:
+        server = kind(Path(directory))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def shown(value: float | None) -> str:
+    return "—" if value is None else f"{value:,.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--quick", action="store_true", help="shorter measurements")
+    parser.add_argument("--only", default="", help="workloads whose name holds this")
+    parser.add_argument("--servers", default="", help="servers whose name holds one of these, |")
+    options = parser.parse_args()
+    kinds = [
+        kind
+        for kind in ALL
+        if kind.available() and any(part in kind.name for part in options.servers.split("|"))
+    ]
+    left_out = [kind.name for kind in ALL if not kind.available()]
+    print(f"{platform.platform()}, {platform.processor() or platform.machine()}")
+    print(f"not here: {', '.join(left_out)}\n" if left_out else "")
+    for title, workload in workloads(options.quick).items():
+        if options.only not in title:
+            continue
+        print(f"### {title}\n")
+        print(
+            "| server | CPU µs/event | ratio | Redis µs/event "
+            "| p50 ms | p99 ms | append p99 ms |  |"
+        )
+        print("|---|---|---|---|---|---|---|---|")
+        base = None
+        for kind in kinds:
+            with contextlib.contextmanager(started)(kind) as server:
+                figures = workload(server)
+            if kind is Tailrace:
+                base = figures.cpu_us
+            ratio = base / figures.cpu_us if base and figures.cpu_us else None
+            cells = [
+                kind.name,
+                shown(figures.cpu_us),
+                "—" if ratio is None else f"{ratio:.2f}",
+                shown(figures.redis_us),
+                shown(figures.p50_ms),
+                shown(figures.p99_ms),
+                shown(figures.append_p99_ms),
+                ", ".join(f"{name} {value:,.2f}" for name, value in figures.notes.items()),
+            ]
+            print(f"| {' | '.join(cells)} |", flush=True)
+        print(flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The servers under test: started on free ports of the loopback, and measured from /proc."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from tests.servers import ROOT, RedisServer, free_port, wait_until
+
+PEERS = Path(__file__).parent / "peers"
+PEER_ENVIRONMENT = Path(__file__).parent / ".venv"
+NCHAN_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")
+
+
+class Server:
+    """A server with a Redis of its own; `body` is what a producer posts for some data."""
+
+    name = ""
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.port = free_port()
+        self.redis = RedisServer(directory).start() if self.needs_redis else None
+        self.process = subprocess.Popen(
+            self.command(),
+            cwd=ROOT,
+            env={**os.environ, **self.environ()},
+            stdout=(directory / "log").open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+        wait_until(self._listens, f"{self.name} listens")
+        time.sleep(0.5)  # its workers
+
+    needs_redis = True
+
+    @classmethod
+    def available(cls) -> bool:
+        return True
+
+    def command(self) -> list[str]:
+        raise NotImplementedError
+
+    def environ(self) -> dict[str, str]:
+        return {"REDIS_URL": self.redis.url} if self.redis else {}
+
+    def body(self, data: dict) -> bytes:
+        return json.dumps(
+            {"event_category": "llm", "event_action": "stream", "data": data}
+        ).encode()
+
+    def processes(self) -> list[psutil.Process]:
+        master = psutil.Process(self.process.pid)
+        return [master, *master.children(recursive=True)]
+
+    def cpu(self) -> float:
+        """Seconds of CPU that its processes have used."""
+        return sum(sum(process.cpu_times()[:2]) for process in self.processes())
+
+    def redis_cpu(self) -> float:
+        if self.redis is None:
+            return 0.0
+        return sum(psutil.Process(self.redis.process.pid).cpu_times()[:2])
+
+    def memory(self) -> int:
+        """Bytes of resident memory."""
+        return sum(process.memory_info().rss for process in self.processes())
+
+    def redis_connections(self) -> int:
+        if self.redis is None:
+            return 0
+        with self.redis.client() as client:
+            return len(client.client_list()) - 1
+
+    def stop(self) -> None:
+        for process in reversed(self.processes()):
+            process.kill()
+        self.process.wait()
+        if self.redis:
+            self.redis.stop()
+
+    def _listens(self) -> bool:
+        return any(
+            connection.laddr.port == self.port and connection.status == psutil.CONN_LISTEN
+            for process in self.processes()
+            for connection in process.net_connections(kind="tcp")
+        )
+
+
+class Tailrace(Server):
+    name = "Tailrace"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+
+    def environ(self) -> dict[str, str]:
+        return {**super().environ(), "PORT": str(self.port), "LOG_LEVEL": "warning"}
+
+
+class PlainFlask(Server):
+    name = "Flask, XREAD a viewer"
+
+    @classmethod
+    def available(cls) -> bool:
+        return PEER_ENVIRONMENT.exists()
+
+    def command(self) -> list[str]:
+        return [
+            str(PEER_ENVIRONMENT / "bin" / "gunicorn"),
+            *("-k", "gevent", "-w", "1", "--worker-connections", "12000"),
+            *("-b", f"127.0.0.1:{self.port}", "--chdir", str(PEERS)),
+            *("--no-control-socket", "--log-level", "warning", "plain_flask:app"),
+        ]
+
+
+class FastApi(PlainFlask):
+    name = "FastAPI, sse-starlette"
+
+    def command(self) -> list[str]:
+        return [
+            str(PEER_ENVIRONMENT / "bin" / "uvicorn"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--app-dir", str(PEERS)),
+            *("--log-level", "warning", "--no-access-log", "--loop", "uvloop"),
+            *("--http", "httptools", "--backlog", "8192", "fastapi_app:app"),
+        ]
+
+
+class Nchan(Server):
+    name = "nginx with nchan"
+    needs_redis = False
+
+    @staticmethod
+    def _modules() -> str | None:
+        found = (path for path in NCHAN_MODULES if Path(path, "ngx_nchan_module.so").exists())
+        return next(found, None)
+
+    @classmethod
+    def available(cls) -> bool:
+        return cls._modules() is not None and shutil.which("nginx") is not None
+
+    def command(self) -> list[str]:
+        configuration = self.directory / "nginx.conf"
+        template = (PEERS / "nginx.conf").read_text()
+        configuration.write_text(
+            template.format(modules=self._modules(), directory=self.directory, port=self.port)
+        )
+        return ["nginx", "-c", str(configuration), "-e", str(self.directory / "error.log")]
+
+    def body(self, data: dict) -> bytes:
+        """An event of the size that Tailrace delivers."""
+        return json.dumps(
+            {
+                "id": "1795478097897-0",
+                "run_id": "bench",
+                "sequence": 1000,
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "event": {"category": "llm", "action": "stream"},
+                "data": data,
+                "source": None,
+            },
+            separators=(",", ":"),
+        ).encode()
+
+
+ALL = (Tailrace, Nchan, FastApi, PlainFlask)

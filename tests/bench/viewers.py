@@ -1,0 +1,76 @@
+"""The load client, a process of its own: many viewers on one epoll, counting what they get.
+
+It must not be what is measured: bytes are counted and not parsed, but for the time stamps
+of a few viewers. Run as `python -m tests.bench.viewers PORT VIEWERS RUNS`; it says `open`
+once all have their headers, then reads commands: `count` prints what came since the last
+one, as JSON, and the end of its input ends it.
+"""
+
+import json
+import re
+import resource
+import select
+import socket
+import sys
+import time
+
+SAMPLED = 50
+OPENING_AT_ONCE = 50
+STAMP = re.compile(rb'"t": ?([0-9]+)')
+# Every server sends one `data:` line an event.
+EVENT = b"data: "
+
+
+def open_viewers(port: int, viewers: int, runs: int) -> dict[int, socket.socket]:
+    opened: dict[int, socket.socket] = {}
+    for first in range(0, viewers, OPENING_AT_ONCE):
+        some = []
+        for number in range(first, min(first + OPENING_AT_ONCE, viewers)):
+            viewer = socket.create_connection(("127.0.0.1", port))
+            path = f"/runs/bench-{number % runs}/events/stream"
+            viewer.sendall(
+                f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+                "User-Agent: bench\r\n\r\n".encode()
+            )
+            some.append(viewer)
+        for viewer in some:
+            assert viewer.recv(65536).startswith(b"HTTP/1.1 200")
+            viewer.setblocking(False)
+            opened[viewer.fileno()] = viewer
+    return opened
+
+
+def main(port: int, viewers: int, runs: int) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    opened = open_viewers(port, viewers, runs)
+    sampled = set(list(opened)[:: max(1, viewers // SAMPLED)])
+    poll = select.epoll()
+    for descriptor in opened:
+        poll.register(descriptor, select.EPOLLIN)
+    poll.register(0, select.EPOLLIN)
+    events, latencies = 0, []
+    print("open", flush=True)
+    while True:
+        for descriptor, _ in poll.poll():
+            if descriptor == 0:
+                if not sys.stdin.readline():
+                    return
+                print(json.dumps({"events": events, "latencies": latencies}), flush=True)
+                events, latencies = 0, []
+                continue
+            try:
+                data = opened[descriptor].recv(262144)
+            except BlockingIOError:
+                continue
+            if not data:
+                poll.unregister(descriptor)
+                continue
+            events += data.count(EVENT)
+            if descriptor in sampled:
+                now = time.monotonic_ns()
+                latencies.extend(round((now - int(t)) / 1e6, 3) for t in STAMP.findall(data))
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
