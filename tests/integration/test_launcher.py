@@ -468,3 +468,25 @@ def test_a_server_that_took_the_port_meanwhile_is_not_taken_for_its_own(
         assert server.running
     finally:
         server.stop()
+
+
+def test_a_redis_that_cannot_be_started_again_takes_the_gateway_with_it(home):
+    gateway = home.launch().wait_until_it_serves()
+    redis = gateway.redis()
+    port = own_port(gateway)
+    gateway.process.send_signal(signal.SIGSTOP)
+    redis.kill()
+    with socket.socket() as thief:
+        thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        wait_until(lambda: is_bound(thief, port), "the port of the dead server is taken")
+        thief.listen()
+        gateway.process.send_signal(signal.SIGCONT)
+        assert gateway.process.wait(60) != 0
+    home.wait_until_nothing_is_left()
+
+
+def is_bound(taker: socket.socket, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        taker.bind(("127.0.0.1", port))
+        return True
+    return False

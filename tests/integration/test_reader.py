@@ -1,0 +1,142 @@
+"""The shared reader on a real server: foreign logs, new logs, a server that forbids, a cut."""
+
+import pytest
+import redis
+
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, wait_until
+
+
+def url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
+    return f"{gateway.url}/runs/{run_id}/events/stream?{query}"
+
+
+def add_as_others_do(client: redis.Redis, run_id: str, data: object, **fields: object) -> None:
+    names = {"event_category": "llm", "event_action": "stream"}
+    client.xadd(f"run:{run_id}:events", {**names, "data": str(data), **fields})
+
+
+@pytest.mark.parametrize("rules", ["-client", "-client|unblock", "-@dangerous"])
+def test_where_the_server_forbids_waking_new_feeds_are_followed_all_the_same(
+    tmp_path, run_id, rules
+):
+    server = RedisServer(tmp_path).start()
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "guest", "on", ">word", "~*", "+@all", rules)
+    guest = server.url.replace("redis://", "redis://guest:word@")
+    gateway = GatewayServer(guest, tmp_path / "gateway.log").start()
+    try:
+        store = EventStore(server.url)
+        with (
+            Stream(url(gateway, run_id)) as first,
+            Stream(url(gateway, f"{run_id}-2")) as second,
+        ):
+            for stream in (first, second):
+                stream.wait_for_control("caught_up")
+            store.add(run_id, "llm", "stream")
+            store.add(f"{run_id}-2", "llm", "stream")
+            first.wait_for_events(1)
+            second.wait_for_events(1)
+    finally:
+        gateway.stop()
+        server.stop()
+
+
+def test_a_log_begun_anew_within_the_same_millisecond_is_told(gateway, redis_client, run_id):
+    key = f"run:{run_id}:events"
+
+    def begin(pipeline: redis.client.Pipeline, *ids: str) -> None:
+        for number, event_id in enumerate(ids, 1):
+            pipeline.xadd(key, {"sequence": number, "data": f'"{event_id}"'}, id=event_id)
+
+    with redis_client.pipeline() as pipeline:
+        begin(pipeline, "1000-0", "1000-1")
+        pipeline.execute()
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        with redis_client.pipeline() as pipeline:
+            pipeline.delete(key)
+            begin(pipeline, "1000-0", "1001-0")
+            pipeline.execute()
+        stream.wait_for_control("reset")
+        stream.wait_for_events(4)
+    assert [event.json["id"] for event in stream.events[2:]] == ["1000-0", "1001-0"]
+
+
+def test_a_gap_in_a_log_without_sequences_is_told(gateway, redis_client, run_id):
+    add_as_others_do(redis_client, run_id, 0)
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        with redis_client.pipeline() as pipeline:
+            for number in range(1, 51):
+                add_as_others_do(pipeline, run_id, number)
+            pipeline.xtrim(f"run:{run_id}:events", maxlen=5, approximate=False)
+            pipeline.execute()
+        stream.wait_for_control("gap")
+        stream.wait_for_events(6)
+    assert [event.json["data"] for event in stream.events] == [0, 46, 47, 48, 49, 50]
+
+
+def test_foreign_sequences_disturb_nobody(gateway, redis_client, run_id):
+    """Each `1`, as in a producer copied from a tutorial, and trimmed all the while."""
+    key = f"run:{run_id}:events"
+    for number in range(300):
+        add_as_others_do(redis_client, run_id, number, sequence=1)
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        first = stream.events[0].json["id"]
+        redis_client.xtrim(key, maxlen=100, approximate=False)
+        with Stream(url(gateway, run_id), {"Last-Event-ID": first}) as late:
+            assert late.wait_for_control("gap").json["data"]["requested"] == first
+            for number in range(300, 600):
+                add_as_others_do(redis_client, run_id, number, sequence=1)
+            stream.wait_for_events(600)
+            late.wait_for_events(400)
+    assert [event.json["data"] for event in stream.events] == list(range(600))
+    assert [event.json["data"] for event in late.events] == list(range(200, 600))
+    assert [control.event for control in stream.controls] == ["gateway.caught_up"]
+
+
+def test_a_new_client_of_a_deleted_log_is_told_nothing_of_the_dead(gateway, store, run_id):
+    store.add(run_id, "llm", "stream")
+    with Stream(url(gateway, run_id)) as old:
+        old.wait_for_control("caught_up")
+        store.delete(run_id)
+        with Stream(url(gateway, run_id)) as new:
+            assert new.wait_for_control("caught_up").last_event_id == "0-0"
+            store.add(run_id, "llm", "stream")
+            new.wait_for_events(1)
+            old.wait_for_events(2)
+    assert [message.event for message in new.messages] == ["gateway.caught_up", "llm.stream"]
+    assert [control.event for control in old.controls] == ["gateway.caught_up", "gateway.reset"]
+
+
+def test_a_reader_whose_connection_is_cut_goes_on(gateway, store, redis_client, run_id):
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        for number in range(1, 6):
+            blocked = [each for each in redis_client.client_list() if each["cmd"] == "xread"]
+            for each in blocked:
+                redis_client.client_kill_filter(_id=each["id"])
+            store.add(run_id, "llm", "stream")
+            stream.wait_for_events(number)
+    assert stream.sequences == [1, 2, 3, 4, 5]
+
+
+def test_readers_are_given_up_with_their_feeds(gateway, store, redis_client, run_id):
+    def readers() -> int:
+        return sum(each["cmd"] == "xread" for each in redis_client.client_list())
+
+    streams = [Stream(url(gateway, f"{run_id}-{number}")) for number in range(130)]
+    for stream in streams:
+        stream.wait_for_control("caught_up")
+    wait_until(lambda: readers() >= 3, "three readers for 130 runs")
+    for stream in streams[5:]:
+        stream.close()
+    wait_until(lambda: readers() == 1, "one reader is left")
+    for stream, number in zip(streams[:5], range(5), strict=True):
+        store.add(f"{run_id}-{number}", "llm", "stream")
+        stream.wait_for_events(1)
+        stream.close()
+    wait_until(lambda: readers() == 0, "no reader is left")
