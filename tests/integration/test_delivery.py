@@ -732,3 +732,11 @@ def test_a_drain_ends_either_way_s_streams_as_an_end_and_not_an_error(
             assert chunks.ended
             assert body.count(b"retry: ") == (2 if accept == "text/event-stream" else 0)
     assert gateway.log.read_text().count("reason=draining") == 20
+
+
+def test_a_body_that_trickles_in_is_cut_with_408(impatient, run_id):
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as slow:
+        slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
+    assert requests.get(f"{impatient.url}/runs/{run_id}").status_code == 404

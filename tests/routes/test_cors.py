@@ -82,3 +82,10 @@ def test_no_page_of_another_origin_may_write(http, method):
     answer = preflight(http, NAMED, method, "content-type")
     assert method not in answer.headers.get("Access-Control-Allow-Methods", "")
     assert "content-type" not in answer.headers.get("Access-Control-Allow-Headers", "").lower()
+
+
+def test_no_origin_is_a_pattern(fake_store):
+    settings = Settings(cors_origins=("https://a.named.example",))
+    http = create_app(settings, event_store=fake_store).test_client()
+    for origin in ("https://axnamed.example", "https://a.named.example.foreign.example"):
+        assert allowed(http.get("/healthz", headers={"Origin": origin})) is None

@@ -348,3 +348,16 @@ def test_delete_removes_the_log_and_does_not_mind_when_there_is_none(http, fake_
         answer = http.delete(PATH)
         assert (answer.status_code, answer.data) == (204, b"")
     assert fake_client.keys("*") == []
+
+
+def test_a_body_of_many_unknown_names_is_refused_in_one_message(http):
+    body = json.dumps({**NAMES, **{f"unknown{number}": 1 for number in range(1000)}})
+    answer = post(http, body.encode())
+    assert refused(answer, 422) == ["body"]
+    assert len(answer.data) < 1000
+
+
+@pytest.mark.parametrize("query", ["after=18446744073709551615-18446744073709551615", "before=0-0"])
+def test_nothing_lies_beyond_the_ends_of_a_log(http, fake_store, query):
+    fake_store.add(1, "llm", "stream")
+    assert http.get(f"{PATH}?{query}").json == {"events": [], "next": None}
