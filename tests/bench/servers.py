@@ -111,9 +111,8 @@ class PlainFlask(Server):
     def command(self) -> list[str]:
         return [
             str(PEER_ENVIRONMENT / "bin" / "gunicorn"),
-            *("-k", "gevent", "-w", "1", "--worker-connections", "12000"),
-            *("-b", f"127.0.0.1:{self.port}", "--chdir", str(PEERS)),
-            *("--no-control-socket", "--log-level", "warning", "plain_flask:app"),
+            *("-c", str(PEERS / "gunicorn.conf.py"), "-b", f"127.0.0.1:{self.port}"),
+            *("--chdir", str(PEERS), "plain_flask:app"),
         ]
 
 
