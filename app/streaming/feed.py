@@ -15,7 +15,7 @@ RECENT_BATCHES = 256
 RECENT_BYTES = 256 * 1024
 
 # After so many sockets the others get their turn: appends, health checks, other feeds.
-SENDS_IN_A_ROW = 64
+SENDS_IN_A_ROW = 256
 
 
 class Follower(Protocol):
@@ -96,6 +96,7 @@ class Feed:
         self.sequence = self.added = sequence
         self.ended = ended
         self.epoch = 0
+        self._mark = 0, position  # in one piece, so that it is read without the lock
         self.deleted = ZERO
         self.pages: list[Batch] = []
         self.pages_edition = self.edition
@@ -160,8 +161,7 @@ class Feed:
 
     def mark(self) -> tuple[int, EventId]:
         """The epoch and the position, from which to read on."""
-        with self._lock:
-            return self.epoch, self.position
+        return self._mark
 
     def publish(self, epoch: int, batch: Batch, sequence: int, ended: bool) -> None:
         """Take in and deliver what was read, unless the feed has moved on meanwhile."""
@@ -171,6 +171,7 @@ class Feed:
             self._batches.append(batch)
             self._bytes += batch.size
             self.position = batch.position
+            self._mark = epoch, batch.position
             self.added += sum(frame.category != RESERVED_CATEGORY for frame in batch.frames)
             self.sequence = sequence
             self.ended = ended
@@ -210,6 +211,7 @@ class Feed:
             self.position = ZERO
             self.sequence, self.added, self.ended = 0, 0, False
             self.epoch += 1
+            self._mark = self.epoch, ZERO
             self._forget()
         self._call_all()
 

@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from typing import Protocol
 
-SENDS_IN_A_ROW = 64
+SENDS_IN_A_ROW = 256
 
 log = logging.getLogger("tailrace.stream")
 

@@ -31,10 +31,15 @@ REPLY_TIMEOUT_SECONDS = 5.0
 # Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
 SHORT_BLOCK_SECONDS = 0.1
 
+# A pause lasts so many times what the delivery before it took, within a bound in seconds.
+PAUSE_SHARE = 3.0
+LONGEST_PAUSE = 0.05
+
 LONGEST_BACKOFF_SECONDS = 2.0
 
-# Between two attempts of the waker.
-FIRST_PAUSE_SECONDS = 0.0005
+# Before the waker's first attempt, so that feeds that join together cost one waking; and
+# at the most between two attempts.
+FIRST_PAUSE_SECONDS = 0.008
 LONGEST_PAUSE_SECONDS = 0.05
 
 log = logging.getLogger("tailrace.reader")
@@ -122,14 +127,22 @@ class Reader:
             return
         marks = {key: feed.mark() for key, feed in feeds.items()}
         reply = self._wait_for_entries({key: position for key, (_, position) in marks.items()})
-        truncated = False
+        truncated, began = False, time.monotonic()
         for key, entries in streams(reply):
             cut = len(entries) == READ_COUNT
             self._publish(feeds[key], marks[key], events(feeds[key].run_id, entries), cut)
             truncated |= cut
         if reply:
-            # While events pour in, what comes during the flush interval is read together.
-            time.sleep(0 if truncated else self._flush_seconds)
+            spent = time.monotonic() - began
+            time.sleep(0 if truncated else self._pause(spent))
+
+    def _pause(self, spent: float) -> float:
+        """How long to let events gather that are then read and delivered together.
+
+        At least the flush interval, and where delivering takes long, so long that most of
+        the time is left for others: a thousand viewers then get fewer and larger writes.
+        """
+        return max(self._flush_seconds, min(PAUSE_SHARE * spent, LONGEST_PAUSE))
 
     def _wait_for_entries(self, positions: dict[bytes, EventId]):
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
@@ -252,6 +265,7 @@ class Waker:
         pause = FIRST_PAUSE_SECONDS
         while True:
             self._wanted.wait()
+            time.sleep(pause)
             self._wanted.clear()
             with self._lock:
                 self._readers = {reader for reader in self._readers if reader.should_wake()}
@@ -266,7 +280,6 @@ class Waker:
             except Exception:
                 log.exception("waking failed, and goes on")
                 self._link = None
-            time.sleep(pause)
             pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
             self._wanted.set()
 

@@ -89,8 +89,12 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
     began = time.monotonic_ns()
     body = server.body({"content": "some words of an answer", "t": began})
     path = f"/runs/bench-{run}/events"
-    connection.request("POST", path, body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+    except (http.client.RemoteDisconnected, ConnectionError):  # closed while it was idle
+        connection.close()
+        return post(server, connection, run)
     answer.read()
     assert answer.status in (200, 201, 202), answer.status
     return (time.monotonic_ns() - began) / 1e6
