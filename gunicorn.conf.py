@@ -4,6 +4,7 @@ The worker patches the standard library for gevent after the fork, so the settin
 validated, and Redis is looked at, by a process of its own.
 """
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -83,4 +84,5 @@ logconfig_dict = {
 def on_starting(server):
     """Allow as many open files as the streams need, where the system lets us."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
