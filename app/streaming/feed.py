@@ -66,10 +66,8 @@ class Channel:
                 continue
             try:
                 sent = subscriber.outlet.send(wire)
-            except BlockingIOError:
+            except OSError:  # its buffer is full, or it is gone: who takes over finds out
                 sent = 0
-            except OSError:
-                sent = 0  # the greenlet that takes over meets the same error
             if sent != size:
                 subscriber.take_over(memoryview(wire)[sent:])
             if number % SENDS_IN_A_ROW == 0:

@@ -33,14 +33,14 @@ SHORT_BLOCK_SECONDS = 0.1
 
 # A pause lasts so many times what the delivery before it took, within a bound in seconds.
 PAUSE_SHARE = 3.0
-LONGEST_PAUSE = 0.05
+LONGEST_PAUSE_SECONDS = 0.05
 
 LONGEST_BACKOFF_SECONDS = 2.0
 
 # Before the waker's first attempt, so that feeds that join together cost one waking; and
 # at the most between two attempts.
-FIRST_PAUSE_SECONDS = 0.008
-LONGEST_PAUSE_SECONDS = 0.05
+FIRST_WAKING_SECONDS = 0.008
+LONGEST_WAKING_SECONDS = 0.05
 
 log = logging.getLogger("tailrace.reader")
 
@@ -142,7 +142,7 @@ class Reader:
         At least the flush interval, and where delivering takes long, so long that most of
         the time is left for others: a thousand viewers then get fewer and larger writes.
         """
-        return max(self._flush_seconds, min(PAUSE_SHARE * spent, LONGEST_PAUSE))
+        return max(self._flush_seconds, min(PAUSE_SHARE * spent, LONGEST_PAUSE_SECONDS))
 
     def _wait_for_entries(self, positions: dict[bytes, EventId]):
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
@@ -262,7 +262,7 @@ class Waker:
         self._wanted.set()
 
     def _run(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+        pause = FIRST_WAKING_SECONDS
         while True:
             self._wanted.wait()
             time.sleep(pause)
@@ -271,7 +271,7 @@ class Waker:
                 self._readers = {reader for reader in self._readers if reader.should_wake()}
                 blocked = [reader.blocked_client for reader in self._readers]
             if not blocked:
-                pause = FIRST_PAUSE_SECONDS
+                pause = FIRST_WAKING_SECONDS
                 continue
             try:
                 self._unblock([client_id for client_id in blocked if client_id])
@@ -280,7 +280,7 @@ class Waker:
             except Exception:
                 log.exception("waking failed, and goes on")
                 self._link = None
-            pause = min(LONGEST_PAUSE_SECONDS, 2 * pause)
+            pause = min(LONGEST_WAKING_SECONDS, 2 * pause)
             self._wanted.set()
 
     def _unblock(self, client_ids: list[int]) -> None:
