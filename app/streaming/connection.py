@@ -121,9 +121,14 @@ def call_all(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
 
 def exchange(link: Connection, *commands: Sequence[Any]) -> list[Any]:
     """Send some commands over a connection and read the raw replies, errors as values."""
+    return exchange_packed(link, link.pack_commands(commands), len(commands))
+
+
+def exchange_packed(link: Connection, packed: list[bytes], replies: int) -> list[Any]:
+    """The same for commands that are packed already, with as many replies as they have."""
     try:
-        link.send_packed_command(link.pack_commands(commands))
-        return [_reply(link) for _ in commands]
+        link.send_packed_command(packed)
+        return [_reply(link) for _ in range(replies)]
     except BaseException:
         link.disconnect()  # a reply that was not read would answer the next command
         raise

@@ -60,8 +60,8 @@ class Event:
             timestamp=None if timestamp is None else _text(timestamp),
             category=_text(fields.get(b"event_category", b"")),
             action=_text(fields.get(b"event_action", b"")),
-            data_json=_stored_json(fields.get(b"data")),
-            source_json=_stored_json(fields.get(b"source")),
+            data_json=stored_json(fields.get(b"data")),
+            source_json=stored_json(fields.get(b"source")),
         )
 
     @property
@@ -173,7 +173,11 @@ def check_depth(field: str, value: Any) -> None:
 
 def one_line(document: Any) -> bytes:
     """Encode a document as JSON on one line, in the eyes of every client."""
-    line = orjson.dumps(document)
+    return with_breaks_escaped(orjson.dumps(document))
+
+
+def with_breaks_escaped(line: bytes) -> bytes:
+    """JSON without what some clients take for the end of a line."""
     if not line.isascii():
         for character, escape in _LINE_BREAKS_OF_SOME:
             line = line.replace(character, escape)
@@ -189,7 +193,7 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", errors="replace")
 
 
-def _stored_json(raw: bytes | None) -> bytes:
+def stored_json(raw: bytes | None) -> bytes:
     """The JSON of a stored field on one line: as it is, or as a string where it is broken."""
     if raw is None:
         return b"null"
@@ -199,6 +203,14 @@ def _stored_json(raw: bytes | None) -> bytes:
         return orjson.dumps(_text(raw))
     # Raw line breaks stand only between tokens: inside strings JSON forbids them.
     return raw.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def pairs(reply: Any) -> dict:
+    """Names and values in turn, as Redis gives them in RESP2, as a mapping."""
+    if isinstance(reply, dict):
+        return reply
+    parts = iter(reply)
+    return dict(zip(parts, parts, strict=True))
 
 
 def _has_non_finite(value: Any) -> bool:

@@ -23,6 +23,7 @@ from app.streaming.event import (
     timestamp_now,
 )
 from app.streaming.event_id import LAST, ZERO, EventId
+from app.streaming.frame import Frame
 from app.streaming.replies import LogInfo
 
 MINIMUM_SERVER = (7, 0)
@@ -284,8 +285,8 @@ class EventStore:
 
     def history(
         self, run_id: str, after: EventId, upto: EventId, count: int
-    ) -> tuple[list[Event], EventId | None]:
-        """Up to `count` events of `after` < id <= `upto`, and the first id retained then."""
+    ) -> tuple[list[Frame], EventId | None]:
+        """Up to `count` frames of `after` < id <= `upto`, and the first id retained then."""
         key = log_key(run_id)
         entries, first = connection.call_all(
             self._client,
@@ -294,7 +295,7 @@ class EventStore:
         )
         first = connection.checked(first)
         first_id = EventId.from_redis(first[0][0]) if first else None
-        return replies.events(run_id, connection.checked(entries)), first_id
+        return replies.frames(run_id, connection.checked(entries)), first_id
 
     def before_last(self, run_id: str, last_id: EventId, count: int) -> EventId:
         """The cursor after which `count` entries follow up to `last_id`; ZERO if fewer."""

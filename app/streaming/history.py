@@ -8,11 +8,11 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from operator import attrgetter
 
-from app.streaming.event import Event
 from app.streaming.event_id import EventId
 from app.streaming.event_store import FIRST_COUNT, EventStore, next_count
 from app.streaming.feed import Feed
-from app.streaming.sse import Batch, Frame
+from app.streaming.frame import Frame
+from app.streaming.sse import Batch
 
 # What all pages of a worker may hold together.
 MAX_BYTES = 64 * 1024 * 1024
@@ -46,10 +46,10 @@ class History:
                     return before.after(cursor), None
                 count = next_count(before.size, len(before.frames)) if before else FIRST_COUNT
                 end = min(upto, following.since) if following else upto
-                events, first_id = self._store.history(feed.run_id, cursor, end, count)
+                frames, first_id = self._store.history(feed.run_id, cursor, end, count)
                 with self._lock:
-                    if events:
-                        return self._page_of(feed, cursor, events, first_id), first_id
+                    if frames:
+                        return self._page_of(feed, cursor, frames, first_id), first_id
                     if end == upto:
                         return None, first_id
                     if following in self._pages:  # the log has nothing between the two
@@ -74,11 +74,10 @@ class History:
         return before, feed.pages[place] if place < len(feed.pages) else None
 
     def _page_of(
-        self, feed: Feed, cursor: EventId, events: list[Event], first_id: EventId | None
+        self, feed: Feed, cursor: EventId, frames: list[Frame], first_id: EventId | None
     ) -> Batch:
         # What was trimmed is not told as if it had never been: the page begins after it.
         since = max(cursor, first_id.before()) if first_id else cursor
-        frames = [Frame.of(event) for event in events]
         page = Batch(min(since, frames[0].position.before()), frames)
         if feed.pages_edition == feed.edition:
             self._keep(feed, page)

@@ -11,14 +11,15 @@ from collections.abc import Callable
 
 from redis.connection import Connection
 
-from app.streaming.connection import checked, exchange, translated_errors
+from app.streaming.connection import checked, exchange, exchange_packed, translated_errors
 from app.streaming.errors import NotALog, StoreUnavailable
-from app.streaming.event import Event
 from app.streaming.event_id import EventId
-from app.streaming.event_store import EventStore, log_key
+from app.streaming.event_store import EventStore
 from app.streaming.feed import Feed, Follower
-from app.streaming.replies import LogInfo, events, streams
-from app.streaming.sse import Batch, Frame
+from app.streaming.frame import Frame
+from app.streaming.group_read import GroupRead, feed_key
+from app.streaming.replies import LogInfo, frames, streams
+from app.streaming.sse import Batch
 
 GROUP_SIZE = 64
 READ_COUNT = 256
@@ -60,6 +61,7 @@ class Reader:
         self._lock = threading.Lock()
         self._link = None
         self._closed = False
+        self._group: GroupRead | None = None
         self._next_check = time.monotonic() + CHECK_SECONDS
         self._failures = 0
         self._stale = False  # feeds joined since the XREAD under way was sent
@@ -72,7 +74,7 @@ class Reader:
 
     def add(self, feed: Feed) -> None:
         with self._lock:
-            self._feeds[_key(feed)] = feed
+            self._feeds[feed_key(feed)] = feed
             self._stale = True
 
     def look_again(self) -> None:
@@ -82,8 +84,9 @@ class Reader:
 
     def remove(self, feed: Feed) -> None:
         with self._lock:
-            self._feeds.pop(_key(feed), None)
-            self._excluded.discard(_key(feed))
+            self._feeds.pop(feed_key(feed), None)
+            self._excluded.discard(feed_key(feed))
+            self._group = None
 
     def take_all(self) -> list[Feed]:
         """Give away all feeds, to be added to other readers, and close."""
@@ -119,48 +122,55 @@ class Reader:
             self._connect()
         if time.monotonic() >= self._next_check:
             self._check()
-        with self._lock:
-            feeds = {key: feed for key, feed in self._feeds.items() if key not in self._excluded}
-            self._stale = False
-        if self._closed or not feeds:
+        group = self._current_group()
+        if self._closed or not group:
             time.sleep(SHORT_BLOCK_SECONDS)
             return
-        marks = {key: feed.mark() for key, feed in feeds.items()}
-        reply = self._wait_for_entries({key: position for key, (_, position) in marks.items()})
+        reply = self._wait_for_entries(group)
         truncated, began = False, time.monotonic()
         for key, entries in streams(reply):
+            feed, mark = group.asked(key)
             cut = len(entries) == READ_COUNT
-            self._publish(feeds[key], marks[key], events(feeds[key].run_id, entries), cut)
+            self._publish(feed, mark, frames(feed.run_id, entries), cut)
             truncated |= cut
         if reply:
             spent = time.monotonic() - began
-            time.sleep(0 if truncated else self._pause(spent))
+            time.sleep(0 if truncated else self._pause(spent, len(group)))
 
-    def _pause(self, spent: float) -> float:
+    def _current_group(self) -> GroupRead:
+        with self._lock:
+            if self._stale or self._group is None:
+                self._stale = False
+                in_group = (f for key, f in self._feeds.items() if key not in self._excluded)
+                self._group = GroupRead(in_group, READ_COUNT)
+            return self._group
+
+    def _pause(self, spent: float, keys: int) -> float:
         """How long to let events gather that are then read and delivered together.
 
-        At least the flush interval, and where delivering takes long, so long that most of
-        the time is left for others: a thousand viewers then get fewer and larger writes.
+        At least the flush interval, and up to twice that in a full group, since each XREAD
+        costs what it has keys. Where delivering takes long, so long that most of the time is
+        left for others: a thousand viewers then get fewer and larger writes.
         """
-        return max(self._flush_seconds, min(PAUSE_SHARE * spent, LONGEST_PAUSE_SECONDS))
+        flush = self._flush_seconds * (1 + keys / GROUP_SIZE)
+        return max(flush, min(PAUSE_SHARE * spent, LONGEST_PAUSE_SECONDS))
 
-    def _wait_for_entries(self, positions: dict[bytes, EventId]):
+    def _wait_for_entries(self, group: GroupRead):
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
         left = max(0.001, min(longest, self._next_check - time.monotonic()))
-        command = ("XREAD", "COUNT", READ_COUNT, "BLOCK", int(left * 1000) or 1, "STREAMS")
-        command = (*command, *positions, *map(str, positions.values()))
+        packed = group.pack(int(left * 1000) or 1)
         self.blocked_client = self._client_id
         try:
             with translated_errors():
-                return checked(exchange(self._link, command)[0])
+                return checked(exchange_packed(self._link, [packed], 1)[0])
         finally:
             self.blocked_client = None
 
     def _publish(
-        self, feed: Feed, mark: tuple[int, EventId], found: list[Event], truncated: bool
+        self, feed: Feed, mark: tuple[int, EventId], found: list[Frame], truncated: bool
     ) -> None:
         epoch, position = mark
-        frames = [Frame.of(event) for event in found]
+        gap = []
         if found[0].sequence != feed.sequence + 1:
             # Trimmed before it was read, or another log; or what others wrote, which is fine.
             info = self._store.info(feed.run_id)
@@ -169,10 +179,10 @@ class Reader:
                 feed.begin_anew(epoch)
                 return
             if verdict == "gap":
-                told, before = info.told(str(position)), frames[0].position.before()
-                frames.insert(0, Frame.control(feed.run_id, "gap", told, position=before))
+                told, before = info.told(str(position)), found[0].position.before()
+                gap = [Frame.control(feed.run_id, "gap", told, position=before)]
         last = found[-1]
-        batch = Batch(position, frames)
+        batch = Batch(position, gap + found)
         read = feed.sequence + len(found) if last.sequence is None else last.sequence
         feed.publish(epoch, batch, read, ended=last.terminal and not truncated)
         if last.terminal and truncated:
@@ -197,12 +207,14 @@ class Reader:
 
     def _exclude(self, feed: Feed, out: bool) -> None:
         """Put a feed whose key holds no log out of the group, or in again."""
-        key = _key(feed)
+        key = feed_key(feed)
         with self._lock:
-            if not out:
+            if not out and key in self._excluded:
                 self._excluded.discard(key)
-            elif key in self._feeds and key not in self._excluded:
+                self._group = None
+            elif out and key in self._feeds and key not in self._excluded:
                 self._excluded.add(key)
+                self._group = None
                 log.warning("run %s is put aside: its key holds no log", feed.run_id)
 
     def _connect(self) -> None:
@@ -377,7 +389,3 @@ class Readers:
             for feed in smallest.take_all():
                 self._place(feed)
             self._waker.wake(smallest)
-
-
-def _key(feed: Feed) -> bytes:
-    return log_key(feed.run_id).encode()

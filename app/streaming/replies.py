@@ -7,8 +7,9 @@ from typing import Any, Literal
 from redis.exceptions import ResponseError
 
 from app.streaming.connection import checked
-from app.streaming.event import Event
+from app.streaming.event import Event, pairs
 from app.streaming.event_id import ZERO, EventId
+from app.streaming.frame import Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,12 @@ NO_LOG = LogInfo(0, None, 1, ZERO, 0, ended=False)
 
 def events(run_id: str, entries: list) -> list[Event]:
     """The events of an XRANGE reply."""
-    return [Event.from_entry(run_id, entry_id, _pairs(fields)) for entry_id, fields in entries]
+    return [Event.from_entry(run_id, entry_id, pairs(fields)) for entry_id, fields in entries]
+
+
+def frames(run_id: str, entries: list) -> list[Frame]:
+    """The frames of the events of an XRANGE reply."""
+    return [Frame.of_entry(run_id, entry_id, fields) for entry_id, fields in entries]
 
 
 def streams(reply: Any) -> Iterable[tuple[bytes, list]]:
@@ -78,33 +84,24 @@ def log_info(stream: Any, ttl: int = -1) -> LogInfo:
     """The replies to XINFO STREAM and TTL as one LogInfo; raises as `checked` does."""
     if isinstance(stream, ResponseError) and "no such key" in str(stream):
         return NO_LOG
-    info = _pairs(checked(stream))
-    first, last = (
-        events("", [entry])[0] if entry else None
-        for entry in (info[b"first-entry"], info[b"last-entry"])
-    )
+    info = pairs(checked(stream))
+    first, last = info[b"first-entry"], info[b"last-entry"]
     length, added = info[b"length"], info.get(b"entries-added", 0)
     deleted = EventId.from_redis(info.get(b"max-deleted-entry-id", b"0-0"))
     # Unless entries were deleted out of the middle, what was added and is not there any more
     # was trimmed, whatever numbers others may have written.
     first_sequence = added - length + 1
-    if deleted > ZERO and first and first.sequence:
-        first_sequence = first.sequence
+    if deleted > ZERO and first:
+        first_sequence = events("", [first])[0].sequence or first_sequence
     return LogInfo(
         length=length,
-        first_id=EventId.parse(first.id) if first else None,
+        first_id=EventId.from_redis(first[0]) if first else None,
         first_sequence=first_sequence,
         last_id=EventId.from_redis(info[b"last-generated-id"]),
-        end_id=EventId.parse(last.id) if last else None,
+        end_id=EventId.from_redis(last[0]) if last else None,
         last_sequence=added,
-        ended=bool(last and last.terminal),
+        # Of a thousand runs that are looked at, few last entries need a closer look.
+        ended=bool(last) and b"lifecycle" in last[1] and events("", [last])[0].terminal,
         deleted=deleted,
         ttl=ttl if ttl >= 0 else None,
     )
-
-
-def _pairs(reply: Any) -> dict:
-    if isinstance(reply, dict):
-        return reply
-    parts = iter(reply)
-    return dict(zip(parts, parts, strict=True))

@@ -5,90 +5,15 @@ SSE is section 9.2 of the HTML Living Standard.
 
 import random
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from app.streaming.event import RESERVED_CATEGORY, Event, one_line, timestamp_now
+from app.streaming.event import RESERVED_CATEGORY
 from app.streaming.event_id import ZERO, EventId
+from app.streaming.frame import Frame
 
 # What a frame takes beside its bytes, and how many views a batch keeps its bytes for.
 BYTES_PER_FRAME = 400
 VIEWS_KEPT = 4
-
-
-class Frame(NamedTuple):
-    """An event as SSE bytes, encoded once and shared by all who get it.
-
-    `position` is the cursor of whoever has got it. A frame that is `unfiltered` (a control
-    event, a terminal event) passes every filter. `name_at` and `data_at` are where in
-    `typed` its `event:` and `data:` lines begin.
-    """
-
-    position: EventId
-    category: str
-    action: str
-    unfiltered: bool
-    typed: bytes
-    name_at: int
-    data_at: int
-
-    @classmethod
-    def of(cls, event: Event) -> "Frame":
-        name, json = event.name, event.to_json()
-        head = b"id: %b\n" % event.id.encode()
-        named = b"%bevent: %b\n" % (head, name.encode()) if name else head
-        return cls(
-            position=EventId.parse(event.id),
-            category=event.category,
-            action=event.action,
-            unfiltered=event.terminal,
-            typed=b"%bdata: %b\n\n" % (named, json),
-            name_at=len(head),
-            data_at=len(named),
-        )
-
-    @classmethod
-    def control(
-        cls,
-        run_id: str,
-        action: str,
-        data: dict[str, Any] | None,
-        *,
-        position: EventId,
-        carries_id: bool = False,
-    ) -> "Frame":
-        """A control event: `gateway.<action>`, in the shape of an event without id or sequence."""
-        json = one_line(
-            {
-                "id": None,
-                "run_id": run_id,
-                "sequence": None,
-                "timestamp": timestamp_now(),
-                "event": {"category": RESERVED_CATEGORY, "action": action},
-                "data": data,
-                "source": None,
-            }
-        )
-        head = b"id: %b\n" % str(position).encode() if carries_id else b""
-        # Its name is a part of its head, since it is never left out.
-        head = b"%bevent: gateway.%b\n" % (head, action.encode())
-        return cls(
-            position=position,
-            category=RESERVED_CATEGORY,
-            action=action,
-            unfiltered=True,
-            typed=b"%bdata: %b\n\n" % (head, json),
-            name_at=len(head),
-            data_at=len(head),
-        )
-
-    @property
-    def untyped(self) -> bytes:
-        """The frame without the name of its event."""
-        return self.typed[: self.name_at] + self.typed[self.data_at :]
-
-    @property
-    def json(self) -> bytes:
-        return self.typed[self.data_at + len(b"data: ") : -len(b"\n\n")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +28,9 @@ class Filter:
             (not self.categories or frame.category in self.categories)
             and (not self.actions or frame.action in self.actions)
         )
+
+
+EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +85,7 @@ class View(NamedTuple):
 
     def encode(self, frames: list[Frame]) -> tuple[bytes, int]:
         """The frames that pass, as bytes, and how many events (no control events) they are."""
-        passed = [frame for frame in frames if self.wanted.passes(frame)]
+        passed = frames if self.wanted == EVERYTHING else list(filter(self.wanted.passes, frames))
         events = sum(frame.category != RESERVED_CATEGORY for frame in passed)
         return b"".join(map(self.wire.frame, passed)), events
 
@@ -182,16 +110,18 @@ class Batch:
         self.position = frames[-1].position
         self.size = sum(len(frame.typed) for frame in frames)
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
-        self._joined: dict[tuple[View, bool], tuple[bytes, int]] = {}
+        self._joined: list[tuple[tuple[View, bool], tuple[bytes, int]]] = []
 
     def encode(self, view: View, chunked: bool = False) -> tuple[bytes, int]:
         """The bytes of a view, as a chunk or as they are, and how many events they are."""
-        joined = self._joined.get((view, chunked))
-        if joined is None:
-            body, events = view.encode(self.frames)
-            joined = framed(body) if chunked else body, events
-            if len(self._joined) < VIEWS_KEPT:
-                self._joined[view, chunked] = joined
+        wanted = view, chunked
+        for known, joined in self._joined:  # few, and mostly the very same view
+            if known == wanted:
+                return joined
+        body, events = view.encode(self.frames)
+        joined = framed(body) if chunked else body, events
+        if len(self._joined) < VIEWS_KEPT:
+            self._joined.append((wanted, joined))
         return joined
 
     def after(self, cursor: EventId) -> "Batch":

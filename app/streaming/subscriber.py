@@ -14,12 +14,13 @@ from app.streaming.errors import InvalidInput, NotALog, StoreUnavailable
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.event_store import EventStore
 from app.streaming.feed import Channel, Feed
+from app.streaming.frame import Frame
 from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
 from app.streaming.outlet import ClientGone, ClientStalled, Outlet
 from app.streaming.reader import Readers
 from app.streaming.replies import LogInfo
-from app.streaming.sse import Batch, Frame, View, framed
+from app.streaming.sse import Batch, View, framed
 
 FIRST_RETRY_SECONDS = 0.1
 LONGEST_RETRY_SECONDS = 2.0

@@ -63,14 +63,18 @@ class Viewers:
 
 
 class Producer(threading.Thread):
-    """Posts events at a steady rate over one connection, round-robin over the runs."""
+    """Appends events at a steady rate, round-robin over the runs: posts, or straight to Redis."""
 
-    def __init__(self, server: Server, runs: int, rate: float, seconds: float):
+    def __init__(
+        self, server: Server, runs: int, rate: float, seconds: float, to_redis: bool = False
+    ):
         super().__init__(daemon=True)
         self._server = server
+        self._to_redis = to_redis
         self._runs = runs
         self._interval = 1 / rate
         self._count = int(rate * seconds)
+        self.appended = 0
         self.latencies: list[float] = []
         self.overdue = False
 
@@ -90,13 +94,23 @@ class Producer(threading.Thread):
                     return
                 due += self._interval
                 time.sleep(max(0.0, due - time.monotonic()))
-                self.latencies.append(post(self._server, connection, number % self._runs))
+                run = number % self._runs
+                if self._to_redis:
+                    self._server.append(run, event_data())
+                else:
+                    self.latencies.append(post(self._server, connection, run))
+                self.appended += 1
+
+
+def event_data() -> dict:
+    """The data of an event that carries its time."""
+    return {"content": "some words of an answer", "t": time.monotonic_ns()}
 
 
 def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
     """Append one event that carries its time; gives the milliseconds to the answer."""
     began = time.monotonic_ns()
-    body = server.body({"content": "some words of an answer", "t": began})
+    body = server.body(event_data())
     path = f"/runs/bench-{run}/events"
     headers = {"Content-Type": "application/json"}
     try:
@@ -116,13 +130,15 @@ def percentile(values: list[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None
 
 
-def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
-    """Viewers follow runs into which events are posted at a steady rate."""
+def live(
+    server: Server, viewers: int, runs: int, rate: float, seconds: float, to_redis: bool = False
+) -> Figures:
+    """Viewers follow runs into which events are appended at a steady rate."""
     with Viewers(server, viewers, runs) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
         cpu, redis_cpu = server.cpu(), server.redis_cpu()
-        producer = Producer(server, runs, rate, seconds)
+        producer = Producer(server, runs, rate, seconds, to_redis)
         producer.start()
         producer.finish(seconds * 3)
         time.sleep(0.5)
@@ -138,25 +154,10 @@ def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -
         p99_ms=percentile(counted["latencies"], 0.99),
         append_p99_ms=percentile(producer.latencies, 0.99),
         notes={
-            "delivered of expected": events / max(1, len(producer.latencies) * viewers / runs),
+            "delivered of expected": events / max(1, producer.appended * viewers / runs),
             "connections to Redis": connections,
         },
     )
-
-
-def spread(server: Server, runs: int, rate: float, seconds: float) -> Figures:
-    """One viewer a run; the cost of the appends alone is measured apart and taken off."""
-    cpu, redis_cpu = server.cpu(), server.redis_cpu()
-    producer = Producer(server, runs, rate, seconds)
-    producer.start()
-    producer.finish(seconds * 3)
-    cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
-    appends = max(1, len(producer.latencies))
-    figures = live(server, runs, runs, rate, seconds)
-    figures.notes["CPU µs of an append alone"] = 1e6 * cpu / appends
-    figures.notes["Redis µs of an append alone"] = 1e6 * redis_cpu / appends
-    figures.cpu_us -= 1e6 * cpu / appends
-    return figures
 
 
 def replay(server: Server, viewers: int, history: int) -> Figures:
@@ -214,7 +215,9 @@ def workloads(quick: bool) -> dict[str, object]:
         "1,000 viewers of one run, 80 events/s": lambda s: live(s, 1000, 1, 80, seconds),
         "1,000 viewers of one run, 200 events/s": lambda s: live(s, 1000, 1, 200, seconds),
         "50 viewers join a run of 2,000 events": lambda s: replay(s, 50, 2000),
-        "500 runs of one viewer, 500 events/s in all": lambda s: spread(s, 500, 500, seconds),
+        "500 runs of one viewer, 500 events/s in all": lambda s: live(
+            s, 500, 500, 500, seconds, s.needs_redis
+        ),
         "3,000 idle streams": lambda s: idle(s, 3000, seconds),
     }
 

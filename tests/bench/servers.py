@@ -6,10 +6,13 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import psutil
+import redis
 
+from app.streaming.event_store import EventStore
 from tests.servers import ROOT, RedisServer, free_port, wait_until
 
 PEERS = Path(__file__).parent / "peers"
@@ -52,6 +55,10 @@ class Server:
         return json.dumps(
             {"event_category": "llm", "event_action": "stream", "data": data}
         ).encode()
+
+    def append(self, run: int, data: dict) -> None:
+        """Append an event as its view does, but from here: what is left is the delivery."""
+        raise NotImplementedError
 
     def processes(self) -> list[psutil.Process]:
         master = psutil.Process(self.process.pid)
@@ -100,6 +107,13 @@ class Tailrace(Server):
     def environ(self) -> dict[str, str]:
         return {**super().environ(), "PORT": str(self.port), "LOG_LEVEL": "warning"}
 
+    @cached_property
+    def _store(self) -> EventStore:
+        return EventStore(self.redis.url)
+
+    def append(self, run: int, data: dict) -> None:
+        self._store.add(f"bench-{run}", "llm", "stream", data)
+
 
 class PlainFlask(Server):
     name = "Flask, XREAD a viewer"
@@ -114,6 +128,14 @@ class PlainFlask(Server):
             *("-c", str(PEERS / "gunicorn.conf.py"), "-b", f"127.0.0.1:{self.port}"),
             *("--chdir", str(PEERS), "plain_flask:app"),
         ]
+
+    @cached_property
+    def _client(self) -> redis.Redis:
+        return self.redis.client()
+
+    def append(self, run: int, data: dict) -> None:
+        event = {"data": self.body(data)}
+        self._client.xadd(f"run:bench-{run}:events", event, maxlen=10_000)
 
 
 class FastApi(PlainFlask):

@@ -434,9 +434,10 @@ def test_the_states_of_several_logs_come_together(any_store, client, run_id):
 
 def test_history_is_bounded_and_tells_what_is_retained(any_store, client, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    events, first = any_store.history(run_id, ids[0], ids[3], 100)
-    assert (data_of(events), first) == ([1, 2, 3], ids[0])
-    assert data_of(any_store.history(run_id, ids[0], ids[3], 2)[0]) == [1, 2]
+    frames, first = any_store.history(run_id, ids[0], ids[3], 100)
+    assert ([frame.position for frame in frames], first) == (ids[1:4], ids[0])
+    assert json.loads(frames[0].json)["data"] == 1
+    assert len(any_store.history(run_id, ids[0], ids[3], 2)[0]) == 2
     client.xtrim(key(run_id), maxlen=2, approximate=False)
     assert any_store.history(run_id, ids[0], ids[3], 100) == ([], ids[4])
 

@@ -6,7 +6,8 @@ from app.streaming import feed as feed_module
 from app.streaming.event import Event
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.feed import Channel, Feed
-from app.streaming.sse import Batch, EventStream, Filter, Frame, View
+from app.streaming.frame import Frame
+from app.streaming.sse import Batch, EventStream, Filter, View
 
 EVERYTHING = View(Filter(), EventStream())
 NO_ROOM = BlockingIOError()

@@ -1,4 +1,4 @@
-"""The wire formats: frames, control events, filters, heartbeats, batches, byte by byte."""
+"""The wire formats: filters, heartbeats, batches, byte by byte."""
 
 import json
 
@@ -6,67 +6,13 @@ import pytest
 
 from app.streaming.event import Event
 from app.streaming.event_id import EventId
-from app.streaming.sse import VIEWS_KEPT, Batch, EventStream, Filter, Frame, JsonLines, View
+from app.streaming.frame import Frame
+from app.streaming.sse import VIEWS_KEPT, Batch, EventStream, Filter, JsonLines, View
 
 
 def event(category: str = "llm", action: str = "stream", data: bytes = b"1") -> Event:
     names = {b"event_category": category.encode(), b"event_action": action.encode()}
     return Event.from_entry("r", b"5-1", {**names, b"data": data, b"sequence": b"2"})
-
-
-def test_a_frame_has_an_id_a_name_and_one_line_of_data():
-    told = event()
-    frame = Frame.of(told)
-    assert frame.typed == b"id: 5-1\nevent: llm.stream\ndata: " + told.to_json() + b"\n\n"
-    assert frame.untyped == b"id: 5-1\ndata: " + told.to_json() + b"\n\n"
-    assert frame.json == told.to_json()
-    assert (frame.position, frame.category, frame.action) == (EventId(5, 1), "llm", "stream")
-
-
-@pytest.mark.parametrize(
-    "text", ["\n\nevent: x\ndata: y\n\n", "a\rb", "a\r\nb", "\x85", "\u2028\u2029", "\0", "\ufeff"]
-)
-def test_no_data_breaks_out_of_its_line(text):
-    frame = Frame.of(event(data=json.dumps(text, ensure_ascii=False).encode()))
-    lines = frame.typed.decode().splitlines()
-    assert [line.partition(":")[0] for line in lines] == ["id", "event", "data", ""]
-    assert json.loads(lines[2].removeprefix("data: "))["data"] == text
-
-
-@pytest.mark.parametrize(
-    ("category", "action"),
-    [("", ""), ("x y", "a"), ("a\nid: 9-9", "b"), ("gateway", "reset"), ("a", "\r\n\r\n")],
-)
-def test_an_event_of_others_whose_name_is_outside_the_pattern_has_no_event_line(category, action):
-    frame = Frame.of(event(category, action))
-    assert frame.typed == frame.untyped
-    assert frame.typed.count(b"\n") == 3
-
-
-def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
-    frame = Frame.control("r", "gap", {"requested": "1-0"}, position=EventId(4, 9))
-    identity, _, wire = frame.typed.partition(b"event: gateway.gap\ndata: ")
-    assert identity == b""
-    document = json.loads(wire.removesuffix(b"\n\n"))
-    assert document.pop("timestamp").endswith("Z")
-    assert document == {
-        "id": None,
-        "run_id": "r",
-        "sequence": None,
-        "event": {"category": "gateway", "action": "gap"},
-        "data": {"requested": "1-0"},
-        "source": None,
-    }
-    assert frame.untyped == frame.typed
-    assert json.loads(frame.json)["event"] == {"category": "gateway", "action": "gap"}
-    assert frame.unfiltered
-
-
-def test_a_control_event_carries_the_position_where_it_should():
-    frame = Frame.control("r", "caught_up", None, position=EventId(0, 0), carries_id=True)
-    assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
-    assert frame.untyped == frame.typed
-    assert json.loads(frame.json)["event"]["action"] == "caught_up"
 
 
 @pytest.mark.parametrize(
