@@ -5,7 +5,6 @@ import time
 from collections import deque
 from typing import Protocol
 
-from app.streaming.event import RESERVED_CATEGORY
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.outlet import Outlet
 from app.streaming.sse import Batch, View
@@ -170,7 +169,7 @@ class Feed:
             self._bytes += batch.size
             self.position = batch.position
             self._mark = epoch, batch.position
-            self.added += sum(frame.category != RESERVED_CATEGORY for frame in batch.frames)
+            self.added += batch.events
             self.sequence = sequence
             self.ended = ended
             while len(self._batches) > RECENT_BATCHES or self._bytes > RECENT_BYTES:
@@ -224,6 +223,8 @@ class Feed:
         self.floor = self.position
 
     def _wake(self) -> None:
+        if not self._awake:  # mostly so, and a lock costs more than that
+            return
         with self._lock:
             awake = list(self._awake)
         for subscriber in awake:

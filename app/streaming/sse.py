@@ -86,8 +86,12 @@ class View(NamedTuple):
     def encode(self, frames: list[Frame]) -> tuple[bytes, int]:
         """The frames that pass, as bytes, and how many events (no control events) they are."""
         passed = frames if self.wanted == EVERYTHING else list(filter(self.wanted.passes, frames))
-        events = sum(frame.category != RESERVED_CATEGORY for frame in passed)
-        return b"".join(map(self.wire.frame, passed)), events
+        return b"".join(map(self.wire.frame, passed)), count_events(passed)
+
+
+def count_events(frames: list[Frame]) -> int:
+    """How many of some frames are no control events."""
+    return sum([frame.category != RESERVED_CATEGORY for frame in frames])
 
 
 def framed(body: bytes) -> bytes:
@@ -99,16 +103,18 @@ class Batch:
     """Consecutive frames of a run, joined once for each view that asks.
 
     They are all that the log held after `since` (exclusive) up to `position` (inclusive).
-    `size` is that of their bytes, `cost` about what the batch takes in memory.
+    `events` is how many of them are no control events, `size` that of their bytes, `cost`
+    about what the batch takes in memory.
     """
 
-    __slots__ = ("_joined", "cost", "frames", "position", "since", "size")
+    __slots__ = ("_joined", "cost", "events", "frames", "position", "since", "size")
 
     def __init__(self, since: EventId, frames: list[Frame]):
         self.since = since
         self.frames = frames
         self.position = frames[-1].position
-        self.size = sum(len(frame.typed) for frame in frames)
+        self.events = count_events(frames)
+        self.size = sum([len(frame.typed) for frame in frames])
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
         self._joined: list[tuple[tuple[View, bool], tuple[bytes, int]]] = []
 
