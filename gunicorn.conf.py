@@ -6,11 +6,13 @@ validated, and Redis is looked at, by a process of its own.
 
 import contextlib
 import json
+import logging
 import resource
 import subprocess
 import sys
 
 import gevent
+from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
 _check = subprocess.run([sys.executable, "-m", "app", "check"], stdout=subprocess.PIPE)
@@ -39,6 +41,14 @@ class StreamingWorker(GeventWorker):
         self.wsgi.extensions["tailrace"].drain()
 
 
+class Log(Logger):
+    """gunicorn's log, which gathers nothing for an access log that nobody keeps."""
+
+    def access(self, resp, req, environ, request_time):
+        if self.access_log.isEnabledFor(logging.INFO):
+            super().access(resp, req, environ, request_time)
+
+
 _host = _settings["host"]
 bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_settings['port']}"
 workers = _settings["web_concurrency"]
@@ -55,6 +65,7 @@ keepalive = 5
 control_socket_disable = True
 
 accesslog = None
+logger_class = Log
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,

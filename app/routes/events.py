@@ -17,7 +17,7 @@ _page_query = PageQuery()
 def append(run_id: str) -> Response:
     """Append an event: 201 with the event as it was stored."""
     check_run_id(run_id)
-    body = _event_schema.load(read_json())
+    body = _event_schema.event_of(read_json())
     event = gateway().store.append(run_id, **body)
     return Response(event.to_json(), 201, mimetype="application/json")
 

@@ -1,5 +1,6 @@
 """What a request may hold: the body of an append, and query parameters."""
 
+import re
 from typing import Any
 
 from flask import request
@@ -14,7 +15,8 @@ from app.streaming.event_id import EventId
 MOST_NAMES = 16
 
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
-_NAME = Regexp(r"^[A-Za-z0-9_-]{1,64}\Z", error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_NAME = Regexp(_PLAIN_NAME, error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
 
 
 class RunIdConverter(BaseConverter):
@@ -26,6 +28,17 @@ class RunIdConverter(BaseConverter):
 
 class EventSchema(Schema):
     """The body of an append: flat names, or the shape in which events are read."""
+
+    def event_of(self, body: Any) -> dict[str, Any]:
+        """The arguments of an append; raises ValidationError.
+
+        A body that is what it should be already needs no loading, a tenth of an append's cost.
+        """
+        if type(body) is dict and body.keys() <= self.fields.keys():
+            names = body.get("event_category"), body.get("event_action")
+            if all(type(name) is str and _PLAIN_NAME.fullmatch(name) for name in names):
+                return body
+        return self.load(body)
 
     event_category = fields.String(required=True, validate=_NAME)
     event_action = fields.String(required=True, validate=_NAME)
