@@ -25,18 +25,9 @@ MODULES = [
 
 # Each may import what stands before it (DESIGN.md, "The house").
 STREAMING_ORDER = (
-    *(
-        "errors",
-        "event_id",
-        "event",
-        "frame",
-        "sse",
-        "connection",
-        "replies",
-        "event_store",
-        "outlet",
-    ),
-    *("feed", "history", "heartbeat", "group_read", "reader", "subscriber", "subscribers"),
+    *("errors", "event_id", "event", "frame", "sse", "connection", "replies"),
+    *("group_commit", "event_store", "outlet", "feed", "history", "heartbeat"),
+    *("group_read", "reader", "subscriber", "subscribers"),
 )
 # These know nothing of events and runs.
 APART = ("outlet", "heartbeat")

@@ -80,13 +80,15 @@ def make_blocking_client(client: redis.Redis, block_seconds: float) -> redis.Red
     )
 
 
-def make_connection(client: redis.Redis, read_timeout: float) -> Connection:
+def make_connection(client: redis.Redis, read_timeout: float | None = None) -> Connection:
     """A connection outside any pool, to the same server as `client`'s, not yet connected.
 
-    `read_timeout` is in seconds and must exceed every BLOCK sent over the connection.
+    `read_timeout` is in seconds and must exceed every BLOCK sent over the connection;
+    without it the connection has that of the client's.
     """
     pool = client.connection_pool
-    return pool.connection_class(**{**pool.connection_kwargs, "socket_timeout": read_timeout})
+    settings = {} if read_timeout is None else {"socket_timeout": read_timeout}
+    return pool.connection_class(**{**pool.connection_kwargs, **settings})
 
 
 def without_password(url: str) -> str:

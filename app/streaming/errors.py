@@ -31,7 +31,15 @@ class NotALog(StreamingError):
 
 
 class StoreUnavailable(StreamingError):
-    """Redis did not answer, or answered that it cannot serve."""
+    """Redis did not answer, or answered that it cannot serve.
+
+    `stored` is False where nothing was appended, None where that is not known: the command
+    was sent, and its answer was lost.
+    """
+
+    def __init__(self, message: str, stored: bool | None = False):
+        super().__init__(message)
+        self.stored = stored
 
 
 class ServerTooOld(StoreUnavailable):

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from app.streaming.event import (
 )
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.frame import Frame
+from app.streaming.group_commit import GroupCommit
 from app.streaming.replies import LogInfo
 
 MINIMUM_SERVER = (7, 0)
@@ -113,6 +115,7 @@ class EventStore:
             ("idle_ttl_seconds", idle_ttl_seconds),
         ):
             _check_range(name, value)
+        self._commit = GroupCommit(partial(connection.make_connection, client))
         self._maxlen = maxlen
         self._ended_ttl_seconds = ended_ttl_seconds
         self._idle_ttl_seconds = idle_ttl_seconds
@@ -336,9 +339,9 @@ class EventStore:
 
     def _run_append(self, key: str, *args: Any) -> list[Any]:
         try:
-            return connection.call(self._client, "EVALSHA", _APPEND_SHA, 1, key, *args)
+            return connection.checked(self._commit.call("EVALSHA", _APPEND_SHA, 1, key, *args))
         except NoScriptError:  # the server does not know it yet, so nothing was run
-            return connection.call(self._client, "EVAL", _APPEND, 1, key, *args)
+            return connection.checked(self._commit.call("EVAL", _APPEND, 1, key, *args))
 
     def _scan(
         self,
