@@ -25,8 +25,8 @@ from app.streaming.event import (
 )
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.frame import Frame
-from app.streaming.group_commit import GroupCommit
 from app.streaming.replies import LogInfo
+from app.streaming.shared_connection import SharedConnection
 
 MINIMUM_SERVER = (7, 0)
 
@@ -115,7 +115,7 @@ class EventStore:
             ("idle_ttl_seconds", idle_ttl_seconds),
         ):
             _check_range(name, value)
-        self._commit = GroupCommit(partial(connection.make_connection, client))
+        self._shared = SharedConnection(partial(connection.make_connection, client))
         self._maxlen = maxlen
         self._ended_ttl_seconds = ended_ttl_seconds
         self._idle_ttl_seconds = idle_ttl_seconds
@@ -278,6 +278,10 @@ class EventStore:
         stream, ttl = connection.call_all(self._client, ("XINFO", "STREAM", key), ("TTL", key))
         return replies.log_info(stream, ttl)
 
+    def look(self, run_id: str) -> LogInfo:
+        """The run's log as it is now, without its TTL, at the price of a shared round trip."""
+        return replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
+
     def infos(self, run_ids: Sequence[str]) -> list[LogInfo | None]:
         """The logs of several runs in one round trip; None where the key holds no log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
@@ -339,9 +343,9 @@ class EventStore:
 
     def _run_append(self, key: str, *args: Any) -> list[Any]:
         try:
-            return connection.checked(self._commit.call("EVALSHA", _APPEND_SHA, 1, key, *args))
+            return connection.checked(self._shared.call("EVALSHA", _APPEND_SHA, 1, key, *args))
         except NoScriptError:  # the server does not know it yet, so nothing was run
-            return connection.checked(self._commit.call("EVAL", _APPEND, 1, key, *args))
+            return connection.checked(self._shared.call("EVAL", _APPEND, 1, key, *args))
 
     def _scan(
         self,

@@ -173,7 +173,7 @@ class Reader:
         gap = []
         if found[0].sequence != feed.sequence + 1:
             # Trimmed before it was read, or another log; or what others wrote, which is fine.
-            info = self._store.info(feed.run_id)
+            info = self._store.look(feed.run_id)
             verdict = info.verdict(position, feed.added + len(found))
             if verdict == "reset":
                 feed.begin_anew(epoch)

@@ -150,7 +150,7 @@ class Subscriber:
         """Look at the log as of the opening; raises NotALog and StoreUnavailable."""
         # The feed's mark is taken first: what it has read, the log must hold afterwards.
         mark = self._around.readers.mark(self.run_id)
-        info = self._around.store.info(self.run_id)
+        info = self._around.store.look(self.run_id)
         self._look = mark, info
         return info
 
@@ -338,7 +338,7 @@ class Subscriber:
             return False
         if page is not None and first_id is not None and first_id > page.frames[0].position:
             return False  # it was trimmed since, and nothing is missing
-        info = yield from self._insist(self._around.store.info, self.run_id)
+        info = yield from self._insist(self._around.store.look, self.run_id)
         another = info.verdict(self.cursor) == "reset"
         yield from self._tell(info)
         if another:
@@ -362,7 +362,7 @@ class Subscriber:
         """Follow the feed into another log, and say so if anything of the former was sent."""
         self._epoch, _ = self._feed.mark()
         if self.cursor > ZERO:
-            info = yield from self._insist(self._around.store.info, self.run_id)
+            info = yield from self._insist(self._around.store.look, self.run_id)
             told, self.cursor = info.told(str(self.cursor)), ZERO
             yield from self._notice("reset", told)
 

@@ -53,10 +53,10 @@ class InterruptedStore(EventStore):
         self.appended += 1
         self.add(self._run_id, "llm", "stream", self.appended)
 
-    def info(self, run_id: str) -> LogInfo:
+    def look(self, run_id: str) -> LogInfo:
         self.interrupt()
         try:
-            return super().info(run_id)
+            return super().look(run_id)
         finally:
             self.interrupt()
 
@@ -201,11 +201,11 @@ def test_a_stream_opened_without_redis_goes_on_once_it_is_there(store, readers, 
     class Absent(EventStore):
         failures = 0
 
-        def info(self, run_id):
+        def look(self, run_id):
             self.failures += 1
             if self.failures < 4:
                 raise StoreUnavailable("not there")
-            return store.info(run_id)
+            return store.look(run_id)
 
         def history(self, *arguments):
             return store.history(*arguments)

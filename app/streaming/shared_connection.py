@@ -1,4 +1,4 @@
-"""Group commit: commands of concurrent callers share one connection and one round trip.
+"""One connection whose round trips concurrent callers share: group commit for appends.
 
 Whoever comes while nobody is sending leads: it sends at once what waits, its own command
 first, reads the answers, and lets the first of those who came meanwhile lead next. So a lone
@@ -28,7 +28,7 @@ MOST_BYTES = 1024 * 1024
 _ANY_STREAM = {"family": socket.AF_INET, "type": socket.SOCK_STREAM, "proto": 0}
 
 
-class GroupCommit:
+class SharedConnection:
     """Sends commands over one connection of its own, in the order in which they came.
 
     `connect` makes the connection, not yet connected. No command is ever sent twice.
