@@ -1,6 +1,9 @@
 """What a request may hold: the body of an append, and query parameters."""
 
 import re
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from flask import request
@@ -98,8 +101,14 @@ class _Query(Schema):
     category = fields.List(fields.String(), load_default=())
     action = fields.List(fields.String(), load_default=())
 
-    def of_request(self) -> dict[str, Any]:
+    @cached_property
+    def _of_no_query(self) -> Mapping[str, Any]:
+        return MappingProxyType(self.load({}))
+
+    def of_request(self) -> Mapping[str, Any]:
         """The query of the current request; raises InvalidQuery."""
+        if not request.query_string:
+            return self._of_no_query
         query: dict[str, Any] = request.args.to_dict()
         for name in ("category", "action"):
             query[name] = [value for value in request.args.getlist(name) if value]

@@ -1,11 +1,14 @@
 """Following a run live, over Server-Sent Events or as JSON lines."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from flask import Blueprint, Response, request
+from flask_cors.core import FLASK_CORS_EVALUATED
+from werkzeug.datastructures import MIMEAccept
+from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import ClosingIterator
 
 from app.routes.gateway import gateway
@@ -22,6 +25,7 @@ blueprint = Blueprint("stream", __name__)
 log = logging.getLogger("tailrace.stream")
 
 _stream_query = StreamQuery()
+_CONTENT_TYPES = ("text/event-stream", "application/x-ndjson")
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events/stream")
@@ -39,6 +43,8 @@ def follow(run_id: str) -> Response:
     if not subscribers.admit(subscriber, request.remote_addr or ""):
         return _overloaded()
     response = _response(view.wire, StreamResponse)
+    if "Origin" not in request.headers:  # no page asks, and no cache keeps a stream
+        setattr(response, FLASK_CORS_EVALUATED, True)
     response.subscriber = subscriber
     return response
 
@@ -58,7 +64,7 @@ class StreamResponse(Response):
         return ()
 
 
-def _start(query: dict[str, Any]) -> Start:
+def _start(query: Mapping[str, Any]) -> Start:
     # A browser that reconnects sends the header to the URL that it first opened, whose
     # parameter is older.
     if header := request.headers.get("Last-Event-ID"):
@@ -70,14 +76,17 @@ def _start(query: dict[str, Any]) -> Start:
     return Start(tail=query["tail"])
 
 
-def _view(query: dict[str, Any]) -> View:
-    accepted = request.accept_mimetypes.best_match(
-        ("text/event-stream", "application/x-ndjson"), default="text/event-stream"
-    )
-    json_lines = accepted == "application/x-ndjson"
+def _view(query: Mapping[str, Any]) -> View:
+    json_lines = _wants_json_lines(request.headers.get("Accept", ""))
     return _shared_view(
         frozenset(query["category"]), frozenset(query["action"]), json_lines, query["typed"]
     )
+
+
+@lru_cache(maxsize=100)
+def _wants_json_lines(accept: str) -> bool:
+    accepted = parse_accept_header(accept, MIMEAccept)
+    return accepted.best_match(_CONTENT_TYPES, default=_CONTENT_TYPES[0]) == _CONTENT_TYPES[1]
 
 
 @lru_cache(maxsize=1000)

@@ -33,7 +33,7 @@ REPLY_TIMEOUT_SECONDS = 5.0
 SHORT_BLOCK_SECONDS = 0.1
 
 # A pause lasts so many times what the delivery before it took, within a bound in seconds.
-PAUSE_SHARE = 3.0
+PAUSE_SHARE = 6.0
 LONGEST_PAUSE_SECONDS = 0.05
 
 LONGEST_BACKOFF_SECONDS = 2.0
