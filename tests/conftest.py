@@ -55,6 +55,13 @@ def any_store(request: pytest.FixtureRequest) -> EventStore:
     return request.getfixturevalue("fake_store" if request.param == "fakeredis" else "store")
 
 
+@pytest.fixture
+def client(request: pytest.FixtureRequest, any_store: EventStore) -> redis.Redis:
+    """A client of the server that `any_store` is on."""
+    on_fakeredis = request.node.callspec.params["any_store"] == "fakeredis"
+    return request.getfixturevalue("fake_client" if on_fakeredis else "redis_client")
+
+
 @pytest.fixture(scope="session")
 def gateway(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory

@@ -1,26 +1,33 @@
 """Writing a run's events, and reading their history in pages."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
 
 from app.routes.body import read_json
 from app.routes.gateway import gateway
-from app.routes.schemas import EventSchema, PageQuery
+from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 from app.streaming.event import check_run_id
 
 blueprint = Blueprint("events", __name__)
 
 _event_schema = EventSchema()
+_append_query = AppendQuery()
 _page_query = PageQuery()
 
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
 def append(run_id: str) -> Response:
-    """Append an event: 201 with the event as it was stored."""
+    """Append an event: 201 with the event as it was stored, 200 where that was before."""
     check_run_id(run_id)
+    expected = _append_query.of_request()["expected_sequence"]
+    key = idempotency_key(request.headers.get("Idempotency-Key"))
     body = _event_schema.event_of(read_json())
-    event = gateway().store.append(run_id, **body)
-    response = Response(event.to_json(), 201, mimetype="application/json")
+    event, repeated = gateway().store.append(
+        run_id, **body, idempotency_key=key, expected_sequence=expected
+    )
+    response = Response(event.to_json(), 200 if repeated else 201, mimetype="application/json")
+    if repeated:
+        response.headers["Idempotent-Replayed"] = "true"
     # No page of another origin may append, so there is nothing for flask-cors to weigh.
     setattr(response, FLASK_CORS_EVALUATED, True)
     return response

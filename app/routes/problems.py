@@ -1,6 +1,7 @@
 """Errors as problem details (RFC 9457), one shape for every status."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -14,10 +15,12 @@ from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
     InvalidInput,
+    KeyReused,
     NotALog,
     RunEnded,
     ServerTooOld,
     StoreUnavailable,
+    UnexpectedSequence,
 )
 
 RETRY_AFTER_SECONDS = 1
@@ -26,14 +29,19 @@ log = logging.getLogger("tailrace.http")
 
 
 def problem(
-    status: int, detail: str, errors: list[dict[str, str]] | None = None, **headers: str
+    status: int,
+    detail: str,
+    errors: list[dict[str, str]] | None = None,
+    headers: Mapping[str, str] | None = None,
+    **members: Any,
 ) -> Response:
-    """A problem document; `errors` names what is wrong field by field."""
+    """A problem document; `errors` names what is wrong field by field, `members` tell more."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(status, "Error"),
         "status": status,
         "detail": detail,
+        **members,
     }
     if errors:
         document["errors"] = errors
@@ -41,7 +49,7 @@ def problem(
     if status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers["Cache-Control"] = "no-store"
-    response.headers.update(headers)
+    response.headers.update(headers or {})
     if request.endpoint == "events.append":
         level = logging.WARNING if status >= 500 else logging.INFO
         fields = {"path": request.path, "status": status, "detail": detail}
@@ -55,6 +63,8 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(ValidationError, _schema_error)
     app.register_error_handler(InvalidInput, _invalid_input)
     app.register_error_handler(RunEnded, lambda error: problem(409, str(error)))
+    app.register_error_handler(KeyReused, lambda error: problem(422, str(error)))
+    app.register_error_handler(UnexpectedSequence, _unexpected_sequence)
     app.register_error_handler(NotALog, lambda error: problem(409, str(error)))
     app.register_error_handler(StoreUnavailable, _unavailable)
     app.register_error_handler(Exception, _unexpected)
@@ -65,7 +75,7 @@ def _http_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:
         return response
     headers = {name: response.headers[name] for name in ("Allow",) if name in response.headers}
-    return problem(error.code, error.description or "", getattr(error, "errors", None), **headers)
+    return problem(error.code, error.description or "", getattr(error, "errors", None), headers)
 
 
 def _schema_error(error: ValidationError) -> Response:
@@ -86,7 +96,13 @@ def _invalid_input(error: InvalidInput) -> Response:
 def _unavailable(error: StoreUnavailable) -> Response:
     log.warning("Redis cannot serve: %s", error)
     told = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
-    return problem(503, told)
+    if request.endpoint != "events.append":
+        return problem(503, told)
+    return problem(503, told, stored="unknown" if error.stored is None else error.stored)
+
+
+def _unexpected_sequence(error: UnexpectedSequence) -> Response:
+    return problem(409, str(error), last_sequence=error.last_sequence)
 
 
 def _unexpected(error: Exception) -> Response:

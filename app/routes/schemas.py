@@ -8,15 +8,17 @@ from typing import Any
 
 from flask import request
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
-from marshmallow.validate import OneOf, Regexp
+from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
 from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
+from app.streaming.event_store import LARGEST, LARGEST_SEQUENCE
 
 # More than that is not named one by one.
 MOST_NAMES = 16
 
+_USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _NAME = Regexp(_PLAIN_NAME, error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
@@ -37,7 +39,7 @@ class EventSchema(Schema):
 
         A body that is what it should be already needs no loading, a tenth of an append's cost.
         """
-        if type(body) is dict and body.keys() <= self.fields.keys():
+        if type(body) is dict and body.keys() <= _USUAL_NAMES:
             names = body.get("event_category"), body.get("event_action")
             if all(type(name) is str and _PLAIN_NAME.fullmatch(name) for name in names):
                 return body
@@ -47,6 +49,9 @@ class EventSchema(Schema):
     event_action = fields.String(required=True, validate=_NAME)
     data = fields.Raw(load_default=None, allow_none=True)
     source = fields.Raw(load_default=None, allow_none=True)
+    lease_seconds = fields.Integer(
+        strict=True, load_default=None, allow_none=True, validate=Range(1, LARGEST)
+    )
 
     @pre_load
     def flatten(self, body: Any, **kwargs: Any) -> Any:
@@ -65,6 +70,16 @@ class EventSchema(Schema):
                 raise ValidationError("Must be an object with category and action.", "event")
             flat |= {f"event_{name}": value for name, value in body["event"].items()}
         return flat
+
+
+def idempotency_key(header: str | None) -> str | None:
+    """The key of an Idempotency-Key header, with or without its quotes; checked by the store.
+
+    The header is draft-ietf-httpapi-idempotency-key-header's.
+    """
+    if header is not None and len(header) > 1 and header[0] == header[-1] == '"':
+        return header[1:-1]
+    return header
 
 
 class InvalidQuery(ValidationError):
@@ -98,9 +113,6 @@ class _Query(Schema):
     class Meta:
         unknown = EXCLUDE
 
-    category = fields.List(fields.String(), load_default=())
-    action = fields.List(fields.String(), load_default=())
-
     @cached_property
     def _of_no_query(self) -> Mapping[str, Any]:
         return MappingProxyType(self.load({}))
@@ -109,16 +121,35 @@ class _Query(Schema):
         """The query of the current request; raises InvalidQuery."""
         if not request.query_string:
             return self._of_no_query
-        query: dict[str, Any] = request.args.to_dict()
-        for name in ("category", "action"):
-            query[name] = [value for value in request.args.getlist(name) if value]
         try:
-            return self.load(query)
+            return self.load(self._parameters())
         except ValidationError as error:
             raise InvalidQuery(error.messages_dict) from None
 
+    def _parameters(self) -> dict[str, Any]:
+        return request.args.to_dict()
 
-class PageQuery(_Query):
+
+class AppendQuery(_Query):
+    """The query of an append."""
+
+    expected_sequence = _Whole(1, LARGEST_SEQUENCE, load_default=None)
+
+
+class _FilteringQuery(_Query):
+    """A query whose filter may name several categories and actions."""
+
+    category = fields.List(fields.String(), load_default=())
+    action = fields.List(fields.String(), load_default=())
+
+    def _parameters(self) -> dict[str, Any]:
+        query: dict[str, Any] = request.args.to_dict()
+        for name in ("category", "action"):
+            query[name] = [value for value in request.args.getlist(name) if value]
+        return query
+
+
+class PageQuery(_FilteringQuery):
     """The query of a page of history."""
 
     after = _EventIdField(load_default=None)
@@ -127,7 +158,7 @@ class PageQuery(_Query):
     limit = _Whole(1, 1000, load_default=100)
 
 
-class StreamQuery(_Query):
+class StreamQuery(_FilteringQuery):
     """The query of a stream, whose cursor the header Last-Event-ID overrides."""
 
     last_event_id = fields.String(load_default="")

@@ -26,6 +26,18 @@ class RunEnded(StreamingError):
     """An append was refused because the run's last entry is terminal."""
 
 
+class KeyReused(StreamingError):
+    """An idempotency key came again with another event than its first."""
+
+
+class UnexpectedSequence(StreamingError):
+    """The event would not get the sequence that its producer expects."""
+
+    def __init__(self, last_sequence: int):
+        super().__init__(f"the last sequence of the run is {last_sequence}")
+        self.last_sequence = last_sequence
+
+
 class NotALog(StreamingError):
     """The run's key in Redis holds something that is not a stream."""
 

@@ -1,20 +1,26 @@
 """The log in Redis: one stream a run, written by one atomic script and read by cursor."""
 
-import hashlib
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
-from redis.exceptions import NoPermissionError, NoScriptError
+from redis.exceptions import NoPermissionError
 
 from app.streaming import connection, replies
-from app.streaming.errors import EventTooLarge, InvalidInput, RunEnded, ServerTooOld
+from app.streaming.errors import (
+    EventTooLarge,
+    InvalidInput,
+    KeyReused,
+    RunEnded,
+    ServerTooOld,
+    UnexpectedSequence,
+)
 from app.streaming.event import (
     MAX_EVENT_BYTES,
     Event,
@@ -26,6 +32,7 @@ from app.streaming.event import (
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.frame import Frame
 from app.streaming.replies import LogInfo
+from app.streaming.scripts import APPEND, LOSE
 from app.streaming.shared_connection import SharedConnection
 
 MINIMUM_SERVER = (7, 0)
@@ -42,13 +49,22 @@ READ_BYTES = 256 * 1024
 # The largest time in seconds, or length of a log: a thousand years.
 LARGEST = 31_536_000_000
 
+# What a number of Lua's holds exactly.
+LARGEST_SEQUENCE = 2**53
+
 # What a page scans and holds at the most.
 SCAN_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024 * 1024
 
-_APPEND = Path(__file__).with_name("append.lua").read_bytes()
-_APPEND_SHA = hashlib.sha1(_APPEND, usedforsecurity=False).hexdigest()
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 _TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+
+
+class Appended(NamedTuple):
+    """An event in the log, and whether an earlier append with its key had put it there."""
+
+    event: Event
+    repeated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +85,16 @@ def next_count(size: int, entries: int) -> int:
     return max(1, min(READ_COUNT, READ_BYTES * entries // size))
 
 
-def _check_range(field: str, value: int) -> None:
+def _keys(run_id: str) -> tuple[str, str, str]:
+    """The run's log, and what is kept beside it of idempotency keys, in the same slot."""
+    log = log_key(run_id)
+    return log, f"{{{log}}}:keys", f"{{{log}}}:key-order"
+
+
+def _check_range(field: str, value: int, largest: int = LARGEST) -> None:
     # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
-    if not 1 <= value <= LARGEST:
-        raise InvalidInput(field, f"must be from 1 to {LARGEST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
 
 
 def _check_limit(limit: int | None) -> None:
@@ -131,9 +153,22 @@ class EventStore:
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
     ) -> str:
-        """Append an event and give its id; see `append` for the errors."""
-        return self.append(run_id, event_category, event_action, data, source).id
+        """Append an event and give its id; see `append` for the arguments and the errors."""
+        return self.append(
+            run_id,
+            event_category,
+            event_action,
+            data,
+            source,
+            idempotency_key=idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
+        ).event.id
 
     def append(
         self,
@@ -142,12 +177,21 @@ class EventStore:
         event_action: str,
         data: Any = None,
         source: Any = None,
-    ) -> Event:
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> Appended:
         """Append an event and give it back as it was stored.
 
-        `data` and `source` are any JSON value; a source of None is not stored. Raises
-        InvalidEvent, EventTooLarge, and RunEnded after a terminal event (unless this is
-        `lifecycle.started`, which reopens the run).
+        `data` and `source` are any JSON value; a source of None is not stored. A repeat with
+        an `idempotency_key` (1 to 128 visible ASCII characters) appends nothing and gives the
+        first event, for as long as the log retains that. The event is appended only as the
+        `expected_sequence`, where one is given. `lease_seconds` sets how long the run may be
+        silent before it is lost; every append renews what was set.
+
+        Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
+        a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
         run_id = check_run_id(run_id)
         check_names(event_category, event_action)
@@ -156,9 +200,18 @@ class EventStore:
         if len(data_json) + len(source_json) > self._max_event_bytes:
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
+        if idempotency_key is not None and not (
+            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
+        ):
+            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+        if expected_sequence is not None:
+            _check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
+        if lease_seconds is not None:
+            _check_range("lease_seconds", lease_seconds)
         timestamp = timestamp_now()
-        status, *result = self._run_append(
-            log_key(run_id),
+        status, *result = APPEND.run(
+            self._shared,
+            *_keys(run_id),
             self._maxlen,
             self._ended_ttl_seconds * 1000,
             self._idle_ttl_seconds * 1000,
@@ -167,31 +220,57 @@ class EventStore:
             event_action,
             data_json,
             b"" if source is None else source_json,
+            idempotency_key or b"",
+            expected_sequence or b"",
+            lease_seconds or b"",
         )
+        if status == b"key reused":
+            raise KeyReused(f"the idempotency key was used for event {result[0].decode()}")
+        if status == b"unexpected":
+            raise UnexpectedSequence(result[0])
         if status == b"ended":
             raise RunEnded(f"run {run_id} ended with event {result[0].decode()}")
         if status == b"too old":
             raise ServerTooOld(_TOO_OLD)
-        return Event(
+        repeated = status == b"repeated"
+        event = Event(
             id=result[0].decode(),
             run_id=run_id,
             sequence=result[1],
-            timestamp=timestamp,
+            timestamp=result[2].decode() if repeated else timestamp,
             category=event_category,
             action=event_action,
             data_json=data_json,
             source_json=source_json,
         )
+        return Appended(event, repeated)
+
+    def lose(self, run_id: str, last_id: EventId) -> bool:
+        """End a run whose lease has run out since its last event; False when it goes on.
+
+        For who has been connected for the whole lease: producers that could not reach Redis
+        either must first have their turn.
+        """
+        lost = LOSE.run(
+            self._shared,
+            *_keys(run_id),
+            str(last_id),
+            timestamp_now(),
+            self._ended_ttl_seconds * 1000,
+        )
+        return bool(lost)
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
         _check_range("ttl_seconds", ttl_seconds)
-        key = log_key(check_run_id(run_id))
-        return bool(connection.call(self._client, "EXPIRE", key, ttl_seconds))
+        commands = [("EXPIRE", key, ttl_seconds) for key in _keys(check_run_id(run_id))]
+        return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
     def delete(self, run_id: int | str) -> bool:
         """Remove the run's log; False when there was none."""
-        return bool(connection.call(self._client, "DEL", log_key(check_run_id(run_id))))
+        log, *others = _keys(check_run_id(run_id))
+        commands = ("DEL", log), ("DEL", *others)
+        return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
     # Reading
 
@@ -227,6 +306,7 @@ class EventStore:
         holds about PAGE_BYTES at the most. `next` is the `after` of the following page, the
         `before` when descending.
         """
+        self.look(check_run_id(run_id))  # which ends the run, if its producer is lost
         found, size, scanned, position = [], 0, 0, None
         for event in self._scan(check_run_id(run_id), after, before, descending):
             if len(found) == limit or size > PAGE_BYTES or scanned == SCAN_LIMIT:
@@ -275,12 +355,19 @@ class EventStore:
     def info(self, run_id: int | str) -> LogInfo:
         """The run's log as it is now; NO_LOG where there is none."""
         key = log_key(check_run_id(run_id))
+        self.look(run_id)
         stream, ttl = connection.call_all(self._client, ("XINFO", "STREAM", key), ("TTL", key))
         return replies.log_info(stream, ttl)
 
     def look(self, run_id: str) -> LogInfo:
-        """The run's log as it is now, without its TTL, at the price of a shared round trip."""
-        return replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
+        """The run's log as it is now, without its TTL; a run whose producer is lost has ended.
+
+        It costs a shared round trip.
+        """
+        info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
+        if self._is_overdue(info) and self.lose(run_id, info.end_id):
+            info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
+        return info
 
     def infos(self, run_ids: Sequence[str]) -> list[LogInfo | None]:
         """The logs of several runs in one round trip; None where the key holds no log."""
@@ -341,11 +428,12 @@ class EventStore:
 
     # Inside
 
-    def _run_append(self, key: str, *args: Any) -> list[Any]:
-        try:
-            return connection.checked(self._shared.call("EVALSHA", _APPEND_SHA, 1, key, *args))
-        except NoScriptError:  # the server does not know it yet, so nothing was run
-            return connection.checked(self._shared.call("EVAL", _APPEND, 1, key, *args))
+    def _is_overdue(self, info: LogInfo) -> bool:
+        """Whether the lease has run out, as far as can be told here."""
+        lease = info.lease_seconds
+        if lease is None or info.ended or time.time() * 1000 < info.last_id.ms + lease * 1000:
+            return False
+        return time.monotonic() - self._shared.connected_since >= lease
 
     def _scan(
         self,

@@ -80,7 +80,8 @@ class Feed:
 
     `position` is how far the log was read, `added` how many entries were added up to there
     at the least, `sequence` the number of the last one (in a log of Tailrace's alone the
-    same), `ended` whether its last entry is terminal. Readers are the only ones who
+    same), `ended` whether its last entry is terminal, `changed_at` (monotonic) when it was
+    last seen to change. Readers are the only ones who
     publish. A subscriber asks for what is `after` its cursor, and parks when that is
     nothing. `epoch` counts how often the log was begun anew: a cursor of an earlier epoch
     means nothing in this one. `deleted` is the greatest id that was deleted out of the log.
@@ -93,6 +94,7 @@ class Feed:
         self.sequence = self.added = sequence
         self.ended = ended
         self.epoch = 0
+        self.changed_at = time.monotonic()
         self._mark = 0, position  # in one piece, so that it is read without the lock
         self.deleted = ZERO
         self.pages: list[Batch] = []
@@ -169,6 +171,7 @@ class Feed:
             self._bytes += batch.size
             self.position = batch.position
             self._mark = epoch, batch.position
+            self.changed_at = time.monotonic()
             self.added += batch.events
             self.sequence = sequence
             self.ended = ended

@@ -17,7 +17,10 @@ from app.streaming.event_id import EventId
 
 # The fields of an entry as the append script writes them.
 _WITHOUT_SOURCE = [b"timestamp", b"sequence", b"event_category", b"event_action", b"data"]
-_APPENDED = (_WITHOUT_SOURCE, [*_WITHOUT_SOURCE, b"source"])
+_APPENDED = tuple(
+    [*_WITHOUT_SOURCE, *more]
+    for more in ([], [b"source"], [b"lease_seconds"], [b"source", b"lease_seconds"])
+)
 _JSON = b'{"id":"%b","run_id":"%b","sequence":%b,"timestamp":"%b","event":%b,"data":%b,"source":%b}'
 _TIMESTAMP = re.compile(rb"[0-9:.TZ+-]{1,40}")
 _SEQUENCE = re.compile(rb"[1-9][0-9]{0,17}")
@@ -49,7 +52,8 @@ class Frame(NamedTuple):
         """
         if fields[::2] not in _APPENDED:
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
-        timestamp, sequence, category, action, data, *source = fields[1::2]
+        timestamp, sequence, category, action, data = fields[1:10:2]
+        source = fields[11] if fields[10:11] == [b"source"] else None
         names = _names(category, action)
         if (
             names is None
@@ -59,7 +63,7 @@ class Frame(NamedTuple):
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
         json = _JSON % (
             *(entry_id, run_id.encode(), sequence, timestamp, names.json),
-            *(stored_json(data), stored_json(*source or (None,))),
+            *(stored_json(data), stored_json(source)),
         )
         head = b"id: %b\n" % entry_id
         named = head + names.line

@@ -29,6 +29,9 @@ READ_COUNT = 256
 CHECK_SECONDS = 5.0
 REPLY_TIMEOUT_SECONDS = 5.0
 
+# Sooner than that no look follows another, for a lease that is about to run out.
+SOONEST_CHECK_SECONDS = 0.25
+
 # Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
 SHORT_BLOCK_SECONDS = 0.1
 
@@ -63,6 +66,7 @@ class Reader:
         self._closed = False
         self._group: GroupRead | None = None
         self._next_check = time.monotonic() + CHECK_SECONDS
+        self._connected_at = 0.0
         self._failures = 0
         self._stale = False  # feeds joined since the XREAD under way was sent
         self._client_id: int | None = None
@@ -204,6 +208,18 @@ class Reader:
             elif info.last_id == position:
                 feed.settle(position, info.last_sequence, info.ended)
                 feed.forget()
+                if info.lease_seconds is not None and not info.ended:
+                    self._watch_lease(feed, info)
+
+    def _watch_lease(self, feed: Feed, info: LogInfo) -> None:
+        """End a run that was silent for its whole lease, all of which this reader has seen."""
+        due = max(feed.changed_at, self._connected_at) + info.lease_seconds
+        now = time.monotonic()
+        if now >= due:
+            self._store.lose(feed.run_id, info.end_id)
+        else:
+            soonest = now + SOONEST_CHECK_SECONDS
+            self._next_check = min(self._next_check, max(due, soonest))
 
     def _exclude(self, feed: Feed, out: bool) -> None:
         """Put a feed whose key holds no log out of the group, or in again."""
@@ -223,6 +239,7 @@ class Reader:
             link.connect()
             self._client_id = _unblockable(link)
         self._link = link
+        self._connected_at = time.monotonic()
         self._next_check = 0.0
         if self._failures:
             log.info("reader is connected again, after %d failures", self._failures)

@@ -18,8 +18,8 @@ class LogInfo:
 
     `first_id` and `end_id` are the first and last retained entry (None: none is retained),
     `last_id` is the last id ever given, retained or not; `last_sequence` counts the entries
-    ever added; `deleted` is the greatest id that was deleted (not trimmed); `ttl` is in
-    seconds, None without one.
+    ever added; `deleted` is the greatest id that was deleted (not trimmed); `lease_seconds`
+    is how long the run may be silent; `ttl` is in seconds, None without one.
     """
 
     length: int
@@ -30,6 +30,7 @@ class LogInfo:
     ended: bool
     end_id: EventId | None = None
     deleted: EventId = ZERO
+    lease_seconds: int | None = None
     ttl: int | None = None
 
     @property
@@ -103,5 +104,14 @@ def log_info(stream: Any, ttl: int = -1) -> LogInfo:
         # Of a thousand runs that are looked at, few last entries need a closer look.
         ended=bool(last) and b"lifecycle" in last[1] and events("", [last])[0].terminal,
         deleted=deleted,
+        lease_seconds=_lease(last[1]) if last else None,
         ttl=ttl if ttl >= 0 else None,
     )
+
+
+def _lease(fields: list[bytes]) -> int | None:
+    """The lease that an entry carries, from 1 second; others may write what they like."""
+    if b"lease_seconds" not in fields:
+        return None
+    text = pairs(fields).get(b"lease_seconds", b"")
+    return int(text) or None if text.isdigit() and len(text) < 12 else None

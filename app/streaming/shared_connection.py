@@ -7,9 +7,11 @@ caller waits for nobody, needs no other thread, and pays for no pool.
 
 import _socket
 import contextlib
+import math
 import os
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +34,7 @@ class SharedConnection:
     """Sends commands over one connection of its own, in the order in which they came.
 
     `connect` makes the connection, not yet connected. No command is ever sent twice.
+    `connected_since` is a monotonic time, infinite while there is no connection.
     """
 
     def __init__(self, connect: Callable[[], Connection]):
@@ -67,6 +70,7 @@ class SharedConnection:
         self._led = False
         self._packer = self._connect()
         self._link: Connection | None = None
+        self.connected_since = math.inf
 
     def _wait(self, turn: "_Turn") -> None:
         try:
@@ -135,6 +139,7 @@ class SharedConnection:
         link = self._connect()
         link.connect()
         self._link = link
+        self.connected_since = time.monotonic()
 
     def _is_quiet(self) -> bool:
         """Whether nothing came unasked: the end of the connection, or a late reply."""
@@ -156,6 +161,7 @@ class SharedConnection:
         if self._link is not None:
             self._link.disconnect()
             self._link = None
+            self.connected_since = math.inf
 
 
 class _Turn:

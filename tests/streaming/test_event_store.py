@@ -28,13 +28,6 @@ DAY = 24 * HOUR
 SOON = 60  # what a test may take, in seconds of TTL
 
 
-@pytest.fixture
-def client(request: pytest.FixtureRequest, any_store: EventStore) -> redis.Redis:
-    """A client of the server that `any_store` is on."""
-    on_fakeredis = request.node.callspec.params["any_store"] == "fakeredis"
-    return request.getfixturevalue("fake_client" if on_fakeredis else "redis_client")
-
-
 def key(run_id: str) -> str:
     return f"run:{run_id}:events"
 
@@ -83,7 +76,7 @@ def test_an_event_reads_as_it_was_appended(any_store, run_id):
 
 
 def test_what_is_appended_is_given_back_as_it_is_stored(any_store, run_id):
-    appended = any_store.append(run_id, "llm", "stream", [1, "a\n\u2028"], "me")
+    appended = any_store.append(run_id, "llm", "stream", [1, "a\n\u2028"], "me").event
     assert any_store.get_events(run_id) == [appended]
 
 
@@ -129,15 +122,15 @@ def test_no_sequence_is_given_again_when_entries_are_deleted_or_trimmed(
 ):
     ids = add_many(store, run_id, 3)
     redis_client.xdel(key(run_id), ids[-1])
-    assert store.append(run_id, "llm", "stream").sequence == 4
+    assert store.append(run_id, "llm", "stream").event.sequence == 4
     redis_client.xtrim(key(run_id), maxlen=0, approximate=False)
-    assert store.append(run_id, "llm", "stream").sequence == 5
+    assert store.append(run_id, "llm", "stream").event.sequence == 5
 
 
 def test_a_log_that_was_deleted_begins_again_at_one(any_store, run_id):
     add_many(any_store, run_id, 3)
     assert any_store.delete(run_id)
-    assert any_store.append(run_id, "llm", "stream").sequence == 1
+    assert any_store.append(run_id, "llm", "stream").event.sequence == 1
 
 
 def test_a_log_retains_about_maxlen_entries(any_store, client, run_id):
@@ -250,9 +243,9 @@ def test_after_the_end_an_append_is_refused_and_changes_nothing(any_store, clien
 
 def test_a_started_event_reopens_a_run_and_puts_the_idle_ttl_back(any_store, client, run_id):
     any_store.add(run_id, "lifecycle", "completed")
-    assert any_store.append(run_id, "lifecycle", "started").sequence == 2
+    assert any_store.append(run_id, "lifecycle", "started").event.sequence == 2
     assert ttl(client, run_id) >= 7 * DAY - SOON
-    assert any_store.append(run_id, "llm", "stream").sequence == 3
+    assert any_store.append(run_id, "llm", "stream").event.sequence == 3
     any_store.add(run_id, "lifecycle", "failed")
     assert ttl(client, run_id) <= DAY
     with pytest.raises(RunEnded):
@@ -270,7 +263,7 @@ def test_a_run_is_ended_only_while_its_last_entry_is_terminal(any_store, client,
     any_store.add(run_id, "lifecycle", "completed")
     client.xadd(key(run_id), {"anything": "at all"})
     assert not any_store.info(run_id).ended
-    assert any_store.append(run_id, "llm", "stream").sequence == 3
+    assert any_store.append(run_id, "llm", "stream").event.sequence == 3
 
 
 # Entries of others
@@ -298,7 +291,7 @@ def test_entries_of_others_read_without_a_crash(any_store, client, run_id):
 
 def test_sequences_count_the_entries_of_others(any_store, client, run_id):
     client.xadd(key(run_id), {"sequence": "99"})
-    assert any_store.append(run_id, "llm", "stream").sequence == 2
+    assert any_store.append(run_id, "llm", "stream").event.sequence == 2
 
 
 # Reading

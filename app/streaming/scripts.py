@@ -1,0 +1,32 @@
+"""The scripts that Redis runs, each as one atomic step, from the `.lua` files beside this one."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from app.streaming.connection import checked
+from app.streaming.shared_connection import SharedConnection
+
+
+class Script:
+    """A script that is called by its digest, and sent whole where the server lacks it."""
+
+    def __init__(self, name: str, keys: int):
+        self._source = Path(__file__).with_name(name).read_bytes()
+        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        self._keys = keys
+
+    def run(self, connection: SharedConnection, *keys_and_arguments: Any) -> Any:
+        """What the script returns, in bytes; raises NotALog or StoreUnavailable."""
+        try:
+            return checked(
+                connection.call("EVALSHA", self._digest, self._keys, *keys_and_arguments)
+            )
+        except NoScriptError:  # so nothing was run
+            return checked(connection.call("EVAL", self._source, self._keys, *keys_and_arguments))
+
+
+APPEND = Script("append.lua", keys=3)
+LOSE = Script("lose.lua", keys=3)

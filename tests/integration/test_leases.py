@@ -1,0 +1,126 @@
+"""Runs whose producer died: their followers are told, once, and readers find them ended."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, wait_until
+
+
+def lost_of(store: EventStore, run_id: str) -> list:
+    return [event for event in store.get_events(run_id) if event.name == "lifecycle.lost"]
+
+
+def stream_url(gateway: GatewayServer, run_id: str) -> str:
+    return f"{gateway.url}/runs/{run_id}/events/stream"
+
+
+@pytest.fixture
+def two_gateways(redis_server, tmp_path) -> Iterator[list[GatewayServer]]:
+    with contextlib.ExitStack() as stack:
+        gateways = []
+        for name in ("one", "other"):
+            gateways.append(GatewayServer(redis_server.url, tmp_path / name).start())
+            stack.callback(gateways[-1].stop)
+        yield gateways
+
+
+def test_followers_of_a_dead_producer_are_told_once_and_their_streams_end(
+    store, two_gateways, run_id
+):
+    store.add(run_id, "llm", "stream", lease_seconds=1)
+    with contextlib.ExitStack() as stack:
+        streams = [
+            stack.enter_context(Stream(stream_url(gateway, run_id)))
+            for gateway in two_gateways
+            for _ in range(3)
+        ]
+        for stream in streams:
+            stream.wait_for_end()
+            assert [event.json["event"]["action"] for event in stream.events] == ["stream", "lost"]
+            assert stream.events[-1].json["sequence"] == 2
+    [lost] = lost_of(store, run_id)
+    assert lost.data == {"lease_seconds": 1}
+
+
+def test_a_producer_that_goes_on_keeps_its_lease(store, gateway, run_id):
+    store.add(run_id, "llm", "stream", lease_seconds=2)
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        until = time.monotonic() + 8
+        appended = 1
+
+        def goes_on() -> bool:
+            nonlocal appended
+            store.add(run_id, "llm", "stream")
+            appended += 1
+            stream.wait_for_events(appended)
+            return time.monotonic() > until
+
+        wait_until(goes_on, "the producer has gone on for four leases")
+        assert lost_of(store, run_id) == []
+        store.add(run_id, "lifecycle", "completed")
+        stream.wait_for_end()
+    assert lost_of(store, run_id) == []
+
+
+def test_where_nobody_follows_the_next_read_finds_the_run_lost(store, gateway, run_id):
+    other = f"{run_id}-warm"
+    store.add(run_id, "llm", "stream", lease_seconds=1)
+    store.add(other, "llm", "stream", lease_seconds=1)
+
+    def ended() -> bool:
+        return requests.get(f"{gateway.url}/runs/{run_id}", timeout=5).json()["ended"]
+
+    wait_until(ended, "the run is lost")
+    history = requests.get(f"{gateway.url}/runs/{other}/events", timeout=5).json()["events"]
+    assert [event["event"]["action"] for event in history] == ["stream", "lost"]
+
+
+def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one(
+    store, gateway, redis_client, run_id
+):
+    store.add(run_id, "llm", "stream", lease_seconds=1)
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_end()
+    body = {"event_category": "llm", "event_action": "stream"}
+    url = f"{gateway.url}/runs/{run_id}/events"
+    assert requests.post(url, json=body, timeout=5).status_code == 409
+    started = {"event_category": "lifecycle", "event_action": "started"}
+    assert requests.post(url, json=started, timeout=5).status_code == 201
+    _, fields = redis_client.xrevrange(f"run:{run_id}:events", count=1)[0]
+    assert b"lease_seconds" not in fields
+
+
+def test_a_run_is_not_lost_for_an_outage_of_redis(tmp_path, run_id):
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+    gateway = GatewayServer(server.url, tmp_path / "gateway.log").start()
+    try:
+        EventStore(server.url).add(run_id, "llm", "stream", lease_seconds=3)
+        with Stream(stream_url(gateway, run_id)) as stream:
+            stream.wait_for_control("caught_up")
+            server.stop()
+            gone = time.monotonic()
+            wait_until(lambda: time.monotonic() > gone + 4, "the lease has run out meanwhile")
+            server.start()
+            back = time.monotonic()
+            store = EventStore(server.url)
+
+            def renewed() -> bool:
+                store.add(run_id, "llm", "stream")
+                return True
+
+            wait_until(renewed, "the producer came back")
+            assert time.monotonic() - back < 3
+            stream.wait_for_events(2)
+            assert lost_of(store, run_id) == []
+            stream.wait_for_end()
+            assert len(lost_of(store, run_id)) == 1
+    finally:
+        gateway.stop()
+        server.stop()
