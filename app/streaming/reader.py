@@ -175,8 +175,9 @@ class Reader:
     ) -> None:
         epoch, position = mark
         gap = []
-        if found[0].sequence != feed.sequence + 1:
-            # Trimmed before it was read, or another log; or what others wrote, which is fine.
+        if found[-1].sequence != feed.sequence + len(found):
+            # Trimmed or deleted before it was read, or another log; or what others wrote,
+            # which is fine.
             info = self._store.look(feed.run_id)
             verdict = info.verdict(position, feed.added + len(found))
             if verdict == "reset":
@@ -203,6 +204,7 @@ class Reader:
             self._exclude(feed, info is None)
             if info is None:
                 continue
+            feed.note_deleted(info.deleted)
             if info.verdict(position, feed.added) == "reset":
                 feed.begin_anew(epoch)
             elif info.last_id == position:

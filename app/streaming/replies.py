@@ -40,9 +40,9 @@ class LogInfo:
     def verdict(self, cursor: EventId, added: int = 0) -> Literal["gap", "reset"] | None:
         """What a follower who has got everything up to `cursor` must be told.
 
-        A gap: entries after the cursor are no longer retained. A reset: the cursor is none
-        of this log's, which was deleted or begun anew. `added` is how many entries the
-        follower knows to have been added: in one log that number never falls.
+        A gap: entries after the cursor were trimmed, or deleted one by one. A reset: the
+        cursor is none of this log's, which was deleted or begun anew. `added` is how many
+        entries the follower knows to have been added: in one log that number never falls.
         """
         if cursor > self.last_id or added > self.last_sequence:
             return "reset"
@@ -51,8 +51,9 @@ class LogInfo:
         if cursor < self.first_id.before():
             if self.first_sequence > 1:
                 return "gap"
-            return "reset" if cursor > ZERO else None
-        return None
+            if cursor > ZERO:
+                return "reset"
+        return "gap" if cursor < self.deleted else None
 
     def told(self, requested: str) -> dict[str, str | None]:
         """The data of a control event: what was asked for, and what there is now."""

@@ -100,6 +100,7 @@ class Subscriber:
         "_around",
         "_beats",
         "_channel",
+        "_deleted",
         "_epoch",
         "_events_before",
         "_feed",
@@ -136,6 +137,7 @@ class Subscriber:
         self._around = around
         self._feed: Feed | None = None
         self._epoch = 0
+        self._deleted = ZERO
         self._look: tuple[tuple[int, EventId] | None, LogInfo] | None = None
         self._anew_until = 0.0
         self._beats = False
@@ -281,6 +283,7 @@ class Subscriber:
             self.cursor = info.first_id.before()
         self._feed = self._around.readers.join(self.run_id, mark, info, self)
         self._epoch, position = self._feed.mark()
+        self._deleted = max(self._feed.deleted, info.deleted)
         if self.start.id is not None:
             yield from self._tell(info)
         yield from self._read_history(max(info.last_id, position))
@@ -318,6 +321,11 @@ class Subscriber:
     def _read_history(self, upto: EventId) -> Iterator[bytes]:
         """What the log holds after the cursor, up to an id."""
         while self.cursor < upto:
+            if self._feed.deleted > self._deleted:  # meanwhile, and perhaps ahead of the cursor
+                self._deleted = self._feed.deleted
+                yield from self._tell(
+                    (yield from self._insist(self._around.store.look, self.run_id))
+                )
             page, first_id = yield from self._insist(
                 self._around.history.page, self._feed, self.cursor, upto
             )
@@ -354,8 +362,10 @@ class Subscriber:
             told = info.told(str(self.cursor))
             if verdict == "reset":
                 self.cursor = ZERO
+            elif info.first_id is None:
+                self.cursor = info.last_id
             else:
-                self.cursor = info.first_id.before() if info.first_id else info.last_id
+                self.cursor = max(self.cursor, info.first_id.before())
             yield from self._notice(verdict, told)
 
     def _begin_anew(self) -> Iterator[bytes]:

@@ -140,3 +140,53 @@ def test_readers_are_given_up_with_their_feeds(gateway, store, redis_client, run
         stream.wait_for_events(1)
         stream.close()
     wait_until(lambda: readers() == 0, "no reader is left")
+
+
+# Entries that are deleted one by one
+
+
+def test_a_cursor_before_a_deleted_entry_is_told_of_a_gap_and_goes_on_after_itself(
+    gateway, redis_client, store, run_id
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(5)]
+    redis_client.xdel(f"run:{run_id}:events", ids[2])
+    with Stream(url(gateway, run_id, f"last_event_id={ids[0]}")) as stream:
+        gap = stream.wait_for_control("gap").json["data"]
+        assert gap == {"requested": ids[0], "earliest": ids[0], "latest": ids[4]}
+        stream.wait_for_control("caught_up")
+        assert stream.sequences == [2, 4, 5]
+    for passed in (ids[2], ids[3]):
+        with Stream(url(gateway, run_id, f"last_event_id={passed}")) as stream:
+            caught_up = stream.wait_for_control("caught_up")
+            assert len(stream.controls) == 1
+            assert caught_up.last_event_id == ids[4]
+
+
+def test_a_deleted_end_is_told_once(gateway, redis_client, store, run_id):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(3)]
+    redis_client.xdel(f"run:{run_id}:events", ids[2])
+    with Stream(url(gateway, run_id, f"last_event_id={ids[1]}")) as stream:
+        stream.wait_for_control("gap")
+        reached = stream.wait_for_control("caught_up").last_event_id
+    with Stream(url(gateway, run_id, f"last_event_id={reached}")) as stream:
+        stream.wait_for_control("caught_up")
+        assert len(stream.controls) == 1
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_live_follower_is_told_of_what_was_deleted_before_it_was_read(
+    gateway, redis_client, store, run_id, before
+):
+    for number in range(before):
+        store.add(run_id, "llm", "stream", number)
+    key = f"run:{run_id}:events"
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        with redis_client.pipeline() as pipeline:
+            for number in range(1, 4):
+                pipeline.xadd(key, {"sequence": before + number}, id=f"9999999999999-{number}")
+            pipeline.xdel(key, "9999999999999-2")
+            pipeline.execute()
+        stream.wait_for_events(before + 2)
+        assert stream.sequences[-2:] == [before + 1, before + 3]
+        assert len([told for told in stream.controls if told.event == "gateway.gap"]) == 1

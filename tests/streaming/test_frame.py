@@ -128,7 +128,17 @@ def test_an_entry_gives_the_frame_of_its_event_whatever_it_holds(names):
         [*USUAL[2:4], *USUAL[:2], *USUAL[4:]],
         [*USUAL[:10], *USUAL[8:10]],
     ],
-    ids=["none", "others", "fewer", "more", "lease", "lease alone", "not source", "in another order", "data twice"],
+    ids=[
+        "none",
+        "others",
+        "fewer",
+        "more",
+        "lease",
+        "lease alone",
+        "not source",
+        "in another order",
+        "data twice",
+    ],
 )
 def test_an_entry_with_other_fields_gives_the_frame_of_its_event(fields):
     short, long = both_ways(fields)
