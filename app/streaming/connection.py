@@ -14,9 +14,11 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
+from redis.sentinel import Sentinel, SentinelConnectionPoolProxy, SentinelManagedConnection
 
 from app.streaming.errors import InvalidInput, NotALog, StoreUnavailable
 
+SENTINEL_SCHEME = "redis+sentinel://"
 DEFAULT_URL = "redis://localhost:6379/0"
 
 POOL_SIZE = 16
@@ -25,6 +27,7 @@ BLOCKING_POOL_SIZE = 10_000
 BLOCK_MARGIN_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 COMMAND_TIMEOUT_SECONDS = 3.0
+SENTINEL_TIMEOUT_SECONDS = 1.0
 
 _DATABASE = re.compile(r"/?[0-9]*")
 
@@ -46,7 +49,13 @@ def default_url() -> str:
 
 
 def make_client(url: str) -> redis.Redis:
-    """A client with short time-outs and a bounded pool that waits; raises InvalidInput."""
+    """A client with short time-outs and a bounded pool that waits; raises InvalidInput.
+
+    `redis+sentinel://user:password@host:port,host:port/service/0` asks those Sentinels, at
+    each new connection, which server is the service's master.
+    """
+    if url.startswith(SENTINEL_SCHEME):
+        return _make_sentinel_client(url)
     try:
         if not _DATABASE.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
             raise ValueError("the path must be the number of a database")
@@ -59,6 +68,47 @@ def make_client(url: str) -> redis.Redis:
                 "max_connections": POOL_SIZE,
                 "timeout": POOL_WAIT_SECONDS,
             }
+        )
+        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("REDIS_URL", str(error)) from None
+    return redis.Redis(connection_pool=pool)
+
+
+def _make_sentinel_client(url: str) -> redis.Redis:
+    credentials, _, rest = url.removeprefix(SENTINEL_SCHEME).rpartition("@")
+    hosts, _, rest = rest.partition("/")
+    service, _, database = rest.partition("/")
+    try:
+        sentinels = [parse_url(f"redis://{host}") for host in hosts.split(",")]
+        settings = parse_url(f"redis://{credentials}{'@' if credentials else ''}master/{database}")
+        del settings["host"]
+        if not service or not _DATABASE.fullmatch(database.partition("?")[0]):
+            raise ValueError("must be redis+sentinel://host:port,host:port/service/database")
+        pool = redis.BlockingConnectionPool(
+            **{
+                "connection_class": SentinelManagedConnection,
+                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
+                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+                **settings,
+                **_PINNED,
+                "max_connections": POOL_SIZE,
+                "timeout": POOL_WAIT_SECONDS,
+            }
+        )
+        asking = {
+            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "protocol": 2,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        addresses = [(at.get("host", "localhost"), at.get("port", 26379)) for at in sentinels]
+        pool.connection_kwargs["connection_pool"] = SentinelConnectionPoolProxy(
+            connection_pool=pool,
+            is_master=True,
+            check_connection=False,
+            service_name=service,
+            sentinel_manager=Sentinel(addresses, sentinel_kwargs=asking),
         )
         pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
     except (ValueError, TypeError) as error:

@@ -1,0 +1,222 @@
+"""Redis behind Sentinel, with a failover that loses the log's tail, and Redis behind TLS."""
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+import trustme
+
+from app.own_redis import find_server
+from app.streaming.errors import StoreUnavailable
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, free_port, wait_until
+
+EVENT = {"event_category": "llm", "event_action": "stream"}
+
+
+class Replicated:
+    """A master, a replica and one Sentinel that looks after them."""
+
+    def __init__(self, directory: Path):
+        for name in ("master", "replica"):
+            (directory / name).mkdir()
+        self.master = RedisServer(directory / "master").start()
+        source = ("--replicaof", f"127.0.0.1 {self.master.port}")
+        self.replica = RedisServer(directory / "replica", *source).start()
+        self.port = free_port()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
+        configuration = directory / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"logfile {directory / 'sentinel.log'}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 3000\n"
+        )
+        self._sentinel = subprocess.Popen([find_server()[0], configuration, "--sentinel"])
+        wait_until(self._is_synchronous, "the replica has caught up, and Sentinel knows it")
+
+    def cut_replica_off(self) -> None:
+        """Let the replica have nothing any more of what is written."""
+        self.replica.pause()
+        with self.master.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def fail_over(self) -> None:
+        """Kill the master; the replica, paused or not, is to take its place."""
+        self.master.stop()
+        self.replica.resume()
+
+    def stop(self) -> None:
+        self._sentinel.kill()
+        self._sentinel.wait()
+        self.replica.stop()
+        self.master.stop()
+
+    def _is_synchronous(self) -> bool:
+        with self.master.client() as client, contextlib.suppress(Exception):
+            replicas = client.info("replication")["connected_slaves"]
+            with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
+                asked.sendall(b"SENTINEL REPLICAS mymaster\r\n")
+                return replicas == 1 and str(self.replica.port).encode() in asked.recv(65536)
+        return False
+
+
+@pytest.fixture
+def replicated(tmp_path) -> Iterator[Replicated]:
+    servers = Replicated(tmp_path)
+    yield servers
+    servers.stop()
+
+
+@pytest.fixture
+def its_gateway(replicated, tmp_path) -> Iterator[GatewayServer]:
+    gateway = GatewayServer(replicated.url, tmp_path / "gateway.log", HEARTBEAT_SECONDS=1).start()
+    yield gateway
+    gateway.stop()
+
+
+def append_until_it_is_taken(gateway: GatewayServer, run_id: str, number: int) -> dict:
+    """Repeat an append with one key, as a producer does; each refusal must come in time."""
+    url = f"{gateway.url}/runs/{run_id}/events"
+
+    def taken() -> dict | None:
+        began = time.monotonic()
+        answer = requests.post(
+            url,
+            json={**EVENT, "data": number},
+            headers={"Idempotency-Key": f"k{number}"},
+            timeout=20,
+        )
+        assert time.monotonic() - began < 10
+        assert answer.status_code in (200, 201, 503), answer.text
+        assert answer.ok or answer.json()["stored"] in (False, "unknown")
+        return answer.json() if answer.ok else None
+
+    return wait_until(taken, "an append is taken", 60)
+
+
+def test_followers_and_producers_come_over_a_failover(replicated, its_gateway, run_id):
+    append_until_it_is_taken(its_gateway, run_id, 1)
+    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_events(1)
+        with replicated.replica.client() as client:
+            wait_until(lambda: client.xlen(f"run:{run_id}:events") == 1, "it is replicated")
+        replicated.fail_over()
+        append_until_it_is_taken(its_gateway, run_id, 2)
+        stream.wait_for_events(2)
+        assert stream.sequences == [1, 2]
+        assert len(stream.controls) == 1
+    assert requests.get(f"{its_gateway.url}/readyz", timeout=20).status_code == 200
+
+
+def test_a_follower_of_a_promoted_replica_that_lost_the_tail_is_told(
+    replicated, its_gateway, run_id
+):
+    append_until_it_is_taken(its_gateway, run_id, 1)
+    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_events(1)
+        with replicated.replica.client() as client:
+            wait_until(lambda: client.xlen(f"run:{run_id}:events") == 1, "it is replicated")
+        replicated.cut_replica_off()
+        lost = append_until_it_is_taken(its_gateway, run_id, 2)
+        stream.wait_for_events(2)
+        replicated.fail_over()
+        reset = stream.wait_for_control("reset", seconds=60).json["data"]
+        assert reset["requested"] == lost["id"]
+        append_until_it_is_taken(its_gateway, run_id, 3)
+        stream.wait_for_events(4)
+        assert stream.sequences == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://",
+        "redis+sentinel://host:26379",
+        "redis+sentinel://host:port/mymaster",
+        "redis+sentinel://host/mymaster/x",
+        "redis+sentinel://host/mymaster/0?nonsense=1",
+    ],
+)
+def test_a_sentinel_url_of_another_form_is_refused(url):
+    with pytest.raises(ValueError, match="REDIS_URL"):
+        EventStore(url)
+
+
+def test_sentinels_that_are_away_are_no_answer(run_id):
+    store = EventStore(f"redis+sentinel://u:p@127.0.0.1:{free_port()},127.0.0.1/mymaster")
+    with pytest.raises(StoreUnavailable) as failed:
+        store.add(run_id, "llm", "stream")
+    assert failed.value.stored is False
+
+
+# TLS
+
+
+@pytest.fixture
+def tls_url(redis_server, tmp_path) -> Iterator[str]:
+    """The shared server behind TLS, with a certificate of an authority of its own."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pipe(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(plain: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            plain,
+            context.wrap_socket(plain, server_side=True) as client,
+            socket.create_connection(("127.0.0.1", redis_server.port)) as server,
+        ):
+            back = threading.Thread(target=pipe, args=(server, client), daemon=True)
+            back.start()
+            pipe(client, server)
+            back.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    port = listener.getsockname()[1]
+    yield f"rediss://localhost:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_appending_and_following_work_over_tls(tls_url, tmp_path, run_id):
+    gateway = GatewayServer(tls_url, tmp_path / "gateway.log").start()
+    try:
+        with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
+            stream.wait_for_control("caught_up")
+            for number in range(20):
+                append_until_it_is_taken(gateway, run_id, number)
+            stream.wait_for_events(20)
+            assert stream.sequences == list(range(1, 21))
+    finally:
+        gateway.stop()
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(tls_url, run_id):
+    with pytest.raises(StoreUnavailable):
+        EventStore(tls_url.partition("?")[0]).add(run_id, "llm", "stream")
