@@ -30,6 +30,8 @@ class Replicated:
             (directory / name).mkdir()
         self.master = RedisServer(directory / "master").start()
         source = ("--replicaof", f"127.0.0.1 {self.master.port}")
+        with self.master.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
         self.replica = RedisServer(directory / "replica", *source).start()
         self.port = free_port()
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
@@ -63,10 +65,10 @@ class Replicated:
 
     def _is_synchronous(self) -> bool:
         with self.master.client() as client, contextlib.suppress(Exception):
-            replicas = client.info("replication")["connected_slaves"]
+            online = client.info("replication")["slave0"]["state"] == "online"
             with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
                 asked.sendall(b"SENTINEL REPLICAS mymaster\r\n")
-                return replicas == 1 and str(self.replica.port).encode() in asked.recv(65536)
+                return online and str(self.replica.port).encode() in asked.recv(65536)
         return False
 
 
