@@ -1,5 +1,8 @@
 """What the gateway does while Redis is stopped, killed or paused, and after."""
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -94,3 +97,69 @@ def test_an_append_after_a_restart_needs_no_second_try(breakable, its_gateway, r
     answers = [requests.post(url, json=EVENT) for _ in range(3)]
     assert [answer.json()["sequence"] for answer in answers] == [2, 3, 4]
     assert "Traceback" not in its_gateway.log.read_text()
+
+
+class Relay:
+    """Stands between the gateway and Redis, and can let open connections die silently."""
+
+    def __init__(self, port: int):
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        self._live = threading.Event()  # of the connections that are open now
+        self._live.set()
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def forget_connections(self) -> None:
+        """What is open stays open, and carries nothing any more; new ones work."""
+        live, self._live = self._live, threading.Event()
+        self._live.set()
+        live.clear()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for each in [self._listener, *self._sockets]:
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [client, server]
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(
+                        target=self._carry, args=(source, sink, self._live), daemon=True
+                    ).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, live: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while (data := source.recv(65536)) and live.is_set():
+                sink.sendall(data)
+            if live.is_set():
+                sink.shutdown(socket.SHUT_WR)
+
+
+def test_connections_that_died_silently_are_given_up_and_nothing_is_missed(
+    redis_server, tmp_path, run_id
+):
+    relay = Relay(redis_server.port)
+    gateway = GatewayServer(relay.url, tmp_path / "gateway.log").start()
+    url = f"{gateway.url}/runs/{run_id}/events"
+    store = EventStore(redis_server.url)
+    try:
+        requests.post(url, json=EVENT, timeout=20).raise_for_status()
+        with Stream(f"{url}/stream") as stream:
+            stream.wait_for_control("caught_up")
+            relay.forget_connections()
+            store.add(run_id, "llm", "stream")
+            refused = requests.post(url, json=EVENT, timeout=20)
+            assert (refused.status_code, refused.json()["stored"]) == (503, "unknown")
+            requests.post(url, json=EVENT, timeout=20).raise_for_status()
+            stream.wait_for_events(3)
+            assert stream.sequences == [1, 2, 3]
+            assert len(stream.controls) == 1
+    finally:
+        gateway.stop()
+        relay.close()
