@@ -27,7 +27,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     from app.streaming.event_store import EventStore
     from app.streaming.heartbeat import Pulse
     from app.streaming.history import History
-    from app.streaming.reader import Readers
+    from app.streaming.readers import Readers
     from app.streaming.subscriber import Surroundings
     from app.streaming.subscribers import Subscribers
 

@@ -27,7 +27,7 @@ MODULES = [
 STREAMING_ORDER = (
     *("errors", "event_id", "event", "frame", "sse", "connection", "replies"),
     *("shared_connection", "scripts", "event_store", "outlet", "feed", "history", "heartbeat"),
-    *("group_read", "reader", "subscriber", "subscribers"),
+    *("group_read", "reader", "waker", "readers", "subscriber", "subscribers"),
 )
 # These know nothing of events and runs.
 APART = ("outlet", "heartbeat")

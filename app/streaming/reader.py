@@ -1,4 +1,4 @@
-"""The readers: each loops on one blocking XREAD for a group of feeds.
+"""The reader: it loops on one blocking XREAD for a group of feeds.
 
 One XREAD per viewer is what makes gateways collapse; here viewers cost Redis nothing.
 """
@@ -7,7 +7,6 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
 
 from redis.connection import Connection
 
@@ -15,7 +14,7 @@ from app.streaming.connection import checked, exchange, exchange_packed, transla
 from app.streaming.errors import NotALog, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
-from app.streaming.feed import Feed, Follower
+from app.streaming.feed import Feed
 from app.streaming.frame import Frame
 from app.streaming.group_read import GroupRead, feed_key
 from app.streaming.replies import LogInfo, frames, streams
@@ -40,11 +39,6 @@ PAUSE_SHARE = 6.0
 LONGEST_PAUSE_SECONDS = 0.05
 
 LONGEST_BACKOFF_SECONDS = 2.0
-
-# Before the waker's first attempt, so that feeds that join together cost one waking; and
-# at the most between two attempts.
-FIRST_WAKING_SECONDS = 0.008
-LONGEST_WAKING_SECONDS = 0.05
 
 log = logging.getLogger("tailrace.reader")
 
@@ -267,144 +261,3 @@ def _unblockable(link: Connection) -> int | None:
         return None
     [allowed] = exchange(link, ("CLIENT", "UNBLOCK", client_id))
     return client_id if isinstance(allowed, int) else None
-
-
-class Waker:
-    """Wakes readers out of a blocking XREAD that feeds have joined since, or that is to end.
-
-    CLIENT UNBLOCK before the block has begun does nothing, so it is repeated until the
-    reader has left.
-    """
-
-    def __init__(self, store: EventStore):
-        self._store = store
-        self._link = None
-        self._readers: set[Reader] = set()
-        self._lock = threading.Lock()
-        self._wanted = threading.Event()
-        self._started = False
-
-    def wake(self, reader: Reader) -> None:
-        with self._lock:
-            self._readers.add(reader)
-            starts, self._started = not self._started, True
-        if starts:
-            threading.Thread(target=self._run, name="tailrace-waker", daemon=True).start()
-        self._wanted.set()
-
-    def _run(self) -> None:
-        pause = FIRST_WAKING_SECONDS
-        while True:
-            self._wanted.wait()
-            time.sleep(pause)
-            self._wanted.clear()
-            with self._lock:
-                self._readers = {reader for reader in self._readers if reader.should_wake()}
-                blocked = [reader.blocked_client for reader in self._readers]
-            if not blocked:
-                pause = FIRST_WAKING_SECONDS
-                continue
-            try:
-                self._unblock([client_id for client_id in blocked if client_id])
-            except StoreUnavailable:
-                self._link = None  # the readers have lost Redis too, and reconnect
-            except Exception:
-                log.exception("waking failed, and goes on")
-                self._link = None
-            pause = min(LONGEST_WAKING_SECONDS, 2 * pause)
-            self._wanted.set()
-
-    def _unblock(self, client_ids: list[int]) -> None:
-        with translated_errors():
-            self._link = self._link or self._store.connect(REPLY_TIMEOUT_SECONDS)
-            for client_id in client_ids:
-                exchange(self._link, ("CLIENT", "UNBLOCK", client_id))
-
-
-class Readers:
-    """All feeds of this worker, spread over as few readers as their number needs."""
-
-    def __init__(
-        self,
-        store: EventStore,
-        flush_seconds: float = 0.016,
-        dropped: Callable[[Feed], None] = lambda feed: None,
-    ):
-        """`dropped` is called with every feed that nobody watches any more."""
-        self._store = store
-        self._flush_seconds = flush_seconds
-        self._dropped = dropped
-        self._feeds: dict[str, tuple[Feed, Reader]] = {}
-        self._readers: list[Reader] = []
-        self._waker = Waker(store)
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._feeds)
-
-    def mark(self, run_id: str) -> tuple[int, EventId] | None:
-        """The mark of a run's feed, None where it has none."""
-        with self._lock:
-            feed, _ = self._feeds.get(run_id, (None, None))
-            return feed.mark() if feed else None
-
-    def join(
-        self,
-        run_id: str,
-        mark: tuple[int, EventId] | None,
-        info: LogInfo,
-        subscriber: Follower,
-    ) -> Feed:
-        """Let a subscriber join its run's feed, which begins at `info` if it is new.
-
-        `mark` is the feed's from before `info` was asked for.
-        """
-        with self._lock:
-            if run_id not in self._feeds:
-                self._place(Feed(run_id, info.last_id, info.last_sequence, info.ended))
-            feed, _ = self._feeds[run_id]
-            feed.join(subscriber)
-        if mark is not None and info.verdict(mark[1]) == "reset":
-            feed.begin_anew(mark[0])
-            self.look_again(feed)
-        feed.note_deleted(info.deleted)
-        return feed
-
-    def look_again(self, feed: Feed) -> None:
-        """Have a feed's reader look at its log now: it seems to be another one."""
-        with self._lock:
-            _, reader = self._feeds.get(feed.run_id, (None, None))
-        if reader is not None:
-            reader.look_again()
-            self._waker.wake(reader)
-
-    def leave(self, feed: Feed, subscriber: Follower) -> None:
-        """Let a subscriber leave; a feed that nobody watches any more is dropped."""
-        with self._lock:
-            if not feed.leave(subscriber) or self._feeds.get(feed.run_id, (None,))[0] is not feed:
-                return
-            _, reader = self._feeds.pop(feed.run_id)
-            reader.remove(feed)
-            self._shrink()
-        self._dropped(feed)
-
-    def _place(self, feed: Feed) -> None:
-        reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
-        if reader is None:
-            reader = Reader(self._store, self._flush_seconds)
-            self._readers.append(reader)
-        reader.add(feed)
-        self._feeds[feed.run_id] = feed, reader
-        self._waker.wake(reader)
-
-    def _shrink(self) -> None:
-        """Close the smallest reader when the others have room for its feeds.
-
-        A feed may move at any time, since only what comes after its position is published.
-        """
-        if len(self._feeds) <= GROUP_SIZE * (len(self._readers) - 1):
-            smallest = min(self._readers, key=len)
-            self._readers.remove(smallest)
-            for feed in smallest.take_all():
-                self._place(feed)
-            self._waker.wake(smallest)

@@ -18,7 +18,7 @@ from app.streaming.frame import Frame
 from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
 from app.streaming.outlet import ClientGone, ClientStalled, Outlet
-from app.streaming.reader import Readers
+from app.streaming.readers import Readers
 from app.streaming.replies import LogInfo
 from app.streaming.sse import Batch, View, framed
 

@@ -24,7 +24,7 @@ from app import create_app
 from app.settings import Settings
 from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
-from app.streaming.reader import Readers
+from app.streaming.readers import Readers
 from app.streaming.sse import Filter, JsonLines, View
 from app.streaming.subscriber import Start, Subscriber, Surroundings
 from tests.clients import Stream

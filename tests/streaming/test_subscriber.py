@@ -14,7 +14,7 @@ from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
-from app.streaming.reader import Readers
+from app.streaming.readers import Readers
 from app.streaming.replies import LogInfo
 from app.streaming.sse import EventStream, Filter, JsonLines, View, WireFormat
 from app.streaming.subscriber import Start, Subscriber, Surroundings

@@ -4,7 +4,7 @@ import pytest
 
 from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
-from app.streaming.reader import Readers
+from app.streaming.readers import Readers
 from app.streaming.sse import EventStream, Filter, View
 from app.streaming.subscriber import Start, Surroundings
 from app.streaming.subscribers import Subscribers
