@@ -137,7 +137,9 @@ def make_connection(client: redis.Redis, read_timeout: float | None = None) -> C
     without it the connection has that of the client's.
     """
     pool = client.connection_pool
-    settings = {} if read_timeout is None else {"socket_timeout": read_timeout}
+    settings = {"retry": _PINNED["retry"]}
+    if read_timeout is not None:
+        settings["socket_timeout"] = read_timeout
     return pool.connection_class(**{**pool.connection_kwargs, **settings})
 
 

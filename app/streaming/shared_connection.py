@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -39,32 +40,36 @@ class SharedConnection:
 
     def __init__(self, connect: Callable[[], Connection]):
         self._connect = connect
-        self._forget()
+        self._begin()
+        # After a fork the connection is the parent's, and so are those who wait for it.
+        anew = weakref.WeakMethod(self._begin)
+        os.register_at_fork(after_in_child=lambda: (begin := anew()) and begin())
 
     def call(self, *command: Any) -> Any:
         """The raw reply to one command, an error as a value; raises StoreUnavailable.
 
         What it raises tells whether the command may have been carried out.
         """
-        if self._process != os.getpid():
-            self._forget()  # after a fork the connection is the parent's
         turn = _Turn(self._packer.pack_command(*command))
-        with self._lock:
-            self._waiting.append(turn)
-            if self._led:
-                turn.woken = threading.Event()
-            else:
-                turn.leads = self._led = True
-        if not turn.leads:
-            self._wait(turn)
-        if turn.leads:
-            self._lead()
+        try:
+            with self._lock:
+                if self._led:
+                    turn.woken = threading.Event()
+                self._waiting.append(turn)
+                if turn.woken is None:
+                    turn.leads = self._led = True
+            if not turn.leads:
+                turn.woken.wait()
+            if turn.leads:
+                self._lead(turn)
+        except BaseException:  # the caller was told to stop
+            self._give_up(turn)
+            raise
         if turn.error is not None:
-            raise StoreUnavailable(f"Redis does not answer: {turn.error}", turn.stored) from None
+            raise StoreUnavailable(turn.what_went_wrong(), turn.stored) from None
         return turn.reply
 
-    def _forget(self) -> None:
-        self._process = os.getpid()
+    def _begin(self) -> None:
         self._lock = threading.Lock()
         self._waiting: deque[_Turn] = deque()
         self._led = False
@@ -72,60 +77,59 @@ class SharedConnection:
         self._link: Connection | None = None
         self.connected_since = math.inf
 
-    def _wait(self, turn: "_Turn") -> None:
-        try:
-            turn.woken.wait()
-        except BaseException:  # the caller was told to stop
-            with self._lock:
-                with contextlib.suppress(ValueError):
-                    self._waiting.remove(turn)
-                if turn.leads:
-                    self._hand_over()
-            raise
+    def _give_up(self, turn: "_Turn") -> None:
+        with self._lock:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(turn)
+            if turn.leads:
+                self._hand_over(turn)
 
-    def _lead(self) -> None:
+    def _lead(self, turn: "_Turn") -> None:
         """Carry out what waits, and hand over."""
-        batch = self._next_batch()
+        batch: list[_Turn] = []
         try:
+            self._next_batch(batch)
             self._carry_out(batch)
         except (RedisError, OSError) as error:
             with self._lock:
                 late = list(self._waiting)  # what was not sent need not wait for its failure
                 self._waiting.clear()
-            for turn in late:
-                turn.error = error
+            for each in late:
+                each.error = error
             batch += late
         finally:
             with self._lock:
-                self._hand_over()
-            for turn in batch:
-                if turn.woken is not None:
-                    turn.woken.set()
+                self._hand_over(turn)
+            for each in batch:
+                if each.woken is not None:
+                    each.woken.set()
 
-    def _next_batch(self) -> list["_Turn"]:
-        batch, size = [], 0
+    def _next_batch(self, batch: list["_Turn"]) -> None:
+        size = 0
         with self._lock:
             while self._waiting and len(batch) < MOST_COMMANDS and size < MOST_BYTES:
                 batch.append(turn := self._waiting.popleft())
                 size += sum(map(len, turn.packed))
-        return batch
 
     def _carry_out(self, batch: list["_Turn"]) -> None:
         sent = False
         try:
             self._make_sure_of_link()
             sent = True
-            packed = [piece for turn in batch for piece in turn.packed]
-            replies = exchange_packed(self._link, packed, len(batch))
+            packed = b"".join([piece for turn in batch for piece in turn.packed])
+            replies = exchange_packed(self._link, [packed], len(batch))
+            for turn, reply in zip(batch, replies, strict=True):
+                turn.reply = reply
         except BaseException as error:
             for turn in batch:
                 turn.error, turn.stored = error, None if sent else False
             self._drop_link()
             raise
-        for turn, reply in zip(batch, replies, strict=True):
-            turn.reply = reply
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, turn: "_Turn") -> None:
+        turn.leads = False
+        if self._waiting and self._waiting[0] is turn:
+            self._waiting.popleft()
         self._led = bool(self._waiting)
         if self._led:
             self._waiting[0].leads = True
@@ -145,6 +149,8 @@ class SharedConnection:
         """Whether nothing came unasked: the end of the connection, or a late reply."""
         if not isinstance(self._link._sock, socket.socket):
             return True  # fakeredis
+        if socket.getdefaulttimeout() is not None:
+            return not self._link.can_read()
         # Asked past what gevent has patched this costs 2 µs, where redis-py's poll takes 50.
         probe = _socket.socket(fileno=self._link._sock.fileno(), **_ANY_STREAM)
         try:
@@ -176,3 +182,8 @@ class _Turn:
         self.error: BaseException | None = None
         self.stored: bool | None = False
         self.woken: threading.Event | None = None
+
+    def what_went_wrong(self) -> str:
+        if isinstance(self.error, RedisError | OSError):
+            return f"Redis does not answer: {self.error}"
+        return "the round trip was broken off, with the caller that led it"
