@@ -25,6 +25,10 @@ test: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## run the whole suite, re
 bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its peers (nginx with nchan too, where it is installed)
 	$(BIN)/python -m tests.bench
 
+.PHONY: chaos
+chaos: $(VENV)/installed-dev ## break Redis, workers and connections under load, and compare every record
+	$(BIN)/python -m tests.chaos
+
 .PHONY: format
 format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .

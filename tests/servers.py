@@ -86,6 +86,56 @@ class RedisServer:
             return False
 
 
+class ReplicatedServers:
+    """A master, a replica and one Sentinel that looks after them."""
+
+    def __init__(self, directory: Path):
+        for name in ("master", "replica"):
+            (directory / name).mkdir()
+        self.master = RedisServer(directory / "master").start()
+        source = ("--replicaof", f"127.0.0.1 {self.master.port}")
+        with self.master.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
+        self.replica = RedisServer(directory / "replica", *source).start()
+        self.port = free_port()
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
+        configuration = directory / "sentinel.conf"
+        configuration.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
+            f"logfile {directory / 'sentinel.log'}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 3000\n"
+        )
+        self._sentinel = subprocess.Popen([find_server()[0], configuration, "--sentinel"])
+        wait_until(self._is_synchronous, "the replica has caught up, and Sentinel knows it")
+
+    def cut_replica_off(self) -> None:
+        """Let the replica have nothing any more of what is written."""
+        self.replica.pause()
+        with self.master.client() as client:
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def fail_over(self) -> None:
+        """Kill the master; the replica, paused or not, is to take its place."""
+        self.master.stop()
+        self.replica.resume()
+
+    def stop(self) -> None:
+        self._sentinel.kill()
+        self._sentinel.wait()
+        self.replica.stop()
+        self.master.stop()
+
+    def _is_synchronous(self) -> bool:
+        with self.master.client() as client, contextlib.suppress(Exception):
+            online = client.info("replication")["slave0"]["state"] == "online"
+            with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
+                asked.sendall(b"SENTINEL REPLICAS mymaster\r\n")
+                return online and str(self.replica.port).encode() in asked.recv(65536)
+        return False
+
+
 class GatewayServer:
     """The gateway as `gunicorn -c gunicorn.conf.py wsgi:app`, with settings as variables."""
 

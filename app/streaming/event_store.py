@@ -426,6 +426,10 @@ class EventStore:
         """A connection of the caller's own to the same server, not yet connected."""
         return connection.make_connection(self._client, read_timeout)
 
+    def release_idle(self) -> None:
+        """Close pooled connections that nobody uses: Redis was away, so they are dead."""
+        self._client.connection_pool.disconnect(inuse_connections=False)
+
     # Inside
 
     def _is_overdue(self, info: LogInfo) -> bool:

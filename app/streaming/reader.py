@@ -238,6 +238,7 @@ class Reader:
         self._connected_at = time.monotonic()
         self._next_check = 0.0
         if self._failures:
+            self._store.release_idle()
             log.info("reader is connected again, after %d failures", self._failures)
 
     def _disconnect(self) -> None:

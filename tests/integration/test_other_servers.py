@@ -3,78 +3,25 @@
 import contextlib
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import requests
 import trustme
 
-from app.own_redis import find_server
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, RedisServer, free_port, wait_until
+from tests.servers import GatewayServer, ReplicatedServers, free_port, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
 
-class Replicated:
-    """A master, a replica and one Sentinel that looks after them."""
-
-    def __init__(self, directory: Path):
-        for name in ("master", "replica"):
-            (directory / name).mkdir()
-        self.master = RedisServer(directory / "master").start()
-        source = ("--replicaof", f"127.0.0.1 {self.master.port}")
-        with self.master.client() as client:
-            client.config_set("repl-diskless-sync-delay", 0)
-        self.replica = RedisServer(directory / "replica", *source).start()
-        self.port = free_port()
-        self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
-        configuration = directory / "sentinel.conf"
-        configuration.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {directory}\n"
-            f"logfile {directory / 'sentinel.log'}\n"
-            f"sentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 500\n"
-            "sentinel failover-timeout mymaster 3000\n"
-        )
-        self._sentinel = subprocess.Popen([find_server()[0], configuration, "--sentinel"])
-        wait_until(self._is_synchronous, "the replica has caught up, and Sentinel knows it")
-
-    def cut_replica_off(self) -> None:
-        """Let the replica have nothing any more of what is written."""
-        self.replica.pause()
-        with self.master.client() as client:
-            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
-
-    def fail_over(self) -> None:
-        """Kill the master; the replica, paused or not, is to take its place."""
-        self.master.stop()
-        self.replica.resume()
-
-    def stop(self) -> None:
-        self._sentinel.kill()
-        self._sentinel.wait()
-        self.replica.stop()
-        self.master.stop()
-
-    def _is_synchronous(self) -> bool:
-        with self.master.client() as client, contextlib.suppress(Exception):
-            online = client.info("replication")["slave0"]["state"] == "online"
-            with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
-                asked.sendall(b"SENTINEL REPLICAS mymaster\r\n")
-                return online and str(self.replica.port).encode() in asked.recv(65536)
-        return False
-
-
 @pytest.fixture
-def replicated(tmp_path) -> Iterator[Replicated]:
-    servers = Replicated(tmp_path)
+def replicated(tmp_path) -> Iterator[ReplicatedServers]:
+    servers = ReplicatedServers(tmp_path)
     yield servers
     servers.stop()
 

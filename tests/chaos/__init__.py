@@ -1,0 +1,1 @@
+"""The soak and chaos suite: producers and followers go on while everything breaks."""

@@ -1,0 +1,71 @@
+"""`python -m tests.chaos`: one storm, its figures, and 1 when anything is wrong."""
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+from dataclasses import fields
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.servers import Footprint
+from tests.chaos.storm import Plan, Storm, storm
+
+MOST_TOLD = 40
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--seconds", type=float, default=150, help="how long faults go on")
+    plan = Plan(**vars(parser.parse_args()))
+    print(f"{plan}, at most {plan.longest:.0f} s", flush=True)
+    watchdog = threading.Timer(plan.longest, _give_up)
+    watchdog.daemon = True
+    watchdog.start()
+    signal.signal(signal.SIGTERM, lambda number, frame: _give_up())
+    with tempfile.TemporaryDirectory(prog := "tailrace-chaos-") as directory:
+        outcome = asyncio.run(storm(plan, Path(directory)))
+        if outcome.report.wrong:
+            kept = Path(tempfile.mkdtemp(prefix=prog)) / "gateway.log"
+            kept.write_bytes((Path(directory) / "gateway.log").read_bytes())
+            print(f"the gateway's log is kept: {kept}")
+    return tell(outcome)
+
+
+def tell(outcome: Storm) -> int:
+    """Print the figures and whatever is wrong; gives the exit status."""
+    report = outcome.report
+    for each in fields(report):
+        value = getattr(report, each.name)
+        if isinstance(value, int):
+            print(f"{each.name.replace('_', ' '):18}{value:>10,}")
+    for kind, count in sorted(report.faults_by_kind.items()):
+        print(f"  {kind:26}{count:>4}")
+    print(f"{'':18}{'before':>10}{'after':>10}")
+    for each in fields(Footprint):
+        then, now = getattr(outcome.before, each.name), getattr(outcome.after, each.name)
+        print(f"{each.name.replace('_', ' '):18}{then:>10}{now:>10}")
+    for line in report.wrong[:MOST_TOLD]:
+        print("WRONG", line)
+    print(f"{len(report.wrong)} wrong" if report.wrong else "nothing is wrong")
+    return 1 if report.wrong else 0
+
+
+def _give_up() -> None:
+    """Nothing hangs: end whatever was started, and this."""
+    print("WRONG the storm took too long, or was told to stop", flush=True)
+    for child in psutil.Process().children(recursive=True):
+        child.kill()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The comparison: the log with what was acknowledged, and every record with the log."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from tests.chaos.followers import Follower
+from tests.chaos.producers import Entry, Producer
+from tests.chaos.servers import KeptRedis
+
+Log = dict[str, list[Entry]]
+
+
+@dataclass
+class Report:
+    """The figures of a storm, and in words whatever is wrong."""
+
+    acknowledged: int = 0
+    replayed: int = 0
+    repeated: int = 0
+    delivered: int = 0
+    streams_opened: int = 0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    gaps_told: int = 0
+    resets_told: int = 0
+    stuck: int = 0
+    faults: int = 0
+    faults_by_kind: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def note(self, whose: str, **counts: int) -> None:
+        """Count what is wrong into the figures, and name it."""
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + count)
+            if count:
+                self.wrong.append(f"{whose}: {count} {name.replace('_', ' ')}")
+
+
+def read_logs(server: KeptRedis, runs: list[str]) -> Log:
+    with server.client() as client:
+        return {run: list(_entries(client.xrange(f"run:{run}:events"))) for run in runs}
+
+
+def _entries(found: list[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[Entry]:
+    for entry_id, fields in found:
+        data = json.loads(fields[b"data"])
+        sequence = int(fields[b"sequence"])
+        yield Entry(entry_id.decode(), sequence, data["producer"], data["number"])
+
+
+def compare(logs: Log, producers: list[Producer], followers: list[Follower]) -> Report:
+    report = Report()
+    for run, log in logs.items():
+        acknowledged = {entry for each in producers for entry in each.acknowledged[run]}
+        events = [(entry.producer, entry.number) for entry in log]
+        report.acknowledged += len(acknowledged)
+        report.note(
+            f"log of {run}",
+            lost=len(acknowledged - set(log)),
+            doubled=len(events) - len(set(events)),
+            out_of_order=_disorder(log),
+        )
+        if strays := set(events) - {(entry.producer, entry.number) for entry in acknowledged}:
+            report.wrong.append(f"log of {run}: {len(strays)} events that nobody acknowledged")
+    for producer in producers:
+        report.replayed += producer.answers[200]
+        report.repeated += producer.repeats
+        if odd := producer.answers.keys() - {200, 201, 503}:
+            report.wrong.append(f"producer {producer.number}: answers {odd}")
+    for follower in followers:
+        _compare_follower(report, follower, logs[follower.run])
+    return report
+
+
+def _disorder(log: list[Entry]) -> int:
+    """Sequences that do not count on from 1, and events of a producer after later ones."""
+    latest: Counter[int] = Counter()
+    disorder = sum(entry.sequence != expected for expected, entry in enumerate(log, 1))
+    for entry in log:
+        disorder += entry.number < latest[entry.producer]
+        latest[entry.producer] = max(latest[entry.producer], entry.number)
+    return disorder
+
+
+def _compare_follower(report: Report, follower: Follower, log: list[Entry]) -> None:
+    last = follower.records[-1]
+    report.streams_opened += follower.answers[200]
+    report.delivered += sum(map(len, follower.records))
+    report.note(
+        follower.name,
+        gaps_told=follower.controls["gateway.gap"],
+        resets_told=follower.controls["gateway.reset"],
+    )
+    behind = bool(log) and (not last or last[-1] != log[-1])
+    if behind:
+        report.note(f"{follower.name} at {follower.cursor} of {log[-1].id}", stuck=1)
+    for record in follower.records:
+        expected = log if record is last and not behind else log[: _end(record, log)]
+        if record == expected:
+            continue
+        report.note(
+            follower.name,
+            lost=len(set(expected) - set(record)),
+            doubled=len(record) - len(set(record)),
+            out_of_order=sum(b.sequence < a.sequence for a, b in pairwise(record)),
+        )
+        if strays := set(record) - set(log):
+            report.wrong.append(f"{follower.name}: {len(strays)} events that are not in the log")
+    report.wrong += follower.wrong
+    if odd := follower.answers.keys() - {200, 503}:
+        report.wrong.append(f"{follower.name}: answers {odd}")
+
+
+def _end(record: list[Entry], log: list[Entry]) -> int:
+    """How far into the log a record that was broken off came."""
+    return log.index(record[-1]) + 1 if record and record[-1] in log else len(record)

@@ -1,0 +1,107 @@
+"""A follower: an SSE client that comes back from its cursor, and records all it gets."""
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+
+from tests.chaos.producers import Entry
+from tests.chaos.wire import BROKEN, connect, read_chunks, read_head
+
+# How a follower behaves: reads at once; too slowly for a busy run; hangs up now and then;
+# hangs up and comes back without a cursor.
+MANNERS = ("steady", "slow", "fickle", "steady", "steady", "newcomer", *("slow", "fickle") * 2)
+LEAVING = ("fickle", "newcomer")
+
+# Heartbeats come every 2 s, whatever Redis does.
+SILENCE_SECONDS = 30.0
+SLOW_BYTES_A_SECOND = 20_000
+STAY_SECONDS = 6.0
+
+
+class Follower:
+    """Follows one run until it is cancelled; `records` has one list per beginning."""
+
+    def __init__(self, number: int, port: int, run: str, seed: int):
+        self.run = run
+        self.manner = MANNERS[number % len(MANNERS)]
+        self.name = f"follower {number} ({self.manner}) of {run}"
+        self.records: list[list[Entry]] = [[]]
+        self.controls: Counter[str] = Counter()
+        self.answers: Counter[int] = Counter()
+        self.wrong: list[str] = []
+        self.cursor: str | None = None
+        self.quiet = False  # no more slowness, no more hanging up
+        self._port = port
+        self._random = random.Random(f"{seed} follower {number}")
+        self._stalled_until = 0.0
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def follow(self) -> None:
+        while True:
+            try:
+                await self._follow_once()
+            except TimeoutError:
+                self.wrong.append(f"{self.name}: silence after {self.cursor}")
+            except BROKEN:
+                pass  # which is what this suite is about
+            except (ValueError, KeyError, TypeError) as error:
+                self.wrong.append(f"{self.name}: broken bytes after {self.cursor}: {error!r}")
+            finally:
+                self.cut()
+            await asyncio.sleep(self._random.uniform(0.05, 0.5))
+
+    def cut(self) -> None:
+        """Hang up without a word."""
+        if self._writer is not None:
+            self._writer.transport.abort()
+            self._writer = None
+
+    def stall(self, seconds: float) -> None:
+        """Read nothing for a while."""
+        self._stalled_until = time.monotonic() + seconds
+
+    async def _follow_once(self) -> None:
+        if self.manner == "newcomer" and self.records[-1] and not self.quiet:
+            self.records.append([])
+            self.cursor = None
+        reader, self._writer = await connect(self._port, narrow=self.manner == "slow")
+        cursor = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
+        self._writer.write(
+            f"GET /runs/{self.run}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
+            f"Accept: text/event-stream\r\n{cursor}\r\n".encode()
+        )
+        async with asyncio.timeout(SILENCE_SECONDS):
+            status, _ = await read_head(reader)
+        self.answers[status] += 1
+        if status != 200:
+            return
+        leaving = time.monotonic() + self._random.expovariate(1 / STAY_SECONDS)
+        unfinished = b""
+        async for chunk in read_chunks(reader, SILENCE_SECONDS):
+            *blocks, unfinished = (unfinished + chunk).split(b"\n\n")
+            for block in blocks:
+                self._take(block.decode())
+            await self._dawdle(len(chunk))
+            if self.manner in LEAVING and time.monotonic() > leaving and not self.quiet:
+                return
+
+    def _take(self, block: str) -> None:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        if "id" in fields:
+            self.cursor = fields["id"]
+        event = fields.get("event", "")
+        if event.startswith("gateway."):
+            self.controls[event] += 1
+        elif "data" in fields:
+            told = json.loads(fields["data"])
+            data = told["data"]
+            entry = Entry(fields["id"], told["sequence"], data["producer"], data["number"])
+            self.records[-1].append(entry)
+
+    async def _dawdle(self, size: int) -> None:
+        if self.manner == "slow" and not self.quiet:
+            await asyncio.sleep(min(2.0, size / SLOW_BYTES_A_SECOND))
+        while time.monotonic() < self._stalled_until and not self.quiet:
+            await asyncio.sleep(0.1)

@@ -1,0 +1,87 @@
+"""`python -m tests.chaos.losses`: how many acknowledged events each way to run Redis loses."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from app.streaming.errors import StreamingError
+from app.streaming.event_store import EventStore
+from tests.servers import RedisServer, ReplicatedServers
+
+PRODUCERS = 8
+SECONDS = 2.0
+LAG = ("min-replicas-to-write", "min-replicas-max-lag")
+
+
+def measure(title: str, url: str, fault: Callable[[], None], after: Callable[[], redis.Redis]):
+    """Append while the fault happens, and count what the log has of the acknowledged after it."""
+    acknowledged, over = [0] * PRODUCERS, threading.Event()
+
+    def produce(number: int) -> None:
+        store = EventStore(url)
+        while not over.is_set():
+            try:
+                store.add(f"run-{number}", "llm", "stream", acknowledged[number])
+                acknowledged[number] += 1
+            except StreamingError:
+                time.sleep(0.01)
+
+    producers = [threading.Thread(target=produce, args=(each,)) for each in range(PRODUCERS)]
+    for producer in producers:
+        producer.start()
+    time.sleep(SECONDS)
+    fault()
+    over.set()
+    for producer in producers:
+        producer.join()
+    with after() as client:
+        logged = [client.xlen(f"run:run-{number}:events") for number in range(PRODUCERS)]
+    lost = sum(max(0, had - has) for had, has in zip(acknowledged, logged, strict=True))
+    print(f"{title}: {lost:,} of {sum(acknowledged):,} acknowledged events lost", flush=True)
+
+
+def kill(directory: Path, title: str, *options: str) -> None:
+    server = RedisServer(directory, *options).start()
+    try:
+        measure(f"kill -9, {title}", server.url, server.stop, lambda: server.start().client())
+    finally:
+        server.stop()
+
+
+def fail_over(directory: Path, title: str, safe: bool, cut_off_seconds: float) -> None:
+    servers = ReplicatedServers(directory)
+
+    def fault() -> None:
+        if cut_off_seconds:
+            servers.cut_replica_off()
+            time.sleep(cut_off_seconds)
+        servers.fail_over()
+
+    try:
+        with servers.master.client() as client:
+            for name in LAG if safe else ():
+                client.config_set(name, 1)
+        measure(f"failover, {title}", servers.master.url, fault, servers.replica.client)
+    finally:
+        servers.stop()
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directories = (Path(tempfile.mkdtemp(dir=name)) for _ in range(7))
+        file = ("--appendonly", "yes", "--appendfsync")
+        kill(next(directories), "appendfsync always", *file, "always")
+        kill(next(directories), "appendfsync everysec", *file, "everysec")
+        kill(next(directories), "no append-only file")
+        for safe in (False, True):
+            how = "min-replicas-to-write 1" if safe else "nothing asked of replicas"
+            fail_over(next(directories), how, safe, 0)
+            fail_over(next(directories), f"{how}, the replica cut off for 5 s before", safe, 5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The servers under chaos, and what they hold of the system's resources."""
+
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import psutil
+import redis
+import requests
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.servers import ROOT, GatewayServer, RedisServer, wait_until
+
+GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
+
+# Small, so that a slow reader is felt after some events, and not after megabytes.
+SEND_BUFFER_BYTES = 16 * 1024
+
+
+class KeptRedis(RedisServer):
+    """A server that has on disk whatever it acknowledged."""
+
+    def __init__(self, directory: Path):
+        super().__init__(directory, "--appendonly", "yes", "--appendfsync", "always")
+
+    def client(self) -> redis.Redis:
+        no_retry = Retry(NoBackoff(), 0)
+        return redis.Redis(port=self.port, protocol=2, socket_timeout=10, retry=no_retry)
+
+    def tell(self, *command: object) -> object:
+        """The answer to one command, over a connection of its own."""
+        with self.client() as client:
+            return client.execute_command(*command)
+
+    def connections(self) -> int:
+        """How many clients are connected, but for the one that asks."""
+        with self.client() as client:
+            return len(client.client_list()) - 1
+
+
+class WatchedGateway(GatewayServer):
+    """Two workers that count their greenlets, and trim no log."""
+
+    def __init__(self, redis_url: str, log: Path):
+        settings = {"WEB_CONCURRENCY": 2, "STREAM_MAXLEN": 10**7, "HEARTBEAT_SECONDS": 2}
+        super().__init__(redis_url, log, **settings)
+
+    def start(self) -> "WatchedGateway":
+        with socket.create_server(("127.0.0.1", self.port)) as listener, self.log.open("ab") as log:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+            bind = f"--bind=fd://{listener.fileno()}"
+            self.process = subprocess.Popen(
+                [*GUNICORN, bind, "tests.chaos.wsgi:app"],
+                cwd=ROOT,
+                env=self._environ,
+                pass_fds=(listener.fileno(),),
+                stderr=log,
+                stdout=log,
+            )
+        wait_until(self._answers, "the gateway answers")
+        return self
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        if self.process is None:
+            return 0
+        workers = self.workers() if self.process.poll() is None else []
+        try:
+            return super().stop(number)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+        finally:
+            for worker in workers:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.kill()
+
+    def workers(self) -> list[psutil.Process]:
+        """Not the process that checks the settings at a reload."""
+        return [each for each in super().workers() if "gunicorn" in _command(each)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What all workers together hold, and the gateway's connections at Redis."""
+
+    descriptors: int
+    redis_connections: int
+    greenlets: int
+    memory_mib: int
+
+    @classmethod
+    def of(cls, gateway: WatchedGateway, server: KeptRedis) -> "Footprint":
+        greenlets: dict[int, int] = {}
+
+        def all_have_told() -> bool:
+            told = requests.get(f"{gateway.url}/census", timeout=10).json()
+            greenlets[told["pid"]] = told["greenlets"]
+            return len(workers) == 2 and greenlets.keys() >= {each.pid for each in workers}
+
+        workers = wait_until(lambda: len(found := gateway.workers()) == 2 and found, "two workers")
+        wait_until(all_have_told, "every worker counts its greenlets", 60)
+        return cls(
+            descriptors=sum(each.num_fds() for each in workers),
+            redis_connections=server.connections(),
+            greenlets=sum(greenlets[each.pid] for each in workers),
+            memory_mib=sum(each.memory_info().rss for each in workers) >> 20,
+        )
+
+    def over(self, before: "Footprint", slack: "Footprint") -> list[str]:
+        """What there is more of than before, by more than the slack."""
+        rows = zip(fields(self), astuple(before), astuple(self), astuple(slack), strict=True)
+        return [
+            f"{field.name}: {then} before, {now} afterwards"
+            for field, then, now, more in rows
+            if now > then + more
+        ]

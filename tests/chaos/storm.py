@@ -1,0 +1,125 @@
+"""One storm from start to end: servers, traffic, faults, a quiet phase, the comparison."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tests.chaos.comparison import Report, compare, read_logs
+from tests.chaos.faults import Faults
+from tests.chaos.followers import Follower
+from tests.chaos.producers import Producer
+from tests.chaos.servers import Footprint, KeptRedis, WatchedGateway
+
+PRODUCERS = 24
+FOLLOWERS = 60
+RUNS = 20
+
+# What producers may need beyond the time that they were given, and followers to the end.
+LATE_SECONDS = 150.0
+QUIET_SECONDS = 45.0
+SETTLE_SECONDS = 30.0
+
+# A worker keeps up to 16 pooled connections to Redis, those that Redis closed too, until it
+# uses them again.
+SLACK = Footprint(descriptors=36, redis_connections=32, greenlets=8, memory_mib=60)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a storm is to be; the same seed gives the same faults at the same times."""
+
+    seed: int
+    faults: int
+    events: int
+    seconds: float
+
+    @property
+    def longest(self) -> float:
+        """More than the whole may take, whatever happens."""
+        return self.seconds + LATE_SECONDS + QUIET_SECONDS + 3 * SETTLE_SECONDS + 60
+
+
+@dataclass(frozen=True)
+class Storm:
+    """What came of a plan."""
+
+    report: Report
+    before: Footprint
+    after: Footprint
+
+
+async def storm(plan: Plan, directory: Path) -> Storm:
+    """Run a storm on servers of its own, whose data and logs go to the directory."""
+    redis = KeptRedis(directory)
+    gateway = WatchedGateway(redis.url, directory / "gateway.log")
+    try:
+        await asyncio.to_thread(redis.start)
+        await asyncio.to_thread(gateway.start)
+        calm = replace(plan, faults=0, events=500, seconds=1)
+        await _traffic("calm", calm, redis, gateway)
+        before = await asyncio.to_thread(Footprint.of, gateway, redis)
+        report = await _traffic("storm", plan, redis, gateway)
+        after = await _settled(before, gateway, redis)
+        report.wrong += after.over(before, SLACK)
+        if "Traceback" in gateway.log.read_text():
+            report.wrong.append("a traceback in the gateway's log")
+        return Storm(report, before, after)
+    finally:
+        gateway.stop()
+        redis.stop()
+
+
+async def _traffic(name: str, plan: Plan, redis: KeptRedis, gateway: WatchedGateway) -> Report:
+    runs = [f"{name}-{number}" for number in range(RUNS)]
+    followers = [
+        Follower(each, gateway.port, runs[each * RUNS // FOLLOWERS], plan.seed)
+        for each in range(FOLLOWERS)
+    ]
+    producers = [Producer(each, gateway.port, runs, plan.seed) for each in range(PRODUCERS)]
+    faults = Faults(plan.seed, redis, gateway, followers)
+    shares = [len(range(each, plan.events, PRODUCERS)) for each in range(PRODUCERS)]
+    following = [asyncio.create_task(each.follow()) for each in followers]
+    late = False
+    try:
+        try:
+            async with asyncio.timeout(plan.seconds + LATE_SECONDS):
+                await asyncio.gather(
+                    faults.inject(plan.faults, plan.seconds),
+                    *(each.produce(shares[each.number], plan.seconds) for each in producers),
+                )
+        except TimeoutError:
+            late = True
+        for follower in followers:
+            follower.quiet = True
+        logs = await asyncio.to_thread(read_logs, redis, runs)
+        await _until(
+            lambda: all(each.records[-1][-1:] == logs[each.run][-1:] for each in followers),
+            QUIET_SECONDS,
+        )
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+    report = compare(logs, producers, followers)
+    report.faults, report.faults_by_kind = faults.injected.total(), faults.injected
+    if late:
+        report.wrong.append(f"not all was acknowledged: {report.acknowledged} of {plan.events}")
+    return report
+
+
+async def _settled(before: Footprint, gateway: WatchedGateway, redis: KeptRedis) -> Footprint:
+    """The footprint once it is back where it was, or else the last one seen."""
+    until = time.monotonic() + SETTLE_SECONDS
+    while True:
+        after = await asyncio.to_thread(Footprint.of, gateway, redis)
+        if not after.over(before, SLACK) or time.monotonic() > until:
+            return after
+        await asyncio.sleep(1)
+
+
+async def _until(predicate: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not predicate() and time.monotonic() < until:
+        await asyncio.sleep(0.05)

@@ -1,0 +1,69 @@
+"""A small storm of faults, in which nothing is lost, doubled, out of order or stuck."""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.chaos.comparison import compare
+from tests.chaos.followers import Follower
+from tests.chaos.producers import Entry, Producer
+from tests.chaos.storm import Plan, storm
+
+LOG = [Entry(f"{number}-0", number, 0, number) for number in range(1, 5)]
+ONE, TWO, THREE, FOUR = LOG
+
+
+@pytest.mark.timeout(200)
+def test_a_storm_loses_doubles_and_disorders_nothing_and_leaves_nobody_stuck(tmp_path):
+    plan = Plan(seed=random.randrange(10**6), faults=22, events=4000, seconds=8)
+    outcome = asyncio.run(storm(plan, tmp_path))
+    report = outcome.report
+    assert report.wrong == [], plan
+    assert (report.acknowledged, report.faults) == (plan.events, plan.faults), plan
+    assert report.delivered >= 3 * plan.events, plan
+
+
+def wrongs(log: list[Entry], acknowledged: list[Entry], *records: list[Entry]) -> dict[str, int]:
+    """The figures of what is wrong with a log and a follower's records."""
+    producer = Producer(0, 0, ["1"], seed=0)
+    producer.acknowledged["1"] = acknowledged
+    follower = Follower(0, 0, "1", seed=0)
+    follower.records = list(records)
+    report = compare({"1": log}, [producer], [follower])
+    names = ("lost", "doubled", "out_of_order", "stuck")
+    figures = {name: getattr(report, name) for name in names if getattr(report, name)}
+    return figures | ({"strays": 1} if "events that" in " ".join(report.wrong) else {})
+
+
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([LOG], {}),
+        ([[ONE, TWO], [], LOG], {}),
+        ([[ONE, TWO, FOUR]], {"lost": 1}),
+        ([[ONE, THREE], LOG], {"lost": 1}),
+        ([[ONE, TWO, TWO, THREE, FOUR]], {"doubled": 1}),
+        ([[ONE, THREE, TWO, FOUR]], {"out_of_order": 1}),
+        ([[ONE, TWO, THREE]], {"stuck": 1}),
+        ([[]], {"stuck": 1}),
+        ([[ONE, TWO, THREE, Entry("4-0", 5, 0, 5), FOUR]], {"strays": 1, "out_of_order": 1}),
+    ],
+)
+def test_a_record_is_compared_with_the_log(records, expected):
+    assert wrongs(LOG, LOG, *records) == expected
+
+
+@pytest.mark.parametrize(
+    ("log", "acknowledged", "expected"),
+    [
+        ([ONE, TWO], [ONE, TWO, THREE], {"lost": 1}),
+        ([ONE, TWO, Entry("3-0", 3, 0, 2)], [ONE, TWO], {"doubled": 1}),
+        ([ONE, TWO, THREE], [ONE, TWO], {"strays": 1}),
+        ([ONE, Entry("2-0", 2, 0, 9), THREE], [ONE, Entry("2-0", 2, 0, 9), THREE],
+         {"out_of_order": 1}),
+        ([ONE, THREE], [ONE, THREE], {"out_of_order": 1}),
+    ],
+)  # fmt: skip
+def test_the_log_is_compared_with_what_was_acknowledged(log, acknowledged, expected):
+    assert wrongs(log, acknowledged, log) == expected
