@@ -1,12 +1,17 @@
 """Writing a run's events, and reading their history in pages."""
 
+from typing import Any
+
+import orjson
 from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
+from marshmallow import ValidationError
 
 from app.routes.body import read_json
 from app.routes.gateway import gateway
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 from app.streaming.event import check_run_id
+from app.streaming.event_store import MOST_EVENTS
 
 blueprint = Blueprint("events", __name__)
 
@@ -17,20 +22,45 @@ _page_query = PageQuery()
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
 def append(run_id: str) -> Response:
-    """Append an event: 201 with the event as it was stored, 200 where that was before."""
+    """Append an event, or an array of them: 201 with what was stored, 200 if it was before."""
     check_run_id(run_id)
     expected = _append_query.of_request()["expected_sequence"]
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    body = _event_schema.event_of(read_json())
-    event, repeated = gateway().store.append(
-        run_id, **body, idempotency_key=key, expected_sequence=expected
-    )
-    response = Response(event.to_json(), 200 if repeated else 201, mimetype="application/json")
+    body = read_json()
+    if isinstance(body, list):
+        events, repeated = gateway().store.append_many(
+            run_id, _events_of(body), idempotency_key=key, expected_sequence=expected
+        )
+        told = [{"id": event.id, "sequence": event.sequence} for event in events]
+        document = orjson.dumps({"events": told})
+    else:
+        event, repeated = gateway().store.append(
+            run_id,
+            **_event_schema.event_of(body),
+            idempotency_key=key,
+            expected_sequence=expected,
+        )
+        document = event.to_json()
+    response = Response(document, 200 if repeated else 201, mimetype="application/json")
     if repeated:
         response.headers["Idempotent-Replayed"] = "true"
     # No page of another origin may append, so there is nothing for flask-cors to weigh.
     setattr(response, FLASK_CORS_EVALUATED, True)
     return response
+
+
+def _events_of(body: list[Any]) -> list[dict[str, Any]]:
+    """The arguments of a batch's appends; raises ValidationError, naming what is bad by index."""
+    if not 1 <= len(body) <= MOST_EVENTS:
+        raise ValidationError({"body": [f"Must be 1 to {MOST_EVENTS} events."]})
+    events = []
+    for index, item in enumerate(body):
+        try:
+            events.append(_event_schema.event_of(item))
+        except ValidationError as error:
+            named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
+            raise ValidationError(named) from None
+    return events
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events")

@@ -1,19 +1,22 @@
--- Appends one event to a run's log, atomically: find a repeat, refuse, number, add, keep the
+-- Appends events to a run's log, all or none: find a repeat, refuse, number, add, keep the
 -- TTL right.
 -- KEYS[1]  the log
--- KEYS[2]  hash: idempotency key -> id of the event that it appended
--- KEYS[3]  sorted set: the same keys by the sequence of their event, to forget the oldest
+-- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended, the
+--          first two being those of the first event
+-- KEYS[3]  sorted set: the same keys by the sequence of their last event, to forget the oldest
 -- ARGV     1 maxlen, 2 TTL of an ended run (ms), 3 idle TTL (ms), 4 timestamp,
---          5 category, 6 action, 7 data (JSON), 8 source (JSON), 9 idempotency key,
---          10 expected sequence, 11 lease (s); each of 8 to 11 is '' for none
--- Returns  {'added', id, sequence}
---          {'repeated', id, sequence, timestamp} of the event that the key appended before
---          {'key reused', its id} where that event is another one
+--          5 idempotency key, 6 expected sequence, 7 lease (s), each of 5 to 7 '' for none;
+--          then for each event category, action, data (JSON), source (JSON, '' for none)
+-- Returns  {'added' or 'repeated', id, sequence, timestamp} of the first event; the ids of the
+--          others count up from it
+--          {'key reused', id of the first event that it appended}
 --          {'unexpected', last sequence}
 --          {'ended', id of the last entry}
 
 local log, keys, order = KEYS[1], KEYS[2], KEYS[3]
-local key, expected, lease = ARGV[9], ARGV[10], ARGV[11]
+local timestamp, key, expected, lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local FIRST = 8
+local count = (#ARGV - FIRST + 1) / 4
 local terminal = {completed = true, failed = true, cancelled = true, lost = true}
 
 local function is_terminal(category, action)
@@ -26,15 +29,28 @@ local function by_name(pairs)
   return fields
 end
 
-if key ~= '' then
-  local id = redis.call('HGET', keys, key)
-  local entry = id and redis.call('XRANGE', log, id, id)[1]
-  if entry then
-    local first = by_name(entry[2])
-    if first.event_category == ARGV[5] and first.event_action == ARGV[6]
-       and first.data == ARGV[7] and (first.source or '') == ARGV[8] then
-      return {'repeated', id, tonumber(first.sequence), first.timestamp}
+local function nth_id(first, n)
+  local ms, counter = string.match(first, '^(%d+)-(%d+)$')
+  return string.format('%s-%.0f', ms, tonumber(counter) + n)
+end
+
+local function is_nth_event(entry, n)
+  local fields, at = by_name(entry[2]), FIRST + 4 * n
+  return fields.event_category == ARGV[at] and fields.event_action == ARGV[at + 1]
+    and fields.data == ARGV[at + 2] and (fields.source or '') == ARGV[at + 3]
+end
+
+local known = key ~= '' and redis.call('HGET', keys, key)
+if known then
+  local id, sequence, appended, when = string.match(known, '^(%S+) (%S+) (%S+) (%S+)$')
+  local retained = redis.call('XRANGE', log, id, nth_id(id, appended - 1))
+  if #retained > 0 then
+    local same = tonumber(appended) == count
+    for _, entry in ipairs(retained) do
+      local n = tonumber(by_name(entry[2]).sequence) - sequence
+      same = same and is_nth_event(entry, n)
     end
+    if same then return {'repeated', id, tonumber(sequence), when} end
     return {'key reused', id}
   end
 end
@@ -43,33 +59,41 @@ local added, first_entry, last_entry = 0, false, false
 if redis.call('EXISTS', log) == 1 then
   local info = by_name(redis.call('XINFO', 'STREAM', log))
   added, first_entry, last_entry = info['entries-added'], info['first-entry'], info['last-entry']
-  if not added then return {'too old'} end
+  if not added then return {'too old', false} end
 end
 
 if expected ~= '' and added + 1 ~= tonumber(expected) then return {'unexpected', added} end
 
+local ended = false
 if last_entry then
   local last = by_name(last_entry[2])
-  if is_terminal(last.event_category, last.event_action) then
-    if ARGV[5] ~= 'lifecycle' or ARGV[6] ~= 'started' then return {'ended', last_entry[1]} end
-  elseif lease == '' then
-    lease = last.lease_seconds or ''
-  end
+  ended = is_terminal(last.event_category, last.event_action) and last_entry[1]
+  if not ended and lease == '' then lease = last.lease_seconds or '' end
+end
+for at = FIRST, #ARGV, 4 do
+  local category, action = ARGV[at], ARGV[at + 1]
+  if ended and not (category == 'lifecycle' and action == 'started') then return {'ended', ended} end
+  ended = is_terminal(category, action) and 'of the same batch'
 end
 
 -- entries-added outlives trimming and deletion, so no sequence is ever given twice.
-local sequence = added + 1
-local entry = {'timestamp', ARGV[4], 'sequence', string.format('%.0f', sequence),
-               'event_category', ARGV[5], 'event_action', ARGV[6], 'data', ARGV[7]}
-if ARGV[8] ~= '' then
-  entry[#entry + 1] = 'source'
-  entry[#entry + 1] = ARGV[8]
+local id
+for n = 0, count - 1 do
+  local at = FIRST + 4 * n
+  local entry = {'timestamp', timestamp, 'sequence', string.format('%.0f', added + 1 + n),
+                 'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
+  if ARGV[at + 3] ~= '' then
+    entry[#entry + 1] = 'source'
+    entry[#entry + 1] = ARGV[at + 3]
+  end
+  if lease ~= '' then
+    entry[#entry + 1] = 'lease_seconds'
+    entry[#entry + 1] = lease
+  end
+  local given = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], id and nth_id(id, n) or '*',
+                           unpack(entry))
+  id = id or given
 end
-if lease ~= '' then
-  entry[#entry + 1] = 'lease_seconds'
-  entry[#entry + 1] = lease
-end
-local id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], '*', unpack(entry))
 
 local function keep_for(ttl)
   redis.call('PEXPIRE', log, ttl)
@@ -78,9 +102,10 @@ local function keep_for(ttl)
 end
 
 if key ~= '' then
-  redis.call('HSET', keys, key, id)
-  redis.call('ZADD', order, sequence, key)
-  -- A key is kept as long as its event: with every new one, a few of trimmed events go.
+  redis.call('HSET', keys, key, table.concat(
+    {id, string.format('%.0f', added + 1), string.format('%.0f', count), timestamp}, ' '))
+  redis.call('ZADD', order, added + count, key)
+  -- A key is kept as long as an event of it: with every new one, a few of trimmed events go.
   local retained = first_entry and tonumber(by_name(first_entry[2]).sequence)
   if retained then
     local gone = redis.call('ZRANGEBYSCORE', order, '-inf', '(' .. retained, 'LIMIT', 0, 8)
@@ -93,7 +118,7 @@ if key ~= '' then
   if ttl > 0 then keep_for(ttl) end
 end
 
-if is_terminal(ARGV[5], ARGV[6]) then
+if ended then
   keep_for(ARGV[2])
 else
   -- Renewed only once an hour of it (a tenth, of a short one) is used up, so that most
@@ -103,4 +128,4 @@ else
     keep_for(ARGV[3])
   end
 end
-return {'added', id, sequence}
+return {'added', id, added + 1, timestamp}

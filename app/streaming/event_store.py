@@ -3,10 +3,10 @@
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import redis
@@ -15,6 +15,7 @@ from redis.exceptions import NoPermissionError
 from app.streaming import connection, replies
 from app.streaming.errors import (
     EventTooLarge,
+    InvalidEvent,
     InvalidInput,
     KeyReused,
     RunEnded,
@@ -49,6 +50,9 @@ READ_BYTES = 256 * 1024
 # The largest time in seconds, or length of a log: a thousand years.
 LARGEST = 31_536_000_000
 
+# What one append carries at the most.
+MOST_EVENTS = 1000
+
 # What a number of Lua's holds exactly.
 LARGEST_SEQUENCE = 2**53
 
@@ -58,6 +62,15 @@ PAGE_BYTES = 16 * 1024 * 1024
 
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 _TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+
+
+class Draft(NamedTuple):
+    """An event before it has an id; a source that is not stored is empty."""
+
+    category: str
+    action: str
+    data_json: bytes
+    source_json: bytes
 
 
 class Appended(NamedTuple):
@@ -193,57 +206,60 @@ class EventStore:
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
         a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
-        run_id = check_run_id(run_id)
-        check_names(event_category, event_action)
-        data_json = encode_json("data", data, self._max_event_bytes)
-        source_json = encode_json("source", source, self._max_event_bytes)
-        if len(data_json) + len(source_json) > self._max_event_bytes:
-            larger = "data" if len(data_json) >= len(source_json) else "source"
-            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
-        if idempotency_key is not None and not (
-            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-        ):
-            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
-        if expected_sequence is not None:
-            _check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
-        if lease_seconds is not None:
-            _check_range("lease_seconds", lease_seconds)
-        timestamp = timestamp_now()
-        status, *result = APPEND.run(
-            self._shared,
-            *_keys(run_id),
-            self._maxlen,
-            self._ended_ttl_seconds * 1000,
-            self._idle_ttl_seconds * 1000,
-            timestamp,
-            event_category,
-            event_action,
-            data_json,
-            b"" if source is None else source_json,
-            idempotency_key or b"",
-            expected_sequence or b"",
-            lease_seconds or b"",
-        )
-        if status == b"key reused":
-            raise KeyReused(f"the idempotency key was used for event {result[0].decode()}")
-        if status == b"unexpected":
-            raise UnexpectedSequence(result[0])
-        if status == b"ended":
-            raise RunEnded(f"run {run_id} ended with event {result[0].decode()}")
-        if status == b"too old":
-            raise ServerTooOld(_TOO_OLD)
-        repeated = status == b"repeated"
-        event = Event(
-            id=result[0].decode(),
-            run_id=run_id,
-            sequence=result[1],
-            timestamp=result[2].decode() if repeated else timestamp,
-            category=event_category,
-            action=event_action,
-            data_json=data_json,
-            source_json=source_json,
+        draft = self._draft(event_category, event_action, data, source)
+        [event], repeated = self._append(
+            run_id, [draft], idempotency_key, expected_sequence, lease_seconds
         )
         return Appended(event, repeated)
+
+    def add_many(
+        self,
+        run_id: int | str,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> list[str]:
+        """Append up to 1,000 events, all or none, and give their ids; see `append_many`."""
+        events, _ = self.append_many(
+            run_id,
+            events,
+            idempotency_key=idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
+        )
+        return [event.id for event in events]
+
+    def append_many(
+        self,
+        run_id: int | str,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> tuple[list[Event], bool]:
+        """Append events, all or none, with sequences that follow on each other.
+
+        Each is a mapping with the names of `append`'s arguments: `event_category`,
+        `event_action`, and perhaps `data`, `source` and `lease_seconds`. The keywords hold for
+        all of them together. Gives them as they are stored, and whether they were before.
+        Raises as `append` does; an InvalidInput then names a field as `<index>.<field>`.
+        """
+        drafts = []
+        for index, event in enumerate(events):
+            try:
+                fields = dict(event)
+                lease_seconds = fields.pop("lease_seconds", None) or lease_seconds
+                drafts.append(self._draft(**fields))
+            except InvalidInput as error:
+                raise type(error)(f"{index}.{error.field}", error.message) from None
+            except TypeError:
+                raise InvalidEvent(str(index), "has other names than an event's") from None
+        if not 1 <= len(drafts) <= MOST_EVENTS:
+            raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
+        return self._append(run_id, drafts, idempotency_key, expected_sequence, lease_seconds)
 
     def lose(self, run_id: str, last_id: EventId) -> bool:
         """End a run whose lease has run out since its last event; False when it goes on.
@@ -431,6 +447,73 @@ class EventStore:
         self._client.connection_pool.disconnect(inuse_connections=False)
 
     # Inside
+
+    def _draft(
+        self, event_category: str, event_action: str, data: Any = None, source: Any = None
+    ) -> Draft:
+        """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
+        check_names(event_category, event_action)
+        data_json = encode_json("data", data, self._max_event_bytes)
+        source_json = encode_json("source", source, self._max_event_bytes)
+        if len(data_json) + len(source_json) > self._max_event_bytes:
+            larger = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
+        return Draft(
+            event_category, event_action, data_json, b"" if source is None else source_json
+        )
+
+    def _append(
+        self,
+        run_id: int | str,
+        drafts: list[Draft],
+        idempotency_key: str | None,
+        expected_sequence: int | None,
+        lease_seconds: int | None,
+    ) -> tuple[list[Event], bool]:
+        run_id = check_run_id(run_id)
+        if idempotency_key is not None and not (
+            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
+        ):
+            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+        if expected_sequence is not None:
+            _check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
+        if lease_seconds is not None:
+            _check_range("lease_seconds", lease_seconds)
+        status, told, *appended = APPEND.run(
+            self._shared,
+            *_keys(run_id),
+            self._maxlen,
+            self._ended_ttl_seconds * 1000,
+            self._idle_ttl_seconds * 1000,
+            timestamp_now(),
+            idempotency_key or b"",
+            expected_sequence or b"",
+            lease_seconds or b"",
+            *chain.from_iterable(drafts),
+        )
+        if status == b"key reused":
+            raise KeyReused(f"the idempotency key was used for event {told.decode()}")
+        if status == b"unexpected":
+            raise UnexpectedSequence(told)
+        if status == b"ended":
+            raise RunEnded(f"run {run_id} ended with event {told.decode()}")
+        if status == b"too old":
+            raise ServerTooOld(_TOO_OLD)
+        first, (sequence, timestamp) = EventId.from_redis(told), appended
+        events = [
+            Event(
+                id=f"{first.ms}-{first.n + number}",
+                run_id=run_id,
+                sequence=sequence + number,
+                timestamp=timestamp.decode(),
+                category=draft.category,
+                action=draft.action,
+                data_json=draft.data_json,
+                source_json=draft.source_json or b"null",
+            )
+            for number, draft in enumerate(drafts)
+        ]
+        return events, status == b"repeated"
 
     def _is_overdue(self, info: LogInfo) -> bool:
         """Whether the lease has run out, as far as can be told here."""

@@ -147,7 +147,7 @@ def test_data_that_is_nested_too_deep_is_422(http, depth, inner):
     assert refused(post(http, body_with_data(data)), 422) == ["data"]
 
 
-@pytest.mark.parametrize("body", [[], "text", None, 1, True, [NAMES]])
+@pytest.mark.parametrize("body", ["text", None, 1, True])
 @pytest.mark.usefixtures("unchanged")
 def test_json_that_is_no_object_is_422(http, body):
     assert refused(post(http, json.dumps(body).encode()), 422) == ["body"]

@@ -1,0 +1,144 @@
+"""Batches: a JSON array on the same POST, all of whose events are stored or none."""
+
+import json
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.settings import Settings
+from app.streaming.event_store import EventStore
+
+PATH = "/runs/1/events"
+
+
+def event(data: object = None, category: str = "llm", action: str = "stream") -> dict:
+    return {"event_category": category, "event_action": action, "data": data}
+
+
+@pytest.fixture
+def http(fake_store: EventStore) -> FlaskClient:
+    return create_app(Settings(), event_store=fake_store).test_client()
+
+
+def test_a_batch_is_201_with_the_ids_and_sequences_of_its_events(http, fake_store):
+    http.post(PATH, json=event(0))
+    answer = http.post(PATH, json=[event(1), event(2), event(3)])
+    assert answer.status_code == 201
+    stored = fake_store.get_events(1)
+    assert [found.data for found in stored] == [0, 1, 2, 3]
+    assert answer.json == {
+        "events": [{"id": found.id, "sequence": found.sequence} for found in stored[1:]]
+    }
+    assert [found.sequence for found in stored] == [1, 2, 3, 4]
+
+
+def test_either_shape_of_an_event_may_be_in_a_batch(http, fake_store):
+    http.post(PATH, json=event({"a": 1}))
+    [read] = http.get(PATH).json["events"]
+    assert http.post(PATH, json=[event(), read, {**event(), "source": "me"}]).status_code == 201
+    assert [found.source for found in fake_store.get_events(1)] == [None, None, None, "me"]
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_batch_has_up_to_a_thousand_events(http, fake_store, size):
+    answer = http.post(PATH, json=[event(number) for number in range(size)])
+    assert answer.status_code == 201
+    assert [told["sequence"] for told in answer.json["events"]] == list(range(1, size + 1))
+
+
+@pytest.mark.parametrize(
+    ("bad", "field"),
+    [
+        ({"event_category": "llm"}, "event_action"),
+        (event(category="a b"), "event_category"),
+        (event(category="gateway"), "event_category"),
+        (event(category="lifecycle", action="lost"), "event_action"),
+        ({**event(), "more": 1}, "more"),
+        ({**event(), "lease_seconds": 0}, "lease_seconds"),
+        ("text", "body"),
+        ([event()], "body"),
+        (None, "body"),
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_bad_event_is_named_by_its_index_and_nothing_is_stored(
+    http, fake_store, bad, field, place
+):
+    batch = [event(), event()]
+    batch.insert(place, bad)
+    answer = http.post(PATH, json=batch)
+    assert answer.status_code == 422
+    assert [error["field"] for error in answer.json["errors"]] == [f"{place}.{field}"]
+    assert fake_store.get_events(1) == []
+
+
+@pytest.mark.parametrize("size", [0, 1001])
+def test_a_batch_of_no_events_or_too_many_is_422(http, fake_store, size):
+    answer = http.post(PATH, json=[event()] * size)
+    assert answer.status_code == 422
+    assert fake_store.get_events(1) == []
+
+
+def test_odd_values_in_a_batch_are_refused_as_they_are_alone(http, fake_store):
+    for data, status in [("1e999", 400), (str(2**64), 422), ('"\\ud800"', 400), ("[" * 200, 400)]:
+        body = f'[{json.dumps(event())},{{"event_category":"a","event_action":"b","data":{data}}}]'
+        answer = http.post(PATH, data=body, content_type="application/json")
+        assert answer.status_code in (400, 422), (data, status)
+    assert fake_store.get_events(1) == []
+
+
+def test_an_event_over_the_limit_is_413_and_named_and_the_body_s_limit_holds_for_all(fake_store):
+    settings = Settings(max_event_bytes=1000, max_body_bytes=3000)
+    store = EventStore(client=fake_store._client, max_event_bytes=1000)
+    http = create_app(settings, event_store=store).test_client()
+    answer = http.post(PATH, json=[event(), event("x" * 1000)])
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (413, "1.data")
+    assert http.post(PATH, json=[event("x" * 900)] * 4).status_code == 413
+    assert fake_store.get_events(1) == []
+
+
+def test_a_batch_goes_on_after_no_end_but_a_start(http, fake_store):
+    end, start = event(None, "lifecycle", "completed"), event(None, "lifecycle", "started")
+    assert http.post(PATH, json=[event(), end, event()]).status_code == 409
+    assert fake_store.get_events(1) == []
+    assert http.post(PATH, json=[event(), end, start, event()]).status_code == 201
+    assert http.get("/runs/1").json["ended"] is False
+    assert http.post(PATH, json=[event(), end]).status_code == 201
+    assert http.get("/runs/1").json["ended"] is True
+    assert http.post(PATH, json=[event()]).status_code == 409
+
+
+def test_a_repeated_batch_is_200_with_what_was_stored(http, fake_store):
+    def post(batch: list, key: str = "k"):
+        return http.post(PATH, json=batch, headers={"Idempotency-Key": key})
+
+    batch = [event(1), event(2), event(3)]
+    first, again = post(batch), post(batch)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json == first.json
+    assert again.headers["Idempotent-Replayed"] == "true"
+    for other in (batch[:2], [*batch, event(4)], [event(1), event(9), event(3)], event(1)):
+        assert post(other).status_code == 422
+    assert len(fake_store.get_events(1)) == 3
+    assert post(batch, "other").status_code == 201
+
+
+def test_a_batch_is_appended_only_from_the_sequence_that_is_expected(http, fake_store):
+    assert http.post(f"{PATH}?expected_sequence=1", json=[event(), event()]).status_code == 201
+    answer = http.post(f"{PATH}?expected_sequence=2", json=[event(), event()])
+    assert (answer.status_code, answer.json["last_sequence"]) == (409, 2)
+    assert http.post(f"{PATH}?expected_sequence=3", json=[event()]).status_code == 201
+
+
+def test_the_last_lease_of_a_batch_holds(http, fake_client):
+    leased = [{**event(), "lease_seconds": 30}, {**event(), "lease_seconds": 60}, event()]
+    assert http.post(PATH, json=leased).status_code == 201
+    leases = [fields[b"lease_seconds"] for _, fields in fake_client.xrange("run:1:events")]
+    assert leases[-1] == b"60"
+
+
+def test_a_batch_from_python_gives_the_ids(any_store, run_id):
+    ids = any_store.add_many(run_id, [event(number) for number in range(1000)])
+    assert [found.id for found in any_store.get_events(run_id)] == ids
+    assert len(set(ids)) == 1000
