@@ -97,3 +97,19 @@ def on_starting(server):
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _refuse_wrong_reloads(server)
+
+
+def _refuse_wrong_reloads(server):
+    """A wrong setting must not stop what runs: gunicorn would leave, its workers with it."""
+    reload = server.reload
+
+    def reload_if_right():
+        if subprocess.run(
+            [sys.executable, "-m", "app", "check"], stdout=subprocess.DEVNULL
+        ).returncode:
+            server.log.error("not reloaded: the settings are wrong")
+        else:
+            reload()
+
+    server.reload = reload_if_right

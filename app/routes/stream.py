@@ -56,8 +56,13 @@ class StreamResponse(Response):
     subscriber: Subscriber
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        start_response(self.status, self.get_wsgi_headers(environ).to_wsgi_list())
-        outlet = take_over(start_response)
+        try:
+            start_response(self.status, self.get_wsgi_headers(environ).to_wsgi_list())
+            outlet = take_over(start_response)
+        except BaseException:  # the client has gone already, or the worker is stopping
+            self.subscriber.end("disconnected")
+            self.subscriber.close()
+            raise
         if outlet is None:
             return ClosingIterator(self.subscriber.chunks(), self.subscriber.close)
         self.subscriber.deliver_to(outlet)

@@ -69,6 +69,10 @@ class Outlet:
             self._socket.shutdown(socket.SHUT_WR)
         self.close()
 
+    def cut(self) -> None:
+        """Have a write that waits for the client fail at once."""
+        gevent.get_hub().cancel_wait(self._writing, ClientGone())
+
     def close(self) -> None:
         """Give the connection up; safe to repeat."""
         self._stop_looking()

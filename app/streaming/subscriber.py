@@ -184,6 +184,11 @@ class Subscriber:
         else:
             self.wake()
 
+    def cut(self) -> None:
+        """Wait no longer for the client to take what is waiting for it."""
+        if self.outlet is not None:
+            self.outlet.cut()
+
     def close(self) -> None:
         """Let go of everything that the stream held; safe to repeat."""
         self.reason = self.reason or "closed"

