@@ -3,7 +3,7 @@
 -- KEYS[1]  the log
 -- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended, the
 --          first two being those of the first event
--- KEYS[3]  sorted set: the same keys by the sequence of their last event, to forget the oldest
+-- KEYS[3]  sorted set: the same keys by the time in their events' ids, to forget the oldest
 -- ARGV     1 maxlen, 2 TTL of an ended run (ms), 3 idle TTL (ms), 4 timestamp,
 --          5 idempotency key, 6 expected sequence, 7 lease (s), each of 5 to 7 '' for none;
 --          then for each event category, action, data (JSON), source (JSON, '' for none)
@@ -41,6 +41,7 @@ local function is_nth_event(entry, n)
 end
 
 local known = key ~= '' and redis.call('HGET', keys, key)
+if key ~= '' then redis.call('ZSCORE', order, key) end  -- refuses another type, before it is late
 if known then
   local id, sequence, appended, when = string.match(known, '^(%S+) (%S+) (%S+) (%S+)$')
   local retained = redis.call('XRANGE', log, id, nth_id(id, appended - 1))
@@ -104,9 +105,9 @@ end
 if key ~= '' then
   redis.call('HSET', keys, key, table.concat(
     {id, string.format('%.0f', added + 1), string.format('%.0f', count), timestamp}, ' '))
-  redis.call('ZADD', order, added + count, key)
+  redis.call('ZADD', order, string.match(id, '^%d+'), key)
   -- A key is kept as long as an event of it: with every new one, a few of trimmed events go.
-  local retained = first_entry and tonumber(by_name(first_entry[2]).sequence)
+  local retained = first_entry and string.match(first_entry[1], '^%d+')
   if retained then
     local gone = redis.call('ZRANGEBYSCORE', order, '-inf', '(' .. retained, 'LIMIT', 0, 8)
     if #gone > 0 then

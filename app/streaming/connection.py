@@ -12,7 +12,7 @@ import redis
 from dotenv import dotenv_values
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPoolProxy, SentinelManagedConnection
 
@@ -218,3 +218,5 @@ def _reply(link: Connection) -> Any:
         return link.read_response(disable_decoding=True)
     except ResponseError as error:
         return error
+    except BusyLoadingError as error:  # refused too, though redis-py calls it a lost connection
+        return ResponseError(str(error))

@@ -20,6 +20,7 @@ from app.streaming.errors import (
     KeyReused,
     RunEnded,
     ServerTooOld,
+    StoreUnavailable,
     UnexpectedSequence,
 )
 from app.streaming.event import (
@@ -261,11 +262,12 @@ class EventStore:
             raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
         return self._append(run_id, drafts, idempotency_key, expected_sequence, lease_seconds)
 
-    def lose(self, run_id: str, last_id: EventId) -> bool:
+    def lose(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:
         """End a run whose lease has run out since its last event; False when it goes on.
 
         For who has been connected for the whole lease: producers that could not reach Redis
-        either must first have their turn.
+        either must first have their turn. Who has `watched` all the time needs no clock;
+        else Redis's decides.
         """
         lost = LOSE.run(
             self._shared,
@@ -273,6 +275,7 @@ class EventStore:
             str(last_id),
             timestamp_now(),
             self._ended_ttl_seconds * 1000,
+            int(watched),
         )
         return bool(lost)
 
@@ -295,7 +298,8 @@ class EventStore:
     ) -> list[Event]:
         """The events of a run, all of them unless limited, in the order of the log."""
         _check_limit(limit)
-        return list(islice(self._scan(check_run_id(run_id), descending=descending), limit))
+        self.look(check_run_id(run_id))
+        return list(islice(self._scan(str(run_id), descending=descending), limit))
 
     def get_events_after(
         self, run_id: int | str, last_id: str, *, limit: int | None = None
@@ -303,7 +307,8 @@ class EventStore:
         """The events after the id `last_id`, all of them unless limited."""
         _check_limit(limit)
         after = EventId.parse(last_id, "last_id")
-        return list(islice(self._scan(check_run_id(run_id), after), limit))
+        self.look(check_run_id(run_id))
+        return list(islice(self._scan(str(run_id), after), limit))
 
     def page(
         self,
@@ -365,6 +370,8 @@ class EventStore:
                 elif self.info(run_id).last_id < cursor:
                     cursor = tails[run_id] = ZERO
                     continue
+            elif not events and (self.look(run_id).end_id or ZERO) > cursor:
+                continue  # the run is lost, or something has come just now
             if events or (left is not None and left <= 0):
                 return events
 
@@ -376,12 +383,12 @@ class EventStore:
         return replies.log_info(stream, ttl)
 
     def look(self, run_id: str) -> LogInfo:
-        """The run's log as it is now, without its TTL; a run whose producer is lost has ended.
+        """The run's log as it is now, without its TTL, after ending the run if it is lost.
 
         It costs a shared round trip.
         """
         info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
-        if self._is_overdue(info) and self.lose(run_id, info.end_id):
+        if self._is_overdue(info) and self._may_lose(run_id, info):
             info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
         return info
 
@@ -393,19 +400,27 @@ class EventStore:
             for reply in connection.call_all(self._client, *commands)
         ]
 
+    def lacks(self, run_id: str, cursor: EventId) -> bool:
+        """Whether the log ought to retain the entry at a cursor, and does not."""
+        key = log_key(run_id)
+        entry, stream = connection.call_all(
+            self._client, ("XRANGE", key, str(cursor), str(cursor)), ("XINFO", "STREAM", key)
+        )
+        info = replies.log_info(stream)
+        retained = info.first_id is not None and info.first_id <= cursor < info.last_id
+        return retained and cursor > info.deleted and not connection.checked(entry)
+
     def history(
         self, run_id: str, after: EventId, upto: EventId, count: int
-    ) -> tuple[list[Frame], EventId | None]:
-        """Up to `count` frames of `after` < id <= `upto`, and the first id retained then."""
+    ) -> tuple[list[Frame], LogInfo]:
+        """Up to `count` frames of `after` < id <= `upto`, and the log as of then."""
         key = log_key(run_id)
-        entries, first = connection.call_all(
+        entries, stream = connection.call_all(
             self._client,
             ("XRANGE", key, f"({after}", str(upto), "COUNT", count),
-            ("XRANGE", key, "-", "+", "COUNT", 1),
+            ("XINFO", "STREAM", key),  # afterwards: what was deleted by then is told
         )
-        first = connection.checked(first)
-        first_id = EventId.from_redis(first[0][0]) if first else None
-        return replies.frames(run_id, connection.checked(entries)), first_id
+        return replies.frames(run_id, connection.checked(entries)), replies.log_info(stream)
 
     def before_last(self, run_id: str, last_id: EventId, count: int) -> EventId:
         """The cursor after which `count` entries follow up to `last_id`; ZERO if fewer."""
@@ -514,6 +529,12 @@ class EventStore:
             for number, draft in enumerate(drafts)
         ]
         return events, status == b"repeated"
+
+    def _may_lose(self, run_id: str, info: LogInfo) -> bool:
+        try:
+            return self.lose(run_id, info.end_id)
+        except StoreUnavailable:  # a full memory, a replica: it can be read nevertheless
+            return False
 
     def _is_overdue(self, info: LogInfo) -> bool:
         """Whether the lease has run out, as far as can be told here."""

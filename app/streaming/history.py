@@ -46,7 +46,9 @@ class History:
                     return before.after(cursor), None
                 count = next_count(before.size, len(before.frames)) if before else FIRST_COUNT
                 end = min(upto, following.since) if following else upto
-                frames, first_id = self._store.history(feed.run_id, cursor, end, count)
+                frames, info = self._store.history(feed.run_id, cursor, end, count)
+                first_id = info.first_id
+                feed.note_deleted(info.deleted)
                 with self._lock:
                     if frames:
                         return self._page_of(feed, cursor, frames, first_id), first_id

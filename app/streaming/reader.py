@@ -31,6 +31,9 @@ REPLY_TIMEOUT_SECONDS = 5.0
 # Sooner than that no look follows another, for a lease that is about to run out.
 SOONEST_CHECK_SECONDS = 0.25
 
+# A server that answers so much later than it should was away, for its producers too.
+SILENT_SECONDS = 1.0
+
 # Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
 SHORT_BLOCK_SECONDS = 0.1
 
@@ -127,6 +130,8 @@ class Reader:
         reply = self._wait_for_entries(group)
         truncated, began = False, time.monotonic()
         for key, entries in streams(reply):
+            if not entries:  # Redis 7.0 wakes for what was deleted in the same transaction
+                continue
             feed, mark = group.asked(key)
             cut = len(entries) == READ_COUNT
             self._publish(feed, mark, frames(feed.run_id, entries), cut)
@@ -157,24 +162,28 @@ class Reader:
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
         left = max(0.001, min(longest, self._next_check - time.monotonic()))
         packed = group.pack(int(left * 1000) or 1)
-        self.blocked_client = self._client_id
+        self.blocked_client, sent = self._client_id, time.monotonic()
         try:
             with translated_errors():
                 return checked(exchange_packed(self._link, [packed], 1)[0])
         finally:
             self.blocked_client = None
+            if time.monotonic() - sent > left + SILENT_SECONDS:
+                self._connected_at = time.monotonic()  # it was none, whatever it looked like
 
     def _publish(
         self, feed: Feed, mark: tuple[int, EventId], found: list[Frame], truncated: bool
     ) -> None:
         epoch, position = mark
-        gap = []
-        if found[-1].sequence != feed.sequence + len(found):
+        gap, added, sequence = [], feed.added, feed.sequence
+        if feed.mark() is not mark:
+            return  # it moved between readers, and another one has published this
+        if found[-1].sequence != sequence + len(found):
             # Trimmed or deleted before it was read, or another log; or what others wrote,
             # which is fine.
             info = self._store.look(feed.run_id)
-            verdict = info.verdict(position, feed.added + len(found))
-            if verdict == "reset":
+            verdict = info.verdict(position, added + len(found))
+            if verdict == "reset" or self._store.lacks(feed.run_id, position):
                 feed.begin_anew(epoch)
                 return
             if verdict == "gap":
@@ -182,7 +191,7 @@ class Reader:
                 gap = [Frame.control(feed.run_id, "gap", told, position=before)]
         last = found[-1]
         batch = Batch(position, gap + found)
-        read = feed.sequence + len(found) if last.sequence is None else last.sequence
+        read = sequence + len(found) if last.sequence is None else last.sequence
         feed.publish(epoch, batch, read, ended=last.terminal and not truncated)
         if last.terminal and truncated:
             self._next_check = 0.0  # whether the run ends there, only the log knows
@@ -192,16 +201,22 @@ class Reader:
         self._next_check = time.monotonic() + CHECK_SECONDS
         with self._lock:
             feeds = list(self._feeds.values())
-        seen = [feed.mark() for feed in feeds]
+        seen = [(*feed.mark(), feed.added) for feed in feeds]
         infos = self._store.infos([feed.run_id for feed in feeds]) if feeds else []
-        for feed, (epoch, position), info in zip(feeds, seen, infos, strict=True):
+        for feed, (epoch, position, added), info in zip(feeds, seen, infos, strict=True):
             self._exclude(feed, info is None)
             if info is None:
                 continue
             feed.note_deleted(info.deleted)
-            if info.verdict(position, feed.added) == "reset":
+            verdict = info.verdict(position, added)
+            if verdict == "reset":
                 feed.begin_anew(epoch)
-            elif info.last_id == position:
+            elif info.end_id is None or info.end_id <= position:  # nothing is left to read
+                if verdict == "gap":  # what there was has been deleted unread
+                    told = info.told(str(position))
+                    gap = Frame.control(feed.run_id, "gap", told, position=info.last_id)
+                    feed.publish(epoch, Batch(position, [gap]), info.last_sequence, info.ended)
+                    position = info.last_id
                 feed.settle(position, info.last_sequence, info.ended)
                 feed.forget()
                 if info.lease_seconds is not None and not info.ended:
@@ -212,7 +227,10 @@ class Reader:
         due = max(feed.changed_at, self._connected_at) + info.lease_seconds
         now = time.monotonic()
         if now >= due:
-            self._store.lose(feed.run_id, info.end_id)
+            try:
+                self._store.lose(feed.run_id, info.end_id, watched=True)
+            except StoreUnavailable as error:  # no reason to leave the other feeds
+                log.warning("run %s cannot be ended now: %s", feed.run_id, error)
         else:
             soonest = now + SOONEST_CHECK_SECONDS
             self._next_check = min(self._next_check, max(due, soonest))

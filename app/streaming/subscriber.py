@@ -288,9 +288,12 @@ class Subscriber:
             self.cursor = info.first_id.before()
         self._feed = self._around.readers.join(self.run_id, mark, info, self)
         self._epoch, position = self._feed.mark()
-        self._deleted = max(self._feed.deleted, info.deleted)
+        self._deleted = info.deleted
         if self.start.id is not None:
             yield from self._tell(info)
+            if (yield from self._insist(self._around.store.lacks, self.run_id, self.cursor)):
+                told, self.cursor = info.told(str(self.cursor)), ZERO
+                yield from self._notice("reset", told)
         yield from self._read_history(max(info.last_id, position))
         told = info.told(str(self.start))
         caught_up = Frame.control(
@@ -326,16 +329,15 @@ class Subscriber:
     def _read_history(self, upto: EventId) -> Iterator[bytes]:
         """What the log holds after the cursor, up to an id."""
         while self.cursor < upto:
-            if self._feed.deleted > self._deleted:  # meanwhile, and perhaps ahead of the cursor
-                self._deleted = self._feed.deleted
-                yield from self._tell(
-                    (yield from self._insist(self._around.store.look, self.run_id))
-                )
             page, first_id = yield from self._insist(
                 self._around.history.page, self._feed, self.cursor, upto
             )
             if self._feed.epoch != self._epoch:
                 return  # the page may be another log's
+            if self._feed.deleted > self._deleted:  # perhaps out of this page
+                self._deleted = self._feed.deleted
+                if (yield from self._look_and_tell()):
+                    return
             if page is None or first_id is not None:
                 another = yield from self._check_page(page, first_id)
                 if another:
@@ -351,6 +353,10 @@ class Subscriber:
             return False
         if page is not None and first_id is not None and first_id > page.frames[0].position:
             return False  # it was trimmed since, and nothing is missing
+        return (yield from self._look_and_tell())
+
+    def _look_and_tell(self) -> Iterator[bytes]:
+        """Say what was missed as of now; gives whether the log is another."""
         info = yield from self._insist(self._around.store.look, self.run_id)
         another = info.verdict(self.cursor) == "reset"
         yield from self._tell(info)

@@ -82,6 +82,43 @@ def test_where_nobody_follows_the_next_read_finds_the_run_lost(store, gateway, r
     assert [event["event"]["action"] for event in history] == ["stream", "lost"]
 
 
+def test_a_reader_in_python_finds_the_run_lost_too(store, run_id):
+    event_id = store.add(run_id, "llm", "stream", lease_seconds=1)
+    names = wait_until(
+        lambda: [event.name for event in store.subscribe(run_id, event_id, block_ms=300)],
+        "the run is lost",
+    )
+    assert names == ["lifecycle.lost"]
+    other = f"{run_id}-2"
+    store.add(other, "llm", "stream", lease_seconds=1)
+    wait_until(lambda: len(store.get_events(other)) == 2, "the other run is lost")
+
+
+def test_a_run_that_cannot_be_ended_now_can_be_read(tmp_path, run_id):
+    server = RedisServer(tmp_path, "--maxmemory-policy", "noeviction").start()
+    gateway = GatewayServer(server.url, tmp_path / "gateway.log").start()
+    try:
+        store = EventStore(server.url)
+        store.add(f"{run_id}-other", "llm", "stream")
+        store.add(run_id, "llm", "stream", lease_seconds=1)
+        requests.get(f"{gateway.url}/runs/{run_id}-other", timeout=5).raise_for_status()
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+            overdue = time.monotonic() + 2
+            wait_until(lambda: time.monotonic() > overdue, "the lease has run out")
+            for path in ("", "/events"):
+                answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=5)
+                assert answer.status_code == 200, answer.text
+            with Stream(stream_url(gateway, run_id)) as stream:
+                stream.wait_for_control("caught_up")
+                client.config_set("maxmemory", "0")
+                stream.wait_for_end()
+                assert stream.sequences == [1, 2]
+    finally:
+        gateway.stop()
+        server.stop()
+
+
 def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one(
     store, gateway, redis_client, run_id
 ):

@@ -190,3 +190,54 @@ def test_a_live_follower_is_told_of_what_was_deleted_before_it_was_read(
         stream.wait_for_events(before + 2)
         assert stream.sequences[-2:] == [before + 1, before + 3]
         assert len([told for told in stream.controls if told.event == "gateway.gap"]) == 1
+
+
+def test_an_entry_that_was_deleted_before_anybody_read_it_is_told_and_lets_the_run_be_lost(
+    gateway, redis_client, store, run_id
+):
+    store.add(run_id, "llm", "stream", lease_seconds=2)
+    key = f"run:{run_id}:events"
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        with redis_client.pipeline() as pipeline:
+            pipeline.xadd(key, {"sequence": 2}, id="9999999999999-1")
+            pipeline.xdel(key, "9999999999999-1")
+            pipeline.execute()
+        stream.wait_for_control("gap")
+        stream.wait_for_end(30)
+        assert stream.sequences == [1, 3]
+
+
+def rebuild_without_its_end(client: redis.Redis, run_id: str, more: int) -> None:
+    """What a promoted replica makes of a log: its last entry is gone, and others follow."""
+    key = f"run:{run_id}:events"
+    entries = client.xrange(key)
+    with client.pipeline() as pipeline:
+        pipeline.delete(key)
+        for entry_id, fields in entries[:-1]:
+            pipeline.xadd(key, fields, id=entry_id)
+        for number in range(more):
+            pipeline.xadd(key, {"sequence": len(entries) + number, "event_action": "new"})
+        pipeline.execute()
+
+
+def test_a_cursor_whose_event_the_log_has_lost_is_told(gateway, redis_client, store, run_id):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(3)]
+    rebuild_without_its_end(redis_client, run_id, 2)
+    with Stream(url(gateway, run_id, f"last_event_id={ids[-1]}")) as stream:
+        assert stream.wait_for_control("reset").json["data"]["requested"] == ids[-1]
+        stream.wait_for_control("caught_up")
+        assert stream.sequences == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("more", [1, 2, 600])
+def test_a_live_follower_of_a_log_that_lost_its_end_is_told(
+    gateway, redis_client, store, run_id, more
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(3)]
+    with Stream(url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        rebuild_without_its_end(redis_client, run_id, more)
+        assert stream.wait_for_control("reset").json["data"]["requested"] == ids[-1]
+        stream.wait_for_events(3 + 2 + more)
+        assert stream.sequences == [1, 2, 3, *range(1, 3 + more)]

@@ -427,12 +427,13 @@ def test_the_states_of_several_logs_come_together(any_store, client, run_id):
 
 def test_history_is_bounded_and_tells_what_is_retained(any_store, client, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    frames, first = any_store.history(run_id, ids[0], ids[3], 100)
-    assert ([frame.position for frame in frames], first) == (ids[1:4], ids[0])
+    frames, info = any_store.history(run_id, ids[0], ids[3], 100)
+    assert ([frame.position for frame in frames], info.first_id) == (ids[1:4], ids[0])
     assert json.loads(frames[0].json)["data"] == 1
     assert len(any_store.history(run_id, ids[0], ids[3], 2)[0]) == 2
     client.xtrim(key(run_id), maxlen=2, approximate=False)
-    assert any_store.history(run_id, ids[0], ids[3], 100) == ([], ids[4])
+    frames, info = any_store.history(run_id, ids[0], ids[3], 100)
+    assert (frames, info.first_id) == ([], ids[4])
 
 
 @pytest.mark.parametrize(("count", "after"), [(0, 3), (1, 2), (3, 0), (4, None), (100, None)])

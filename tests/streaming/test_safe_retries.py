@@ -8,6 +8,7 @@ import redis
 from app.streaming.errors import (
     InvalidInput,
     KeyReused,
+    NotALog,
     RunEnded,
     StoreUnavailable,
     UnexpectedSequence,
@@ -95,9 +96,7 @@ def test_a_key_goes_when_its_event_goes(any_store, client, run_id, how):
         client.delete(log(run_id))
     else:
         client.xdel(log(run_id), first)
-    again = any_store.append(run_id, "llm", "stream", 2, idempotency_key="k")
-    assert not again.repeated
-    assert again.event.id != first
+    assert not any_store.append(run_id, "llm", "stream", 2, idempotency_key="k").repeated
 
 
 def test_the_keys_of_trimmed_events_go_with_them(redis_server, redis_client, run_id):
@@ -111,6 +110,25 @@ def test_the_keys_of_trimmed_events_go_with_them(redis_server, redis_client, run
     assert retained <= redis_client.hlen(kept) <= retained + 120
     repeat = small.append(run_id, "llm", "stream", idempotency_key="k999")
     assert repeat.repeated
+
+
+@pytest.mark.parametrize("sequence", ["5000", "nan", "-1", "x", "1e300"])
+def test_what_others_write_as_a_sequence_forgets_no_key(any_store, client, run_id, sequence):
+    client.xadd(log(run_id), {"sequence": sequence})
+    first = any_store.append(run_id, "llm", "stream", idempotency_key="k")
+    for number in range(20):
+        any_store.add(run_id, "llm", "stream", idempotency_key=f"k{number}")
+    again = any_store.append(run_id, "llm", "stream", idempotency_key="k")
+    assert (again.repeated, again.event) == (True, first.event)
+    assert client.ttl(log(run_id)) > 0
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_companion_key_of_another_type_stores_nothing(any_store, client, run_id, which):
+    client.set(beside(run_id)[which], "a string")
+    with pytest.raises(NotALog):
+        any_store.add(run_id, "llm", "stream", idempotency_key="k")
+    assert any_store.get_events(run_id) == []
 
 
 def test_the_keys_live_as_long_as_the_log(any_store, client, run_id):
