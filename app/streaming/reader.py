@@ -128,7 +128,7 @@ class Reader:
             time.sleep(SHORT_BLOCK_SECONDS)
             return
         reply = self._wait_for_entries(group)
-        truncated, began = False, time.monotonic()
+        truncated, most, began = False, 0, time.monotonic()
         for key, entries in streams(reply):
             if not entries:  # Redis 7.0 wakes for what was deleted in the same transaction
                 continue
@@ -136,9 +136,10 @@ class Reader:
             cut = len(entries) == READ_COUNT
             self._publish(feed, mark, frames(feed.run_id, entries), cut)
             truncated |= cut
+            most = max(most, len(entries))
         if reply:
-            spent = time.monotonic() - began
-            time.sleep(0 if truncated else self._pause(spent, len(group)))
+            outrun = time.monotonic() - began if most > 1 else 0.0
+            time.sleep(0 if truncated else self._pause(outrun, len(group)))
 
     def _current_group(self) -> GroupRead:
         with self._lock:
@@ -148,15 +149,16 @@ class Reader:
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
-    def _pause(self, spent: float, keys: int) -> float:
+    def _pause(self, outrun: float, keys: int) -> float:
         """How long to let events gather that are then read and delivered together.
 
         At least the flush interval, and up to twice that in a full group, since each XREAD
-        costs what it has keys. Where delivering takes long, so long that most of the time is
-        left for others: a thousand viewers then get fewer and larger writes.
+        costs what it has keys. Where a delivery took `outrun` seconds and events came faster
+        than that, so long that most of the time is left for others: a thousand viewers then
+        get fewer and larger writes.
         """
         flush = self._flush_seconds * (1 + keys / GROUP_SIZE)
-        return max(flush, min(PAUSE_SHARE * spent, LONGEST_PAUSE_SECONDS))
+        return max(flush, min(PAUSE_SHARE * outrun, LONGEST_PAUSE_SECONDS))
 
     def _wait_for_entries(self, group: GroupRead):
         longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS

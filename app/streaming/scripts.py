@@ -1,6 +1,7 @@
 """The scripts that Redis runs, each as one atomic step, from the `.lua` files beside this one."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,16 @@ class Script:
     """A script that is called by its digest, and sent whole where the server lacks it."""
 
     def __init__(self, name: str, keys: int):
-        self._source = Path(__file__).with_name(name).read_bytes()
-        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        self._path = Path(__file__).with_name(name)
         self._keys = keys
+
+    @cached_property
+    def _source(self) -> bytes:
+        return self._path.read_bytes()
+
+    @cached_property
+    def _digest(self) -> str:
+        return hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
 
     def run(self, connection: SharedConnection, *keys_and_arguments: Any) -> Any:
         """What the script returns, in bytes; raises NotALog or StoreUnavailable."""
