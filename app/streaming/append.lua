@@ -58,8 +58,14 @@ end
 
 local added, first_entry, last_entry = 0, false, false
 if redis.call('EXISTS', log) == 1 then
-  local info = by_name(redis.call('XINFO', 'STREAM', log))
-  added, first_entry, last_entry = info['entries-added'], info['first-entry'], info['last-entry']
+  local info = redis.call('XINFO', 'STREAM', log)
+  added = nil
+  for i = 1, #info, 2 do  -- without a table of them all, which is felt
+    local name = info[i]
+    if name == 'entries-added' then added = info[i + 1]
+    elseif name == 'first-entry' then first_entry = info[i + 1]
+    elseif name == 'last-entry' then last_entry = info[i + 1] end
+  end
   if not added then return {'too old', false} end
 end
 
@@ -67,9 +73,15 @@ if expected ~= '' and added + 1 ~= tonumber(expected) then return {'unexpected',
 
 local ended = false
 if last_entry then
-  local last = by_name(last_entry[2])
-  ended = is_terminal(last.event_category, last.event_action) and last_entry[1]
-  if not ended and lease == '' then lease = last.lease_seconds or '' end
+  local last, category, action, leased = last_entry[2], nil, nil, ''
+  for i = 1, #last, 2 do
+    local name = last[i]
+    if name == 'event_category' then category = last[i + 1]
+    elseif name == 'event_action' then action = last[i + 1]
+    elseif name == 'lease_seconds' then leased = last[i + 1] end
+  end
+  ended = is_terminal(category, action) and last_entry[1]
+  if not ended and lease == '' then lease = leased end
 end
 for at = FIRST, #ARGV, 4 do
   local category, action = ARGV[at], ARGV[at + 1]

@@ -139,7 +139,10 @@ class Reader:
             most = max(most, len(entries))
         if reply:
             outrun = time.monotonic() - began if most > 1 else 0.0
-            time.sleep(0 if truncated else self._pause(outrun, len(group)))
+            pause = self._pause(outrun, len(group))
+            # To the next whole multiple, so that all readers of the machine ask at once: Redis
+            # and this worker then wake once for all of them.
+            time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
 
     def _current_group(self) -> GroupRead:
         with self._lock:
