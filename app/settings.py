@@ -12,7 +12,7 @@ from marshmallow.validate import OneOf, Range, Regexp
 
 from app.streaming.connection import make_client
 from app.streaming.errors import InvalidInput
-from app.streaming.event_store import LARGEST
+from app.streaming.log_writer import LARGEST
 
 
 class SettingsError(Exception):

@@ -26,7 +26,17 @@ MODULES = [
 # Each may import what stands before it (DESIGN.md, "The house").
 STREAMING_ORDER = (
     *("errors", "event_id", "event", "frame", "sse", "connection", "replies"),
-    *("shared_connection", "scripts", "event_store", "outlet", "feed", "history", "heartbeat"),
+    *(
+        "shared_connection",
+        "scripts",
+        "keys",
+        "log_writer",
+        "event_store",
+        "outlet",
+        "feed",
+        "history",
+        "heartbeat",
+    ),
     *("group_read", "reader", "waker", "readers", "subscriber", "subscribers"),
 )
 # These know nothing of events and runs.

@@ -11,7 +11,7 @@ from app.routes.body import read_json
 from app.routes.gateway import gateway
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 from app.streaming.event import check_run_id
-from app.streaming.event_store import MOST_EVENTS
+from app.streaming.log_writer import MOST_EVENTS
 
 blueprint = Blueprint("events", __name__)
 

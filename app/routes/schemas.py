@@ -13,7 +13,7 @@ from werkzeug.routing import BaseConverter
 
 from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
-from app.streaming.event_store import LARGEST, LARGEST_SEQUENCE
+from app.streaming.log_writer import LARGEST, LARGEST_SEQUENCE
 
 # More than that is not named one by one.
 MOST_NAMES = 16

@@ -1,12 +1,11 @@
 """The log in Redis: one stream a run, written by one atomic script and read by cursor."""
 
-import re
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, NamedTuple
 
 import redis
@@ -14,27 +13,21 @@ from redis.exceptions import NoPermissionError
 
 from app.streaming import connection, replies
 from app.streaming.errors import (
-    EventTooLarge,
     InvalidEvent,
     InvalidInput,
-    KeyReused,
-    RunEnded,
     ServerTooOld,
     StoreUnavailable,
-    UnexpectedSequence,
 )
 from app.streaming.event import (
     MAX_EVENT_BYTES,
     Event,
-    check_names,
     check_run_id,
-    encode_json,
-    timestamp_now,
 )
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.frame import Frame
+from app.streaming.keys import keys_of, log_key
+from app.streaming.log_writer import MOST_EVENTS, TOO_OLD, LogWriter, check_range
 from app.streaming.replies import LogInfo
-from app.streaming.scripts import APPEND, LOSE
 from app.streaming.shared_connection import SharedConnection
 
 MINIMUM_SERVER = (7, 0)
@@ -48,30 +41,9 @@ FIRST_COUNT = 64
 READ_COUNT = 1000
 READ_BYTES = 256 * 1024
 
-# The largest time in seconds, or length of a log: a thousand years.
-LARGEST = 31_536_000_000
-
-# What one append carries at the most.
-MOST_EVENTS = 1000
-
-# What a number of Lua's holds exactly.
-LARGEST_SEQUENCE = 2**53
-
 # What a page scans and holds at the most.
 SCAN_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024 * 1024
-
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
-_TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
-
-
-class Draft(NamedTuple):
-    """An event before it has an id; a source that is not stored is empty."""
-
-    category: str
-    action: str
-    data_json: bytes
-    source_json: bytes
 
 
 class Appended(NamedTuple):
@@ -89,26 +61,9 @@ class Page:
     next: EventId | None
 
 
-def log_key(run_id: str) -> str:
-    """The key of a run's log."""
-    return f"run:{run_id}:events"
-
-
 def next_count(size: int, entries: int) -> int:
     """How many entries to read next, after some entries of `size` bytes together."""
     return max(1, min(READ_COUNT, READ_BYTES * entries // size))
-
-
-def _keys(run_id: str) -> tuple[str, str, str]:
-    """The run's log, and what is kept beside it of idempotency keys, in the same slot."""
-    log = log_key(run_id)
-    return log, f"{{{log}}}:keys", f"{{{log}}}:key-order"
-
-
-def _check_range(field: str, value: int, largest: int = LARGEST) -> None:
-    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
 
 
 def _check_limit(limit: int | None) -> None:
@@ -145,17 +100,14 @@ class EventStore:
             client = connection.make_client(url or connection.default_url())
         self._client = client
         self._blocking_client = connection.make_blocking_client(client, BLOCK_SLICE_SECONDS)
-        for name, value in (
-            ("maxlen", maxlen),
-            ("ended_ttl_seconds", ended_ttl_seconds),
-            ("idle_ttl_seconds", idle_ttl_seconds),
-        ):
-            _check_range(name, value)
         self._shared = SharedConnection(partial(connection.make_connection, client))
-        self._maxlen = maxlen
-        self._ended_ttl_seconds = ended_ttl_seconds
-        self._idle_ttl_seconds = idle_ttl_seconds
-        self._max_event_bytes = max_event_bytes
+        self._writer = LogWriter(
+            self._shared,
+            maxlen=maxlen,
+            ended_ttl_seconds=ended_ttl_seconds,
+            idle_ttl_seconds=idle_ttl_seconds,
+            max_event_bytes=max_event_bytes,
+        )
         self._tails = threading.local()
 
     # Writing
@@ -207,9 +159,9 @@ class EventStore:
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
         a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
-        draft = self._draft(event_category, event_action, data, source)
-        [event], repeated = self._append(
-            run_id, [draft], idempotency_key, expected_sequence, lease_seconds
+        draft = self._writer.draft(event_category, event_action, data, source)
+        [event], repeated = self._writer.append(
+            check_run_id(run_id), [draft], idempotency_key, expected_sequence, lease_seconds
         )
         return Appended(event, repeated)
 
@@ -253,14 +205,16 @@ class EventStore:
             try:
                 fields = dict(event)
                 lease_seconds = fields.pop("lease_seconds", None) or lease_seconds
-                drafts.append(self._draft(**fields))
+                drafts.append(self._writer.draft(**fields))
             except InvalidInput as error:
                 raise type(error)(f"{index}.{error.field}", error.message) from None
             except TypeError:
                 raise InvalidEvent(str(index), "has other names than an event's") from None
         if not 1 <= len(drafts) <= MOST_EVENTS:
             raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
-        return self._append(run_id, drafts, idempotency_key, expected_sequence, lease_seconds)
+        return self._writer.append(
+            check_run_id(run_id), drafts, idempotency_key, expected_sequence, lease_seconds
+        )
 
     def lose(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:
         """End a run whose lease has run out since its last event; False when it goes on.
@@ -269,25 +223,17 @@ class EventStore:
         either must first have their turn. Who has `watched` all the time needs no clock;
         else Redis's decides.
         """
-        lost = LOSE.run(
-            self._shared,
-            *_keys(run_id),
-            str(last_id),
-            timestamp_now(),
-            self._ended_ttl_seconds * 1000,
-            int(watched),
-        )
-        return bool(lost)
+        return self._writer.lose(run_id, last_id, watched)
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
-        _check_range("ttl_seconds", ttl_seconds)
-        commands = [("EXPIRE", key, ttl_seconds) for key in _keys(check_run_id(run_id))]
+        check_range("ttl_seconds", ttl_seconds)
+        commands = [("EXPIRE", key, ttl_seconds) for key in keys_of(check_run_id(run_id))]
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
     def delete(self, run_id: int | str) -> bool:
         """Remove the run's log; False when there was none."""
-        log, *others = _keys(check_run_id(run_id))
+        log, *others = keys_of(check_run_id(run_id))
         commands = ("DEL", log), ("DEL", *others)
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
@@ -449,7 +395,7 @@ class EventStore:
         if version is None:
             return "a server that does not tell its version"
         if tuple(map(int, version.split(".")[:2])) < MINIMUM_SERVER:
-            raise ServerTooOld(f"{_TOO_OLD}; it is Redis {version}")
+            raise ServerTooOld(f"{TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 
@@ -462,73 +408,6 @@ class EventStore:
         self._client.connection_pool.disconnect(inuse_connections=False)
 
     # Inside
-
-    def _draft(
-        self, event_category: str, event_action: str, data: Any = None, source: Any = None
-    ) -> Draft:
-        """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
-        check_names(event_category, event_action)
-        data_json = encode_json("data", data, self._max_event_bytes)
-        source_json = encode_json("source", source, self._max_event_bytes)
-        if len(data_json) + len(source_json) > self._max_event_bytes:
-            larger = "data" if len(data_json) >= len(source_json) else "source"
-            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
-        return Draft(
-            event_category, event_action, data_json, b"" if source is None else source_json
-        )
-
-    def _append(
-        self,
-        run_id: int | str,
-        drafts: list[Draft],
-        idempotency_key: str | None,
-        expected_sequence: int | None,
-        lease_seconds: int | None,
-    ) -> tuple[list[Event], bool]:
-        run_id = check_run_id(run_id)
-        if idempotency_key is not None and not (
-            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-        ):
-            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
-        if expected_sequence is not None:
-            _check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
-        if lease_seconds is not None:
-            _check_range("lease_seconds", lease_seconds)
-        status, told, *appended = APPEND.run(
-            self._shared,
-            *_keys(run_id),
-            self._maxlen,
-            self._ended_ttl_seconds * 1000,
-            self._idle_ttl_seconds * 1000,
-            timestamp_now(),
-            idempotency_key or b"",
-            expected_sequence or b"",
-            lease_seconds or b"",
-            *chain.from_iterable(drafts),
-        )
-        if status == b"key reused":
-            raise KeyReused(f"the idempotency key was used for event {told.decode()}")
-        if status == b"unexpected":
-            raise UnexpectedSequence(told)
-        if status == b"ended":
-            raise RunEnded(f"run {run_id} ended with event {told.decode()}")
-        if status == b"too old":
-            raise ServerTooOld(_TOO_OLD)
-        first, (sequence, timestamp) = EventId.from_redis(told), appended
-        events = [
-            Event(
-                id=f"{first.ms}-{first.n + number}",
-                run_id=run_id,
-                sequence=sequence + number,
-                timestamp=timestamp.decode(),
-                category=draft.category,
-                action=draft.action,
-                data_json=draft.data_json,
-                source_json=draft.source_json or b"null",
-            )
-            for number, draft in enumerate(drafts)
-        ]
-        return events, status == b"repeated"
 
     def _may_lose(self, run_id: str, info: LogInfo) -> bool:
         try:

@@ -7,8 +7,8 @@ them anew takes 80 µs, patching one takes 8.
 from collections.abc import Iterable
 
 from app.streaming.event_id import EventId
-from app.streaming.event_store import log_key
 from app.streaming.feed import Feed
+from app.streaming.keys import log_key
 
 
 class GroupRead:

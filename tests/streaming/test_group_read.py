@@ -8,10 +8,10 @@ from redis.connection import Connection
 from app.streaming import connection
 from app.streaming.event import Event
 from app.streaming.event_id import LAST, ZERO, EventId
-from app.streaming.event_store import log_key
 from app.streaming.feed import Feed
 from app.streaming.frame import Frame
 from app.streaming.group_read import GroupRead, feed_key
+from app.streaming.keys import log_key
 from app.streaming.sse import Batch
 
 EVERY_CHARACTER = string.ascii_letters + string.digits + "_.-"

@@ -1,0 +1,151 @@
+"""Writing a run's log: what an append may carry, and what the scripts make of it."""
+
+import re
+from itertools import chain
+from typing import Any, NamedTuple
+
+from app.streaming.errors import (
+    EventTooLarge,
+    InvalidInput,
+    KeyReused,
+    RunEnded,
+    ServerTooOld,
+    UnexpectedSequence,
+)
+from app.streaming.event import Event, check_names, encode_json, timestamp_now
+from app.streaming.event_id import EventId
+from app.streaming.keys import keys_of
+from app.streaming.scripts import APPEND, LOSE
+from app.streaming.shared_connection import SharedConnection
+
+# The largest time in seconds, or length of a log: a thousand years.
+LARGEST = 31_536_000_000
+
+# What one append carries at the most.
+MOST_EVENTS = 1000
+
+# What a number of Lua's holds exactly.
+LARGEST_SEQUENCE = 2**53
+
+TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+
+
+class Draft(NamedTuple):
+    """An event before it has an id; a source that is not stored is empty."""
+
+    category: str
+    action: str
+    data_json: bytes
+    source_json: bytes
+
+
+class LogWriter:
+    """Appends to the logs of one server, over one shared connection, within their limits."""
+
+    def __init__(
+        self,
+        shared: SharedConnection,
+        *,
+        maxlen: int,
+        ended_ttl_seconds: int,
+        idle_ttl_seconds: int,
+        max_event_bytes: int,
+    ):
+        for name, value in (
+            ("maxlen", maxlen),
+            ("ended_ttl_seconds", ended_ttl_seconds),
+            ("idle_ttl_seconds", idle_ttl_seconds),
+        ):
+            check_range(name, value)
+        self._shared = shared
+        self._maxlen = maxlen
+        self._ended_ttl_ms = ended_ttl_seconds * 1000
+        self._idle_ttl_ms = idle_ttl_seconds * 1000
+        self._max_event_bytes = max_event_bytes
+
+    def draft(
+        self, event_category: str, event_action: str, data: Any = None, source: Any = None
+    ) -> Draft:
+        """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
+        check_names(event_category, event_action)
+        data_json = encode_json("data", data, self._max_event_bytes)
+        source_json = encode_json("source", source, self._max_event_bytes)
+        if len(data_json) + len(source_json) > self._max_event_bytes:
+            larger = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
+        return Draft(
+            event_category, event_action, data_json, b"" if source is None else source_json
+        )
+
+    def append(
+        self,
+        run_id: str,
+        drafts: list[Draft],
+        idempotency_key: str | None,
+        expected_sequence: int | None,
+        lease_seconds: int | None,
+    ) -> tuple[list[Event], bool]:
+        """The events as they are stored, and whether they were before; for the errors see
+        `EventStore.append`."""
+        if idempotency_key is not None and not (
+            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
+        ):
+            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+        if expected_sequence is not None:
+            check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
+        if lease_seconds is not None:
+            check_range("lease_seconds", lease_seconds)
+        status, told, *appended = APPEND.run(
+            self._shared,
+            *keys_of(run_id),
+            self._maxlen,
+            self._ended_ttl_ms,
+            self._idle_ttl_ms,
+            timestamp_now(),
+            idempotency_key or b"",
+            expected_sequence or b"",
+            lease_seconds or b"",
+            *chain.from_iterable(drafts),
+        )
+        if status == b"key reused":
+            raise KeyReused(f"the idempotency key was used for event {told.decode()}")
+        if status == b"unexpected":
+            raise UnexpectedSequence(told)
+        if status == b"ended":
+            raise RunEnded(f"run {run_id} ended with event {told.decode()}")
+        if status == b"too old":
+            raise ServerTooOld(TOO_OLD)
+        first, (sequence, timestamp) = EventId.from_redis(told), appended
+        events = [
+            Event(
+                id=f"{first.ms}-{first.n + number}",
+                run_id=run_id,
+                sequence=sequence + number,
+                timestamp=timestamp.decode(),
+                category=draft.category,
+                action=draft.action,
+                data_json=draft.data_json,
+                source_json=draft.source_json or b"null",
+            )
+            for number, draft in enumerate(drafts)
+        ]
+        return events, status == b"repeated"
+
+    def lose(self, run_id: str, last_id: EventId, watched: bool) -> bool:
+        """End a run whose lease has run out; see `EventStore.lose`."""
+        lost = LOSE.run(
+            self._shared,
+            *keys_of(run_id),
+            str(last_id),
+            timestamp_now(),
+            self._ended_ttl_ms,
+            int(watched),
+        )
+        return bool(lost)
+
+
+def check_range(field: str, value: int, largest: int = LARGEST) -> None:
+    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
