@@ -112,7 +112,7 @@ def test_nothing_of_the_app_imports_the_factory(path):
 
 
 def test_the_settings_import_of_the_app_only_what_says_what_is_allowed():
-    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "event_store")}
+    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "log_writer")}
     assert app_imports(ROOT / "app" / "settings.py") <= allowed
 
 
