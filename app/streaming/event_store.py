@@ -349,12 +349,11 @@ class EventStore:
     def lacks(self, run_id: str, cursor: EventId) -> bool:
         """Whether the log ought to retain the entry at a cursor, and does not."""
         key = log_key(run_id)
-        entry, stream = connection.call_all(
-            self._client, ("XRANGE", key, str(cursor), str(cursor)), ("XINFO", "STREAM", key)
-        )
-        info = replies.log_info(stream)
+        if connection.checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
+            return False
+        info = replies.log_info(self._shared.call("XINFO", "STREAM", key))
         retained = info.first_id is not None and info.first_id <= cursor < info.last_id
-        return retained and cursor > info.deleted and not connection.checked(entry)
+        return retained and cursor > info.deleted
 
     def history(
         self, run_id: str, after: EventId, upto: EventId, count: int
