@@ -4,6 +4,7 @@ import http.client
 import json
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -74,18 +75,24 @@ class Stream:
         return [message.json["sequence"] for message in self.events]
 
     def wait_for_events(self, count: int, seconds: float = 20.0) -> list[Message]:
-        wait_until(lambda: len(self.events) >= count, f"{count} events, {self}", seconds)
+        self._wait_until(lambda: len(self.events) >= count, f"{count} events", seconds)
         return self.events
 
     def wait_for_control(self, action: str, count: int = 1, seconds: float = 20.0) -> Message:
         def found() -> list[Message]:
             return [message for message in self.controls if message.event == f"gateway.{action}"]
 
-        wait_until(lambda: len(found()) >= count, f"gateway.{action}, {self}", seconds)
+        self._wait_until(lambda: len(found()) >= count, f"gateway.{action}", seconds)
         return found()[count - 1]
 
     def wait_for_end(self, seconds: float = 20.0) -> None:
-        wait_until(lambda: self.ended, f"the stream ends, {self}", seconds)
+        self._wait_until(lambda: self.ended, "the stream ends", seconds)
+
+    def _wait_until(self, predicate: Callable[[], object], what: str, seconds: float) -> None:
+        try:
+            wait_until(predicate, what, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {self}") from None
 
     def _read(self) -> None:
         try:
