@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -110,6 +110,34 @@ class Event:
             f"event={self.event}, data={self.data!r}, source={self.source!r}, "
             f"timestamp={self.timestamp!r})"
         )
+
+
+class Draft(NamedTuple):
+    """An event before it has an id: names, and JSON as it is stored, empty for no source."""
+
+    category: str
+    action: str
+    data_json: bytes
+    source_json: bytes
+
+    @classmethod
+    def of(
+        cls,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+        *,
+        max_bytes: int = MAX_EVENT_BYTES,
+    ) -> "Draft":
+        """Raises InvalidEvent for what no producer may append, and EventTooLarge."""
+        check_names(event_category, event_action)
+        data_json = encode_json("data", data, max_bytes)
+        source_json = encode_json("source", source, max_bytes)
+        if len(data_json) + len(source_json) > max_bytes:
+            larger = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
+        return cls(event_category, event_action, data_json, b"" if source is None else source_json)
 
 
 def check_run_id(run_id: int | str) -> str:

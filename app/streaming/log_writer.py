@@ -2,17 +2,16 @@
 
 import re
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 from app.streaming.errors import (
-    EventTooLarge,
     InvalidInput,
     KeyReused,
     RunEnded,
     ServerTooOld,
     UnexpectedSequence,
 )
-from app.streaming.event import Event, check_names, encode_json, timestamp_now
+from app.streaming.event import Draft, Event, timestamp_now
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
 from app.streaming.scripts import APPEND, LOSE
@@ -29,15 +28,6 @@ LARGEST_SEQUENCE = 2**53
 
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
-
-
-class Draft(NamedTuple):
-    """An event before it has an id; a source that is not stored is empty."""
-
-    category: str
-    action: str
-    data_json: bytes
-    source_json: bytes
 
 
 class LogWriter:
@@ -68,15 +58,7 @@ class LogWriter:
         self, event_category: str, event_action: str, data: Any = None, source: Any = None
     ) -> Draft:
         """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
-        check_names(event_category, event_action)
-        data_json = encode_json("data", data, self._max_event_bytes)
-        source_json = encode_json("source", source, self._max_event_bytes)
-        if len(data_json) + len(source_json) > self._max_event_bytes:
-            larger = "data" if len(data_json) >= len(source_json) else "source"
-            raise EventTooLarge(larger, f"an event is at most {self._max_event_bytes} bytes")
-        return Draft(
-            event_category, event_action, data_json, b"" if source is None else source_json
-        )
+        return Draft.of(event_category, event_action, data, source, max_bytes=self._max_event_bytes)
 
     def append(
         self,
