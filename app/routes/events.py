@@ -1,5 +1,6 @@
 """Writing a run's events, and reading their history in pages."""
 
+from itertools import count
 from typing import Any
 
 import orjson
@@ -28,10 +29,12 @@ def append(run_id: str) -> Response:
     key = idempotency_key(request.headers.get("Idempotency-Key"))
     body = read_json()
     if isinstance(body, list):
-        events, repeated = gateway().store.append_many(
+        appended = gateway().store.append_many(
             run_id, _events_of(body), idempotency_key=key, expected_sequence=expected
         )
-        told = [{"id": event.id, "sequence": event.sequence} for event in events]
+        repeated = appended.repeated
+        numbered = zip(appended.ids(), count(appended.first_sequence), strict=False)
+        told = [{"id": event_id, "sequence": sequence} for event_id, sequence in numbered]
         document = orjson.dumps({"events": told})
     else:
         event, repeated = gateway().store.append(

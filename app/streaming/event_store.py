@@ -20,13 +20,14 @@ from app.streaming.errors import (
 )
 from app.streaming.event import (
     MAX_EVENT_BYTES,
+    Draft,
     Event,
     check_run_id,
 )
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.frame import Frame
 from app.streaming.keys import keys_of, log_key
-from app.streaming.log_writer import MOST_EVENTS, TOO_OLD, LogWriter, check_range
+from app.streaming.log_writer import TOO_OLD, Appended, LogWriter, check_range
 from app.streaming.replies import LogInfo
 from app.streaming.shared_connection import SharedConnection
 
@@ -46,7 +47,7 @@ SCAN_LIMIT = 10_000
 PAGE_BYTES = 16 * 1024 * 1024
 
 
-class Appended(NamedTuple):
+class AppendedEvent(NamedTuple):
     """An event in the log, and whether an earlier append with its key had put it there."""
 
     event: Event
@@ -147,7 +148,7 @@ class EventStore:
         idempotency_key: str | None = None,
         expected_sequence: int | None = None,
         lease_seconds: int | None = None,
-    ) -> Appended:
+    ) -> AppendedEvent:
         """Append an event and give it back as it was stored.
 
         `data` and `source` are any JSON value; a source of None is not stored. A repeat with
@@ -159,11 +160,22 @@ class EventStore:
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
         a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
+        run_id = check_run_id(run_id)
         draft = self._writer.draft(event_category, event_action, data, source)
-        [event], repeated = self._writer.append(
-            check_run_id(run_id), [draft], idempotency_key, expected_sequence, lease_seconds
+        appended = self._writer.append(
+            run_id, [draft], idempotency_key, expected_sequence, lease_seconds
         )
-        return Appended(event, repeated)
+        event = Event(
+            id=str(appended.first_id),
+            run_id=run_id,
+            sequence=appended.first_sequence,
+            timestamp=appended.timestamp,
+            category=event_category,
+            action=event_action,
+            data_json=draft.data_json,
+            source_json=draft.source_json or b"null",
+        )
+        return AppendedEvent(event, appended.repeated)
 
     def add_many(
         self,
@@ -175,14 +187,13 @@ class EventStore:
         lease_seconds: int | None = None,
     ) -> list[str]:
         """Append up to 1,000 events, all or none, and give their ids; see `append_many`."""
-        events, _ = self.append_many(
+        return self.append_many(
             run_id,
             events,
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
             lease_seconds=lease_seconds,
-        )
-        return [event.id for event in events]
+        ).ids()
 
     def append_many(
         self,
@@ -192,13 +203,13 @@ class EventStore:
         idempotency_key: str | None = None,
         expected_sequence: int | None = None,
         lease_seconds: int | None = None,
-    ) -> tuple[list[Event], bool]:
+    ) -> Appended:
         """Append events, all or none, with sequences that follow on each other.
 
         Each is a mapping with the names of `append`'s arguments: `event_category`,
         `event_action`, and perhaps `data`, `source` and `lease_seconds`. The keywords hold for
-        all of them together. Gives them as they are stored, and whether they were before.
-        Raises as `append` does; an InvalidInput then names a field as `<index>.<field>`.
+        all of them together. Raises as `append` does; an InvalidInput then names a field as
+        `<index>.<field>`.
         """
         drafts = []
         for index, event in enumerate(events):
@@ -210,8 +221,30 @@ class EventStore:
                 raise type(error)(f"{index}.{error.field}", error.message) from None
             except TypeError:
                 raise InvalidEvent(str(index), "has other names than an event's") from None
-        if not 1 <= len(drafts) <= MOST_EVENTS:
-            raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
+        return self.append_drafts(
+            run_id,
+            drafts,
+            idempotency_key=idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
+        )
+
+    def draft(
+        self, event_category: str, event_action: str, data: Any = None, source: Any = None
+    ) -> Draft:
+        """An event that `append_drafts` is to append; raises InvalidEvent and EventTooLarge."""
+        return self._writer.draft(event_category, event_action, data, source)
+
+    def append_drafts(
+        self,
+        run_id: int | str,
+        drafts: list[Draft],
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> Appended:
+        """Append 1 to 1,000 drafts as `append_many` does events."""
         return self._writer.append(
             check_run_id(run_id), drafts, idempotency_key, expected_sequence, lease_seconds
         )

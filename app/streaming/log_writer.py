@@ -2,16 +2,17 @@
 
 import re
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.streaming.errors import (
+    InvalidEvent,
     InvalidInput,
     KeyReused,
     RunEnded,
     ServerTooOld,
     UnexpectedSequence,
 )
-from app.streaming.event import Draft, Event, timestamp_now
+from app.streaming.event import Draft, timestamp_now
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
 from app.streaming.scripts import APPEND, LOSE
@@ -28,6 +29,29 @@ LARGEST_SEQUENCE = 2**53
 
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+
+
+class Appended(NamedTuple):
+    """Events that follow on each other in the log, and whether an earlier append with the
+    same key had put them there."""
+
+    first_id: EventId
+    first_sequence: int
+    count: int
+    timestamp: str
+    repeated: bool
+
+    @property
+    def last_id(self) -> str:
+        return f"{self.first_id.ms}-{self.first_id.n + self.count - 1}"
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + self.count - 1
+
+    def ids(self) -> list[str]:
+        ms, first = self.first_id.ms, self.first_id.n
+        return [f"{ms}-{n}" for n in range(first, first + self.count)]
 
 
 class LogWriter:
@@ -67,9 +91,10 @@ class LogWriter:
         idempotency_key: str | None,
         expected_sequence: int | None,
         lease_seconds: int | None,
-    ) -> tuple[list[Event], bool]:
-        """The events as they are stored, and whether they were before; for the errors see
-        `EventStore.append`."""
+    ) -> Appended:
+        """Append 1 to MOST_EVENTS drafts, all or none; for the errors see `EventStore.append`."""
+        if not 1 <= len(drafts) <= MOST_EVENTS:
+            raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
         if idempotency_key is not None and not (
             isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
         ):
@@ -98,21 +123,14 @@ class LogWriter:
             raise RunEnded(f"run {run_id} ended with event {told.decode()}")
         if status == b"too old":
             raise ServerTooOld(TOO_OLD)
-        first, (sequence, timestamp) = EventId.from_redis(told), appended
-        events = [
-            Event(
-                id=f"{first.ms}-{first.n + number}",
-                run_id=run_id,
-                sequence=sequence + number,
-                timestamp=timestamp.decode(),
-                category=draft.category,
-                action=draft.action,
-                data_json=draft.data_json,
-                source_json=draft.source_json or b"null",
-            )
-            for number, draft in enumerate(drafts)
-        ]
-        return events, status == b"repeated"
+        sequence, timestamp = appended
+        return Appended(
+            first_id=EventId.from_redis(told),
+            first_sequence=sequence,
+            count=len(drafts),
+            timestamp=timestamp.decode(),
+            repeated=status == b"repeated",
+        )
 
     def lose(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         """End a run whose lease has run out; see `EventStore.lose`."""
