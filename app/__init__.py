@@ -27,9 +27,9 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     from app.streaming.event_store import EventStore
     from app.streaming.heartbeat import Pulse
     from app.streaming.history import History
+    from app.streaming.open_streams import OpenStreams, most_streams
     from app.streaming.readers import Readers
     from app.streaming.subscriber import Surroundings
-    from app.streaming.subscribers import Subscribers, most_streams
 
     settings = settings or Settings.load()
     store = event_store or EventStore(
@@ -53,7 +53,8 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     # A doubled slash must not make /runs//events the run called "events".
     app.url_map.merge_slashes = False
     app.url_map.converters["any_run_id"] = RunIdConverter
-    Gateway(settings, store, Subscribers(around, most_streams(settings.max_streams))).init_app(app)
+    streams = OpenStreams(around, most_streams(settings.max_streams))
+    Gateway(settings, store, streams).init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

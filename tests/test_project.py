@@ -37,7 +37,7 @@ STREAMING_ORDER = (
         "history",
         "heartbeat",
     ),
-    *("group_read", "reader", "waker", "readers", "subscriber", "subscribers"),
+    *("group_read", "reader", "waker", "readers", "subscriber", "open_streams"),
 )
 # These know nothing of events and runs.
 APART = ("outlet", "heartbeat")

@@ -8,7 +8,7 @@ from flask_cors import CORS
 
 from app.settings import Settings
 from app.streaming.event_store import EventStore
-from app.streaming.subscribers import Subscribers
+from app.streaming.open_streams import OpenStreams
 
 LOCAL_ORIGINS = r"^https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$"
 
@@ -19,7 +19,7 @@ class Gateway:
 
     settings: Settings
     store: EventStore
-    subscribers: Subscribers
+    streams: OpenStreams
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self
@@ -34,7 +34,7 @@ class Gateway:
 
     def drain(self) -> None:
         """Refuse new streams and end the open ones, spread over most of DRAIN_SECONDS."""
-        self.subscribers.drain(0.8 * self.settings.drain_seconds)
+        self.streams.drain(0.8 * self.settings.drain_seconds)
 
 
 def _exactly(origin: str) -> str:

@@ -17,7 +17,7 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 def readyz() -> Response:
     """Redis answers, and the worker is not about to stop."""
-    if gateway().subscribers.draining:
+    if gateway().streams.draining:
         return problem(503, "the worker is draining")
     gateway().store.ping()
     return Response(b'{"status":"ready"}', mimetype="application/json")

@@ -36,11 +36,11 @@ def follow(run_id: str) -> Response:
     start, view = _start(query), _view(query)
     if request.method == "HEAD":
         return _response(view.wire)
-    subscribers = gateway().subscribers
-    subscriber = subscribers.make(run_id, start, view)
+    streams = gateway().streams
+    subscriber = streams.subscriber(run_id, start, view)
     if _is_over(subscriber):
         return Response(status=204)
-    if not subscribers.admit(subscriber, request.remote_addr or ""):
+    if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
         return _overloaded()
     response = _response(view.wire, StreamResponse)
     if "Origin" not in request.headers:  # no page asks, and no cache keeps a stream

@@ -95,6 +95,8 @@ class Subscriber:
     date: it then has no greenlet, and the feed writes for it.
     """
 
+    kind = "stream"
+
     __slots__ = (
         "_anew_until",
         "_around",
@@ -109,7 +111,7 @@ class Subscriber:
         "_woken",
         "closed",
         "cursor",
-        "events_sent",
+        "events",
         "outlet",
         "reason",
         "run_id",
@@ -131,7 +133,7 @@ class Subscriber:
         self.view = view
         self.closed: Callable[[Subscriber], None] | None = closed
         self.cursor = start.id or ZERO
-        self.events_sent = 0
+        self.events = 0
         self.outlet: Outlet | None = None
         self.reason: str | None = None
         self._around = around
@@ -247,7 +249,7 @@ class Subscriber:
     def _unpark(self) -> None:
         channel, self._channel = self._channel, None
         self._feed.unpark(self, channel)
-        self.events_sent += channel.events - self._events_before
+        self.events += channel.events - self._events_before
 
     def _park(self) -> bool:
         channel = self._feed.park(self, self._epoch)
@@ -394,7 +396,7 @@ class Subscriber:
     def _send(self, batch: Batch) -> Iterator[bytes]:
         wire, events = batch.encode(self.view, self.outlet is not None and self.outlet.chunked)
         self.cursor = batch.position
-        self.events_sent += events
+        self.events += events
         if wire:
             self._last_sent = time.monotonic()
             yield wire
