@@ -22,6 +22,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
 
     from app.routes import events, health, problems, runs, stream
     from app.routes.gateway import Gateway
+    from app.routes.intake import Intake
     from app.routes.schemas import RunIdConverter
     from app.settings import Settings
     from app.streaming.event_store import EventStore
@@ -54,7 +55,8 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     app.url_map.merge_slashes = False
     app.url_map.converters["any_run_id"] = RunIdConverter
     streams = OpenStreams(around, most_streams(settings.max_streams))
-    Gateway(settings, store, streams).init_app(app)
+    intake = Intake(settings.max_body_bytes)
+    Gateway(settings, store, streams, intake).init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

@@ -1,14 +1,16 @@
-"""The body of a request: read within its limit, and parsed as exact JSON."""
+"""The body of a request: read within its limit or piece by piece, and parsed as exact JSON."""
 
 import json
 import re
 import socket
 import time
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
 
 import gevent
 import orjson
 from flask import Response, after_this_request, request
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import (
     BadRequest,
@@ -19,6 +21,7 @@ from werkzeug.exceptions import (
 )
 
 from app.routes.gateway import gateway
+from app.routes.intake import Held
 from app.streaming.errors import InvalidEvent
 from app.streaming.event import INTEGER_RANGE, MAX_DEPTH
 
@@ -34,13 +37,25 @@ _READ_BYTES = 65536
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
-def read_json() -> Any:
-    """The JSON of the request's body; raises 400, 413, 415, or InvalidEvent (422)."""
-    if request.mimetype != "application/json" and not request.mimetype.endswith("+json"):
-        raise _refused(UnsupportedMediaType, "Content-Type", "must be application/json")
+def is_json_lines() -> bool:
+    """Whether the request's body is JSON, one value a line; raises 415 for what is no JSON."""
     if request.mimetype_params.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise _refused(UnsupportedMediaType, "Content-Type", "JSON is in UTF-8")
-    body = _read(gateway().settings.max_body_bytes)
+        raise refused(UnsupportedMediaType, "Content-Type", "JSON is in UTF-8")
+    if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
+        return False
+    if request.mimetype in ("application/x-ndjson", "application/ndjson"):
+        return True
+    allowed = "must be application/json or application/x-ndjson"
+    raise refused(UnsupportedMediaType, "Content-Type", allowed)
+
+
+def read_json(held: Held) -> Any:
+    """The JSON of the request's body, which is held; raises 400, 413, or InvalidEvent (422)."""
+    return parse_json(_read(gateway().settings.max_body_bytes, held))
+
+
+def parse_json(body: bytes | bytearray) -> Any:
+    """The exact JSON of a body, or of a line of one; raises 400, or InvalidEvent (422)."""
     try:
         document = orjson.loads(body)
         # orjson makes a float of an integer that is too long for 64 bits.
@@ -49,52 +64,77 @@ def read_json() -> Any:
     except ValueError as error:
         if isinstance(error, InvalidEvent):
             raise
-        raise _refused(BadRequest, "body", f"is not JSON: {error}") from None
+        raise refused(BadRequest, "body", f"is not JSON: {error}") from None
     except RecursionError:  # of the standard library, which gives up before orjson
         raise InvalidEvent("data", f"must not be nested deeper than {MAX_DEPTH}") from None
     return document
 
 
-def _read(limit: int) -> bytes:
+def pieces(body: BinaryIO) -> Iterator[bytes]:
+    """A request's body as it comes; raises 400 where it is broken off.
+
+    gunicorn's `read` and `readline` wait for 1,024 bytes, which a producer of small events
+    takes long to send. What it reads from, asked for a single byte, does not.
+    """
+    source = body.reader if type(body) is Body else None
+    if not isinstance(source, ChunkedReader | LengthReader):
+        yield from iter(lambda: _asked(body.readline, _READ_BYTES), b"")
+        return
+    body.failed = True  # gunicorn closes the connection, unless all of the body is read
+    chunked = type(source) is ChunkedReader
+    while chunked or source.length:
+        first = _asked(source.read, 1)
+        if not first and chunked:
+            break
+        if not first:
+            raise refused(BadRequest, "body", "ended before its Content-Length")
+        buffered = source.buf if chunked else source.unreader.buf
+        yield first + source.read(buffered.tell())
+    body.failed = False
+
+
+def _read(limit: int, held: Held) -> bytes:
     try:
         with gevent.Timeout(READ_SECONDS, _TooSlow):
-            return _read_within(limit)
+            return _read_within(limit, held)
     except _TooSlow:
-        _linger_after_answer()
-        raise _refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
+        linger_after_answer()
+        raise refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
 
 
-def _read_within(limit: int) -> bytes:
+def _read_within(limit: int, held: Held) -> bytes:
     body, expected = bytearray(), request.content_length
     while (expected or 0) <= limit and len(body) <= limit:
-        piece = _read_piece()
+        piece = _asked(request.stream.read, _READ_BYTES)
         if not piece:
             if expected is not None and len(body) < expected:
-                raise _refused(BadRequest, "body", "ended before its Content-Length")
+                raise refused(BadRequest, "body", "ended before its Content-Length")
             return bytes(body)
+        held.hold(len(piece))
         body += piece
     thrown_away = len(body)
-    while thrown_away < THROWN_AWAY_BYTES and (piece := _read_piece()):
+    while thrown_away < THROWN_AWAY_BYTES and (piece := _asked(request.stream.read, _READ_BYTES)):
         thrown_away += len(piece)
     if thrown_away >= THROWN_AWAY_BYTES:
-        _linger_after_answer()
-    raise _refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
+        linger_after_answer()
+    raise refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
 
 
-def _read_piece() -> bytes:
+def _asked(read: Callable[[int], bytes], size: int) -> bytes:
     try:
-        return request.stream.read(_READ_BYTES)
+        return read(size)
     except (ParseException, OSError) as error:
-        raise _refused(BadRequest, "body", f"could not be read: {error}") from None
+        raise refused(BadRequest, "body", f"could not be read: {error}") from None
 
 
-def _refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException:
+def refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException:
+    """An error that names what is wrong, for the problem document."""
     error = kind(f"{field}: {detail}")
-    error.errors = [{"field": field, "detail": detail}]  # for the problem document
+    error.errors = [{"field": field, "detail": detail}]
     return error
 
 
-def _linger_after_answer() -> None:
+def linger_after_answer() -> None:
     """Half-close after the answer, and read on for a while so that the client sees it."""
     connection = request.environ.get("gunicorn.socket")
 

@@ -8,9 +8,11 @@ from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
 from marshmallow import ValidationError
 
-from app.routes.body import read_json
+from app.routes.body import is_json_lines, read_json
 from app.routes.gateway import gateway
+from app.routes.ingest import ingest
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
+from app.streaming.errors import InvalidInput
 from app.streaming.event import check_run_id
 from app.streaming.log_writer import MOST_EVENTS
 
@@ -23,11 +25,22 @@ _page_query = PageQuery()
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
 def append(run_id: str) -> Response:
-    """Append an event, or an array of them: 201 with what was stored, 200 if it was before."""
+    """Append an event, or an array of them: 201 with what was stored, 200 if it was before.
+
+    Or the lines of the body as they arrive: 200 with how many were stored.
+    """
     check_run_id(run_id)
     expected = _append_query.of_request()["expected_sequence"]
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    body = read_json()
+    if is_json_lines():
+        if key is not None:
+            raise InvalidInput("Idempotency-Key", "is for one event, or an array of them")
+        return ingest(run_id, expected)
+    with gateway().intake.append() as held:
+        return _append(run_id, read_json(held), key, expected)
+
+
+def _append(run_id: str, body: Any, key: str | None, expected: int | None) -> Response:
     if isinstance(body, list):
         appended = gateway().store.append_many(
             run_id, _events_of(body), idempotency_key=key, expected_sequence=expected

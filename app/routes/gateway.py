@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app
 from flask_cors import CORS
 
+from app.routes.intake import Intake
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 from app.streaming.open_streams import OpenStreams
@@ -20,6 +21,7 @@ class Gateway:
     settings: Settings
     store: EventStore
     streams: OpenStreams
+    intake: Intake
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self

@@ -1,7 +1,7 @@
 """Errors as problem details (RFC 9457), one shape for every status."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -10,6 +10,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
+from app.routes.intake import TooBusy
 from app.routes.schemas import InvalidQuery
 from app.streaming.errors import (
     EventTooLarge,
@@ -46,7 +47,7 @@ def problem(
     if errors:
         document["errors"] = errors
     response = Response(orjson.dumps(document), status, mimetype="application/problem+json")
-    if status == 503:
+    if status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers["Cache-Control"] = "no-store"
     response.headers.update(headers or {})
@@ -59,52 +60,80 @@ def problem(
 
 
 def init_app(app: Flask) -> None:
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(ValidationError, _schema_error)
-    app.register_error_handler(InvalidInput, _invalid_input)
-    app.register_error_handler(RunEnded, lambda error: problem(409, str(error)))
-    app.register_error_handler(KeyReused, lambda error: problem(422, str(error)))
-    app.register_error_handler(UnexpectedSequence, _unexpected_sequence)
-    app.register_error_handler(NotALog, lambda error: problem(409, str(error)))
-    app.register_error_handler(StoreUnavailable, _unavailable)
-    app.register_error_handler(Exception, _unexpected)
+    for kind in _PROBLEMS:
+        app.register_error_handler(kind, as_problem)
 
 
-def _http_error(error: HTTPException) -> Response:
+def as_problem(error: Exception, **members: Any) -> Response:
+    """The problem document of whatever a request has raised, with further `members`."""
+    kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
+    return _PROBLEMS[kind](error, **members)
+
+
+def _http_error(error: HTTPException, **members: Any) -> Response:
     response = error.get_response()
     if error.code is None or error.code < 400:
         return response
     headers = {name: response.headers[name] for name in ("Allow",) if name in response.headers}
-    return problem(error.code, error.description or "", getattr(error, "errors", None), headers)
+    errors = getattr(error, "errors", None)
+    return problem(error.code, error.description or "", errors, headers, **members)
 
 
-def _schema_error(error: ValidationError) -> Response:
+def _schema_error(error: ValidationError, **members: Any) -> Response:
     errors = [
         {"field": field, "detail": " ".join(map(str, messages))}
         for field, messages in error.messages_dict.items()
     ]
     if isinstance(error, InvalidQuery):
-        return problem(400, "the query is not of the form it must have", errors)
-    return problem(422, "the event is not of the form it must have", errors)
+        return problem(400, "the query is not of the form it must have", errors, **members)
+    return problem(422, "the event is not of the form it must have", errors, **members)
 
 
-def _invalid_input(error: InvalidInput) -> Response:
+def _invalid_input(error: InvalidInput, **members: Any) -> Response:
     status = {EventTooLarge: 413, InvalidEvent: 422}.get(type(error), 400)
-    return problem(status, str(error), [{"field": error.field, "detail": error.message}])
+    errors = [{"field": error.field, "detail": error.message}]
+    return problem(status, str(error), errors, **members)
 
 
-def _unavailable(error: StoreUnavailable) -> Response:
+def _conflict(error: RunEnded | NotALog, **members: Any) -> Response:
+    return problem(409, str(error), **members)
+
+
+def _unexpected_sequence(error: UnexpectedSequence, **members: Any) -> Response:
+    return problem(409, str(error), **{"last_sequence": error.last_sequence, **members})
+
+
+def _key_reused(error: KeyReused, **members: Any) -> Response:
+    return problem(422, str(error), **members)
+
+
+def _unavailable(error: StoreUnavailable, **members: Any) -> Response:
     log.warning("Redis cannot serve: %s", error)
     told = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
-    if request.endpoint != "events.append":
-        return problem(503, told)
-    return problem(503, told, stored="unknown" if error.stored is None else error.stored)
+    if request.endpoint == "events.append":
+        stored = "unknown" if error.stored is None else error.stored
+        members = {"stored": stored, **members}
+    return problem(503, told, **members)
 
 
-def _unexpected_sequence(error: UnexpectedSequence) -> Response:
-    return problem(409, str(error), last_sequence=error.last_sequence)
+def _too_busy(error: TooBusy, **members: Any) -> Response:
+    return problem(429, str(error), **{"stored": False, **members})
 
 
-def _unexpected(error: Exception) -> Response:
+def _unexpected(error: Exception, **members: Any) -> Response:
     log.exception("unexpected error path=%r", request.path)
-    return problem(500, "an unexpected error, which the log of the gateway tells")
+    return problem(500, "an unexpected error, which the log of the gateway tells", **members)
+
+
+_PROBLEMS: dict[type[Exception], Callable[..., Response]] = {
+    HTTPException: _http_error,
+    ValidationError: _schema_error,
+    InvalidInput: _invalid_input,
+    RunEnded: _conflict,
+    NotALog: _conflict,
+    KeyReused: _key_reused,
+    UnexpectedSequence: _unexpected_sequence,
+    StoreUnavailable: _unavailable,
+    TooBusy: _too_busy,
+    Exception: _unexpected,
+}

@@ -88,7 +88,7 @@ class Event:
     @property
     def terminal(self) -> bool:
         """Whether a run whose last entry this is has ended."""
-        return self.category == "lifecycle" and self.action in TERMINAL_ACTIONS
+        return is_terminal(self.category, self.action)
 
     def to_json(self) -> bytes:
         """The event as it appears everywhere over HTTP: JSON in UTF-8, on one line."""
@@ -138,6 +138,16 @@ class Draft(NamedTuple):
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
         return cls(event_category, event_action, data_json, b"" if source is None else source_json)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ends its run."""
+        return is_terminal(self.category, self.action)
+
+
+def is_terminal(category: str, action: str) -> bool:
+    """Whether a run has ended whose last event bears these names."""
+    return category == "lifecycle" and action in TERMINAL_ACTIONS
 
 
 def check_run_id(run_id: int | str) -> str:

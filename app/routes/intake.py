@@ -1,0 +1,63 @@
+"""The intake: what this worker has taken in and Redis has not stored yet, within its bounds.
+
+A Redis that is slow is felt by the producers in this way, and not by the worker's memory.
+"""
+
+from typing import Self
+
+from app.streaming.errors import StreamingError
+
+# Appends under way at once. A worker has places for its streams, for these, and for some
+# requests more, so that it answers health checks whatever its producers do.
+MOST_APPENDS = 1500
+
+# What all bodies that are held may have together, as a multiple of the largest one.
+MOST_BODIES = 64
+
+
+class TooBusy(StreamingError):
+    """This worker holds as much as it may; nothing of what it refuses was stored."""
+
+
+class Intake:
+    """Counts the appends under way, and the bytes of theirs that are held."""
+
+    def __init__(self, max_body_bytes: int):
+        self.most_bytes = MOST_BODIES * max_body_bytes
+        self.appends = 0
+        self.bytes = 0
+
+    def append(self) -> "Held":
+        """What one append holds, to be entered as a context; raises TooBusy there."""
+        return Held(self)
+
+
+class Held:
+    """What one request holds of the intake, until it is let go of or the context ends."""
+
+    __slots__ = ("_intake", "bytes")
+
+    def __init__(self, intake: Intake):
+        self._intake = intake
+        self.bytes = 0
+
+    def hold(self, size: int) -> None:
+        """Take in some bytes more; raises TooBusy."""
+        if self._intake.bytes + size > self._intake.most_bytes:
+            raise TooBusy("too much waits to be stored")
+        self._intake.bytes += size
+        self.bytes += size
+
+    def let_go(self, size: int) -> None:
+        self._intake.bytes -= size
+        self.bytes -= size
+
+    def __enter__(self) -> Self:
+        if self._intake.appends >= MOST_APPENDS:
+            raise TooBusy("too many appends are under way")
+        self._intake.appends += 1
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._intake.appends -= 1
+        self.let_go(self.bytes)
