@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from app.own_redis import OwnRedis, OwnRedisError
@@ -36,21 +37,35 @@ class Reaper:
             [sys.executable, "-S", HERE / "reaper.py"],
             stdin=subprocess.PIPE,
             start_new_session=True,
-            text=True,
+            bufsize=0,
         )
 
-    def watch(self, name: str, pid: int, stop_signal: signal.Signals) -> None:
-        """Have a child ended by a signal, and after a while killed, when this process is."""
-        try:
-            print(name, pid, stop_signal.value, file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            print("tailrace: the reaper is gone", file=sys.stderr)
+    def watching(self, name: str, stop_signal: signal.Signals) -> Callable[[], None]:
+        """What a child calls before it becomes another program (a `preexec_fn`).
+
+        It is then ended by a signal, and after a while killed, when this process is. There is
+        no moment at which it lives and the reaper does not know it.
+        """
+
+        def tell() -> None:
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper itself may be gone
+            with contextlib.suppress(BrokenPipeError):
+                self._tell(name, os.getpid(), stop_signal.value)
+
+        return tell
+
+    def forget(self, name: str, pid: int) -> None:
+        """This child has ended, and its pid may become another's."""
+        with contextlib.suppress(BrokenPipeError):
+            self._tell(name, pid, 0)
 
     def dismiss(self) -> None:
-        """All children have ended."""
-        self._process.kill()
-        self._process.wait()
+        """Nothing more is started; what was not forgotten is ended."""
         self._process.stdin.close()
+        self._process.wait()
+
+    def _tell(self, name: str, pid: int, number: int) -> None:
+        os.write(self._process.stdin.fileno(), f"{name} {pid} {number}\n".encode())
 
 
 def check() -> int:
@@ -84,7 +99,7 @@ def serve() -> int:
     if settings.redis_url:
         redis = f"Redis at {without_password(settings.redis_url)}"
     else:
-        own_redis = OwnRedis(DATA, started=lambda pid: reaper.watch("redis", pid, signal.SIGTERM))
+        own_redis = OwnRedis(DATA, before_exec=reaper.watching("redis", signal.SIGTERM))
         redis = f"its own {own_redis.version}, data in {DATA}/"
     try:
         if own_redis:
@@ -96,8 +111,8 @@ def serve() -> int:
             print(f"REDIS_URL={own_redis.url}", flush=True)
         return _run_gunicorn(settings, environ, own_redis, reaper)
     finally:
-        if own_redis:
-            own_redis.stop()
+        if own_redis and (pid := own_redis.stop()):
+            reaper.forget("redis", pid)
         reaper.dismiss()
 
 
@@ -140,9 +155,9 @@ def _run_gunicorn(
         env=environ,
         # A Ctrl-C in the terminal must come to it once, and to Redis after it has ended.
         start_new_session=True,
+        preexec_fn=reaper.watching("gunicorn", signal.SIGINT),
     )
     try:
-        reaper.watch("gunicorn", gunicorn.pid, signal.SIGINT)
         asked = _forward_signals(gunicorn, settings)
         while gunicorn.poll() is None:
             if own_redis and not own_redis.running:
@@ -154,6 +169,7 @@ def _run_gunicorn(
         return 0 if asked & set(STOPS) else abs(gunicorn.returncode)
     finally:
         _end(gunicorn)
+        reaper.forget("gunicorn", gunicorn.pid)
 
 
 def _forward_signals(gunicorn: subprocess.Popen, settings: Settings) -> set[int]:

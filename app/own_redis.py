@@ -33,11 +33,11 @@ class OwnRedis:
     as long as the server does, whoever started it.
     """
 
-    def __init__(self, directory: Path, started: Callable[[int], None] = lambda pid: None):
-        """`started` is told the pid of each server at once, before it answers."""
+    def __init__(self, directory: Path, before_exec: Callable[[], None] | None = None):
+        """`before_exec` is called in each server's process, before it becomes one."""
         self.binary, self.version = find_server()
         self._directory = directory.resolve()
-        self._started = started
+        self._before_exec = before_exec
         self._process: subprocess.Popen | None = None
         self._port = 0
 
@@ -70,16 +70,17 @@ class OwnRedis:
         last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
         raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
 
-    def stop(self) -> None:
-        """Stop the server, its data being on disk; safe to repeat."""
+    def stop(self) -> int | None:
+        """Stop the server, its data being on disk, and give its pid; safe to repeat."""
         if self._process is None:
-            return
+            return None
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        return self.pid
 
     @property
     def _log(self) -> Path:
@@ -115,8 +116,8 @@ class OwnRedis:
             pass_fds=(lock.fileno(),),
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            preexec_fn=self._before_exec,
         )
-        self._started(self._process.pid)
 
     def _answers(self) -> bool:
         """Wait until the server answers; False when it ended, or another one has the port."""
