@@ -13,8 +13,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 from app.own_redis import OwnRedis, OwnRedisError
 from app.settings import Settings, SettingsError
@@ -33,39 +35,46 @@ class Reaper:
     """Ends the children should this process be killed; see `app/reaper.py`."""
 
     def __init__(self):
-        self._process = subprocess.Popen(
+        self._process = Popen(
             [sys.executable, "-S", HERE / "reaper.py"],
             stdin=subprocess.PIPE,
             start_new_session=True,
             bufsize=0,
         )
+        self._children: list[Popen] = []
 
-    def watching(self, name: str, stop_signal: signal.Signals) -> Callable[[], None]:
-        """What a child calls before it becomes another program (a `preexec_fn`).
+    def spawn(self, name: str, stop_signal: signal.Signals, command: list, **how: Any) -> Popen:
+        """Start a child, and have it ended by a signal, then killed, when this process is.
 
-        It is then ended by a signal, and after a while killed, when this process is. There is
-        no moment at which it lives and the reaper does not know it.
+        It makes itself known before it becomes another program: there is no moment at which
+        it lives and the reaper does not know it. It has a session of its own: a Ctrl-C in the
+        terminal must come to gunicorn once, and to Redis after that has ended.
         """
 
-        def tell() -> None:
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper itself may be gone
+        def begin() -> None:
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper may be gone
             with contextlib.suppress(BrokenPipeError):
-                self._tell(name, os.getpid(), stop_signal.value)
+                os.write(to_reaper, f"{name} {os.getpid()} {stop_signal.value}\n".encode())
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
-        return tell
-
-    def forget(self, name: str, pid: int) -> None:
-        """This child has ended, and its pid may become another's."""
-        with contextlib.suppress(BrokenPipeError):
-            self._tell(name, pid, 0)
+        to_reaper = self._process.stdin.fileno()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        try:
+            child = Popen(command, start_new_session=True, preexec_fn=begin, **how)
+            self._children.append(child)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return child
 
     def dismiss(self) -> None:
-        """Nothing more is started; what was not forgotten is ended."""
-        self._process.stdin.close()
+        """All children have ended, but for one whose start a stop has broken off."""
+        for child in self._children:
+            if child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        self._process.kill()
         self._process.wait()
-
-    def _tell(self, name: str, pid: int, number: int) -> None:
-        os.write(self._process.stdin.fileno(), f"{name} {pid} {number}\n".encode())
+        self._process.stdin.close()
 
 
 def check() -> int:
@@ -99,7 +108,7 @@ def serve() -> int:
     if settings.redis_url:
         redis = f"Redis at {without_password(settings.redis_url)}"
     else:
-        own_redis = OwnRedis(DATA, before_exec=reaper.watching("redis", signal.SIGTERM))
+        own_redis = OwnRedis(DATA, partial(reaper.spawn, "redis", signal.SIGTERM))
         redis = f"its own {own_redis.version}, data in {DATA}/"
     try:
         if own_redis:
@@ -111,8 +120,8 @@ def serve() -> int:
             print(f"REDIS_URL={own_redis.url}", flush=True)
         return _run_gunicorn(settings, environ, own_redis, reaper)
     finally:
-        if own_redis and (pid := own_redis.stop()):
-            reaper.forget("redis", pid)
+        if own_redis:
+            own_redis.stop()
         reaper.dismiss()
 
 
@@ -150,13 +159,8 @@ def _run_gunicorn(
     settings: Settings, environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper
 ) -> int:
     """Run gunicorn to its end, and start a Redis that died meanwhile again."""
-    gunicorn = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"],
-        env=environ,
-        # A Ctrl-C in the terminal must come to it once, and to Redis after it has ended.
-        start_new_session=True,
-        preexec_fn=reaper.watching("gunicorn", signal.SIGINT),
-    )
+    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    gunicorn = reaper.spawn("gunicorn", signal.SIGINT, command, env=environ)
     try:
         asked = _forward_signals(gunicorn, settings)
         while gunicorn.poll() is None:
@@ -169,10 +173,9 @@ def _run_gunicorn(
         return 0 if asked & set(STOPS) else abs(gunicorn.returncode)
     finally:
         _end(gunicorn)
-        reaper.forget("gunicorn", gunicorn.pid)
 
 
-def _forward_signals(gunicorn: subprocess.Popen, settings: Settings) -> set[int]:
+def _forward_signals(gunicorn: Popen, settings: Settings) -> set[int]:
     """Forward to gunicorn what this process is sent; gives the set of what it was sent."""
     asked: set[int] = set()
 
@@ -191,7 +194,7 @@ def _forward_signals(gunicorn: subprocess.Popen, settings: Settings) -> set[int]
     return asked
 
 
-def _end(gunicorn: subprocess.Popen) -> None:
+def _end(gunicorn: Popen) -> None:
     """Leave nothing of gunicorn behind, whatever happened."""
     if gunicorn.poll() is None:
         gunicorn.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import Popen
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import MINIMUM_SERVER, EventStore
@@ -33,12 +34,12 @@ class OwnRedis:
     as long as the server does, whoever started it.
     """
 
-    def __init__(self, directory: Path, before_exec: Callable[[], None] | None = None):
-        """`before_exec` is called in each server's process, before it becomes one."""
+    def __init__(self, directory: Path, spawn: Callable[..., Popen] = Popen):
+        """`spawn` starts a process as Popen does."""
         self.binary, self.version = find_server()
         self._directory = directory.resolve()
-        self._before_exec = before_exec
-        self._process: subprocess.Popen | None = None
+        self._spawn = spawn
+        self._process: Popen | None = None
         self._port = 0
 
     @property
@@ -63,24 +64,23 @@ class OwnRedis:
         with open(self._directory / "lock", "w") as lock:
             self._take(lock)
             for self._port in ports:
-                self._spawn(lock)
+                self._start_server(lock)
                 if self._answers():
                     return
                 self.stop()
         last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
         raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
 
-    def stop(self) -> int | None:
-        """Stop the server, its data being on disk, and give its pid; safe to repeat."""
+    def stop(self) -> None:
+        """Stop the server, its data being on disk; safe to repeat."""
         if self._process is None:
-            return None
+            return
         self._process.terminate()
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        return self.pid
 
     @property
     def _log(self) -> Path:
@@ -105,8 +105,8 @@ class OwnRedis:
                     ) from None
                 time.sleep(0.1)
 
-    def _spawn(self, lock) -> None:
-        self._process = subprocess.Popen(
+    def _start_server(self, lock) -> None:
+        self._process = self._spawn(
             [
                 self.binary,
                 *("--bind", "127.0.0.1", "--port", str(self._port)),
@@ -115,8 +115,6 @@ class OwnRedis:
             ],
             pass_fds=(lock.fileno(),),
             stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=self._before_exec,
         )
 
     def _answers(self) -> bool:

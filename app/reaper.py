@@ -1,9 +1,8 @@
 """Ends a launcher's children once the launcher is gone, even if it was killed with -9.
 
 Reads lines, `NAME PID SIGNAL`, one by each child as it starts; a later child of a name takes
-the place of the former, and a signal of 0 says that it has ended. At the end of the lines,
-which is the launcher's, it stops what is still there, the last first, and insists after a
-while.
+the place of the former. At their end, which is the launcher's, it stops what is still there,
+the last first, and insists after a while. A launcher that ends in order kills it first.
 """
 
 import os
@@ -42,10 +41,7 @@ def main() -> None:
     children: dict[str, tuple[int, int]] = {}
     for line in sys.stdin:
         name, pid, number = line.split()
-        if int(number):
-            children[name] = int(pid), int(number)
-        elif name in children and children[name][0] == int(pid):
-            del children[name]
+        children[name] = int(pid), int(number)
     for pid, number in reversed(children.values()):
         stop(pid, number)
 
