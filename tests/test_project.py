@@ -31,6 +31,7 @@ STREAMING_ORDER = (
         "scripts",
         "keys",
         "log_writer",
+        "appender",
         "event_store",
         "outlet",
         "feed",

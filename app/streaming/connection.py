@@ -1,6 +1,9 @@
 """The one place that talks to Redis: it makes the connections, with all that must be pinned
 about them, sends commands, and turns what goes wrong into the errors of this package."""
 
+# getaddrinfo imports it when it first connects: a child that is forked meanwhile, with the
+# import's lock held, could never connect.
+import encodings.idna  # noqa: F401
 import os
 import re
 from collections.abc import Iterator, Sequence

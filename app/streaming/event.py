@@ -133,11 +133,16 @@ class Draft(NamedTuple):
         """Raises InvalidEvent for what no producer may append, and EventTooLarge."""
         check_names(event_category, event_action)
         data_json = encode_json("data", data, max_bytes)
-        source_json = encode_json("source", source, max_bytes)
+        source_json = b"" if source is None else encode_json("source", source, max_bytes)
         if len(data_json) + len(source_json) > max_bytes:
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
-        return cls(event_category, event_action, data_json, b"" if source is None else source_json)
+        return cls(event_category, event_action, data_json, source_json)
+
+    @property
+    def size(self) -> int:
+        """Its bytes, about."""
+        return len(self.data_json) + len(self.source_json)
 
     @property
     def terminal(self) -> bool:

@@ -12,6 +12,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from app.streaming import connection, replies
+from app.streaming.appender import Appender
 from app.streaming.errors import (
     InvalidEvent,
     InvalidInput,
@@ -247,6 +248,24 @@ class EventStore:
         """Append 1 to 1,000 drafts as `append_many` does events."""
         return self._writer.append(
             check_run_id(run_id), drafts, idempotency_key, expected_sequence, lease_seconds
+        )
+
+    def appender(
+        self,
+        run_id: int | str,
+        *,
+        expected_sequence: int | None = None,
+        retry_seconds: float = 30.0,
+    ) -> Appender:
+        """What appends a run's events in the background, as a context; see `Appender`.
+
+        The first event is appended only as the `expected_sequence`, the others after it.
+        """
+        return Appender(
+            partial(self.append_drafts, check_run_id(run_id)),
+            max_event_bytes=self._writer.max_event_bytes,
+            expected_sequence=expected_sequence,
+            retry_seconds=retry_seconds,
         )
 
     def lose(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:

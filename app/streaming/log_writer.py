@@ -15,7 +15,7 @@ from app.streaming.errors import (
 from app.streaming.event import Draft, timestamp_now
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
-from app.streaming.scripts import APPEND, LOSE
+from app.streaming.scripts import Script
 from app.streaming.shared_connection import SharedConnection
 
 # The largest time in seconds, or length of a log: a thousand years.
@@ -72,17 +72,18 @@ class LogWriter:
             ("idle_ttl_seconds", idle_ttl_seconds),
         ):
             check_range(name, value)
-        self._shared = shared
+        self._append = Script(shared, "append.lua", keys=3)
+        self._lose = Script(shared, "lose.lua", keys=3)
         self._maxlen = maxlen
         self._ended_ttl_ms = ended_ttl_seconds * 1000
         self._idle_ttl_ms = idle_ttl_seconds * 1000
-        self._max_event_bytes = max_event_bytes
+        self.max_event_bytes = max_event_bytes
 
     def draft(
         self, event_category: str, event_action: str, data: Any = None, source: Any = None
     ) -> Draft:
         """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
-        return Draft.of(event_category, event_action, data, source, max_bytes=self._max_event_bytes)
+        return Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
 
     def append(
         self,
@@ -103,8 +104,7 @@ class LogWriter:
             check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
         if lease_seconds is not None:
             check_range("lease_seconds", lease_seconds)
-        status, told, *appended = APPEND.run(
-            self._shared,
+        status, told, *appended = self._append.run(
             *keys_of(run_id),
             self._maxlen,
             self._ended_ttl_ms,
@@ -134,8 +134,7 @@ class LogWriter:
 
     def lose(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         """End a run whose lease has run out; see `EventStore.lose`."""
-        lost = LOSE.run(
-            self._shared,
+        lost = self._lose.run(
             *keys_of(run_id),
             str(last_id),
             timestamp_now(),

@@ -1,7 +1,6 @@
 """The scripts that Redis runs, each as one atomic step, from the `.lua` files beside this one."""
 
 import hashlib
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +13,16 @@ from app.streaming.shared_connection import SharedConnection
 class Script:
     """A script that is called by its digest, and sent whole where the server lacks it."""
 
-    def __init__(self, name: str, keys: int):
-        self._path = Path(__file__).with_name(name)
+    def __init__(self, connection: SharedConnection, name: str, keys: int):
+        self._connection = connection
+        self._source = Path(__file__).with_name(name).read_bytes()
+        self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._keys = keys
 
-    @cached_property
-    def _source(self) -> bytes:
-        return self._path.read_bytes()
-
-    @cached_property
-    def _digest(self) -> str:
-        return hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
-
-    def run(self, connection: SharedConnection, *keys_and_arguments: Any) -> Any:
+    def run(self, *keys_and_arguments: Any) -> Any:
         """What the script returns, in bytes; raises NotALog or StoreUnavailable."""
+        call, arguments = self._connection.call, (self._keys, *keys_and_arguments)
         try:
-            return checked(
-                connection.call("EVALSHA", self._digest, self._keys, *keys_and_arguments)
-            )
+            return checked(call("EVALSHA", self._digest, *arguments))
         except NoScriptError:  # so nothing was run
-            return checked(connection.call("EVAL", self._source, self._keys, *keys_and_arguments))
-
-
-APPEND = Script("append.lua", keys=3)
-LOSE = Script("lose.lua", keys=3)
+            return checked(call("EVAL", self._source, *arguments))

@@ -1,0 +1,145 @@
+"""The appender in whole processes: at their exit, in gevent, in forks, while Redis is away."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from app.streaming.event_store import EventStore
+from tests.servers import ROOT, RedisServer, wait_until
+
+BEGINNING = """
+import sys
+from app.streaming.event_store import EventStore
+store = EventStore(sys.argv[1])
+run = store.appender(sys.argv[2], retry_seconds=0.2)
+"""
+
+
+def run_program(program: str, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def data_of(store: EventStore, run_id: str) -> list:
+    return [event.data for event in store.get_events(run_id)]
+
+
+@pytest.mark.parametrize(
+    "end", ["", "sys.exit(3)", "raise ZeroDivisionError"], ids=["end", "exit", "error"]
+)
+@pytest.mark.parametrize(
+    "before", ["", "import gevent.monkey; gevent.monkey.patch_all()"], ids=["threads", "gevent"]
+)
+def test_what_was_emitted_is_in_the_log_when_the_interpreter_has_ended(
+    redis_server, store, run_id, before, end
+):
+    program = f"{before}{BEGINNING}\nfor n in range(3000): run.emit('llm', 'stream', n)\n{end}"
+    ended = run_program(program, redis_server.url, run_id)
+    assert data_of(store, run_id) == list(range(3000))
+    assert ("Traceback" in ended.stderr) == ("raise" in end)
+
+
+def test_what_could_not_be_appended_is_told_at_the_exit():
+    url = "redis://127.0.0.1:1"
+    ended = run_program(f"{BEGINNING}\nrun.emit('llm', 'stream')", url, "1")
+    assert "StoreUnavailable" in ended.stderr
+
+
+def test_what_was_told_before_is_not_told_again_at_the_exit():
+    program = f"""{BEGINNING}
+run.emit('llm', 'stream')
+try:
+    run.close()
+except Exception as error:
+    print(type(error).__name__)
+"""
+    ended = run_program(program, "redis://127.0.0.1:1", "1")
+    assert (ended.stdout, ended.stderr) == ("StoreUnavailable\n", "")
+
+
+def test_it_may_be_used_while_the_interpreter_exits(redis_server, store, run_id):
+    program = f"""import atexit
+{BEGINNING}
+@atexit.register
+def say_goodbye():
+    with run:
+        run.emit('llm', 'stream', 'goodbye')
+"""
+    ended = run_program(program, redis_server.url, run_id)
+    assert ended.stderr == ""
+    assert data_of(store, run_id) == ["goodbye"]
+
+
+def test_parent_and_forked_child_append_what_they_have_emitted(redis_server, store, run_id):
+    program = f"""import os, warnings
+warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
+{BEGINNING}
+for n in range(100): run.emit('llm', 'stream', n)
+child = os.fork()
+if child == 0:
+    with run:
+        for n in range(100, 200): run.emit('llm', 'stream', n)
+    os._exit(0)
+os.waitpid(child, 0)
+for n in range(200, 300): run.emit('llm', 'stream', n)
+"""
+    ended = run_program(program, redis_server.url, run_id)
+    assert ended.stderr == ""
+    stored = data_of(store, run_id)
+    assert sorted(stored) == list(range(300))
+    assert [n for n in stored if not 100 <= n < 200] == [*range(100), *range(200, 300)]
+
+
+def test_greenlets_emit_while_a_greenlet_sends(redis_server, store, run_id):
+    program = f"""import gevent.monkey; gevent.monkey.patch_all()
+import gevent
+{BEGINNING}
+def produce(name):
+    for n in range(400):
+        run.emit('llm', 'stream', [name, n])
+        if n % 50 == 0:
+            gevent.sleep(0)
+with run:
+    gevent.joinall([gevent.spawn(produce, name) for name in range(20)])
+"""
+    ended = run_program(program, redis_server.url, run_id)
+    assert ended.stderr == ""
+    stored = data_of(store, run_id)
+    for name in range(20):
+        assert [n for by, n in stored if by == name] == list(range(400))
+
+
+@pytest.mark.parametrize("fault", ["killed", "paused"])
+def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(tmp_path, run_id, fault):
+    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
+    try:
+        store = EventStore(server.url, maxlen=100_000)
+        run = store.appender(run_id, retry_seconds=60)
+        broken = threading.Event()
+
+        def produce() -> None:
+            with run:
+                for number in range(20_000):
+                    run.emit("llm", "stream", number)
+                    if number == 5000:
+                        broken.wait(20)
+
+        producer = threading.Thread(target=produce)
+        producer.start()
+        wait_until(lambda: run.stored > 1000, "some are stored")
+        server.stop() if fault == "killed" else server.pause()
+        broken.set()
+        wait_until(lambda: run.emitted >= 12_000 or not producer.is_alive(), "it fills up", 30)
+        server.start() if fault == "killed" else server.resume()
+        producer.join(60)
+        assert run.stored == 20_000
+        assert data_of(store, run_id) == list(range(20_000))
+    finally:
+        server.stop()

@@ -1,0 +1,402 @@
+"""The appender: what is emitted is in the log, in order and once, or the producer is told."""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.streaming import appender as module
+from app.streaming.appender import BATCH_BYTES, WAITING_BYTES, WAITING_EVENTS, Appender
+from app.streaming.errors import (
+    EventTooLarge,
+    InvalidEvent,
+    InvalidInput,
+    RunEnded,
+    StoreUnavailable,
+    UnexpectedSequence,
+)
+from app.streaming.event import Draft
+from app.streaming.event_id import EventId
+from app.streaming.event_store import EventStore
+from app.streaming.log_writer import MOST_EVENTS, Appended
+from tests.servers import wait_until
+
+
+class Log:
+    """Takes batches as a store does, and does what a test wants at some of them first."""
+
+    def __init__(self, *at_each: Callable[[], Any]):
+        self.batches: list[list[bytes]] = []
+        self.calls: list[dict] = []
+        self.open = threading.Event()
+        self.open.set()
+        self._at_each = iter(at_each)
+        self._known: dict[str, Appended] = {}
+
+    def __call__(self, drafts: list[Draft], **how: Any) -> Appended:
+        self.calls.append(how)
+        self.open.wait(20)
+        next(self._at_each, lambda: None)()
+        key = how["idempotency_key"]
+        if key not in self._known:
+            self.batches.append([draft.data_json for draft in drafts])
+            first = sum(map(len, self.batches[:-1])) + 1
+            self._known[key] = Appended(EventId(1, first), first, len(drafts), "", False)
+        return self._known[key]
+
+    @property
+    def events(self) -> list[int]:
+        return [int(data) for data in itertools.chain.from_iterable(self.batches)]
+
+
+def unavailable(stored: bool | None = False) -> Callable[[], Any]:
+    def fail() -> None:
+        raise StoreUnavailable("away", stored)
+
+    return fail
+
+
+def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
+    """The batch is stored, and its answer is lost."""
+
+    def fail() -> None:
+        key = log.calls[-1]["idempotency_key"]
+        log.batches.append([b"%d" % number for number in range(drafts)])
+        log._known[key] = Appended(EventId(1, 1), 1, drafts, "", True)
+        raise StoreUnavailable("the answer was lost", None)
+
+    return fail
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+def emit(run: Appender, number: int) -> None:
+    run.emit("llm", "stream", number)
+
+
+def test_what_is_emitted_is_in_the_log_in_order(any_store, run_id):
+    with any_store.appender(run_id) as run:
+        run.emit("lifecycle", "started", {"task": "analyse"}, source="me")
+        for number in range(2500):
+            emit(run, number)
+        run.emit("lifecycle", "completed")
+    first, *tokens, last = any_store.get_events(run_id)
+    assert (first.event, first.data, first.source) == (
+        {"category": "lifecycle", "action": "started"},
+        {"task": "analyse"},
+        "me",
+    )
+    assert [event.data for event in tokens] == list(range(2500))
+    assert [event.sequence for event in (first, *tokens, last)] == list(range(1, 2503))
+    assert (run.stored, run.last_id, run.last_sequence) == (2502, last.id, 2502)
+
+
+def test_an_event_is_sent_at_once_and_not_when_the_context_ends(any_store, run_id):
+    with any_store.appender(run_id) as run:
+        emit(run, 1)
+        wait_until(lambda: any_store.get_events(run_id), "the event is in the log")
+        run.flush()
+        assert run.stored == 1
+
+
+def test_flush_waits_until_what_was_emitted_is_in_the_log(any_store, run_id):
+    with any_store.appender(run_id) as run:
+        for number in range(100):
+            emit(run, number)
+        run.flush()
+        assert len(any_store.get_events(run_id)) == 100
+
+
+def test_what_comes_while_a_batch_is_under_way_is_the_next_batch():
+    log = Log()
+    log.open.clear()
+    with Appender(log) as run:
+        emit(run, 0)
+        wait_until(lambda: log.calls, "the first is under way")
+        for number in range(1, 2001):
+            emit(run, number)
+        log.open.set()
+    assert [len(batch) for batch in log.batches] == [1, MOST_EVENTS, MOST_EVENTS]
+    assert log.events == list(range(2001))
+
+
+def test_a_batch_has_no_more_bytes_than_one_round_trip_should():
+    log = Log()
+    log.open.clear()
+    with Appender(log) as run:
+        emit(run, 0)
+        wait_until(lambda: log.calls, "the first is under way")
+        for _ in range(30):
+            run.emit("llm", "stream", "x" * 100_000)
+        log.open.set()
+    assert max(sum(map(len, batch)) for batch in log.batches) < BATCH_BYTES + 100_002
+    assert len(log.batches) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "most"), [(0, WAITING_EVENTS), ("x" * 100_000, WAITING_BYTES // 100_002 + 1)]
+)
+def test_emit_waits_while_too_much_waits(data, most):
+    log = Log()
+    log.open.clear()
+    run = Appender(log)
+    run.emit("llm", "stream", 0)
+    wait_until(lambda: log.calls, "the first is under way")
+
+    def produce() -> None:
+        for _ in range(most + 5):
+            run.emit("llm", "stream", data)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    wait_until(lambda: run.emitted >= most, "as much waits as may")
+    producer.join(0.2)
+    assert producer.is_alive()
+    assert run.emitted in (most, most + 1)
+    log.open.set()
+    producer.join()
+    run.close()
+    assert run.stored == most + 6
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        (("gateway", "gap"), InvalidEvent),
+        (("lifecycle", "lost"), InvalidEvent),
+        (("llm", "a b"), InvalidEvent),
+        (("llm", "stream", float("nan")), InvalidEvent),
+        (("llm", "stream", {1}), InvalidEvent),
+        (("llm", "stream", "x" * 262_144), EventTooLarge),
+    ],
+)
+def test_a_bad_event_is_refused_where_it_is_emitted_and_the_others_are_stored(
+    fake_store, run_id, event, error
+):
+    with fake_store.appender(run_id) as run:
+        emit(run, 1)
+        with pytest.raises(error):
+            run.emit(*event)
+        emit(run, 2)
+    assert [stored.data for stored in fake_store.get_events(run_id)] == [1, 2]
+
+
+def test_a_bad_lease_is_refused_where_it_is_emitted(fake_store, run_id):
+    with (
+        fake_store.appender(run_id) as run,
+        pytest.raises(InvalidInput, match="lease_seconds"),
+    ):
+        run.emit("llm", "stream", lease_seconds=0)
+    assert fake_store.get_events(run_id) == []
+
+
+def test_the_limit_of_an_event_is_the_stores(fake_client, run_id):
+    with EventStore(client=fake_client, max_event_bytes=10).appender(run_id) as run:
+        run.emit("llm", "stream", "x" * 8)
+        with pytest.raises(EventTooLarge):
+            run.emit("llm", "stream", "x" * 9)
+
+
+def test_a_lease_is_set_and_a_run_that_is_reopened_has_none(store, redis_client, run_id):
+    with store.appender(run_id) as run:
+        run.emit("lifecycle", "started", lease_seconds=60)
+        emit(run, 1)
+        run.emit("lifecycle", "completed")
+        run.emit("lifecycle", "started")
+    entries = redis_client.xrange(f"run:{run_id}:events")
+    leases = [fields.get(b"lease_seconds") for _, fields in entries]
+    assert leases == [b"60", b"60", b"60", None]
+
+
+def test_a_batch_that_was_not_stored_is_repeated_under_its_key():
+    log = Log(unavailable(), unavailable(), unavailable())
+    with Appender(log) as run:
+        emit(run, 0)
+        run.flush()
+        emit(run, 1)
+    keys = [call["idempotency_key"] for call in log.calls]
+    assert len(set(keys[:4])) == 1
+    assert len(set(keys)) == 2
+    assert log.events == [0, 1]
+
+
+def test_a_batch_whose_answer_was_lost_is_not_appended_twice():
+    log = Log()
+    log._at_each = iter([stored_and_lost(log, 1)])
+    with Appender(log) as run:
+        emit(run, 0)
+        run.flush()
+        emit(run, 1)
+    assert log.events == [0, 1]
+    assert run.stored == 2
+
+
+@pytest.mark.parametrize("first", [None, False])
+def test_an_outage_that_lasts_is_raised_by_every_later_call(first):
+    log = Log(*[unavailable(first)] + [unavailable(False)] * 10_000)
+    run = Appender(log, retry_seconds=0.05)
+    emit(run, 0)
+    with pytest.raises(StoreUnavailable) as raised:
+        run.flush()
+    assert raised.value.stored is first  # one of the attempts may have stored it
+    calls = len(log.calls)
+    for call in (lambda: emit(run, 1), run.flush, run.close):
+        with pytest.raises(StoreUnavailable):
+            call()
+    assert run.stored == 0
+    assert len(log.calls) == calls > 1
+
+
+def test_who_waits_for_room_is_told_what_went_wrong():
+    log = Log(*[unavailable()] * 10_000)
+    log.open.clear()
+    run = Appender(log, retry_seconds=0.05)
+    told: list[Exception] = []
+
+    def produce() -> None:
+        try:
+            for number in range(WAITING_EVENTS + 1001):
+                emit(run, number)
+        except StoreUnavailable as error:
+            told.append(error)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    wait_until(lambda: run.emitted >= WAITING_EVENTS, "it waits for room")
+    log.open.set()
+    producer.join(20)
+    assert told
+
+
+def test_an_ended_run_is_raised_and_what_ended_it_is_stored(any_store, run_id):
+    run = any_store.appender(run_id)
+    run.emit("lifecycle", "started")
+    run.emit("lifecycle", "completed")
+    emit(run, 1)
+    with pytest.raises(RunEnded):
+        run.close()
+    with pytest.raises((RunEnded, ValueError)):
+        emit(run, 2)
+    assert [event.action for event in any_store.get_events(run_id)] == ["started", "completed"]
+    assert (run.stored, run.last_sequence) == (2, 2)
+
+
+def test_an_expected_sequence_holds_for_the_first_event_and_those_after_it(any_store, run_id):
+    run = any_store.appender(run_id, expected_sequence=1)
+    for number in range(1500):
+        emit(run, number)
+    run.flush()
+    any_store.add(run_id, "llm", "stream", "of another producer")
+    emit(run, 1500)
+    with pytest.raises(UnexpectedSequence):
+        run.close()
+    assert any_store.get_events(run_id)[-1].data == "of another producer"
+
+
+def test_an_error_of_the_body_is_not_hidden(any_store, run_id):
+    def produce() -> None:
+        with any_store.appender(run_id) as run:
+            emit(run, 1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        produce()
+    assert [event.data for event in any_store.get_events(run_id)] == [1]
+
+
+def test_a_closed_appender_takes_nothing_and_may_be_closed_again(fake_store, run_id):
+    with fake_store.appender(run_id) as run:
+        emit(run, 1)
+    run.close()
+    with pytest.raises(ValueError, match="closed"):
+        emit(run, 2)
+
+
+def test_an_appender_with_nothing_emitted_starts_no_thread(fake_store, run_id):
+    before = threading.active_count()
+    with fake_store.appender(run_id) as run:
+        run.flush()
+        assert threading.active_count() == before
+    assert not fake_store.info(run_id).exists
+
+
+def test_a_sender_for_which_nothing_comes_ends_and_another_goes_on(monkeypatch, fake_store, run_id):
+    monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
+    before = threading.active_count()
+    with fake_store.appender(run_id) as run:
+        for number in range(3):
+            emit(run, number)
+            wait_until(lambda: threading.active_count() == before, "the sender has ended")
+    assert [event.data for event in fake_store.get_events(run_id)] == [0, 1, 2]
+
+
+def test_closing_ends_the_sender(fake_store, run_id):
+    before = threading.active_count()
+    with fake_store.appender(run_id) as run:
+        emit(run, 1)
+    wait_until(lambda: threading.active_count() == before, "the sender has ended")
+
+
+def test_many_threads_emit_and_each_keeps_its_order(any_store, run_id):
+    with any_store.appender(run_id) as run:
+
+        def produce(name: int) -> None:
+            for number in range(500):
+                run.emit("llm", "stream", [name, number])
+
+        producers = [threading.Thread(target=produce, args=(name,)) for name in range(6)]
+        for producer in producers:
+            producer.start()
+        for producer in producers:
+            producer.join()
+    events = [event.data for event in any_store.get_events(run_id)]
+    for name in range(6):
+        assert [number for by, number in events if by == name] == list(range(500))
+
+
+def test_a_sender_that_is_interrupted_repeats_its_batch_under_its_key():
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    log = Log(interrupt)
+    run = Appender(log)
+    run._start = lambda: None  # so that it is the caller who is interrupted
+    emit(run, 0)
+    with pytest.raises(KeyboardInterrupt):
+        run.flush()
+    emit(run, 1)
+    run.close()
+    assert log.calls[0] == log.calls[1]
+    assert log.batches == [[b"0"], [b"1"]]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_sends_nothing_of_its_parents():
+    log = Log()
+    log.open.clear()
+    run = Appender(log)
+    emit(run, 0)
+    wait_until(lambda: log.calls, "the first is under way")
+    emit(run, 1)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        log.open = threading.Event()
+        log.open.set()
+        try:
+            emit(run, 2)
+            run.close()
+            os.write(writer, repr((log.events, run.stored)).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 100) == b"([2], 1)"
+    log.open.set()
+    run.close()
+    assert log.events == [0, 1]
