@@ -1,0 +1,132 @@
+"""The producers' process: many connections on one epoll, that append and count the answers.
+
+It must not be what is measured: requests are made beforehand, answers are looked at for their
+status and length alone. Run as `python -m tests.bench.producers` with `post PORT CONNECTIONS
+SECONDS BODY-FILE`, which posts one body over and over, or with `ingest PORT CONNECTIONS SECONDS
+RATE`, which streams so many lines a second over each; each connection has a run of its own.
+Prints what was answered, as JSON.
+"""
+
+import json
+import re
+import select
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
+STORED = re.compile(rb'"stored": *([0-9]+)')
+
+
+class Answer:
+    """One answer as it comes in."""
+
+    def __init__(self):
+        self._data = b""
+
+    def add(self, data: bytes) -> bytes | None:
+        """The body, once it is whole."""
+        assert data, "the server has hung up"
+        self._data += data
+        head, found, body = self._data.partition(b"\r\n\r\n")
+        if not found or len(body) < int(LENGTH.search(head)[1]):
+            return None
+        assert head[9:10] == b"2", self._data
+        self._data = b""
+        return body
+
+
+def connect(port: int, connections: int) -> list[socket.socket]:
+    return [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
+
+
+def head(number: int, *headers: str) -> bytes:
+    lines = [f"POST /runs/bench-{number}/events HTTP/1.1", "Host: localhost", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def post(port: int, connections: int, seconds: float, body: bytes) -> dict:
+    """Post on each connection as soon as it was answered."""
+    length = "Content-Type: application/json", f"Content-Length: {len(body)}"
+    opened = {one.fileno(): one for one in connect(port, connections)}
+    requests = {
+        descriptor: head(number, *length) + body for number, descriptor in enumerate(opened)
+    }
+    answers = {descriptor: Answer() for descriptor in opened}
+    poll = select.epoll()
+    sent, latencies = {}, []
+    until = time.monotonic() + seconds
+    for descriptor, one in opened.items():
+        poll.register(descriptor, select.EPOLLIN)
+        sent[descriptor] = time.monotonic()
+        one.sendall(requests[descriptor])
+    while sent:
+        for descriptor, _ in poll.poll():
+            if answers[descriptor].add(opened[descriptor].recv(262144)) is None:
+                continue
+            now = time.monotonic()
+            latencies.append(now - sent.pop(descriptor))
+            if now < until:
+                sent[descriptor] = now
+                opened[descriptor].sendall(requests[descriptor])
+    latencies.sort()
+    return {"requests": len(latencies), "p99_ms": 1000 * latencies[int(0.99 * len(latencies))]}
+
+
+def ingest(port: int, connections: int, seconds: float, rate: float) -> dict:
+    """Stream lines over each connection, the connections taking turns; then read the answers."""
+    opened = connect(port, connections)
+    headers = "Content-Type: application/x-ndjson", "Transfer-Encoding: chunked"
+    for number, one in enumerate(opened):
+        one.sendall(head(number, *headers))
+    began = time.monotonic()
+    for due, one in turns(opened, began, seconds, rate):
+        time.sleep(max(0.0, due - time.monotonic()))
+        one.sendall(chunk(line()))
+    behind = time.monotonic() - began - seconds
+    for one in opened:
+        one.sendall(b"0\r\n\r\n")
+    stored = sum(int(STORED.search(answered(one))[1]) for one in opened)
+    return {"sent": int(seconds * rate) * connections, "stored": stored, "behind_s": behind}
+
+
+def turns(
+    opened: list[socket.socket], began: float, seconds: float, rate: float
+) -> Iterator[tuple[float, socket.socket]]:
+    for tick in range(int(seconds * rate)):
+        for number, one in enumerate(opened):
+            yield began + (tick + number / len(opened)) / rate, one
+
+
+def line() -> bytes:
+    event = {
+        "event_category": "llm",
+        "event_action": "stream",
+        "data": {"content": "token", "t": time.monotonic_ns()},
+    }
+    return json.dumps(event).encode() + b"\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def answered(one: socket.socket) -> bytes:
+    answer = Answer()
+    while (body := answer.add(one.recv(65536))) is None:
+        continue
+    return body
+
+
+def main(kind: str, port: str, connections: str, seconds: str, what: str) -> None:
+    if kind == "post":
+        result = post(int(port), int(connections), float(seconds), Path(what).read_bytes())
+    else:
+        result = ingest(int(port), int(connections), float(seconds), float(what))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
