@@ -95,12 +95,17 @@ def _invalid_input(error: InvalidInput, **members: Any) -> Response:
     return problem(status, str(error), errors, **members)
 
 
-def _conflict(error: RunEnded | NotALog, **members: Any) -> Response:
+def _run_ended(error: RunEnded, **members: Any) -> Response:
+    return problem(409, str(error), **{"ended": True, **members})
+
+
+def _not_a_log(error: NotALog, **members: Any) -> Response:
     return problem(409, str(error), **members)
 
 
 def _unexpected_sequence(error: UnexpectedSequence, **members: Any) -> Response:
-    return problem(409, str(error), **{"last_sequence": error.last_sequence, **members})
+    # The run's, and not that of what one request has stored of it.
+    return problem(409, str(error), **{**members, "last_sequence": error.last_sequence})
 
 
 def _key_reused(error: KeyReused, **members: Any) -> Response:
@@ -129,8 +134,8 @@ _PROBLEMS: dict[type[Exception], Callable[..., Response]] = {
     HTTPException: _http_error,
     ValidationError: _schema_error,
     InvalidInput: _invalid_input,
-    RunEnded: _conflict,
-    NotALog: _conflict,
+    RunEnded: _run_ended,
+    NotALog: _not_a_log,
     KeyReused: _key_reused,
     UnexpectedSequence: _unexpected_sequence,
     StoreUnavailable: _unavailable,

@@ -1,8 +1,15 @@
 """What can go wrong between a caller and a run's log, one type per failure to act on."""
 
+from typing import Any
+
 
 class StreamingError(Exception):
-    """The base of every error that leaves the streaming package."""
+    """The base of every error that leaves the streaming package.
+
+    Where it broke a stream of events off, `ingested` tells what of them was stored before.
+    """
+
+    ingested: Any = None
 
 
 class InvalidInput(StreamingError, ValueError):
@@ -46,13 +53,29 @@ class StoreUnavailable(StreamingError):
     """Redis did not answer, or answered that it cannot serve.
 
     `stored` is False where nothing was appended, None where that is not known: the command
-    was sent, and its answer was lost.
+    was sent, and its answer was lost. `retry_after` is for how many seconds a gateway asks to
+    be left alone.
     """
 
-    def __init__(self, message: str, stored: bool | None = False):
+    def __init__(self, message: str, stored: bool | None = False, retry_after: float = 0.0):
         super().__init__(message)
         self.stored = stored
+        self.retry_after = retry_after
 
 
 class ServerTooOld(StoreUnavailable):
     """The server is older than Redis 7.0 and cannot number events."""
+
+
+class Refused(StreamingError):
+    """A gateway refused a request for a reason that has no type of its own here.
+
+    `status` is that of its answer, `detail` what it says, and `errors` names what is wrong
+    field by field, as mappings with `field` and `detail`.
+    """
+
+    def __init__(self, status: int, detail: str, errors: list[dict[str, str]] | None = None):
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+        self.errors = errors or []

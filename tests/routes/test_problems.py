@@ -13,7 +13,7 @@ from tests.servers import free_port
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
 # What a document may tell beside what RFC 9457 names.
-MORE = {"stored", "last_sequence"}
+MORE = {"stored", "last_sequence", "ended"}
 
 
 class BrokenStore(EventStore):

@@ -1,0 +1,238 @@
+"""The client over HTTP, for a process that has no access to Redis."""
+
+import re
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+import orjson
+
+from app.client.answers import Ingested, document_of, event_of
+from app.client.bodies import Lines, body_of, draft_of
+from app.client.follower import Follower
+from app.client.transport import Transport
+from app.streaming.errors import (
+    InvalidInput,
+    Refused,
+    StreamingError,
+    UnexpectedSequence,
+)
+from app.streaming.event import Draft, Event, check_run_id
+from app.streaming.event_id import EventId
+
+__all__ = ["Client", "Ingested"]
+
+LARGEST_PAGE = 1000
+
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+
+
+class Client:
+    """Appends to runs, follows them and reads them, through the gateway at `url`.
+
+    One client serves any number of threads and greenlets, and a forked process goes on with
+    it. A request that gets no answer, or one that asks to come again (408, 429, 5xx), is
+    repeated until `retry_seconds` have gone by, and is StoreUnavailable then; with 0 there is
+    one attempt. All errors are of `app.streaming.errors`: those of the event store, and
+    Refused for what has no type of its own there.
+    """
+
+    def __init__(self, url: str, *, retry_seconds: float = 30.0):
+        self._transport = Transport(url, retry_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        self._transport.close()
+
+    # Writing
+
+    def add(
+        self,
+        run_id: int | str,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> str:
+        """Append an event and give its id, with the arguments and errors of the event store.
+
+        It is never appended twice: it has a key of its own, where none is given.
+        """
+        [event_id] = self.append_drafts(
+            run_id,
+            [Draft.of(event_category, event_action, data, source)],
+            idempotency_key=idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
+        )
+        return event_id
+
+    def add_many(
+        self,
+        run_id: int | str,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> list[str]:
+        """Append 1 to 1,000 events, all or none, and give their ids.
+
+        Each is a mapping with `event_category`, `event_action`, and perhaps `data`, `source`
+        and `lease_seconds`. An InvalidInput names a field of one as `<index>.<field>`.
+        """
+        drafts = []
+        for index, event in enumerate(events):
+            draft, lease = draft_of(index, event)
+            drafts.append(draft)
+            lease_seconds = lease or lease_seconds
+        return self.append_drafts(
+            run_id,
+            drafts,
+            idempotency_key=idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
+        )
+
+    def append_drafts(
+        self,
+        run_id: int | str,
+        drafts: Sequence[Draft],
+        *,
+        idempotency_key: str | None = None,
+        expected_sequence: int | None = None,
+        lease_seconds: int | None = None,
+    ) -> list[str]:
+        """Append 1 to 1,000 drafts as `add_many` does events."""
+        key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+        if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+        # The lease holds for all of them, whichever bears it.
+        events = [body_of(draft, lease_seconds) for draft in drafts]
+        answer = self._transport.insist(
+            "POST",
+            _events_path(run_id),
+            params={"expected_sequence": expected_sequence},
+            data=orjson.dumps(events[0] if len(events) == 1 else events),
+            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'},
+        )
+        document = document_of(answer)
+        return [event["id"] for event in document.get("events", [document])]
+
+    def stream(
+        self,
+        run_id: int | str,
+        events: Iterable[Mapping[str, Any]],
+        *,
+        expected_sequence: int | None = None,
+    ) -> Ingested:
+        """Append events, as `add_many` takes them, each as soon as it is yielded.
+
+        It is one long request, which is not repeated. What goes wrong ends it, an exception
+        that `events` raises too, and what came before that stays: a StreamingError tells it as
+        its `ingested`, which is None where the connection broke and nobody knows.
+        """
+        lines = Lines(events)
+        try:
+            answer = self._transport.send(
+                _events_path(run_id),
+                iter(lines),
+                params={"expected_sequence": expected_sequence},
+                headers={"Content-Type": "application/x-ndjson"},
+            )
+        except UnexpectedSequence as error:
+            if error.ingested is not None:  # whose sequence is the run's, and not ours
+                stored = error.ingested.stored
+                last = expected_sequence + stored - 1 if stored else None
+                error.ingested = error.ingested._replace(last_sequence=last)
+            raise
+        ingested = Ingested.of(document_of(answer))
+        if isinstance(lines.error, StreamingError):
+            lines.error.ingested = ingested
+        if lines.error is not None:
+            raise lines.error
+        return ingested
+
+    # Reading
+
+    def follow(
+        self,
+        run_id: int | str,
+        last_event_id: str = "earliest",
+        *,
+        tail: int | None = None,
+        categories: Sequence[str] = (),
+        actions: Sequence[str] = (),
+    ) -> Iterator[Event]:
+        """The events after `last_event_id`, or after `earliest` or `latest`, as they come.
+
+        Instead of that it may begin `tail` events before the end. It goes on over outages of
+        any length, without losing or doubling an event, and ends when the run has. Events of
+        the category `gateway` tell what happened to the stream itself (caught_up, gap, reset);
+        their id is None. Events that end the run pass the filter.
+        """
+        if last_event_id not in ("earliest", "latest"):
+            EventId.parse(last_event_id, "last_event_id")
+        path = f"{_events_path(run_id)}/stream"
+        return Follower(self._transport, path, last_event_id, tail, categories, actions).events()
+
+    def get_events(
+        self,
+        run_id: int | str,
+        *,
+        limit: int | None = None,
+        descending: bool = False,
+        categories: Sequence[str] = (),
+        actions: Sequence[str] = (),
+    ) -> list[Event]:
+        """The events of a run that pass the filter, all of them unless limited."""
+        query = {"category": list(categories), "action": list(actions)}
+        return self._pages(run_id, limit, descending, query)
+
+    def get_events_after(
+        self, run_id: int | str, last_id: str, *, limit: int | None = None
+    ) -> list[Event]:
+        """The events after the id `last_id`, all of them unless limited."""
+        after = EventId.parse(last_id, "last_id")
+        return self._pages(run_id, limit, False, {"after": str(after)})
+
+    def info(self, run_id: int | str) -> dict[str, Any] | None:
+        """The run's log as of now: `length`, `last_id`, `ended` …; None without a log."""
+        try:
+            return document_of(self._transport.insist("GET", f"/runs/{check_run_id(run_id)}"))
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+
+    def _pages(
+        self, run_id: int | str, limit: int | None, descending: bool, query: dict[str, Any]
+    ) -> list[Event]:
+        if limit is not None and limit < 0:
+            raise InvalidInput("limit", "must not be negative")
+        path, events = _events_path(run_id), []
+        query["order"] = "desc" if descending else "asc"
+        while limit is None or len(events) < limit:
+            query["limit"] = (
+                LARGEST_PAGE if limit is None else min(LARGEST_PAGE, limit - len(events))
+            )
+            page = document_of(self._transport.insist("GET", path, params=query))
+            events += map(event_of, page["events"])
+            if page["next"] is None:
+                break
+            query["before" if descending else "after"] = page["next"]
+        return events
+
+
+def _events_path(run_id: int | str) -> str:
+    return f"/runs/{check_run_id(run_id)}/events"

@@ -1,0 +1,51 @@
+"""What is sent: events as the JSON of a request's body, or as its lines."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from app.streaming.errors import InvalidEvent, InvalidInput
+from app.streaming.event import Draft
+
+_NAMES = {"event_category", "event_action", "data", "source", "lease_seconds"}
+
+
+class Lines:
+    """Events as lines, which end before the first that fails; its `error` is kept."""
+
+    def __init__(self, events: Iterable[Mapping[str, Any]]):
+        self.error: Exception | None = None
+        self._events = events
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for index, event in enumerate(self._events):
+                yield orjson.dumps(body_of(*draft_of(index, event))) + b"\n"
+        except Exception as error:  # the caller's too, to be raised once there is the answer
+            self.error = error
+
+
+def draft_of(index: int, event: Mapping[str, Any]) -> tuple[Draft, int | None]:
+    """One of several events, and its lease; raises InvalidEvent and EventTooLarge."""
+    try:
+        fields = dict(event)
+        if not fields.keys() <= _NAMES:
+            raise TypeError
+        lease_seconds = fields.pop("lease_seconds", None)
+        return Draft.of(**fields), lease_seconds
+    except InvalidInput as error:
+        raise type(error)(f"{index}.{error.field}", error.message) from None
+    except (TypeError, ValueError):
+        raise InvalidEvent(str(index), "has other names than an event's") from None
+
+
+def body_of(draft: Draft, lease_seconds: int | None = None) -> dict[str, Any]:
+    """An event as it is appended."""
+    body = {
+        "event_category": draft.category,
+        "event_action": draft.action,
+        "data": orjson.Fragment(draft.data_json),
+        "source": orjson.Fragment(draft.source_json or b"null"),
+    }
+    return body if lease_seconds is None else body | {"lease_seconds": lease_seconds}
