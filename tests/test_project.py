@@ -107,6 +107,20 @@ def test_routes_know_streaming_by_its_public_names_and_never_redis(path):
     assert "app.streaming.connection" not in app_imports(path)
 
 
+@pytest.mark.parametrize("path", in_package("client"), ids=name_of)
+def test_the_client_knows_events_and_errors_and_nothing_of_the_server(path):
+    known = {f"app.streaming.{name}" for name in ("errors", "event_id", "event")}
+    its_own = {name_of(other) for other in in_package("client")} - {"app.client"}
+    assert app_imports(path) <= known | its_own
+    assert libraries(path) <= {*sys.stdlib_module_names, "app", "orjson", "requests", "urllib3"}
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_nothing_of_the_app_imports_the_client(path):
+    if path.parent.name != "client":
+        assert not {name for name in app_imports(path) if name.startswith("app.client")}
+
+
 @pytest.mark.parametrize("path", APP, ids=name_of)
 def test_nothing_of_the_app_imports_the_factory(path):
     assert "app" not in app_imports(path)
@@ -123,6 +137,17 @@ import sys
 sys.modules["flask"] = None
 from app.streaming.event_store import EventStore
 EventStore("redis://127.0.0.1:1/0")
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_the_client_needs_nothing_of_the_server():
+    script = """
+import sys
+for name in ("flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"):
+    sys.modules[name] = None
+from app.client import Client
+Client("http://127.0.0.1:1").close()
 """
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 

@@ -14,6 +14,7 @@ from app.client.transport import Transport
 from app.streaming.errors import (
     InvalidInput,
     Refused,
+    StoreUnavailable,
     StreamingError,
     UnexpectedSequence,
 )
@@ -156,6 +157,8 @@ class Client:
                 last = expected_sequence + stored - 1 if stored else None
                 error.ingested = error.ingested._replace(last_sequence=last)
             raise
+        except StoreUnavailable as error:
+            raise error from lines.error or error.__cause__
         ingested = Ingested.of(document_of(answer))
         if isinstance(lines.error, StreamingError):
             lines.error.ingested = ingested
