@@ -404,12 +404,15 @@ def test_a_follower_goes_on_when_its_connection_is_cut(wire, its_gateway, store,
     assert following.data == list(range(5))
 
 
-def test_a_follower_waits_for_a_gateway_that_is_not_there_yet(redis_server, tmp_path, run_id):
+def test_a_follower_waits_for_a_gateway_that_is_not_there_yet(
+    redis_server, store, tmp_path, run_id
+):
     gateway = GatewayServer(redis_server.url, tmp_path / "log")
+    store.add(run_id, "lifecycle", "completed")
     following = Following(Client(gateway.url), run_id)
     gateway.start()
     try:
-        following.wait_for_control("caught_up")
+        following.wait_for(lambda: following.ended)
     finally:
         gateway.stop()
 
