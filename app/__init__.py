@@ -18,11 +18,10 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     `event_store` one is made from them. Nothing is connected until it is used.
     """
     # Imported here, since a producer imports app.streaming, and so this package, without Flask.
-    from flask import Flask
-
     from app.routes import events, health, problems, runs, stream
     from app.routes.gateway import Gateway
     from app.routes.intake import Intake
+    from app.routes.lean_flask import LeanFlask
     from app.routes.schemas import RunIdConverter
     from app.settings import Settings
     from app.streaming.event_store import EventStore
@@ -50,7 +49,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
         heartbeat_seconds=settings.heartbeat_seconds,
         retry_ms=settings.retry_ms,
     )
-    app = Flask(__name__, static_folder=None)
+    app = LeanFlask(__name__, static_folder=None)
     # A doubled slash must not make /runs//events the run called "events".
     app.url_map.merge_slashes = False
     app.url_map.converters["any_run_id"] = RunIdConverter

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
 from marshmallow import ValidationError
 
+from app.routes.answer import Answer
 from app.routes.body import is_json_lines, read_json
 from app.routes.gateway import gateway
 from app.routes.ingest import ingest
@@ -57,7 +58,7 @@ def _append(run_id: str, body: Any, key: str | None, expected: int | None) -> Re
             expected_sequence=expected,
         )
         document = event.to_json()
-    response = Response(document, 200 if repeated else 201, mimetype="application/json")
+    response = Answer(document, 200 if repeated else 201)
     if repeated:
         response.headers["Idempotent-Replayed"] = "true"
     # No page of another origin may append, so there is nothing for flask-cors to weigh.
@@ -95,7 +96,7 @@ def page(run_id: str) -> Response:
     events = b",".join(event.to_json() for event in found.events)
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
     document = b'{"events":[%b],"next":%b}' % (events, following)
-    return Response(document, mimetype="application/json")
+    return Answer(document)
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")

@@ -7,16 +7,23 @@ from app.streaming.outlet import Outlet
 
 
 def take_over(start_response: object) -> Outlet | None:
-    """The outlet of the response that was just started; None where it must be iterated.
-
-    Other servers, TLS in the worker and HTTP/2 offer no plain socket, and a middleware may
-    stand between.
-    """
-    writer = getattr(start_response, "__self__", None)
-    if type(writer) is not GunicornResponse or type(writer.sock) is not GeventSocket:
+    """The outlet of the response that was just started; None where it must be iterated."""
+    writer = writer_of(start_response)
+    if writer is None:
         return None
     writer.force_close()  # what is pipelined behind this request is never read
     writer.send_headers()
     outlet = Outlet(writer.sock, writer.chunked)
     writer.chunked = False  # the body's end is not gunicorn's to write
     return outlet
+
+
+def writer_of(start_response: object) -> GunicornResponse | None:
+    """What gunicorn is to write the response with; None where it writes to no plain socket.
+
+    Other servers, TLS in the worker and HTTP/2 offer none, and a middleware may stand between.
+    """
+    writer = getattr(start_response, "__self__", None)
+    if type(writer) is GunicornResponse and type(writer.sock) is GeventSocket:
+        return writer
+    return None
