@@ -57,66 +57,60 @@ def make_client(url: str) -> redis.Redis:
     `redis+sentinel://user:password@host:port,host:port/service/0` asks those Sentinels, at
     each new connection, which server is the service's master.
     """
-    if url.startswith(SENTINEL_SCHEME):
-        return _make_sentinel_client(url)
+    make_pool = _sentinel_pool if url.startswith(SENTINEL_SCHEME) else _server_pool
     try:
-        if not _DATABASE.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
-            raise ValueError("the path must be the number of a database")
-        pool = redis.BlockingConnectionPool(
-            **{
-                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
-                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                **parse_url(url),
-                **_PINNED,
-                "max_connections": POOL_SIZE,
-                "timeout": POOL_WAIT_SECONDS,
-            }
-        )
+        pool = make_pool(url)
         pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
     except (ValueError, TypeError) as error:
         raise InvalidInput("REDIS_URL", str(error)) from None
     return redis.Redis(connection_pool=pool)
 
 
-def _make_sentinel_client(url: str) -> redis.Redis:
+def _server_pool(url: str) -> redis.BlockingConnectionPool:
+    if not _DATABASE.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
+        raise ValueError("the path must be the number of a database")
+    return _pool(parse_url(url))
+
+
+def _sentinel_pool(url: str) -> redis.BlockingConnectionPool:
     credentials, _, rest = url.removeprefix(SENTINEL_SCHEME).rpartition("@")
     hosts, _, rest = rest.partition("/")
     service, _, database = rest.partition("/")
-    try:
-        sentinels = [parse_url(f"redis://{host}") for host in hosts.split(",")]
-        settings = parse_url(f"redis://{credentials}{'@' if credentials else ''}master/{database}")
-        del settings["host"]
-        if not service or not _DATABASE.fullmatch(database.partition("?")[0]):
-            raise ValueError("must be redis+sentinel://host:port,host:port/service/database")
-        pool = redis.BlockingConnectionPool(
-            **{
-                "connection_class": SentinelManagedConnection,
-                "socket_timeout": COMMAND_TIMEOUT_SECONDS,
-                "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
-                **settings,
-                **_PINNED,
-                "max_connections": POOL_SIZE,
-                "timeout": POOL_WAIT_SECONDS,
-            }
-        )
-        asking = {
-            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
-            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
+    sentinels = [parse_url(f"redis://{host}") for host in hosts.split(",")]
+    settings = parse_url(f"redis://{credentials}{'@' if credentials else ''}master/{database}")
+    del settings["host"]
+    if not service or not _DATABASE.fullmatch(database.partition("?")[0]):
+        raise ValueError("must be redis+sentinel://host:port,host:port/service/database")
+    pool = _pool({"connection_class": SentinelManagedConnection, **settings})
+    asking = {
+        "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+        "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    addresses = [(at.get("host", "localhost"), at.get("port", 26379)) for at in sentinels]
+    pool.connection_kwargs["connection_pool"] = SentinelConnectionPoolProxy(
+        connection_pool=pool,
+        is_master=True,
+        check_connection=False,
+        service_name=service,
+        sentinel_manager=Sentinel(addresses, sentinel_kwargs=asking),
+    )
+    return pool
+
+
+def _pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
+    """A pool with what the URL sets, as far as it may."""
+    return redis.BlockingConnectionPool(
+        **{
+            "socket_timeout": COMMAND_TIMEOUT_SECONDS,
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            **settings,
+            **_PINNED,
+            "max_connections": POOL_SIZE,
+            "timeout": POOL_WAIT_SECONDS,
         }
-        addresses = [(at.get("host", "localhost"), at.get("port", 26379)) for at in sentinels]
-        pool.connection_kwargs["connection_pool"] = SentinelConnectionPoolProxy(
-            connection_pool=pool,
-            is_master=True,
-            check_connection=False,
-            service_name=service,
-            sentinel_manager=Sentinel(addresses, sentinel_kwargs=asking),
-        )
-        pool.connection_class(**pool.connection_kwargs)  # connects nowhere, but checks them
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("REDIS_URL", str(error)) from None
-    return redis.Redis(connection_pool=pool)
+    )
 
 
 def make_blocking_client(client: redis.Redis, block_seconds: float) -> redis.Redis:

@@ -26,9 +26,10 @@ def make_blocking_client(url):
 
 
 @pytest.mark.parametrize("make", [connection.make_client, make_blocking_client])
+@pytest.mark.parametrize("base", ["redis://localhost/3", "redis+sentinel://localhost/service/3"])
 @pytest.mark.parametrize("query", ["", "?protocol=3&decode_responses=true&retry_on_timeout=true"])
-def test_a_url_cannot_undo_what_is_pinned(make, query):
-    settings = make(f"redis://localhost/3{query}").connection_pool.connection_kwargs
+def test_a_url_cannot_undo_what_is_pinned(make, base, query):
+    settings = make(f"{base}{query}").connection_pool.connection_kwargs
     assert settings["protocol"] == 2
     assert settings["decode_responses"] is False
     assert settings["driver_info"] is None
@@ -38,13 +39,15 @@ def test_a_url_cannot_undo_what_is_pinned(make, query):
     assert 0 < settings["socket_connect_timeout"] <= settings["socket_timeout"] <= 10
 
 
-def test_a_url_may_set_a_time_out_of_its_own():
-    client = connection.make_client("redis://localhost?socket_timeout=1.5")
+@pytest.mark.parametrize("base", ["redis://localhost", "redis+sentinel://localhost/service/0"])
+def test_a_url_may_set_a_time_out_of_its_own(base):
+    client = connection.make_client(f"{base}?socket_timeout=1.5")
     assert client.connection_pool.connection_kwargs["socket_timeout"] == 1.5
 
 
-def test_the_pool_is_bounded_and_waits():
-    pool = connection.make_client("redis://localhost").connection_pool
+@pytest.mark.parametrize("url", ["redis://localhost", "redis+sentinel://localhost/service"])
+def test_the_pool_is_bounded_and_waits(url):
+    pool = connection.make_client(url).connection_pool
     assert isinstance(pool, redis.BlockingConnectionPool)
     assert pool.max_connections == 16
 
