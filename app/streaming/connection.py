@@ -33,6 +33,7 @@ COMMAND_TIMEOUT_SECONDS = 3.0
 SENTINEL_TIMEOUT_SECONDS = 1.0
 
 _DATABASE = re.compile(r"/?[0-9]*")
+_ENDS_HOST = re.compile(r"[/?#]")
 
 _PINNED = {
     # RESP3 with maintenance notifications turns off the check for unread replies, after
@@ -73,30 +74,37 @@ def _server_pool(url: str) -> redis.BlockingConnectionPool:
 
 
 def _sentinel_pool(url: str) -> redis.BlockingConnectionPool:
-    credentials, _, rest = url.removeprefix(SENTINEL_SCHEME).rpartition("@")
+    credentials, at, rest = url.removeprefix(SENTINEL_SCHEME).rpartition("@")
+    if _ENDS_HOST.search(credentials):
+        raise ValueError("/ ? and # in a user name or password must be percent-encoded")
     hosts, _, rest = rest.partition("/")
     service, _, database = rest.partition("/")
-    sentinels = [parse_url(f"redis://{host}") for host in hosts.split(",")]
-    settings = parse_url(f"redis://{credentials}{'@' if credentials else ''}master/{database}")
-    del settings["host"]
     if not service or not _DATABASE.fullmatch(database.partition("?")[0]):
         raise ValueError("must be redis+sentinel://host:port,host:port/service/database")
+    settings = parse_url(f"redis://{credentials}{at}master/{database}")
+    del settings["host"]
     pool = _pool({"connection_class": SentinelManagedConnection, **settings})
-    asking = {
-        "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
-        "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
-        "protocol": 2,
-        "retry": Retry(NoBackoff(), 0),
-    }
-    addresses = [(at.get("host", "localhost"), at.get("port", 26379)) for at in sentinels]
     pool.connection_kwargs["connection_pool"] = SentinelConnectionPoolProxy(
         connection_pool=pool,
         is_master=True,
         check_connection=False,
         service_name=service,
-        sentinel_manager=Sentinel(addresses, sentinel_kwargs=asking),
+        sentinel_manager=_sentinels(hosts),
     )
     return pool
+
+
+def _sentinels(hosts: str) -> Sentinel:
+    addresses = [parse_url(f"redis://{host}") for host in hosts.split(",")]
+    return Sentinel(
+        [(each.get("host", "localhost"), each.get("port", 26379)) for each in addresses],
+        sentinel_kwargs={
+            "socket_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "socket_connect_timeout": SENTINEL_TIMEOUT_SECONDS,
+            "protocol": 2,
+            "retry": _PINNED["retry"],
+        },
+    )
 
 
 def _pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:

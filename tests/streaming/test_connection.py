@@ -62,6 +62,40 @@ def test_a_url_that_cannot_be_used_is_refused_and_the_variable_is_named(url):
 
 
 @pytest.mark.parametrize(
+    "url",
+    ["redis+sentinel://", "redis+sentinel://h", "redis+sentinel://h/", "redis+sentinel://h/s/one"],
+)
+def test_a_url_of_sentinels_without_a_service_or_with_another_database_is_refused(url):
+    with pytest.raises(InvalidInput, match=r"REDIS_URL: .*/service/database"):
+        connection.make_client(url)
+
+
+@pytest.mark.parametrize(
+    "credentials", ["u/x", "u?x", "u#x", "u:p/x", "u:p?x", "u:#", "?", "/", "#"]
+)
+def test_credentials_that_would_end_a_url_of_sentinels_must_be_encoded(credentials):
+    with pytest.raises(InvalidInput, match=r"REDIS_URL: .*percent-encoded"):
+        connection.make_client(f"redis+sentinel://{credentials}@host/service")
+
+
+@pytest.mark.parametrize(
+    ("credentials", "username", "password"),
+    [
+        ("u%2Fx:p%3F%23%40%25", "u/x", "p?#@%"),
+        (":p%2Fx", None, "p/x"),
+        ("u:p@x:y", "u", "p@x:y"),
+    ],
+)
+def test_encoded_credentials_are_those_of_the_servers_behind_sentinels(
+    credentials, username, password
+):
+    client = connection.make_client(f"redis+sentinel://{credentials}@one,two:1/service/2")
+    settings = client.connection_pool.connection_kwargs
+    assert (settings.get("username"), settings["password"]) == (username, password)
+    assert settings["db"] == 2
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("redis://localhost:6379/0", "redis://localhost:6379/0"),
