@@ -14,7 +14,6 @@ from redis.exceptions import NoPermissionError
 from app.streaming import connection, replies
 from app.streaming.appender import Appender
 from app.streaming.errors import (
-    InvalidEvent,
     InvalidInput,
     ServerTooOld,
     StoreUnavailable,
@@ -208,26 +207,18 @@ class EventStore:
         """Append events, all or none, with sequences that follow on each other.
 
         Each is a mapping with the names of `append`'s arguments: `event_category`,
-        `event_action`, and perhaps `data`, `source` and `lease_seconds`. The keywords hold for
-        all of them together. Raises as `append` does; an InvalidInput then names a field as
-        `<index>.<field>`.
+        `event_action`, and perhaps `data`, `source` and `lease_seconds`, the last of which
+        holds. The keywords hold for all of them together. Raises as `append` does; an
+        InvalidInput then names an event as `<index>`, or its field as `<index>.<field>`, and
+        `events` where they are none, or more than 1,000.
         """
-        drafts = []
-        for index, event in enumerate(events):
-            try:
-                fields = dict(event)
-                lease_seconds = fields.pop("lease_seconds", None) or lease_seconds
-                drafts.append(self._writer.draft(**fields))
-            except InvalidInput as error:
-                raise type(error)(f"{index}.{error.field}", error.message) from None
-            except TypeError:
-                raise InvalidEvent(str(index), "has other names than an event's") from None
+        drafts, own_lease = self._writer.drafts(events)
         return self.append_drafts(
             run_id,
             drafts,
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
+            lease_seconds=lease_seconds if own_lease is None else own_lease,
         )
 
     def draft(

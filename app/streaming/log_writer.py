@@ -1,7 +1,8 @@
 """Writing a run's log: what an append may carry, and what the scripts make of it."""
 
 import re
-from itertools import chain
+from collections.abc import Iterable, Mapping
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from app.streaming.errors import (
@@ -28,6 +29,7 @@ MOST_EVENTS = 1000
 LARGEST_SEQUENCE = 2**53
 
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+_OF_A_DRAFT = ("event_category", "event_action", "data", "source")
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 
 
@@ -84,6 +86,28 @@ class LogWriter:
     ) -> Draft:
         """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
         return Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
+
+    def drafts(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Draft], int | None]:
+        """Events as they are sent together, and the last lease that one of them names.
+
+        It reads at most one that is too many, for `append` to refuse; for the errors see
+        `EventStore.append_many`.
+        """
+        drafts, lease_seconds = [], None
+        for index, event in enumerate(islice(events, MOST_EVENTS + 1)):
+            if not isinstance(event, Mapping):
+                raise InvalidEvent(str(index), "must be a mapping")
+            try:
+                for name in event:
+                    if name not in _OF_A_DRAFT and name != "lease_seconds":
+                        raise InvalidEvent(name, "is no name of an event's")
+                if (named := event.get("lease_seconds")) is not None:
+                    check_range("lease_seconds", named)
+                    lease_seconds = named
+                drafts.append(self.draft(*map(event.get, _OF_A_DRAFT)))
+            except InvalidInput as error:
+                raise type(error)(f"{index}.{error.field}", error.message) from None
+        return drafts, lease_seconds
 
     def append(
         self,
