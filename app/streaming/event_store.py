@@ -316,9 +316,10 @@ class EventStore:
         holds about PAGE_BYTES at the most. `next` is the `after` of the following page, the
         `before` when descending.
         """
-        self.look(check_run_id(run_id))  # which ends the run, if its producer is lost
+        run_id = check_run_id(run_id)
+        self.look(run_id)  # which ends the run, if its producer is lost
         found, size, scanned, position = [], 0, 0, None
-        for event in self._scan(check_run_id(run_id), after, before, descending):
+        for event in self._scan(run_id, after, before, descending):
             if len(found) == limit or size > PAGE_BYTES or scanned == SCAN_LIMIT:
                 return Page(found, position)
             position, scanned = EventId.parse(event.id), scanned + 1
