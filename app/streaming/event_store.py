@@ -367,20 +367,17 @@ class EventStore:
 
     def info(self, run_id: int | str) -> LogInfo:
         """The run's log as it is now; NO_LOG where there is none."""
-        key = log_key(check_run_id(run_id))
-        self.look(run_id)
-        stream, ttl = connection.call_all(self._client, ("XINFO", "STREAM", key), ("TTL", key))
-        return replies.log_info(stream, ttl)
+        run_id = check_run_id(run_id)
+        info = self._info(run_id)
+        return self._info(run_id) if self._is_lost(run_id, info) else info
 
     def look(self, run_id: str) -> LogInfo:
         """The run's log as it is now, without its TTL, after ending the run if it is lost.
 
         It costs a shared round trip.
         """
-        info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
-        if self._is_overdue(info) and self._may_lose(run_id, info):
-            info = replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
-        return info
+        info = self._look(run_id)
+        return self._look(run_id) if self._is_lost(run_id, info) else info
 
     def infos(self, run_ids: Sequence[str]) -> list[LogInfo | None]:
         """The logs of several runs in one round trip; None where the key holds no log."""
@@ -395,7 +392,7 @@ class EventStore:
         key = log_key(run_id)
         if connection.checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
             return False
-        info = replies.log_info(self._shared.call("XINFO", "STREAM", key))
+        info = self._look(run_id)
         retained = info.first_id is not None and info.first_id <= cursor < info.last_id
         return retained and cursor > info.deleted
 
@@ -452,7 +449,18 @@ class EventStore:
 
     # Inside
 
-    def _may_lose(self, run_id: str, info: LogInfo) -> bool:
+    def _info(self, run_id: str) -> LogInfo:
+        key = log_key(run_id)
+        stream, ttl = self._shared.call_all(("XINFO", "STREAM", key), ("TTL", key))
+        return replies.log_info(stream, ttl)
+
+    def _look(self, run_id: str) -> LogInfo:
+        return replies.log_info(self._shared.call("XINFO", "STREAM", log_key(run_id)))
+
+    def _is_lost(self, run_id: str, info: LogInfo) -> bool:
+        """Whether the run has been ended just now, since its lease has run out."""
+        if not self._is_overdue(info):
+            return False
         try:
             return self.lose(run_id, info.end_id)
         except StoreUnavailable:  # a full memory, a replica: it can be read nevertheless

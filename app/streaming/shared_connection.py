@@ -14,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.connection import Connection
@@ -50,7 +50,11 @@ class SharedConnection:
 
         What it raises tells whether the command may have been carried out.
         """
-        turn = _Turn(self._packer.pack_command(*command))
+        return self.call_all(command)[0]
+
+    def call_all(self, *commands: Sequence[Any]) -> list[Any]:
+        """The raw replies to some commands that are sent together, as `call` gives one."""
+        turn = _Turn(self._packer.pack_commands(commands), len(commands))
         try:
             with self._lock:
                 if self._led:
@@ -67,7 +71,7 @@ class SharedConnection:
             raise
         if turn.error is not None:
             raise StoreUnavailable(turn.what_went_wrong(), turn.stored) from None
-        return turn.reply
+        return turn.replies
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
@@ -105,10 +109,11 @@ class SharedConnection:
                     each.woken.set()
 
     def _next_batch(self, batch: list["_Turn"]) -> None:
-        size = 0
+        commands = size = 0
         with self._lock:
-            while self._waiting and len(batch) < MOST_COMMANDS and size < MOST_BYTES:
+            while self._waiting and commands < MOST_COMMANDS and size < MOST_BYTES:
                 batch.append(turn := self._waiting.popleft())
+                commands += turn.commands
                 size += sum(map(len, turn.packed))
 
     def _carry_out(self, batch: list["_Turn"]) -> None:
@@ -117,9 +122,11 @@ class SharedConnection:
             self._make_sure_of_link()
             sent = True
             packed = b"".join([piece for turn in batch for piece in turn.packed])
-            replies = exchange_packed(self._link, [packed], len(batch))
-            for turn, reply in zip(batch, replies, strict=True):
-                turn.reply = reply
+            replies = exchange_packed(self._link, [packed], sum([turn.commands for turn in batch]))
+            first = 0
+            for turn in batch:
+                turn.replies = replies[first : first + turn.commands]
+                first += turn.commands
         except BaseException as error:
             for turn in batch:
                 turn.error, turn.stored = error, None if sent else False
@@ -171,14 +178,15 @@ class SharedConnection:
 
 
 class _Turn:
-    """One caller's command, and what became of it."""
+    """One caller's commands, and what became of them."""
 
-    __slots__ = ("error", "leads", "packed", "reply", "stored", "woken")
+    __slots__ = ("commands", "error", "leads", "packed", "replies", "stored", "woken")
 
-    def __init__(self, packed: list[bytes]):
+    def __init__(self, packed: list[bytes], commands: int):
         self.packed = packed
+        self.commands = commands
         self.leads = False
-        self.reply: Any = None
+        self.replies: list[Any] = []
         self.error: BaseException | None = None
         self.stored: bool | None = False
         self.woken: threading.Event | None = None

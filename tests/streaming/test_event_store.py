@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.streaming import connection, event_store
+from app.streaming import connection, event_store, shared_connection
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -414,6 +414,21 @@ def test_the_state_of_a_log(any_store, run_id):
     assert (str(info.first_id), str(info.last_id)) == (ids[0], ids[-1])
     assert info.exists
     assert not info.ended
+
+
+def test_the_state_of_a_log_takes_one_round_trip(store, run_id, monkeypatch):
+    sizes = []
+
+    def exchange_packed(link, packed, replies):
+        sizes.append(replies)
+        return unwatched(link, packed, replies)
+
+    store.add(run_id, "llm", "stream")
+    unwatched = connection.exchange_packed
+    monkeypatch.setattr(connection, "exchange_packed", exchange_packed)
+    monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
+    assert store.info(run_id).ttl > 7 * DAY - SOON
+    assert sizes == [2]
 
 
 def test_the_states_of_several_logs_come_together(any_store, client, run_id):

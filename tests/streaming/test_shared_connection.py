@@ -28,7 +28,7 @@ MEGABYTE = 1024 * 1024
 
 
 class Caller(threading.Thread):
-    """A thread that makes one call, and keeps the reply or the error."""
+    """A thread that makes one call, of a command or several, and keeps the reply or the error."""
 
     def __init__(self, shared: SharedConnection, *command: object):
         super().__init__(daemon=True)
@@ -45,7 +45,9 @@ class Caller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self._outcome = self._shared.call(*self._command)
+            several = isinstance(self._command[0], tuple)
+            call = self._shared.call_all if several else self._shared.call
+            self._outcome = call(*self._command)
         except BaseException as error:
             self._outcome = error
 
@@ -183,6 +185,25 @@ def test_one_round_trip_carries_so_much_at_the_most(
     assert batches[2:] == expected
 
 
+def test_several_commands_of_one_caller_get_their_replies_in_order(shared, run_id, batches):
+    shared.call("SET", run_id, "text")
+    length, value, none = shared.call_all(("XLEN", run_id), ("GET", run_id), ("GET", "none"))
+    assert connection.is_wrong_type(length)
+    assert (value, none) == (b"text", None)
+    assert batches == [1, 3]
+
+
+def test_nothing_of_others_comes_between_the_commands_of_one_caller(
+    shared, redis_client, run_id, batches, monkeypatch
+):
+    monkeypatch.setattr(shared_connection, "MOST_COMMANDS", 2)
+    several = ("ECHO", "a"), ("ECHO", "b"), ("ECHO", "c")
+    with held(shared, redis_client, run_id):
+        callers = call_in_turn(shared, ("ECHO", "1"), ("ECHO", "2"), several, ("ECHO", "3"))
+    assert [caller.outcome for caller in callers] == [b"1", b"2", [b"a", b"b", b"c"], b"3"]
+    assert batches[2:] == [2, 3, 1]
+
+
 def test_64_threads_get_their_own_answers_in_their_own_order(shared, redis_client, run_id, batches):
     wrong = []
 
@@ -305,6 +326,18 @@ def test_a_paused_server_costs_all_callers_one_time_out_together(breakable):
     assert isinstance(shared.call("INCR", "n"), int)
 
 
+def test_several_commands_of_one_caller_fail_together(breakable):
+    shared = share_to(breakable)
+    shared.call("PING")
+    several = ("BLPOP", "a", 0), ("INCR", "n")
+    with breakable.client() as client:
+        caller = Caller(shared, *several)
+        wait_until(lambda: client.info("clients")["blocked_clients"], "they are under way")
+    breakable.stop()
+    assert stored([caller]) == [None]
+    assert stored([Caller(shared, *several)]) == [False]
+
+
 def test_what_fails_before_anything_was_sent_was_not_stored(breakable):
     shared = share_to(breakable, database=1, socket_timeout=0.2)  # which takes a SELECT
     breakable.pause()
@@ -392,7 +425,7 @@ def interrupted_at(number: int) -> Iterator[None]:
         sys.settrace(before)
 
 
-@pytest.mark.parametrize("number", range(1, 10))
+@pytest.mark.parametrize("number", range(1, 12))
 def test_an_interrupt_anywhere_leaves_the_connection_to_others(shared, number):
     """What a signal handler raises may come at any time, as that of Ctrl-C does."""
     shared.call("PING")
