@@ -31,6 +31,7 @@ STREAMING_ORDER = (
         "scripts",
         "keys",
         "log_writer",
+        "log_reader",
         "appender",
         "event_store",
         "outlet",

@@ -9,9 +9,10 @@ from collections import OrderedDict
 from operator import attrgetter
 
 from app.streaming.event_id import EventId
-from app.streaming.event_store import FIRST_COUNT, EventStore, next_count
+from app.streaming.event_store import EventStore
 from app.streaming.feed import Feed
 from app.streaming.frame import Frame
+from app.streaming.log_reader import FIRST_COUNT, next_count
 from app.streaming.sse import Batch
 
 # What all pages of a worker may hold together.

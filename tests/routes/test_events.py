@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
-from app.streaming import event_store
+from app.streaming import log_reader
 from app.streaming.event_store import EventStore
 
 NAMES = {"event_category": "llm", "event_action": "stream"}
@@ -293,7 +293,7 @@ def test_next_is_walked_under_a_filter_too(http):
 
 @pytest.mark.usefixtures("ids")
 def test_next_goes_on_when_a_filter_matched_nothing_in_a_page(http, monkeypatch):
-    monkeypatch.setattr(event_store, "SCAN_LIMIT", 2)
+    monkeypatch.setattr(log_reader, "SCAN_LIMIT", 2)
     seen, query, pages = [], "", 0
     while query is not None:
         page = read(http, f"action=call&{query}")

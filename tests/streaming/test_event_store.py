@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.streaming import connection, event_store, shared_connection
+from app.streaming import connection, event_store, log_reader, shared_connection
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -314,8 +314,8 @@ def test_all_events_are_read_over_the_edges_of_the_pages(any_store, run_id, coun
 
 
 def test_pages_of_large_events_are_read_few_at_a_time(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(event_store, "READ_BYTES", 1000)
-    monkeypatch.setattr(event_store, "FIRST_COUNT", 2)
+    monkeypatch.setattr(log_reader, "READ_BYTES", 1000)
+    monkeypatch.setattr(log_reader, "FIRST_COUNT", 2)
     for number in range(7):
         any_store.add(run_id, "llm", "stream", f"{number}{'x' * 600}")
     assert [data[0] for data in data_of(any_store.get_events(run_id))] == list("0123456")
@@ -389,7 +389,7 @@ def test_a_page_is_filtered_by_category_and_action(
 
 
 def test_a_filter_that_matches_little_still_says_where_to_go_on(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(event_store, "SCAN_LIMIT", 3)
+    monkeypatch.setattr(log_reader, "SCAN_LIMIT", 3)
     ids = add_many(any_store, run_id, 4)
     any_store.add(run_id, "tool", "call", "found")
     page = any_store.page(run_id, categories=["tool"])
@@ -399,7 +399,7 @@ def test_a_filter_that_matches_little_still_says_where_to_go_on(any_store, run_i
 
 
 def test_a_page_holds_so_many_bytes_at_the_most(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(event_store, "PAGE_BYTES", 2500)
+    monkeypatch.setattr(log_reader, "PAGE_BYTES", 2500)
     for _ in range(5):
         any_store.add(run_id, "llm", "stream", "x" * 1000)
     page = any_store.page(run_id)
@@ -537,7 +537,7 @@ def test_a_block_may_be_longer_than_the_time_out_of_an_injected_client(
 
 
 def test_a_block_longer_than_one_slice_goes_on_in_the_next(store, run_id, monkeypatch):
-    monkeypatch.setattr(event_store, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
     waiting = InBackground(lambda: store.subscribe(run_id, "0-0", block_ms=20_000))
     assert store.subscribe(run_id, block_ms=300) == []
     store.add(run_id, "llm", "stream", "came")
@@ -557,7 +557,7 @@ def test_the_cursor_goes_back_to_the_beginning_of_a_log_begun_anew(any_store, cl
 def test_a_log_begun_anew_while_a_subscription_blocks_is_noticed(
     store, redis_client, run_id, monkeypatch
 ):
-    monkeypatch.setattr(event_store, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
     add_many(store, run_id, 1)
 
     def follow() -> list:

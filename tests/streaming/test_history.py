@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from app.streaming import event_store as event_store_module
+from app.streaming import log_reader
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_id import ZERO, EventId
-from app.streaming.event_store import FIRST_COUNT, EventStore
+from app.streaming.event_store import EventStore
 from app.streaming.feed import Feed
 from app.streaming.history import History
+from app.streaming.log_reader import FIRST_COUNT
 from tests.servers import wait_until
 
 END = EventId(1000, 0)
@@ -122,7 +123,7 @@ def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(histo
 
 
 def test_a_page_of_large_events_is_bounded_in_bytes(history, fill, monkeypatch):
-    monkeypatch.setattr(event_store_module, "READ_BYTES", 10_000)
+    monkeypatch.setattr(log_reader, "READ_BYTES", 10_000)
     feed = fill("r", *range(1, 201), size=1000)
     first, _ = history.page(feed, START, feed.position)
     second, _ = history.page(feed, first.position, feed.position)
