@@ -139,10 +139,13 @@ class ReplicatedServers:
 class GatewayServer:
     """The gateway as `gunicorn -c gunicorn.conf.py wsgi:app`, with settings as variables."""
 
-    def __init__(self, redis_url: str, log: Path, **settings: object):
+    def __init__(
+        self, redis_url: str, log: Path, *, application: str = "wsgi:app", **settings: object
+    ):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
+        self._application = application
         self._environ = {
             **{name: value for name, value in os.environ.items() if name != "REDIS_URL"},
             "REDIS_URL": redis_url,
@@ -153,7 +156,8 @@ class GatewayServer:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> "GatewayServer":
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+        gunicorn = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
+        command = [*gunicorn, self._application]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environ, stderr=log, stdout=log

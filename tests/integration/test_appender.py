@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from app.streaming.event_store import EventStore
-from tests.servers import ROOT, RedisServer, wait_until
+from tests.servers import ROOT, wait_until
 
 BEGINNING = """
 import sys
@@ -117,29 +117,25 @@ with run:
 
 
 @pytest.mark.parametrize("fault", ["killed", "paused"])
-def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(tmp_path, run_id, fault):
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
-    try:
-        store = EventStore(server.url, maxlen=100_000)
-        run = store.appender(run_id, retry_seconds=60)
-        broken = threading.Event()
+def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(breakable, run_id, fault):
+    store = EventStore(breakable.url, maxlen=100_000)
+    run = store.appender(run_id, retry_seconds=60)
+    broken = threading.Event()
 
-        def produce() -> None:
-            with run:
-                for number in range(20_000):
-                    run.emit("llm", "stream", number)
-                    if number == 5000:
-                        broken.wait(20)
+    def produce() -> None:
+        with run:
+            for number in range(20_000):
+                run.emit("llm", "stream", number)
+                if number == 5000:
+                    broken.wait(20)
 
-        producer = threading.Thread(target=produce)
-        producer.start()
-        wait_until(lambda: run.stored > 1000, "some are stored")
-        server.stop() if fault == "killed" else server.pause()
-        broken.set()
-        wait_until(lambda: run.emitted >= 12_000 or not producer.is_alive(), "it fills up", 30)
-        server.start() if fault == "killed" else server.resume()
-        producer.join(60)
-        assert run.stored == 20_000
-        assert data_of(store, run_id) == list(range(20_000))
-    finally:
-        server.stop()
+    producer = threading.Thread(target=produce)
+    producer.start()
+    wait_until(lambda: run.stored > 1000, "some are stored")
+    breakable.stop() if fault == "killed" else breakable.pause()
+    broken.set()
+    wait_until(lambda: run.emitted >= 12_000 or not producer.is_alive(), "it fills up", 30)
+    breakable.start() if fault == "killed" else breakable.resume()
+    producer.join(60)
+    assert run.stored == 20_000
+    assert data_of(store, run_id) == list(range(20_000))

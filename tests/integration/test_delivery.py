@@ -6,8 +6,6 @@ import random
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +26,7 @@ from app.streaming.readers import Readers
 from app.streaming.sse import Filter, JsonLines, View
 from app.streaming.subscriber import Start, Subscriber, Surroundings
 from tests.clients import Stream
-from tests.servers import ROOT, GatewayServer, wait_until
+from tests.servers import GatewayServer, wait_until
 
 
 def path_of(run_id: str, query: str = "") -> str:
@@ -265,12 +263,12 @@ class Viewer:
         self.last, self.last_id, self.ended = number, event_id, terminal
 
 
-def test_every_byte_is_in_its_place_whoever_comes_and_goes(redis_server, tmp_path, store):
+def test_every_byte_is_in_its_place_whoever_comes_and_goes(start_gateway, store):
     seed = random.randrange(10**9)
     print(f"seed {seed}")
     chance = random.Random(seed)
     runs = [f"churn-{seed}-{number}" for number in range(RUNS)]
-    gateway = GatewayServer(redis_server.url, tmp_path / "log", HEARTBEAT_SECONDS=1).start()
+    gateway = start_gateway(HEARTBEAT_SECONDS=1)
     viewers = [
         Viewer(
             gateway.port,
@@ -310,16 +308,14 @@ def test_every_byte_is_in_its_place_whoever_comes_and_goes(redis_server, tmp_pat
 
     threads = [threading.Thread(target=view, args=(viewer,)) for viewer in viewers]
     threads.append(threading.Thread(target=produce))
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert not failures, f"seed {seed}: {len(failures)} of {VIEWERS}, first {failures[0]}"
-        [worker] = gateway.workers()
-        wait_until(lambda: not clients_of(gateway, worker), "every connection is given up")
-    finally:
-        gateway.stop()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, f"seed {seed}: {len(failures)} of {VIEWERS}, first {failures[0]}"
+    [worker] = gateway.workers()
+    wait_until(lambda: not clients_of(gateway, worker), "every connection is given up")
+    gateway.stop()
     assert sum(viewer.connections for viewer in viewers) > 5 * VIEWERS
     log = gateway.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") :][:2000]
@@ -406,33 +402,16 @@ def test_who_reads_slowly_gets_everything_and_holds_up_nobody(gateway, store, ru
 # (d) Those who stall
 
 
-class ImpatientGateway(GatewayServer):
-    """A gateway that cuts a client off which takes nothing for a second."""
-
-    def start(self) -> "ImpatientGateway":
-        module = "tests.integration.impatient:app"
-        command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", module]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environ, stderr=log, stdout=log
-            )
-        wait_until(self._answers, "the gateway answers")
-        return self
-
-
 @pytest.fixture
-def patient(redis_server, tmp_path) -> Iterator[GatewayServer]:
+def patient(start_gateway) -> GatewayServer:
     """A gateway of the test's own, with its usual write time-out."""
-    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
-    yield gateway
-    gateway.stop()
+    return start_gateway()
 
 
 @pytest.fixture
-def impatient(redis_server, tmp_path) -> Iterator[GatewayServer]:
-    gateway = ImpatientGateway(redis_server.url, tmp_path / "log").start()
-    yield gateway
-    gateway.stop()
+def impatient(start_gateway) -> GatewayServer:
+    """A gateway that cuts a client off which takes nothing for a second."""
+    return start_gateway(application="tests.integration.impatient:app")
 
 
 STALLED = 300
@@ -713,19 +692,17 @@ def test_a_log_begun_anew_is_told_by_either_way(either, store, run_id):
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
 def test_a_drain_ends_either_way_s_streams_as_an_end_and_not_an_error(
-    redis_server, tmp_path, store, run_id, accept
+    start_gateway, store, run_id, accept
 ):
-    gateway = GatewayServer(redis_server.url, tmp_path / "log", DRAIN_SECONDS=2).start()
-    try:
-        asked = [ask(gateway.port, path_of(run_id), headers={"Accept": accept}) for _ in range(20)]
-        heads = []
-        for connection in asked:
-            received = b""
-            while b"caught_up" not in received:
-                received += connection.recv(65536)
-            heads.append(received)
-    finally:
-        gateway.stop(15)
+    gateway = start_gateway(DRAIN_SECONDS=2)
+    asked = [ask(gateway.port, path_of(run_id), headers={"Accept": accept}) for _ in range(20)]
+    heads = []
+    for connection in asked:
+        received = b""
+        while b"caught_up" not in received:
+            received += connection.recv(65536)
+        heads.append(received)
+    gateway.stop(15)
     for connection, head in zip(asked, heads, strict=True):
         with connection:
             chunks = Chunks()

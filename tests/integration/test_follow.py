@@ -10,7 +10,6 @@ import pytest
 import redis
 import requests
 
-from app.streaming.event_store import EventStore
 from tests.clients import Stream
 from tests.servers import GatewayServer, wait_until
 
@@ -298,10 +297,9 @@ def test_a_pipelined_request_neither_ends_nor_spins_a_stream(gateway, store, run
     assert b"lifecycle.completed" in received
 
 
-def test_connections_to_redis_do_not_follow_the_viewers(redis_server, tmp_path, redis_client):
+def test_connections_to_redis_do_not_follow_the_viewers(start_gateway, store, redis_client):
     """2,000 subscribers over 200 runs on one worker."""
-    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
-    store = EventStore(redis_server.url)
+    gateway = start_gateway()
     runs = [f"many-{number}" for number in range(200)]
     sockets: list[socket.socket] = []
     try:
@@ -322,7 +320,6 @@ def test_connections_to_redis_do_not_follow_the_viewers(redis_server, tmp_path, 
     finally:
         for connection in sockets:
             connection.close()
-        gateway.stop()
 
 
 def _connections(client: redis.Redis, gateway: GatewayServer) -> int:

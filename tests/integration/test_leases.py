@@ -2,14 +2,13 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
 
 import pytest
 import requests
 
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, RedisServer, wait_until
+from tests.servers import GatewayServer, wait_until
 
 
 def lost_of(store: EventStore, run_id: str) -> list:
@@ -21,13 +20,8 @@ def stream_url(gateway: GatewayServer, run_id: str) -> str:
 
 
 @pytest.fixture
-def two_gateways(redis_server, tmp_path) -> Iterator[list[GatewayServer]]:
-    with contextlib.ExitStack() as stack:
-        gateways = []
-        for name in ("one", "other"):
-            gateways.append(GatewayServer(redis_server.url, tmp_path / name).start())
-            stack.callback(gateways[-1].stop)
-        yield gateways
+def two_gateways(start_gateway) -> list[GatewayServer]:
+    return [start_gateway(), start_gateway()]
 
 
 def test_followers_of_a_dead_producer_are_told_once_and_their_streams_end(
@@ -94,29 +88,25 @@ def test_a_reader_in_python_finds_the_run_lost_too(store, run_id):
     wait_until(lambda: len(store.get_events(other)) == 2, "the other run is lost")
 
 
-def test_a_run_that_cannot_be_ended_now_can_be_read(tmp_path, run_id):
-    server = RedisServer(tmp_path, "--maxmemory-policy", "noeviction").start()
-    gateway = GatewayServer(server.url, tmp_path / "gateway.log").start()
-    try:
-        store = EventStore(server.url)
-        store.add(f"{run_id}-other", "llm", "stream")
-        store.add(run_id, "llm", "stream", lease_seconds=1)
-        requests.get(f"{gateway.url}/runs/{run_id}-other", timeout=5).raise_for_status()
-        with server.client() as client:
-            client.config_set("maxmemory", "1")
-            overdue = time.monotonic() + 2
-            wait_until(lambda: time.monotonic() > overdue, "the lease has run out")
-            for path in ("", "/events"):
-                answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=5)
-                assert answer.status_code == 200, answer.text
-            with Stream(stream_url(gateway, run_id)) as stream:
-                stream.wait_for_control("caught_up")
-                client.config_set("maxmemory", "0")
-                stream.wait_for_end()
-                assert stream.sequences == [1, 2]
-    finally:
-        gateway.stop()
-        server.stop()
+def test_a_run_that_cannot_be_ended_now_can_be_read(start_redis, start_gateway, run_id):
+    server = start_redis("--maxmemory-policy", "noeviction")
+    gateway = start_gateway(server.url)
+    store = EventStore(server.url)
+    store.add(f"{run_id}-other", "llm", "stream")
+    store.add(run_id, "llm", "stream", lease_seconds=1)
+    requests.get(f"{gateway.url}/runs/{run_id}-other", timeout=5).raise_for_status()
+    with server.client() as client:
+        client.config_set("maxmemory", "1")
+        overdue = time.monotonic() + 2
+        wait_until(lambda: time.monotonic() > overdue, "the lease has run out")
+        for path in ("", "/events"):
+            answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=5)
+            assert answer.status_code == 200, answer.text
+        with Stream(stream_url(gateway, run_id)) as stream:
+            stream.wait_for_control("caught_up")
+            client.config_set("maxmemory", "0")
+            stream.wait_for_end()
+            assert stream.sequences == [1, 2]
 
 
 def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one(
@@ -134,30 +124,25 @@ def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one
     assert b"lease_seconds" not in fields
 
 
-def test_a_run_is_not_lost_for_an_outage_of_redis(tmp_path, run_id):
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
-    gateway = GatewayServer(server.url, tmp_path / "gateway.log").start()
-    try:
-        EventStore(server.url).add(run_id, "llm", "stream", lease_seconds=3)
-        with Stream(stream_url(gateway, run_id)) as stream:
-            stream.wait_for_control("caught_up")
-            server.stop()
-            gone = time.monotonic()
-            wait_until(lambda: time.monotonic() > gone + 4, "the lease has run out meanwhile")
-            server.start()
-            back = time.monotonic()
-            store = EventStore(server.url)
+def test_a_run_is_not_lost_for_an_outage_of_redis(breakable, start_gateway, run_id):
+    gateway = start_gateway(breakable.url)
+    EventStore(breakable.url).add(run_id, "llm", "stream", lease_seconds=3)
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        breakable.stop()
+        gone = time.monotonic()
+        wait_until(lambda: time.monotonic() > gone + 4, "the lease has run out meanwhile")
+        breakable.start()
+        back = time.monotonic()
+        store = EventStore(breakable.url)
 
-            def renewed() -> bool:
-                store.add(run_id, "llm", "stream")
-                return True
+        def renewed() -> bool:
+            store.add(run_id, "llm", "stream")
+            return True
 
-            wait_until(renewed, "the producer came back")
-            assert time.monotonic() - back < 3
-            stream.wait_for_events(2)
-            assert lost_of(store, run_id) == []
-            stream.wait_for_end()
-            assert len(lost_of(store, run_id)) == 1
-    finally:
-        gateway.stop()
-        server.stop()
+        wait_until(renewed, "the producer came back")
+        assert time.monotonic() - back < 3
+        stream.wait_for_events(2)
+        assert lost_of(store, run_id) == []
+        stream.wait_for_end()
+        assert len(lost_of(store, run_id)) == 1

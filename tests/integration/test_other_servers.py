@@ -27,10 +27,8 @@ def replicated(tmp_path) -> Iterator[ReplicatedServers]:
 
 
 @pytest.fixture
-def its_gateway(replicated, tmp_path) -> Iterator[GatewayServer]:
-    gateway = GatewayServer(replicated.url, tmp_path / "gateway.log", HEARTBEAT_SECONDS=1).start()
-    yield gateway
-    gateway.stop()
+def its_gateway(replicated, start_gateway) -> GatewayServer:
+    return start_gateway(replicated.url, HEARTBEAT_SECONDS=1)
 
 
 def append_until_it_is_taken(gateway: GatewayServer, run_id: str, number: int) -> dict:
@@ -153,17 +151,14 @@ def tls_url(redis_server, tmp_path) -> Iterator[str]:
     listener.close()
 
 
-def test_appending_and_following_work_over_tls(tls_url, tmp_path, run_id):
-    gateway = GatewayServer(tls_url, tmp_path / "gateway.log").start()
-    try:
-        with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
-            stream.wait_for_control("caught_up")
-            for number in range(20):
-                append_until_it_is_taken(gateway, run_id, number)
-            stream.wait_for_events(20)
-            assert stream.sequences == list(range(1, 21))
-    finally:
-        gateway.stop()
+def test_appending_and_following_work_over_tls(tls_url, start_gateway, run_id):
+    gateway = start_gateway(tls_url)
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_control("caught_up")
+        for number in range(20):
+            append_until_it_is_taken(gateway, run_id, number)
+        stream.wait_for_events(20)
+        assert stream.sequences == list(range(1, 21))
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(tls_url, run_id):

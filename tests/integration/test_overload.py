@@ -181,75 +181,65 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def test_streams_that_are_reset_before_they_begin_give_their_places_back(
-    redis_server, tmp_path, run_id
-):
-    log = tmp_path / "log"
+def test_streams_that_are_reset_before_they_begin_give_their_places_back(start_gateway, run_id):
     request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-    gateway = GatewayServer(redis_server.url, log, MAX_STREAMS=MAX_STREAMS).start()
-    try:
-        for _ in range(40):
-            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
-            connection.sendall(request)
-            reset(connection)
-        wait_until(lambda: "stream opened" in log.read_text(), "some are taken")
-        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
-        wait_until(lambda: _open_streams(gateway) == 0, "their places are free again", seconds=5)
-    finally:
-        gateway.stop()
+    gateway = start_gateway(MAX_STREAMS=MAX_STREAMS)
+    for _ in range(40):
+        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection.sendall(request)
+        reset(connection)
+    wait_until(lambda: "stream opened" in gateway.log.read_text(), "some are taken")
+    assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+    wait_until(lambda: _open_streams(gateway) == 0, "their places are free again", seconds=5)
 
 
-def test_streams_are_refused_before_descriptors_run_out(redis_server, tmp_path, run_id):
+def test_streams_are_refused_before_descriptors_run_out(start_gateway, run_id):
     """The limit of open files is the server's own, whatever MAX_STREAMS asks for."""
-    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
+    gateway = start_gateway()
     request = (
         f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n"
         "Accept: text/event-stream\r\nConnection: close\r\n\r\n"
     ).encode()
-    try:
-        [former] = gateway.workers()
-        psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
-        gateway.process.send_signal(signal.SIGHUP)  # its next worker has that limit
-        former.wait(20)
-        with contextlib.ExitStack() as stack:
-            for _ in range(300):
-                connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
-                stack.enter_context(connection)
-                connection.sendall(request)
-                assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-            assert requests.get(f"{gateway.url}/healthz", timeout=5).status_code == 200
-            assert append(gateway, run_id).status_code == 201
-    finally:
-        gateway.stop()
+    [former] = gateway.workers()
+    psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
+    gateway.process.send_signal(signal.SIGHUP)  # its next worker has that limit
+    former.wait(20)
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+            stack.enter_context(connection)
+            connection.sendall(request)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert requests.get(f"{gateway.url}/healthz", timeout=5).status_code == 200
+        assert append(gateway, run_id).status_code == 201
+    gateway.stop()
     assert "Traceback" not in gateway.log.read_text()
 
 
 def test_a_client_that_opens_and_drops_a_thousand_connections_a_second_harms_nobody(
-    redis_server, tmp_path, run_id
+    redis_server, start_gateway, run_id
 ):
-    gateway = GatewayServer(redis_server.url, tmp_path / "log").start()
-    try:
-        [worker] = gateway.workers()
-        with Stream(stream_url(gateway, run_id)) as stream:
-            stream.wait_for_control("caught_up")
-            open_and_drop(gateway.port, 400, 0.4)  # so that what is made once has been made
-            before = _settled(worker, redis_server)
-            dropping = multiprocessing.get_context("spawn").Process(
-                target=open_and_drop, args=(gateway.port, 1500, 1.5)
-            )
-            dropping.start()
-            appended = 0
-            while dropping.is_alive():
-                assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
-                assert append(gateway, run_id).status_code == 201
-                appended += 1
-                stream.wait_for_events(appended)
-            assert dropping.exitcode == 0
-            assert appended >= 1
-            wait_until(lambda: _is_back(_held(worker, redis_server), before), f"back to {before}")
-            assert not stream.ended
-    finally:
-        gateway.stop()
+    gateway = start_gateway()
+    [worker] = gateway.workers()
+    with Stream(stream_url(gateway, run_id)) as stream:
+        stream.wait_for_control("caught_up")
+        open_and_drop(gateway.port, 400, 0.4)  # so that what is made once has been made
+        before = _settled(worker, redis_server)
+        dropping = multiprocessing.get_context("spawn").Process(
+            target=open_and_drop, args=(gateway.port, 1500, 1.5)
+        )
+        dropping.start()
+        appended = 0
+        while dropping.is_alive():
+            assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+            assert append(gateway, run_id).status_code == 201
+            appended += 1
+            stream.wait_for_events(appended)
+        assert dropping.exitcode == 0
+        assert appended >= 1
+        wait_until(lambda: _is_back(_held(worker, redis_server), before), f"back to {before}")
+        assert not stream.ended
+    gateway.stop()
     log = gateway.log.read_text()
     assert log.count("stream opened") > 300
     assert log.count("stream opened") == log.count("stream ended")

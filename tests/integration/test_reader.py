@@ -7,7 +7,7 @@ import redis
 
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, RedisServer, wait_until
+from tests.servers import GatewayServer, wait_until
 
 
 def url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
@@ -21,28 +21,24 @@ def add_as_others_do(client: redis.Redis, run_id: str, data: object, **fields: o
 
 @pytest.mark.parametrize("rules", ["-client", "-client|unblock", "-@dangerous"])
 def test_where_the_server_forbids_waking_new_feeds_are_followed_all_the_same(
-    tmp_path, run_id, rules
+    start_redis, start_gateway, run_id, rules
 ):
-    server = RedisServer(tmp_path).start()
+    server = start_redis()
     with server.client() as client:
         client.execute_command("ACL", "SETUSER", "guest", "on", ">word", "~*", "+@all", rules)
     guest = server.url.replace("redis://", "redis://guest:word@")
-    gateway = GatewayServer(guest, tmp_path / "gateway.log").start()
-    try:
-        store = EventStore(server.url)
-        with (
-            Stream(url(gateway, run_id)) as first,
-            Stream(url(gateway, f"{run_id}-2")) as second,
-        ):
-            for stream in (first, second):
-                stream.wait_for_control("caught_up")
-            store.add(run_id, "llm", "stream")
-            store.add(f"{run_id}-2", "llm", "stream")
-            first.wait_for_events(1)
-            second.wait_for_events(1)
-    finally:
-        gateway.stop()
-        server.stop()
+    gateway = start_gateway(guest)
+    store = EventStore(server.url)
+    with (
+        Stream(url(gateway, run_id)) as first,
+        Stream(url(gateway, f"{run_id}-2")) as second,
+    ):
+        for stream in (first, second):
+            stream.wait_for_control("caught_up")
+        store.add(run_id, "llm", "stream")
+        store.add(f"{run_id}-2", "llm", "stream")
+        first.wait_for_events(1)
+        second.wait_for_events(1)
 
 
 def test_a_log_begun_anew_within_the_same_millisecond_is_told(gateway, redis_client, run_id):

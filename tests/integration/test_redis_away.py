@@ -4,31 +4,20 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import requests
 
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, RedisServer, wait_until
+from tests.servers import GatewayServer, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
 
 @pytest.fixture
-def breakable(tmp_path) -> Iterator[RedisServer]:
-    """A server of this test's own, which keeps its data over a kill."""
-    server = RedisServer(tmp_path, "--appendonly", "yes", "--appendfsync", "always").start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def its_gateway(breakable, tmp_path) -> Iterator[GatewayServer]:
-    gateway = GatewayServer(breakable.url, tmp_path / "gateway.log", HEARTBEAT_SECONDS=1).start()
-    yield gateway
-    gateway.stop()
+def its_gateway(breakable, start_gateway) -> GatewayServer:
+    return start_gateway(breakable.url, HEARTBEAT_SECONDS=1)
 
 
 @pytest.mark.parametrize("fault", ["stop", "pause"])
@@ -142,12 +131,11 @@ class Relay:
 
 
 def test_connections_that_died_silently_are_given_up_and_nothing_is_missed(
-    redis_server, tmp_path, run_id
+    redis_server, start_gateway, store, run_id
 ):
     relay = Relay(redis_server.port)
-    gateway = GatewayServer(relay.url, tmp_path / "gateway.log").start()
+    gateway = start_gateway(relay.url)
     url = f"{gateway.url}/runs/{run_id}/events"
-    store = EventStore(redis_server.url)
     try:
         requests.post(url, json=EVENT, timeout=20).raise_for_status()
         with Stream(f"{url}/stream") as stream:
@@ -161,5 +149,4 @@ def test_connections_that_died_silently_are_given_up_and_nothing_is_missed(
             assert stream.sequences == [1, 2, 3]
             assert len(stream.controls) == 1
     finally:
-        gateway.stop()
         relay.close()

@@ -31,15 +31,14 @@ GRACE_SECONDS = 5 + 5
 
 
 @pytest.fixture
-def start(redis_server, tmp_path) -> Iterator[Callable[..., GatewayServer]]:
-    """Starts gateways of this test's own."""
+def start(redis_server, start_gateway) -> Iterator[Callable[..., GatewayServer]]:
+    """Starts gateways of this test's own, in whose logs no error may stand."""
     gateways: list[GatewayServer] = []
 
     def start(redis: RedisServer = redis_server, **settings: object) -> GatewayServer:
-        log = tmp_path / f"gateway-{len(gateways)}.log"
-        gateway = GatewayServer(redis.url, log, **{"DRAIN_SECONDS": DRAIN_SECONDS, **settings})
+        gateway = start_gateway(redis.url, **{"DRAIN_SECONDS": DRAIN_SECONDS, **settings})
         gateways.append(gateway)
-        return gateway.start()
+        return gateway
 
     yield start
     for gateway in gateways:
@@ -258,9 +257,9 @@ def test_what_was_appended_meanwhile_was_answered_and_a_reload_fails_no_append(
 
 
 def test_neither_clients_nor_redis_hold_up_a_stop_and_an_append_that_waits_is_answered(
-    start, tmp_path, run_id
+    start, start_redis, run_id
 ):
-    redis = RedisServer(tmp_path).start()
+    redis = start_redis()
     connected, silent = threading.Event(), threading.Event()
     answers: list[requests.Response] = []
 
@@ -271,23 +270,20 @@ def test_neither_clients_nor_redis_hold_up_a_stop_and_an_append_that_waits_is_an
             silent.wait(20)
             answers.append(session.post(f"{gateway.url}/runs/{run_id}/events", json=EVENT))
 
-    try:
-        gateway = start(redis, DRAIN_SECONDS=0)
-        stream = Body(gateway, run_id)
-        stream.wait_for("gateway.caught_up")
-        producer = threading.Thread(target=append)
-        producer.start()
-        assert connected.wait(20)
-        with contextlib.ExitStack() as stack:
-            _fill_with_idle_clients(gateway, EventStore(redis.url), f"{run_id}-long", stack)
-            redis.pause()
-            silent.set()
-            gateway.process.send_signal(signal.SIGTERM)
-            assert gateway.process.wait(GRACE_SECONDS) == 0
-            gateway.process = None
-        producer.join()
-    finally:
-        redis.stop()
+    gateway = start(redis, DRAIN_SECONDS=0)
+    stream = Body(gateway, run_id)
+    stream.wait_for("gateway.caught_up")
+    producer = threading.Thread(target=append)
+    producer.start()
+    assert connected.wait(20)
+    with contextlib.ExitStack() as stack:
+        _fill_with_idle_clients(gateway, EventStore(redis.url), f"{run_id}-long", stack)
+        redis.pause()
+        silent.set()
+        gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(GRACE_SECONDS) == 0
+        gateway.process = None
+    producer.join()
     stream.wait_for_end()
     assert (stream.error, len(stream.retries)) == (None, 2)
     [answer] = answers
@@ -317,26 +313,23 @@ def _fill_with_idle_clients(
 
 
 def test_a_reload_while_redis_is_silent_ends_streams_in_order_and_serves_on(
-    start, tmp_path, run_id
+    start, start_redis, run_id
 ):
-    redis = RedisServer(tmp_path).start()
-    try:
-        gateway = start(redis)
-        [worker] = gateway.workers()
-        parked = Body(gateway, run_id)
-        parked.wait_for("gateway.caught_up")
-        redis.pause()
-        gateway.process.send_signal(signal.SIGHUP)
-        parked.wait_for_end()
-        assert (parked.error, len(parked.retries)) == (None, 2)
-        worker.wait(GRACE_SECONDS)
-        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
-        redis.resume()
-        opened = Body(gateway, run_id)
-        assert post(gateway, run_id, "1").status_code == 201
-        opened.wait_for('"sequence":1')
-    finally:
-        redis.stop()
+    redis = start_redis()
+    gateway = start(redis)
+    [worker] = gateway.workers()
+    parked = Body(gateway, run_id)
+    parked.wait_for("gateway.caught_up")
+    redis.pause()
+    gateway.process.send_signal(signal.SIGHUP)
+    parked.wait_for_end()
+    assert (parked.error, len(parked.retries)) == (None, 2)
+    worker.wait(GRACE_SECONDS)
+    assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+    redis.resume()
+    opened = Body(gateway, run_id)
+    assert post(gateway, run_id, "1").status_code == 201
+    opened.wait_for('"sequence":1')
 
 
 # Kills
