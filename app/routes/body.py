@@ -34,6 +34,9 @@ LINGER_SECONDS = 5.0
 READ_SECONDS = 30.0
 _READ_BYTES = 65536
 
+# A body of tiny chunks must not hold up everybody else.
+_PIECES_AT_ONCE = 64
+
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
@@ -71,15 +74,24 @@ def parse_json(body: bytes | bytearray) -> Any:
 
 
 def pieces(body: BinaryIO) -> Iterator[bytes]:
-    """A request's body as it comes; raises 400 where it is broken off.
-
-    gunicorn's `read` and `readline` wait for 1,024 bytes, which a producer of small events
-    takes long to send. What it reads from, asked for a single byte, does not.
-    """
+    """A request's body as it comes; raises 400 where it is broken off."""
     source = body.reader if type(body) is Body else None
-    if not isinstance(source, ChunkedReader | LengthReader):
-        yield from iter(lambda: _asked(body.readline, _READ_BYTES), b"")
-        return
+    if isinstance(source, ChunkedReader | LengthReader):
+        arriving = _arriving(body, source)
+    else:
+        arriving = iter(lambda: _asked(body.read, _READ_BYTES), b"")
+    for number, piece in enumerate(arriving, 1):
+        yield piece
+        if number % _PIECES_AT_ONCE == 0:
+            time.sleep(0)
+
+
+def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[bytes]:
+    """What gunicorn has received, without waiting for more.
+
+    Its `read` and `readline` wait for 1,024 bytes, which a producer of small events takes long
+    to send. What it reads from, asked for a single byte, does not.
+    """
     body.failed = True  # gunicorn closes the connection, unless all of the body is read
     chunked = type(source) is ChunkedReader
     while chunked or source.length:
@@ -93,7 +105,7 @@ def pieces(body: BinaryIO) -> Iterator[bytes]:
     body.failed = False
 
 
-def _read(limit: int, held: Held) -> bytes:
+def _read(limit: int, held: Held) -> bytearray:
     try:
         with gevent.Timeout(READ_SECONDS, _TooSlow):
             return _read_within(limit, held)
@@ -102,22 +114,21 @@ def _read(limit: int, held: Held) -> bytes:
         raise refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
 
 
-def _read_within(limit: int, held: Held) -> bytes:
-    body, expected = bytearray(), request.content_length
-    while (expected or 0) <= limit and len(body) <= limit:
-        piece = _asked(request.stream.read, _READ_BYTES)
-        if not piece:
-            if expected is not None and len(body) < expected:
-                raise refused(BadRequest, "body", "ended before its Content-Length")
-            return bytes(body)
-        held.hold(len(piece))
-        body += piece
-    thrown_away = len(body)
-    while thrown_away < THROWN_AWAY_BYTES and (piece := _asked(request.stream.read, _READ_BYTES)):
-        thrown_away += len(piece)
-    if thrown_away >= THROWN_AWAY_BYTES:
-        linger_after_answer()
-    raise refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
+def _read_within(limit: int, held: Held) -> bytearray:
+    body, size = bytearray(), 0
+    too_large = (request.content_length or 0) > limit
+    for piece in pieces(request.stream):
+        size += len(piece)
+        too_large = too_large or size > limit
+        if not too_large:
+            held.hold(len(piece))
+            body += piece
+        elif size > THROWN_AWAY_BYTES:
+            linger_after_answer()
+            break
+    if too_large:
+        raise refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
+    return body
 
 
 def _asked(read: Callable[[int], bytes], size: int) -> bytes:
