@@ -113,9 +113,9 @@ class Ingest:
         """Nothing waits for the client but its answer."""
 
     def _take_in(self, line: bytearray) -> None:
-        if not line.strip():
-            return  # a producer's sign of life, if it wants to give one
         self._lines.check_length(line)
+        if not line.strip(b" \t\r"):
+            return  # a producer's sign of life, if it wants to give one
         fields = _event_schema.event_of(parse_json(line))
         lease = fields.pop("lease_seconds", None)
         draft = self._store.draft(**fields)

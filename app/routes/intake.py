@@ -11,8 +11,10 @@ from app.streaming.errors import StreamingError
 # requests more, so that it answers health checks whatever its producers do.
 MOST_APPENDS = 1500
 
-# What all bodies that are held may have together, as a multiple of the largest one.
+# What all bodies that are held may have together, as a multiple of the largest one. However
+# small that is, a request of lines may be read from in larger pieces.
 MOST_BODIES = 64
+_LEAST_BODY = 256 * 1024
 
 
 class TooBusy(StreamingError):
@@ -23,7 +25,7 @@ class Intake:
     """Counts the appends under way, and the bytes of theirs that are held."""
 
     def __init__(self, max_body_bytes: int):
-        self.most_bytes = MOST_BODIES * max_body_bytes
+        self.most_bytes = MOST_BODIES * max(max_body_bytes, _LEAST_BODY)
         self.appends = 0
         self.bytes = 0
 

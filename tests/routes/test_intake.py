@@ -1,0 +1,84 @@
+"""The intake's bounds, and how appends meet them, with Flask's test client."""
+
+import contextlib
+
+import pytest
+from flask.testing import FlaskClient
+
+from app import create_app
+from app.routes.intake import MOST_APPENDS, Held, Intake, TooBusy
+from app.settings import Settings
+from app.streaming.event_store import EventStore
+
+EVENT = {"event_category": "llm", "event_action": "stream"}
+PATH = "/runs/1/events"
+
+
+def test_bytes_are_held_up_to_the_limit_and_not_beyond():
+    intake = Intake(max_body_bytes=10)
+    one, other = Held(intake), Held(intake)
+    one.hold(intake.most_bytes - 3)
+    other.hold(3)
+    with pytest.raises(TooBusy):
+        other.hold(1)
+    assert (one.bytes + other.bytes, intake.bytes) == (intake.most_bytes, intake.most_bytes)
+    one.let_go(1)
+    other.hold(1)
+    with pytest.raises(TooBusy):
+        one.hold(1)
+
+
+def test_appends_are_taken_up_to_the_limit_and_let_go_of_all_that_they_hold():
+    intake = Intake(max_body_bytes=10)
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_APPENDS):
+            stack.enter_context(intake.append())
+        with pytest.raises(TooBusy), intake.append():
+            pytest.fail("one too many")
+        assert intake.appends == MOST_APPENDS
+    with intake.append() as held:
+        held.hold(10)
+        held.let_go(3)
+    with pytest.raises(TooBusy), intake.append() as held:
+        held.hold(intake.most_bytes + 1)
+    assert (intake.appends, intake.bytes) == (0, 0)
+
+
+def test_the_limit_is_64_of_the_largest_bodies_and_holds_a_few_pieces_in_any_case():
+    assert Intake(max_body_bytes=4_194_304).most_bytes == 64 * 4_194_304
+    assert Intake(max_body_bytes=1).most_bytes == 16 * 1024 * 1024
+
+
+@pytest.fixture
+def http(fake_store: EventStore) -> FlaskClient:
+    return create_app(Settings(max_body_bytes=1000), event_store=fake_store).test_client()
+
+
+def intake_of(http: FlaskClient) -> Intake:
+    return http.application.extensions["tailrace"].intake
+
+
+@pytest.mark.parametrize(
+    ("bound", "value"),
+    [("appends", MOST_APPENDS), ("bytes", Intake(max_body_bytes=1000).most_bytes - 10)],
+)
+@pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT]])
+def test_an_append_too_many_is_429_and_stores_nothing(http, fake_client, bound, value, body):
+    setattr(intake_of(http), bound, value)
+    answer = http.post(PATH, json=body)
+    assert answer.status_code == 429
+    assert answer.mimetype == "application/problem+json"
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json["stored"] is False
+    assert fake_client.keys("*") == []
+    assert getattr(intake_of(http), bound) == value
+    assert http.get("/healthz").status_code == 200
+    assert http.get(PATH).status_code == 200
+    setattr(intake_of(http), bound, 0)
+    assert http.post(PATH, json=body).status_code == 201
+
+
+@pytest.mark.parametrize("body", [b"{}", b"{", b"x" * 1000, b"x" * 1001, b"x" * 200_000])
+def test_nothing_is_held_once_an_append_was_refused(http, body):
+    assert http.post(PATH, data=body, content_type="application/json").status_code >= 400
+    assert (intake_of(http).appends, intake_of(http).bytes) == (0, 0)
