@@ -18,7 +18,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     `event_store` one is made from them. Nothing is connected until it is used.
     """
     # Imported here, since a producer imports app.streaming, and so this package, without Flask.
-    from app.routes import events, health, problems, runs, stream
+    from app.routes import body, events, health, problems, runs, stream
     from app.routes.gateway import Gateway
     from app.routes.intake import Intake
     from app.routes.lean_flask import LeanFlask
@@ -56,6 +56,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     streams = OpenStreams(around, most_streams(settings.max_streams))
     intake = Intake(settings.max_body_bytes)
     Gateway(settings, store, streams, intake).init_app(app)
+    body.init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import gevent
 import orjson
-from flask import Response, after_this_request, request
+from flask import Flask, Response, request
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import (
@@ -38,6 +38,14 @@ _READ_BYTES = 65536
 _PIECES_AT_ONCE = 64
 
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+# So little of a body that nobody read is left to gunicorn, which keeps the connection.
+_LITTLE_BYTES = 65536
+
+
+def init_app(app: Flask) -> None:
+    app.after_request(_linger_over_what_is_unread)
 
 
 def is_json_lines() -> bool:
@@ -110,7 +118,6 @@ def _read(limit: int, held: Held) -> bytearray:
         with gevent.Timeout(READ_SECONDS, _TooSlow):
             return _read_within(limit, held)
     except _TooSlow:
-        linger_after_answer()
         raise refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
 
 
@@ -124,7 +131,6 @@ def _read_within(limit: int, held: Held) -> bytearray:
             held.hold(len(piece))
             body += piece
         elif size > THROWN_AWAY_BYTES:
-            linger_after_answer()
             break
     if too_large:
         raise refused(RequestEntityTooLarge, "body", f"must be at most {limit} bytes")
@@ -145,28 +151,37 @@ def refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException
     return error
 
 
-def linger_after_answer() -> None:
-    """Half-close after the answer, and read on for a while so that the client sees it."""
-    connection = request.environ.get("gunicorn.socket")
+def _linger_over_what_is_unread(response: Response) -> Response:
+    """Close a connection whose request was not read to its end, so that the answer arrives.
 
-    def linger() -> None:
-        until = time.monotonic() + LINGER_SECONDS
-        try:
-            connection.shutdown(socket.SHUT_WR)
-            while (left := until - time.monotonic()) > 0:
-                connection.settimeout(left)
-                if not connection.recv(_READ_BYTES):
-                    break
-                time.sleep(0)  # a fast sender must not hold up everybody else
-            connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # the client has gone, which is what was waited for
+    gunicorn would read the rest without an end, and let nobody else have a turn.
+    """
+    body, connection = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
+    if connection is not None and type(body) is Body and _is_unread(body):
+        body.failed = True  # gunicorn serves no other request on it
+        response.call_on_close(lambda: _linger(connection))
+    return response
 
-    @after_this_request
-    def linger_once_answered(response: Response) -> Response:
-        if connection is not None:
-            response.call_on_close(linger)
-        return response
+
+def _is_unread(body: Body) -> bool:
+    if isinstance(body.reader, ChunkedReader):
+        return body.reader.parser is not None
+    return body.reader.length > (0 if body.failed else _LITTLE_BYTES)
+
+
+def _linger(connection: socket.socket) -> None:
+    """Half-close, and read on for a while: who is cut off while it sends sees no answer."""
+    until = time.monotonic() + LINGER_SECONDS
+    try:
+        connection.shutdown(socket.SHUT_WR)
+        while (left := until - time.monotonic()) > 0:
+            connection.settimeout(left)
+            if not connection.recv(_READ_BYTES):
+                break
+            time.sleep(0)  # a fast sender must not hold up everybody else
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # the client has gone, which is what was waited for
 
 
 def _exact_integer(text: str) -> int:

@@ -9,7 +9,7 @@ from flask import Response, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
-from app.routes.body import linger_after_answer, parse_json
+from app.routes.body import parse_json
 from app.routes.gateway import gateway
 from app.routes.intake import Held
 from app.routes.lines import Lines
@@ -36,7 +36,6 @@ def ingest(run_id: str, expected_sequence: int | None) -> Response:
     lines = Lines(held, gateway().settings.max_body_bytes)
     appending = Ingest(run_id, lines, gateway().store, expected_sequence)
     if not streams.admit(appending, request.remote_addr or ""):
-        linger_after_answer()
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return as_problem(refusal, **appending.told_wrong())
     try:
@@ -45,8 +44,6 @@ def ingest(run_id: str, expected_sequence: int | None) -> Response:
         appending.run()
     except (HTTPException, ValidationError, StreamingError) as error:
         appending.reason = appending.reason or "refused"
-        if not lines.complete:
-            linger_after_answer()
         return as_problem(error, **appending.told_wrong())
     finally:
         lines.close()
