@@ -4,11 +4,13 @@ import io
 import json
 import socket
 
+import gevent
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.routes import body
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
@@ -279,6 +281,29 @@ def test_a_producer_that_another_one_overtakes_is_stopped(http, fake_store):
 def test_an_odd_expected_sequence_is_400(http, fake_client, expected):
     answer = send(http, line(1), query=f"expected_sequence={expected}")
     assert (answer.status_code, fake_client.keys("*")) == (400, [])
+
+
+class SlowBody(io.BytesIO):
+    """A body that gives a line now and then."""
+
+    def read(self, size: int = -1) -> bytes:
+        gevent.sleep(0.03)
+        return self.readline()
+
+
+def test_a_producer_of_lines_may_take_its_time_as_no_other_may(http, monkeypatch):
+    monkeypatch.setattr(body, "READ_SECONDS", 0.1)
+
+    def status(content_type: str) -> int:
+        return http.post(
+            PATH,
+            input_stream=SlowBody(b"\n" * 10 + line(1)),
+            content_type=content_type,
+            environ_overrides={"wsgi.input_terminated": True},
+        ).status_code
+
+    assert status("application/json") == 408
+    assert status(NDJSON) == 200
 
 
 # What is refused before a line is read
