@@ -11,8 +11,8 @@ from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
 from app.streaming.connection import make_client
+from app.streaming.draft import LARGEST
 from app.streaming.errors import InvalidInput
-from app.streaming.log_writer import LARGEST
 
 
 class SettingsError(Exception):

@@ -25,14 +25,13 @@ MODULES = [
 
 # Each may import what stands before it (DESIGN.md, "The house").
 STREAMING_ORDER = (
-    *("errors", "event_id", "event", "frame", "sse", "connection", "replies"),
+    *("errors", "event_id", "event", "draft", "appender", "frame", "sse", "connection", "replies"),
     *(
         "shared_connection",
         "scripts",
         "keys",
         "log_writer",
         "log_reader",
-        "appender",
         "event_store",
         "outlet",
         "feed",
@@ -110,7 +109,9 @@ def test_routes_know_streaming_by_its_public_names_and_never_redis(path):
 
 @pytest.mark.parametrize("path", in_package("client"), ids=name_of)
 def test_the_client_knows_events_and_errors_and_nothing_of_the_server(path):
-    known = {f"app.streaming.{name}" for name in ("errors", "event_id", "event")}
+    known = {
+        f"app.streaming.{name}" for name in ("errors", "event_id", "event", "draft", "appender")
+    }
     its_own = {name_of(other) for other in in_package("client")} - {"app.client"}
     assert app_imports(path) <= known | its_own
     assert libraries(path) <= {*sys.stdlib_module_names, "app", "orjson", "requests", "urllib3"}
@@ -128,7 +129,7 @@ def test_nothing_of_the_app_imports_the_factory(path):
 
 
 def test_the_settings_import_of_the_app_only_what_says_what_is_allowed():
-    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "log_writer")}
+    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "draft")}
     assert app_imports(ROOT / "app" / "settings.py") <= allowed
 
 

@@ -1,16 +1,19 @@
 """The client over HTTP, for a process that has no access to Redis."""
 
-import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import orjson
+import requests
 
-from app.client.answers import Ingested, document_of, event_of
-from app.client.bodies import Lines, body_of, draft_of
+from app.client.answers import Ingested, appended_of, document_of, event_of
+from app.client.bodies import Lines, body_of
 from app.client.follower import Follower
 from app.client.transport import Transport
+from app.streaming.appender import Appender
+from app.streaming.draft import Appended, Draft, check_append, drafts_of
 from app.streaming.errors import (
     InvalidInput,
     Refused,
@@ -18,14 +21,12 @@ from app.streaming.errors import (
     StreamingError,
     UnexpectedSequence,
 )
-from app.streaming.event import Draft, Event, check_run_id
+from app.streaming.event import Event, check_run_id
 from app.streaming.event_id import EventId
 
 __all__ = ["Client", "Ingested"]
 
 LARGEST_PAGE = 1000
-
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 
 
 class Client:
@@ -69,14 +70,13 @@ class Client:
 
         It is never appended twice: it has a key of its own, where none is given.
         """
-        [event_id] = self.append_drafts(
+        return self.append_drafts(
             run_id,
             [Draft.of(event_category, event_action, data, source)],
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
             lease_seconds=lease_seconds,
-        )
-        return event_id
+        ).last_id
 
     def add_many(
         self,
@@ -92,18 +92,14 @@ class Client:
         Each is a mapping with `event_category`, `event_action`, and perhaps `data`, `source`
         and `lease_seconds`. An InvalidInput names a field of one as `<index>.<field>`.
         """
-        drafts = []
-        for index, event in enumerate(events):
-            draft, lease = draft_of(index, event)
-            drafts.append(draft)
-            lease_seconds = lease or lease_seconds
+        drafts, lease = drafts_of(events)
         return self.append_drafts(
             run_id,
             drafts,
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
-        )
+            lease_seconds=lease or lease_seconds,
+        ).ids()
 
     def append_drafts(
         self,
@@ -113,22 +109,27 @@ class Client:
         idempotency_key: str | None = None,
         expected_sequence: int | None = None,
         lease_seconds: int | None = None,
-    ) -> list[str]:
+    ) -> Appended:
         """Append 1 to 1,000 drafts as `add_many` does events."""
-        key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
-        if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
-        # The lease holds for all of them, whichever bears it.
-        events = [body_of(draft, lease_seconds) for draft in drafts]
-        answer = self._transport.insist(
-            "POST",
-            _events_path(run_id),
-            params={"expected_sequence": expected_sequence},
-            data=orjson.dumps(events[0] if len(events) == 1 else events),
-            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'},
+        return self._append(
+            self._transport.insist,
+            run_id,
+            drafts,
+            idempotency_key=uuid.uuid4().hex if idempotency_key is None else idempotency_key,
+            expected_sequence=expected_sequence,
+            lease_seconds=lease_seconds,
         )
-        document = document_of(answer)
-        return [event["id"] for event in document.get("events", [document])]
+
+    def appender(self, run_id: int | str, *, expected_sequence: int | None = None) -> Appender:
+        """What appends a run's events in the background, as a context; see `Appender`.
+
+        The first event is appended only as the `expected_sequence`, the others after it.
+        """
+        return Appender(
+            partial(self._append, self._transport.ask, check_run_id(run_id)),
+            expected_sequence=expected_sequence,
+            retry_seconds=self._transport.retry_seconds,
+        )
 
     def stream(
         self,
@@ -217,6 +218,28 @@ class Client:
             if error.status == 404:
                 return None
             raise
+
+    def _append(
+        self,
+        ask: Callable[..., requests.Response],
+        run_id: int | str,
+        drafts: Sequence[Draft],
+        *,
+        idempotency_key: str,
+        expected_sequence: int | None,
+        lease_seconds: int | None,
+    ) -> Appended:
+        check_append(len(drafts), idempotency_key, expected_sequence, lease_seconds)
+        # The lease holds for all of them, whichever bears it.
+        events = [body_of(draft, lease_seconds) for draft in drafts]
+        answer = ask(
+            "POST",
+            _events_path(run_id),
+            params={"expected_sequence": expected_sequence},
+            data=orjson.dumps(events[0] if len(events) == 1 else events),
+            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{idempotency_key}"'},
+        )
+        return appended_of(answer)
 
     def _pages(
         self, run_id: int | str, limit: int | None, descending: bool, query: dict[str, Any]

@@ -8,6 +8,7 @@ import orjson
 import requests
 import urllib3
 
+from app.streaming.draft import Appended
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -21,6 +22,7 @@ from app.streaming.errors import (
     UnexpectedSequence,
 )
 from app.streaming.event import Event
+from app.streaming.event_id import EventId
 
 # What is raised when a connection cannot be made, breaks or stays silent.
 BROKEN = (
@@ -54,6 +56,18 @@ def document_of(response: requests.Response) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise Refused(response.status_code, "the answer is not a gateway's: no JSON object")
     return document
+
+
+def appended_of(response: requests.Response) -> Appended:
+    """Where the events of an append stand; raises Refused for what is no gateway's answer."""
+    document = document_of(response)
+    try:
+        events = document.get("events", [document])
+        first = EventId.parse(events[0]["id"])
+        sequence, count = events[0]["sequence"], len(events)
+    except (LookupError, TypeError, InvalidInput):
+        raise Refused(response.status_code, "the answer is not a gateway's") from None
+    return Appended(first, sequence, count, response.headers.get("Idempotent-Replayed") == "true")
 
 
 def event_of(document: Mapping[str, Any]) -> Event:

@@ -5,10 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.streaming.errors import InvalidEvent, InvalidInput
-from app.streaming.event import Draft
-
-_NAMES = {"event_category", "event_action", "data", "source", "lease_seconds"}
+from app.streaming.draft import Draft, draft_of
 
 
 class Lines:
@@ -24,20 +21,6 @@ class Lines:
                 yield orjson.dumps(body_of(*draft_of(index, event))) + b"\n"
         except Exception as error:  # the caller's too, to be raised once there is the answer
             self.error = error
-
-
-def draft_of(index: int, event: Mapping[str, Any]) -> tuple[Draft, int | None]:
-    """One of several events, and its lease; raises InvalidEvent and EventTooLarge."""
-    try:
-        fields = dict(event)
-        if not fields.keys() <= _NAMES:
-            raise TypeError
-        lease_seconds = fields.pop("lease_seconds", None)
-        return Draft.of(**fields), lease_seconds
-    except InvalidInput as error:
-        raise type(error)(f"{index}.{error.field}", error.message) from None
-    except (TypeError, ValueError):
-        raise InvalidEvent(str(index), "has other names than an event's") from None
 
 
 def body_of(draft: Draft, lease_seconds: int | None = None) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Transport:
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise InvalidInput("url", "must begin with http:// or https://")
         self._url = url.rstrip("/")
-        self._retry_seconds = retry_seconds
+        self.retry_seconds = retry_seconds
         self._session, self._process = _new_session(), os.getpid()
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -48,7 +48,7 @@ class Transport:
 
     def insist(self, method: str, path: str, **options: Any) -> requests.Response:
         """The same, repeated for `retry_seconds` while there is no answer."""
-        until = time.monotonic() + self._retry_seconds
+        until = time.monotonic() + self.retry_seconds
         stored: bool | None = False
         for pause in pauses():
             try:

@@ -22,8 +22,8 @@ from werkzeug.exceptions import (
 
 from app.routes.gateway import gateway
 from app.routes.intake import Held
+from app.streaming.draft import INTEGER_RANGE, MAX_DEPTH
 from app.streaming.errors import InvalidEvent
-from app.streaming.event import INTEGER_RANGE, MAX_DEPTH
 
 # So much of a body over the limit is read and thrown away before the answer, and then what
 # comes within some seconds: a client that is cut off while it sends sees a reset instead.

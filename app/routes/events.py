@@ -13,9 +13,9 @@ from app.routes.body import is_json_lines, read_json
 from app.routes.gateway import gateway
 from app.routes.ingest import ingest
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
+from app.streaming.draft import MOST_EVENTS
 from app.streaming.errors import InvalidInput
 from app.streaming.event import check_run_id
-from app.streaming.log_writer import MOST_EVENTS
 
 blueprint = Blueprint("events", __name__)
 

@@ -15,10 +15,9 @@ from app.routes.intake import Held
 from app.routes.lines import Lines
 from app.routes.problems import as_problem
 from app.routes.schemas import EventSchema
+from app.streaming.draft import MOST_EVENTS, Appended, Draft
 from app.streaming.errors import StoreUnavailable, StreamingError
-from app.streaming.event import Draft
 from app.streaming.event_store import EventStore
-from app.streaming.log_writer import MOST_EVENTS, Appended
 
 # A producer may think for hours, but one whose machine is gone does not hold a place.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}

@@ -11,9 +11,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
+from app.streaming.draft import LARGEST, LARGEST_SEQUENCE
 from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
-from app.streaming.log_writer import LARGEST, LARGEST_SEQUENCE
 
 # More than that is not named one by one.
 MOST_NAMES = 16

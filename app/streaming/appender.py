@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+from app.streaming.draft import MAX_EVENT_BYTES, MOST_EVENTS, Appended, Draft, check_range
 from app.streaming.errors import StoreUnavailable
-from app.streaming.event import MAX_EVENT_BYTES, Draft
-from app.streaming.log_writer import MOST_EVENTS, Appended, check_range
 
 # What waits at the most, before `emit` waits too; and what one batch carries.
 WAITING_EVENTS = 10_000

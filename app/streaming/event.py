@@ -1,25 +1,20 @@
 """The event: one immutable entry of a run's log, what may be in it, and its JSON."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
-from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
+from app.streaming.errors import InvalidInput
 
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
-MAX_DEPTH = 128
-MAX_EVENT_BYTES = 262_144
-INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _INTEGER = re.compile(rb"[0-9]{1,18}")
 
 # Clients that split lines as Python's str.splitlines does would break an event at these.
@@ -80,7 +75,7 @@ class Event:
     def name(self) -> str | None:
         """`<category>.<action>`, or None where it cannot name an SSE event."""
         if self.category == RESERVED_CATEGORY or not (
-            _NAME.fullmatch(self.category) and _NAME.fullmatch(self.action)
+            NAME.fullmatch(self.category) and NAME.fullmatch(self.action)
         ):
             return None
         return f"{self.category}.{self.action}"
@@ -112,44 +107,6 @@ class Event:
         )
 
 
-class Draft(NamedTuple):
-    """An event before it has an id: names, and JSON as it is stored, empty for no source."""
-
-    category: str
-    action: str
-    data_json: bytes
-    source_json: bytes
-
-    @classmethod
-    def of(
-        cls,
-        event_category: str,
-        event_action: str,
-        data: Any = None,
-        source: Any = None,
-        *,
-        max_bytes: int = MAX_EVENT_BYTES,
-    ) -> "Draft":
-        """Raises InvalidEvent for what no producer may append, and EventTooLarge."""
-        check_names(event_category, event_action)
-        data_json = encode_json("data", data, max_bytes)
-        source_json = b"" if source is None else encode_json("source", source, max_bytes)
-        if len(data_json) + len(source_json) > max_bytes:
-            larger = "data" if len(data_json) >= len(source_json) else "source"
-            raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
-        return cls(event_category, event_action, data_json, source_json)
-
-    @property
-    def size(self) -> int:
-        """Its bytes, about."""
-        return len(self.data_json) + len(self.source_json)
-
-    @property
-    def terminal(self) -> bool:
-        """Whether it ends its run."""
-        return is_terminal(self.category, self.action)
-
-
 def is_terminal(category: str, action: str) -> bool:
     """Whether a run has ended whose last event bears these names."""
     return category == "lifecycle" and action in TERMINAL_ACTIONS
@@ -161,57 +118,6 @@ def check_run_id(run_id: int | str) -> str:
     if not isinstance(text, str) or not _RUN_ID.fullmatch(text) or text in (".", ".."):
         raise InvalidInput("run_id", "must be 1 to 128 of A-Z a-z 0-9 _ . - and not . or ..")
     return text
-
-
-def check_name(field: str, name: str) -> None:
-    """Refuse a category or an action outside the pattern, naming `field`."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InvalidEvent(field, "must be 1 to 64 of A-Z a-z 0-9 _ -")
-
-
-def check_names(category: str, action: str) -> None:
-    """Refuse names that no producer may append; raises InvalidEvent."""
-    check_name("event_category", category)
-    check_name("event_action", action)
-    if category == RESERVED_CATEGORY:
-        raise InvalidEvent("event_category", f"{RESERVED_CATEGORY!r} is reserved")
-    if (category, action) == ("lifecycle", "lost"):
-        raise InvalidEvent("event_action", "'lifecycle.lost' is reserved")
-
-
-def encode_json(field: str, value: Any, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
-    """Encode event data; raises EventTooLarge, and InvalidEvent for what JSON cannot carry.
-
-    Allowed is any JSON value of depth up to 128 with integers from -2^63 to 2^64-1.
-    """
-    try:
-        text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
-    except TypeError as error:
-        raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
-    if len(text) > max_bytes:
-        raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
-    # Both walks are rare: orjson writes NaN and Infinity as null, and no value is
-    # deeper than it has brackets.
-    if b"null" in text and _has_non_finite(value):
-        raise InvalidEvent(field, "must not hold NaN or Infinity")
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        check_depth(field, orjson.loads(text))
-    return text
-
-
-def check_depth(field: str, value: Any) -> None:
-    """Refuse a JSON value nested deeper than MAX_DEPTH; raises InvalidEvent."""
-    level, depth = [value], 0
-    while level:
-        containers = [item for item in level if isinstance(item, dict | list)]
-        depth += bool(containers)
-        if depth > MAX_DEPTH:
-            raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}")
-        level = [
-            inner
-            for item in containers
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
 
 
 def one_line(document: Any) -> bytes:
@@ -254,15 +160,3 @@ def pairs(reply: Any) -> dict:
         return reply
     parts = iter(reply)
     return dict(zip(parts, parts, strict=True))
-
-
-def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_non_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_non_finite, value))
-    return False

@@ -9,12 +9,13 @@ from redis.exceptions import NoPermissionError
 
 from app.streaming import connection
 from app.streaming.appender import Appender
+from app.streaming.draft import MAX_EVENT_BYTES, Appended, Draft, check_range
 from app.streaming.errors import ServerTooOld
-from app.streaming.event import MAX_EVENT_BYTES, Draft, Event, check_run_id
+from app.streaming.event import Event, check_run_id
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
 from app.streaming.log_reader import LogReader
-from app.streaming.log_writer import TOO_OLD, Appended, LogWriter, check_range
+from app.streaming.log_writer import TOO_OLD, LogWriter
 from app.streaming.shared_connection import SharedConnection
 
 MINIMUM_SERVER = (7, 0)

@@ -1,59 +1,23 @@
 """Writing a run's log: what an append may carry, and what the scripts make of it."""
 
-import re
 from collections.abc import Iterable, Mapping
-from itertools import chain, islice
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
+from app.streaming.draft import Appended, Draft, check_append, check_range, drafts_of
 from app.streaming.errors import (
-    InvalidEvent,
-    InvalidInput,
     KeyReused,
     RunEnded,
     ServerTooOld,
     UnexpectedSequence,
 )
-from app.streaming.event import Draft, timestamp_now
+from app.streaming.event import timestamp_now
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
 from app.streaming.scripts import Script
 from app.streaming.shared_connection import SharedConnection
 
-# The largest time in seconds, or length of a log: a thousand years.
-LARGEST = 31_536_000_000
-
-# What one append carries at the most.
-MOST_EVENTS = 1000
-
-# What a number of Lua's holds exactly.
-LARGEST_SEQUENCE = 2**53
-
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
-_OF_A_DRAFT = ("event_category", "event_action", "data", "source")
-_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
-
-
-class Appended(NamedTuple):
-    """Events that follow on each other in the log, and whether an earlier append with the
-    same key had put them there."""
-
-    first_id: EventId
-    first_sequence: int
-    count: int
-    timestamp: str
-    repeated: bool
-
-    @property
-    def last_id(self) -> str:
-        return f"{self.first_id.ms}-{self.first_id.n + self.count - 1}"
-
-    @property
-    def last_sequence(self) -> int:
-        return self.first_sequence + self.count - 1
-
-    def ids(self) -> list[str]:
-        ms, first = self.first_id.ms, self.first_id.n
-        return [f"{ms}-{n}" for n in range(first, first + self.count)]
 
 
 class LogWriter:
@@ -88,26 +52,8 @@ class LogWriter:
         return Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
 
     def drafts(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Draft], int | None]:
-        """Events as they are sent together, and the last lease that one of them names.
-
-        It reads at most one that is too many, for `append` to refuse; for the errors see
-        `EventStore.append_many`.
-        """
-        drafts, lease_seconds = [], None
-        for index, event in enumerate(islice(events, MOST_EVENTS + 1)):
-            if not isinstance(event, Mapping):
-                raise InvalidEvent(str(index), "must be a mapping")
-            try:
-                for name in event:
-                    if name not in _OF_A_DRAFT and name != "lease_seconds":
-                        raise InvalidEvent(name, "is no name of an event's")
-                if (named := event.get("lease_seconds")) is not None:
-                    check_range("lease_seconds", named)
-                    lease_seconds = named
-                drafts.append(self.draft(*map(event.get, _OF_A_DRAFT)))
-            except InvalidInput as error:
-                raise type(error)(f"{index}.{error.field}", error.message) from None
-        return drafts, lease_seconds
+        """Events as they are sent together; see `drafts_of`."""
+        return drafts_of(events, self.max_event_bytes)
 
     def append(
         self,
@@ -118,16 +64,7 @@ class LogWriter:
         lease_seconds: int | None,
     ) -> Appended:
         """Append 1 to MOST_EVENTS drafts, all or none; for the errors see `EventStore.append`."""
-        if not 1 <= len(drafts) <= MOST_EVENTS:
-            raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
-        if idempotency_key is not None and not (
-            isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-        ):
-            raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
-        if expected_sequence is not None:
-            check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
-        if lease_seconds is not None:
-            check_range("lease_seconds", lease_seconds)
+        check_append(len(drafts), idempotency_key, expected_sequence, lease_seconds)
         status, told, *appended = self._append.run(
             *keys_of(run_id),
             self._maxlen,
@@ -166,9 +103,3 @@ class LogWriter:
             int(watched),
         )
         return bool(lost)
-
-
-def check_range(field: str, value: int, largest: int = LARGEST) -> None:
-    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.client import Client, Ingested, transport
+from app.streaming.draft import Draft
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -19,12 +20,11 @@ from app.streaming.errors import (
     StoreUnavailable,
     UnexpectedSequence,
 )
-from app.streaming.event import Draft
 from tests.client.fake_gateway import FakeGateway, answer
 from tests.servers import free_port
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
-STORED = answer(201, {"id": "1-0"})
+STORED = answer(201, {"id": "1-0", "sequence": 1})
 NOT_STORED = answer(503, {"detail": "away", "stored": False}, retry_after="0")
 PERHAPS_STORED = answer(503, {"detail": "away", "stored": "unknown"})
 
@@ -66,7 +66,7 @@ def test_every_append_has_a_key_of_its_own_unless_one_is_given():
 
 
 def test_a_repeat_that_finds_its_event_there_is_a_success(clock):
-    replayed = answer(200, {"id": "1-0"}, idempotent_replayed="true")
+    replayed = answer(200, {"id": "1-0", "sequence": 1}, idempotent_replayed="true")
     with FakeGateway([None, replayed]) as gateway, Client(gateway.url) as client:
         assert client.add(1, "llm", "stream") == "1-0"
 
@@ -204,9 +204,13 @@ def test_an_answer_is_raised_as_the_error_that_it_tells_of(given, kind, told):
         (lambda client: client.add(1, "llm", "stream", idempotency_key=""), "idempotency_key"),
         (lambda client: client.add(1, "llm", "stream", idempotency_key="é"), "idempotency_key"),
         (lambda client: client.add_many(1, [EVENT, {**EVENT, "data": {1}}]), "1.data"),
-        (lambda client: client.add_many(1, [EVENT, {**EVENT, "max_bytes": 1}]), "1"),
-        (lambda client: client.add_many(1, [{"event_action": "stream"}]), "0"),
+        (lambda client: client.add_many(1, [EVENT, {**EVENT, "max_bytes": 1}]), "1.max_bytes"),
+        (lambda client: client.add_many(1, [{"event_action": "stream"}]), "0.event_category"),
         (lambda client: client.add_many(1, [None]), "0"),
+        (lambda client: client.add_many(1, []), "events"),
+        (lambda client: client.add_many(1, [EVENT] * 1001), "events"),
+        (lambda client: client.add(1, "llm", "stream", lease_seconds=-1), "lease_seconds"),
+        (lambda client: client.add(1, "llm", "stream", expected_sequence=0), "expected_sequence"),
         (lambda client: client.follow(1, "yesterday"), "last_event_id"),
         (lambda client: client.get_events(1, limit=-1), "limit"),
         (lambda client: client.get_events_after(1, "x"), "last_id"),

@@ -7,8 +7,8 @@ from itertools import repeat
 import pytest
 import redis
 
+from app.streaming.draft import LARGEST
 from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
-from app.streaming.log_writer import LARGEST
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 

@@ -10,6 +10,7 @@ import pytest
 
 from app.streaming import appender as module
 from app.streaming.appender import BATCH_BYTES, WAITING_BYTES, WAITING_EVENTS, Appender
+from app.streaming.draft import MOST_EVENTS, Appended, Draft
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -18,10 +19,8 @@ from app.streaming.errors import (
     StoreUnavailable,
     UnexpectedSequence,
 )
-from app.streaming.event import Draft
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
-from app.streaming.log_writer import MOST_EVENTS, Appended
 from tests.servers import wait_until
 
 
@@ -44,7 +43,7 @@ class Log:
         if key not in self._known:
             self.batches.append([draft.data_json for draft in drafts])
             first = sum(map(len, self.batches[:-1])) + 1
-            self._known[key] = Appended(EventId(1, first), first, len(drafts), "", False)
+            self._known[key] = Appended(EventId(1, first), first, len(drafts), False)
         return self._known[key]
 
     @property
@@ -65,7 +64,7 @@ def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
     def fail() -> None:
         key = log.calls[-1]["idempotency_key"]
         log.batches.append([b"%d" % number for number in range(drafts)])
-        log._known[key] = Appended(EventId(1, 1), 1, drafts, "", True)
+        log._known[key] = Appended(EventId(1, 1), 1, drafts, True)
         raise StoreUnavailable("the answer was lost", None)
 
     return fail

@@ -1,0 +1,214 @@
+"""Events on their way into a log: what an append may carry, and where it put them."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from itertools import islice
+from typing import Any, NamedTuple
+
+import orjson
+
+from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
+from app.streaming.event import NAME, RESERVED_CATEGORY, is_terminal
+from app.streaming.event_id import EventId
+
+MAX_DEPTH = 128
+MAX_EVENT_BYTES = 262_144
+INTEGER_RANGE = (-(2**63), 2**64 - 1)
+
+# What one append carries at the most.
+MOST_EVENTS = 1000
+
+# The largest time in seconds, or length of a log: a thousand years.
+LARGEST = 31_536_000_000
+
+# What a number of Lua's holds exactly.
+LARGEST_SEQUENCE = 2**53
+
+_OF_A_DRAFT = ("event_category", "event_action", "data", "source")
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+
+
+class Draft(NamedTuple):
+    """An event before it has an id: names, and JSON as it is stored, empty for no source."""
+
+    category: str
+    action: str
+    data_json: bytes
+    source_json: bytes
+
+    @classmethod
+    def of(
+        cls,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+        *,
+        max_bytes: int = MAX_EVENT_BYTES,
+    ) -> "Draft":
+        """Raises InvalidEvent for what no producer may append, and EventTooLarge."""
+        check_names(event_category, event_action)
+        data_json = encode_json("data", data, max_bytes)
+        source_json = b"" if source is None else encode_json("source", source, max_bytes)
+        if len(data_json) + len(source_json) > max_bytes:
+            larger = "data" if len(data_json) >= len(source_json) else "source"
+            raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
+        return cls(event_category, event_action, data_json, source_json)
+
+    @property
+    def size(self) -> int:
+        """Its bytes, about."""
+        return len(self.data_json) + len(self.source_json)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it ends its run."""
+        return is_terminal(self.category, self.action)
+
+
+class Appended(NamedTuple):
+    """Events that follow on each other in the log, and whether an earlier append with the
+    same key had put them there. Over HTTP the time of several is not told."""
+
+    first_id: EventId
+    first_sequence: int
+    count: int
+    repeated: bool
+    timestamp: str | None = None
+
+    @property
+    def last_id(self) -> str:
+        return f"{self.first_id.ms}-{self.first_id.n + self.count - 1}"
+
+    @property
+    def last_sequence(self) -> int:
+        return self.first_sequence + self.count - 1
+
+    def ids(self) -> list[str]:
+        ms, first = self.first_id.ms, self.first_id.n
+        return [f"{ms}-{n}" for n in range(first, first + self.count)]
+
+
+def draft_of(
+    index: int, event: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES
+) -> tuple[Draft, int | None]:
+    """One of several events, by the names of `EventStore.append`'s arguments, and its lease.
+
+    Raises InvalidInput, InvalidEvent and EventTooLarge, which name a field `<index>.<field>`.
+    """
+    if not isinstance(event, Mapping):
+        raise InvalidEvent(str(index), "must be a mapping")
+    try:
+        for name in event:
+            if name not in _OF_A_DRAFT and name != "lease_seconds":
+                raise InvalidEvent(name, "is no name of an event's")
+        if (lease_seconds := event.get("lease_seconds")) is not None:
+            check_range("lease_seconds", lease_seconds)
+        return Draft.of(*map(event.get, _OF_A_DRAFT), max_bytes=max_bytes), lease_seconds
+    except InvalidInput as error:
+        raise type(error)(f"{index}.{error.field}", error.message) from None
+
+
+def drafts_of(
+    events: Iterable[Mapping[str, Any]], max_bytes: int = MAX_EVENT_BYTES
+) -> tuple[list[Draft], int | None]:
+    """Events that are appended together, and the last lease that one of them names.
+
+    It reads at most one that is too many, for `check_append` to refuse.
+    """
+    drafts, lease_seconds = [], None
+    for index, event in enumerate(islice(events, MOST_EVENTS + 1)):
+        draft, lease = draft_of(index, event, max_bytes)
+        drafts.append(draft)
+        lease_seconds = lease or lease_seconds
+    return drafts, lease_seconds
+
+
+def check_append(
+    events: int,
+    idempotency_key: str | None,
+    expected_sequence: int | None,
+    lease_seconds: int | None,
+) -> None:
+    """Refuse what no append may carry; raises InvalidEvent and InvalidInput."""
+    if not 1 <= events <= MOST_EVENTS:
+        raise InvalidEvent("events", f"must be 1 to {MOST_EVENTS}")
+    if idempotency_key is not None and not (
+        isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
+    ):
+        raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+    if expected_sequence is not None:
+        check_range("expected_sequence", expected_sequence, LARGEST_SEQUENCE)
+    if lease_seconds is not None:
+        check_range("lease_seconds", lease_seconds)
+
+
+def check_range(field: str, value: int, largest: int = LARGEST) -> None:
+    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
+
+
+def check_name(field: str, name: str) -> None:
+    """Refuse a category or an action outside the pattern, naming `field`."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidEvent(field, "must be 1 to 64 of A-Z a-z 0-9 _ -")
+
+
+def check_names(category: str, action: str) -> None:
+    """Refuse names that no producer may append; raises InvalidEvent."""
+    check_name("event_category", category)
+    check_name("event_action", action)
+    if category == RESERVED_CATEGORY:
+        raise InvalidEvent("event_category", f"{RESERVED_CATEGORY!r} is reserved")
+    if (category, action) == ("lifecycle", "lost"):
+        raise InvalidEvent("event_action", "'lifecycle.lost' is reserved")
+
+
+def encode_json(field: str, value: Any, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
+    """Encode event data; raises EventTooLarge, and InvalidEvent for what JSON cannot carry.
+
+    Allowed is any JSON value of depth up to 128 with integers from -2^63 to 2^64-1.
+    """
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
+    except TypeError as error:
+        raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
+    if len(text) > max_bytes:
+        raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
+    # Both walks are rare: orjson writes NaN and Infinity as null, and no value is
+    # deeper than it has brackets.
+    if b"null" in text and _has_non_finite(value):
+        raise InvalidEvent(field, "must not hold NaN or Infinity")
+    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
+        check_depth(field, orjson.loads(text))
+    return text
+
+
+def check_depth(field: str, value: Any) -> None:
+    """Refuse a JSON value nested deeper than MAX_DEPTH; raises InvalidEvent."""
+    level, depth = [value], 0
+    while level:
+        containers = [item for item in level if isinstance(item, dict | list)]
+        depth += bool(containers)
+        if depth > MAX_DEPTH:
+            raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}")
+        level = [
+            inner
+            for item in containers
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+
+
+def _has_non_finite(value: Any) -> bool:
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, Mapping):
+        return any(map(_has_non_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(_has_non_finite, value))
+    return False
