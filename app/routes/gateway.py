@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
 from flask_cors import CORS
 
 from app.routes.intake import Intake
@@ -33,6 +33,11 @@ class Gateway:
             allow_headers=["Accept", "Cache-Control", "Last-Event-ID"],
             max_age=600,
         )
+        # Requests that no page makes have nothing to weigh.
+        [weigh] = app.after_request_funcs[None]
+        app.after_request_funcs[None] = [
+            lambda response: weigh(response) if "Origin" in request.headers else response
+        ]
 
     def drain(self) -> None:
         """Refuse new streams and end the open ones, spread over most of DRAIN_SECONDS."""

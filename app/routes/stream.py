@@ -6,7 +6,6 @@ from functools import lru_cache
 from typing import Any
 
 from flask import Blueprint, Response, request
-from flask_cors.core import FLASK_CORS_EVALUATED
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import ClosingIterator
@@ -43,8 +42,6 @@ def follow(run_id: str) -> Response:
     if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
         return _overloaded()
     response = _response(view.wire, StreamResponse)
-    if "Origin" not in request.headers:  # no page asks, and no cache keeps a stream
-        setattr(response, FLASK_CORS_EVALUATED, True)
     response.subscriber = subscriber
     return response
 
