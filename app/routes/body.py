@@ -11,8 +11,10 @@ from typing import Any, BinaryIO
 import gevent
 import orjson
 from flask import Flask, Response, request
+from gevent.socket import socket as GeventSocket
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
+from gunicorn.http.unreader import Unreader
 from werkzeug.exceptions import (
     BadRequest,
     HTTPException,
@@ -23,6 +25,7 @@ from werkzeug.exceptions import (
 from werkzeug.http import parse_options_header
 
 from app.routes.gateway import gateway
+from app.routes.gathering import gather
 from app.routes.intake import Held
 from app.streaming.draft import INTEGER_RANGE, MAX_DEPTH
 from app.streaming.errors import InvalidEvent
@@ -35,9 +38,6 @@ LINGER_SECONDS = 5.0
 # A body that trickles in holds a connection no longer than that.
 READ_SECONDS = 30.0
 _READ_BYTES = 65536
-
-# A body of tiny chunks must not hold up everybody else.
-_PIECES_AT_ONCE = 64
 
 # So little of a body that nobody read is left to gunicorn, which keeps the connection.
 _LITTLE_BYTES = 65536
@@ -97,14 +97,17 @@ def parse_json(body: bytes | bytearray) -> Any:
 def pieces(body: BinaryIO) -> Iterator[bytes]:
     """A request's body as it comes; raises 400 where it is broken off."""
     source = body.reader if type(body) is Body else None
-    if isinstance(source, ChunkedReader | LengthReader):
-        arriving = _arriving(body, source)
-    else:
-        arriving = iter(lambda: _asked(body.read, _READ_BYTES), b"")
-    for number, piece in enumerate(arriving, 1):
-        yield piece
-        if number % _PIECES_AT_ONCE == 0:
-            time.sleep(0)
+    connection = request.environ.get("gunicorn.socket")
+    if not isinstance(source, ChunkedReader | LengthReader):
+        return iter(lambda: _asked(body.read, _READ_BYTES), b"")
+    arriving = _arriving(body, source)
+    if type(connection) is not GeventSocket:
+        return arriving
+    return gather(arriving, _unreader_of(source), connection)
+
+
+def _unreader_of(source: ChunkedReader | LengthReader) -> Unreader:
+    return source.unreader if isinstance(source, LengthReader) else source.req.unreader
 
 
 def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import time
 from typing import Any
 
 import orjson
@@ -9,6 +10,7 @@ from flask import Response, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
+from app.routes.answer import Answer
 from app.routes.body import parse_json
 from app.routes.gateway import gateway
 from app.routes.intake import Held
@@ -31,24 +33,23 @@ def ingest(run_id: str, expected_sequence: int | None) -> Response:
     What is wrong ends it with a problem that names the first line that was not stored. What
     was stored before stays, and is told.
     """
-    streams, held = gateway().streams, Held(gateway().intake)
-    lines = Lines(held, gateway().settings.max_body_bytes)
-    appending = Ingest(run_id, lines, gateway().store, expected_sequence)
-    if not streams.admit(appending, request.remote_addr or ""):
+    here = gateway()
+    connection, held = request.environ.get("gunicorn.socket"), Held(here.intake)
+    lines = Lines(request.stream, connection, held, here.settings.max_body_bytes)
+    appending = Ingest(run_id, lines, here.store, expected_sequence)
+    if not here.streams.admit(appending, request.remote_addr or ""):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return as_problem(refusal, **appending.told_wrong())
     try:
-        _notice_lost_machines(request.environ.get("gunicorn.socket"))
-        lines.read(request.stream)
+        _notice_lost_machines(connection)
         appending.run()
     except (HTTPException, ValidationError, StreamingError) as error:
         appending.reason = appending.reason or "refused"
         return as_problem(error, **appending.told_wrong())
     finally:
-        lines.close()
-        held.let_go(held.bytes)
-        streams.closed(appending)
-    return Response(orjson.dumps(appending.told()), mimetype="application/json")
+        held.now(0)
+        here.streams.closed(appending)
+    return Answer(orjson.dumps(appending.told()))
 
 
 class Ingest:
@@ -76,13 +77,16 @@ class Ingest:
 
     def run(self) -> None:
         """Append the lines until they end; raises what ended them, or what is wrong."""
-        while lines := self._lines.take(MOST_EVENTS):
+        for lines in self._lines:
+            stored = self.events
             try:
                 for line in lines:
                     self._take_in(line)
                     self.line += 1
             finally:
                 self._append()
+            if self.events == stored:  # blank lines wait for nobody, and hold up everybody else
+                time.sleep(0)
         if not self._lines.complete:
             raise ServiceUnavailable("the worker is about to stop")
         self.reason = "ended"
@@ -103,7 +107,7 @@ class Ingest:
     def end(self, reason: str) -> None:
         """Take no lines but those that have arrived."""
         self.reason = self.reason or reason
-        self._lines.close()
+        self._lines.stop()
 
     def cut(self) -> None:
         """Nothing waits for the client but its answer."""
@@ -119,7 +123,8 @@ class Ingest:
         if not self._drafts:
             self._first_line = self.line
         self._drafts.append(draft)
-        if draft.terminal:  # what follows it is refused, but not with it
+        # What follows a terminal event is refused, but not with it.
+        if draft.terminal or len(self._drafts) == MOST_EVENTS:
             self._append()
 
     def _append(self) -> None:

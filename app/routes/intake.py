@@ -50,6 +50,13 @@ class Held:
         self._intake.bytes += size
         self.bytes += size
 
+    def now(self, size: int) -> None:
+        """Hold so many bytes instead of those before; raises TooBusy for more."""
+        if size > self.bytes:
+            self.hold(size - self.bytes)
+        else:
+            self.let_go(self.bytes - size)
+
     def let_go(self, size: int) -> None:
         self._intake.bytes -= size
         self.bytes -= size
