@@ -125,7 +125,8 @@ def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[byte
         if not first:
             raise refused(BadRequest, "body", "ended before its Content-Length")
         buffered = source.buf if chunked else source.unreader.buf
-        yield first + source.read(buffered.tell())
+        # gunicorn may hold a megabyte, which as blank lines would keep everybody else waiting.
+        yield first + source.read(min(buffered.tell(), _READ_BYTES - 1))
     body.failed = False
 
 

@@ -86,6 +86,10 @@ class Producer:
         self.raw(LAST_CHUNK)
         return self.answer()
 
+    def was_answered(self) -> bool:
+        """Whether there is an answer to read already."""
+        return bool(select.select([self.connection], [], [], 0)[0])
+
     def is_hung_up_on(self) -> bool:
         try:
             return self.connection.recv(1) == b""
@@ -345,7 +349,7 @@ def test_a_producer_that_breaks_off_loses_nothing_that_arrived_whole(
 
 def keep_sending(producer: Producer) -> None:
     with contextlib.suppress(OSError):
-        while not select.select([producer.connection], [], [], 0)[0]:
+        while not producer.was_answered():
             producer.send(line("x" * 10_000))
 
 
@@ -410,7 +414,7 @@ class Watched:
         framed_piece = chunk(piece) if framed else piece
         with contextlib.suppress(OSError):
             for _ in range(megabytes * MB // len(piece)):
-                if select.select([producer.connection], [], [], 0)[0]:
+                if producer.was_answered():
                     break
                 producer.raw(framed_piece)
                 assert self._worker.memory_info().rss < self._before + GROWTH
@@ -513,12 +517,19 @@ def test_a_gateway_that_holds_too_much_answers_429_and_recovers(start, run_id, k
     opening = head(run_id, length_of(whole)).replace(b"application/x-ndjson", kind.encode())
     [worker] = gateway.workers()
     with contextlib.ExitStack() as stack:
-        producers = [stack.enter_context(Producer(gateway, "")) for _ in range(64)]
-        for producer in producers:
+
+        def begin() -> Producer:
+            producer = stack.enter_context(Producer(gateway, ""))
             producer.raw(opening + unfinished)
+            return producer
+
+        producers = [begin() for _ in range(64)]
         with Producer(gateway, "") as one_more:
 
             def is_full() -> bool:
+                for number, producer in enumerate(producers):
+                    if producer.was_answered():  # 429, since an earlier try took its room
+                        producers[number] = begin()
                 answer = requests.post(
                     f"{gateway.url}/runs/{run_id}/events",
                     data=whole + whole,
