@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import hiredis
 import redis
 from dotenv import dotenv_values
 from redis.backoff import NoBackoff
@@ -180,13 +181,21 @@ def call_all(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
 
 def exchange(link: Connection, *commands: Sequence[Any]) -> list[Any]:
     """Send some commands over a connection and read the raw replies, errors as values."""
-    return exchange_packed(link, link.pack_commands(commands), len(commands))
+    return exchange_packed(link, packed(*commands), len(commands))
 
 
-def exchange_packed(link: Connection, packed: list[bytes], replies: int) -> list[Any]:
+def packed(*commands: Sequence[Any]) -> bytes:
+    """Commands, of text, bytes and integers, as they are sent.
+
+    redis-py's own packer looks at each argument first, which takes twice as long again.
+    """
+    return b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+
+
+def exchange_packed(link: Connection, commands: bytes, replies: int) -> list[Any]:
     """The same for commands that are packed already, with as many replies as they have."""
     try:
-        link.send_packed_command(packed)
+        link.send_packed_command([commands])
         return [_reply(link) for _ in range(replies)]
     except BaseException:
         link.disconnect()  # a reply that was not read would answer the next command

@@ -170,7 +170,7 @@ class Reader:
         self.blocked_client, sent = self._client_id, time.monotonic()
         try:
             with translated_errors():
-                return checked(exchange_packed(self._link, [packed], 1)[0])
+                return checked(exchange_packed(self._link, packed, 1)[0])
         finally:
             self.blocked_client = None
             if time.monotonic() - sent > left + SILENT_SECONDS:

@@ -20,7 +20,7 @@ from typing import Any
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from app.streaming.connection import exchange_packed
+from app.streaming.connection import exchange_packed, packed
 from app.streaming.errors import StoreUnavailable
 
 # What one round trip carries at the most, so that no caller waits long for others' bytes.
@@ -54,7 +54,7 @@ class SharedConnection:
 
     def call_all(self, *commands: Sequence[Any]) -> list[Any]:
         """The raw replies to some commands that are sent together, as `call` gives one."""
-        turn = _Turn(self._packer.pack_commands(commands), len(commands))
+        turn = _Turn(packed(*commands), len(commands))
         try:
             with self._lock:
                 if self._led:
@@ -77,7 +77,6 @@ class SharedConnection:
         self._lock = threading.Lock()
         self._waiting: deque[_Turn] = deque()
         self._led = False
-        self._packer = self._connect()
         self._link: Connection | None = None
         self.connected_since = math.inf
 
@@ -114,15 +113,15 @@ class SharedConnection:
             while self._waiting and commands < MOST_COMMANDS and size < MOST_BYTES:
                 batch.append(turn := self._waiting.popleft())
                 commands += turn.commands
-                size += sum(map(len, turn.packed))
+                size += len(turn.packed)
 
     def _carry_out(self, batch: list["_Turn"]) -> None:
         sent = False
         try:
             self._make_sure_of_link()
             sent = True
-            packed = b"".join([piece for turn in batch for piece in turn.packed])
-            replies = exchange_packed(self._link, [packed], sum([turn.commands for turn in batch]))
+            commands = b"".join([turn.packed for turn in batch])
+            replies = exchange_packed(self._link, commands, sum([turn.commands for turn in batch]))
             first = 0
             for turn in batch:
                 turn.replies = replies[first : first + turn.commands]
@@ -182,7 +181,7 @@ class _Turn:
 
     __slots__ = ("commands", "error", "leads", "packed", "replies", "stored", "woken")
 
-    def __init__(self, packed: list[bytes], commands: int):
+    def __init__(self, packed: bytes, commands: int):
         self.packed = packed
         self.commands = commands
         self.leads = False

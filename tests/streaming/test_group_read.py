@@ -105,7 +105,7 @@ def test_redis_answers_with_the_keys_that_were_asked_for(store, redis_client, ru
         ids = [store.add(each, "llm", "stream") for _ in range(3)]
     link = connection.make_connection(redis_client, read_timeout=10)
     try:
-        [streams] = connection.exchange_packed(link, [group.pack(5000)], 1)
+        [streams] = connection.exchange_packed(link, group.pack(5000), 1)
     finally:
         link.disconnect()
     assert [group.asked(key)[0] for key, _ in streams] == feeds[:2]
