@@ -10,6 +10,7 @@ import logging
 import resource
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import gevent
 from gunicorn.glogging import Logger
@@ -29,11 +30,17 @@ class StreamingWorker(GeventWorker):
     """
 
     def run(self):
+        self._names = {listener: listener.getsockname() for listener in self.sockets}
         draining = gevent.spawn(self._drain_when_stopped)
         super().run()
         while not draining.ready():
             self.notify()
             gevent.sleep(0.1)
+
+    def handle(self, listener, client, addr):
+        # gunicorn asks for the name, which a listener that a stop has closed since has no more.
+        name = self._names[listener]
+        super().handle(SimpleNamespace(getsockname=lambda: name), client, addr)
 
     def _drain_when_stopped(self):
         while self.alive:
