@@ -17,10 +17,10 @@ local log, keys, order = KEYS[1], KEYS[2], KEYS[3]
 local timestamp, key, expected, lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local FIRST = 8
 local count = (#ARGV - FIRST + 1) / 4
-local terminal = {completed = true, failed = true, cancelled = true, lost = true}
 
 local function is_terminal(category, action)
-  return category == 'lifecycle' and terminal[action] == true
+  return category == 'lifecycle' and (action == 'completed' or action == 'failed'
+                                      or action == 'cancelled' or action == 'lost')
 end
 
 local function by_name(pairs)
@@ -57,7 +57,8 @@ if known then
 end
 
 local added, first_entry, last_entry = 0, false, false
-if redis.call('EXISTS', log) == 1 then
+local ttl = redis.call('PTTL', log)
+if ttl ~= -2 then  -- there is a log
   local info = redis.call('XINFO', 'STREAM', log)
   added = nil
   for i = 1, #info, 2 do  -- without a table of them all, which is felt
@@ -91,21 +92,28 @@ end
 
 -- entries-added outlives trimming and deletion, so no sequence is ever given twice.
 local id
-for n = 0, count - 1 do
-  local at = FIRST + 4 * n
-  local entry = {'timestamp', timestamp, 'sequence', string.format('%.0f', added + 1 + n),
-                 'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
-  if ARGV[at + 3] ~= '' then
-    entry[#entry + 1] = 'source'
-    entry[#entry + 1] = ARGV[at + 3]
+if count == 1 and lease == '' and ARGV[FIRST + 3] == '' then
+  -- Most appends. No table is made for them, which is felt: a number is passed as it is, too.
+  id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], '*', 'timestamp', timestamp,
+                  'sequence', added + 1, 'event_category', ARGV[FIRST],
+                  'event_action', ARGV[FIRST + 1], 'data', ARGV[FIRST + 2])
+else
+  for n = 0, count - 1 do
+    local at = FIRST + 4 * n
+    local entry = {'timestamp', timestamp, 'sequence', added + 1 + n,
+                   'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
+    if ARGV[at + 3] ~= '' then
+      entry[#entry + 1] = 'source'
+      entry[#entry + 1] = ARGV[at + 3]
+    end
+    if lease ~= '' then
+      entry[#entry + 1] = 'lease_seconds'
+      entry[#entry + 1] = lease
+    end
+    local given = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], id and nth_id(id, n) or '*',
+                             unpack(entry))
+    id = id or given
   end
-  if lease ~= '' then
-    entry[#entry + 1] = 'lease_seconds'
-    entry[#entry + 1] = lease
-  end
-  local given = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], id and nth_id(id, n) or '*',
-                           unpack(entry))
-  id = id or given
 end
 
 local function keep_for(ttl)
@@ -127,7 +135,6 @@ if key ~= '' then
       redis.call('ZREM', order, unpack(gone))
     end
   end
-  local ttl = redis.call('PTTL', log)
   if ttl > 0 then keep_for(ttl) end
 end
 
@@ -137,7 +144,7 @@ else
   -- Renewed only once an hour of it (a tenth, of a short one) is used up, so that most
   -- appends write no TTL; and never shortened.
   local idle = tonumber(ARGV[3])
-  if redis.call('PTTL', log) < idle - math.min(3600000, idle / 10) then
+  if ttl < idle - math.min(3600000, idle / 10) then
     keep_for(ARGV[3])
   end
 end
