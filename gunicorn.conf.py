@@ -31,6 +31,8 @@ class StreamingWorker(GeventWorker):
 
     def run(self):
         self._names = {listener: listener.getsockname() for listener in self.sockets}
+        # gunicorn looks up some twenty settings a request, each by way of its object.
+        vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         draining = gevent.spawn(self._drain_when_stopped)
         super().run()
         while not draining.ready():
@@ -68,6 +70,11 @@ max_requests = 0
 timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
 keepalive = 5
+# Nothing here asks for the scheme or a prefix, so no header may tell of them, whoever it is
+# from; and so nobody's address is looked up in a list at each request.
+forwarded_allow_ips = "*"
+secure_scheme_headers = {}
+forwarder_headers = ""
 # Two gateways of one user would collide on it.
 control_socket_disable = True
 

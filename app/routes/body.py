@@ -131,11 +131,28 @@ def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[byte
 
 
 def _come_already(body: BinaryIO, limit: int) -> bytes | None:
-    """A body within the limit that has come with its head, as most do: to be read at once."""
+    """A body within the limit that is there by now, as most are: to be read at once."""
     source = body.reader if type(body) is Body else None
-    if type(source) is LengthReader and source.unreader.buf.tell() >= source.length <= limit:
-        return source.read(source.length)
-    return None
+    if type(source) is not LengthReader or source.length > limit:
+        return None
+    buffered = source.unreader.buf
+    if buffered.tell() < source.length:
+        # Many clients send it right after the head, in a piece of its own.
+        buffered.write(_received(min(source.length - buffered.tell(), _READ_BYTES)))
+        if buffered.tell() < source.length:
+            return None
+    return source.read(source.length)
+
+
+def _received(size: int) -> bytes:
+    """Up to so many bytes that the connection has received, without waiting for any."""
+    connection = request.environ.get("gunicorn.socket")
+    if type(connection) is not GeventSocket:
+        return b""
+    try:
+        return connection._sock.recv(size)
+    except OSError:  # nothing yet, or what the next one to read is told again
+        return b""
 
 
 def _read(limit: int, held: Held) -> bytearray:

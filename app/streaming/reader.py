@@ -155,12 +155,12 @@ class Reader:
     def _pause(self, outrun: float, keys: int) -> float:
         """How long to let events gather that are then read and delivered together.
 
-        At least the flush interval, and up to twice that in a full group, since each XREAD
-        costs what it has keys. Where a delivery took `outrun` seconds and events came faster
+        At least the flush interval, and up to three times that in a full group, since each
+        XREAD costs what it has keys. Where a delivery took `outrun` seconds and events came faster
         than that, so long that most of the time is left for others: a thousand viewers then
         get fewer and larger writes.
         """
-        flush = self._flush_seconds * (1 + keys / GROUP_SIZE)
+        flush = self._flush_seconds * (1 + 2 * keys / GROUP_SIZE)
         return max(flush, min(PAUSE_SHARE * outrun, LONGEST_PAUSE_SECONDS))
 
     def _wait_for_entries(self, group: GroupRead):

@@ -91,11 +91,14 @@ class Server:
             self.redis.stop()
 
     def _listens(self) -> bool:
-        return any(
-            connection.laddr.port == self.port and connection.status == psutil.CONN_LISTEN
-            for process in self.processes()
-            for connection in process.net_connections(kind="tcp")
-        )
+        try:
+            return any(
+                connection.laddr.port == self.port and connection.status == psutil.CONN_LISTEN
+                for process in self.processes()
+                for connection in process.net_connections(kind="tcp")
+            )
+        except psutil.NoSuchProcess:  # one that only checked the settings
+            return False
 
 
 class Tailrace(Server):

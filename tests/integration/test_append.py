@@ -1,6 +1,11 @@
 """Many producers at once, in Python and over HTTP."""
 
+import http.client
+import itertools
+import json
 import multiprocessing
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
@@ -48,3 +53,30 @@ def test_concurrent_posts_are_numbered_as_they_are_answered(gateway, store, run_
     for answer in answers:
         event = stored[answer["id"]]
         assert (event.sequence, event.data) == (answer["sequence"], answer["data"])
+
+
+def test_a_body_may_come_in_pieces_after_its_head(gateway, run_id):
+    event = {"event_category": "llm", "event_action": "stream", "data": "x" * 200_000}
+    body = json.dumps(event).encode()
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
+    pieces = [
+        [head, body],
+        [head[:-1], head[-1:] + body],
+        [head + body[:1], body[1:]],
+        [head, body[:50], body[50:-1], body[-1:]],
+        [head, body[:70_000], body[70_000:]],
+    ]
+    number = 0
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for sent, pause in itertools.product(pieces, (0, 0.02)):
+            number += 1
+            for piece in sent:
+                connection.sendall(piece)
+                time.sleep(pause)  # so that they arrive together, or one by one
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, json.loads(answer.read())["sequence"]) == (201, number)
