@@ -29,7 +29,7 @@ class EventId(NamedTuple):
     def from_redis(cls, raw: bytes) -> "EventId":
         """Read an id that Redis wrote, which needs no checking."""
         ms, _, n = raw.partition(b"-")
-        return cls(int(ms), int(n))
+        return tuple.__new__(cls, (int(ms), int(n)))
 
     def before(self) -> "EventId":
         """The greatest id below this one (that of 0-0 is 0-0 itself)."""

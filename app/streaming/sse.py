@@ -23,14 +23,17 @@ class Filter:
     categories: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
 
+    def of(self, frames: list[Frame]) -> list[Frame]:
+        """Those that pass: the very same list, where nothing is filtered."""
+        if self.categories or self.actions:
+            return [frame for frame in frames if self.passes(frame)]
+        return frames
+
     def passes(self, frame: Frame) -> bool:
         return frame.unfiltered or (
             (not self.categories or frame.category in self.categories)
             and (not self.actions or frame.action in self.actions)
         )
-
-
-EVERYTHING = Filter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +86,6 @@ class View(NamedTuple):
     wanted: Filter
     wire: WireFormat
 
-    def encode(self, frames: list[Frame]) -> tuple[bytes, int]:
-        """The frames that pass, as bytes, and how many events (no control events) they are."""
-        passed = frames if self.wanted == EVERYTHING else list(filter(self.wanted.passes, frames))
-        return b"".join(map(self.wire.frame, passed)), count_events(passed)
-
 
 def count_events(frames: list[Frame]) -> int:
     """How many of some frames are no control events."""
@@ -124,7 +122,9 @@ class Batch:
         for known, joined in self._joined:  # few, and mostly the very same view
             if known == wanted:
                 return joined
-        body, events = view.encode(self.frames)
+        passed, frame = view.wanted.of(self.frames), view.wire.frame
+        body = b"".join([frame(each) for each in passed])
+        events = self.events if passed is self.frames else count_events(passed)
         joined = framed(body) if chunked else body, events
         if len(self._joined) < VIEWS_KEPT:
             self._joined.append((wanted, joined))
