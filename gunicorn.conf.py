@@ -29,13 +29,14 @@ class StreamingWorker(GeventWorker):
     wait for it nor end it.
     """
 
+    _draining = None
+
     def run(self):
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         # gunicorn looks up some twenty settings a request, each by way of its object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
-        draining = gevent.spawn(self._drain_when_stopped)
         super().run()
-        while not draining.ready():
+        while self._draining and not self._draining.ready():
             self.notify()
             gevent.sleep(0.1)
 
@@ -44,10 +45,10 @@ class StreamingWorker(GeventWorker):
         name = self._names[listener]
         super().handle(SimpleNamespace(getsockname=lambda: name), client, addr)
 
-    def _drain_when_stopped(self):
-        while self.alive:
-            gevent.sleep(0.2)
-        self.wsgi.extensions["tailrace"].drain()
+    def handle_exit(self, sig, frame):
+        super().handle_exit(sig, frame)
+        if self.booted and self._draining is None:
+            self._draining = gevent.spawn(self.wsgi.extensions["tailrace"].drain)
 
 
 class Log(Logger):

@@ -2,7 +2,6 @@
 
 import os
 import runpy
-from types import SimpleNamespace
 
 from gevent import socket
 from gunicorn.config import Config
@@ -14,7 +13,6 @@ from tests.servers import ROOT
 
 def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(monkeypatch):
     def close_and_serve(worker: GeventWorker) -> None:
-        worker.alive = False
         listener.close()
         worker.handle(listener, taken, ("127.0.0.1", 1))
 
@@ -22,7 +20,6 @@ def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(m
         start_response("200 OK", [("Content-Length", "5")])
         return [b"hello"]
 
-    hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
     streaming_worker = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_class"]
     listener = socket.socket()

@@ -42,8 +42,14 @@ class Pulse:
 
     def _run(self) -> None:
         while True:
-            time.sleep(self._tick)
+            time.sleep(self._until_next(time.monotonic()))
             self.tick(time.monotonic())
+
+    def _until_next(self, now: float) -> float:
+        """How long to sleep until somebody is due: whoever is added meanwhile is due later."""
+        if not self._slots:
+            return self._heartbeat_seconds
+        return max(self._tick, min(self._slots) * self._tick - now)
 
     def tick(self, now: float) -> None:
         """See to all who are due by `now`."""

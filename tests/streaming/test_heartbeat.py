@@ -90,6 +90,32 @@ def test_a_beat_comes_once_an_interval(clock, pulse, add, opened, step):
     assert 9 <= len(subscriber.beats) <= 10
 
 
+class _Enough(Exception):
+    """The test has slept as long as it wants to."""
+
+
+def test_the_pulse_sleeps_until_somebody_is_due(clock, pulse, add, monkeypatch):
+    slept: list[float] = []
+    first = add()
+    second: list[Silent] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.now += seconds
+        if len(slept) == 2:
+            second.append(add())
+        if sum(slept) > 10 * INTERVAL:
+            raise _Enough
+
+    monkeypatch.setattr(heartbeat_module.time, "sleep", sleep)
+    with pytest.raises(_Enough):
+        pulse._run()
+    assert len(slept) < 25
+    for subscriber in (first, *second):
+        assert len(subscriber.beats) >= 7
+        assert all(INTERVAL <= silence <= INTERVAL + LATE for silence in subscriber.silences())
+
+
 def test_one_who_was_sent_something_meanwhile_is_seen_to_when_the_silence_is_long_enough(
     clock, pulse
 ):
