@@ -134,6 +134,7 @@ def live(
     server: Server, viewers: int, runs: int, rate: float, seconds: float, to_redis: bool = False
 ) -> Figures:
     """Viewers follow runs into which events are appended at a steady rate."""
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds) if to_redis else None
     with Viewers(server, viewers, runs) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
@@ -156,8 +157,18 @@ def live(
         notes={
             "delivered of expected": events / max(1, producer.appended * viewers / runs),
             "connections to Redis": connections,
+            **({} if append_us is None else {"Redis µs of an append alone": append_us}),
         },
     )
+
+
+def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
+    """What an append straight to Redis costs there while nobody follows, in µs."""
+    cpu = server.redis_cpu()
+    producer = Producer(server, runs, rate, seconds, to_redis=True)
+    producer.start()
+    producer.finish(seconds * 3)
+    return 1e6 * (server.redis_cpu() - cpu) / producer.appended
 
 
 def replay(server: Server, viewers: int, history: int) -> Figures:
