@@ -1,0 +1,21 @@
+"""What a workload measures of a server."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Figures:
+    """What one workload cost one server; None where it has no such figure."""
+
+    events: int = 0
+    cpu_us: float | None = None
+    redis_us: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    append_p99_ms: float | None = None
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+def percentile(values: list[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -1,0 +1,196 @@
+"""The workloads of those who follow: live, from the history, and waiting."""
+
+import contextlib
+import http.client
+import json
+import subprocess
+import sys
+import threading
+import time
+
+from tests.bench.figures import Figures, percentile
+from tests.bench.servers import Server
+from tests.servers import ROOT
+
+SETTLE_SECONDS = 1.5
+
+
+class Viewers:
+    """The load client's process."""
+
+    def __init__(self, server: Server, viewers: int, runs: int):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.viewers", *map(str, (server.port, viewers, runs))],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout.readline() == "open\n", "the viewers could not open"
+
+    def count(self) -> dict:
+        """What came since the last count."""
+        self._process.stdin.write("count\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def __enter__(self) -> "Viewers":
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        self._process.stdin.close()
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class Producer(threading.Thread):
+    """Appends events at a steady rate, round-robin over the runs: posts, or straight to Redis."""
+
+    def __init__(
+        self, server: Server, runs: int, rate: float, seconds: float, to_redis: bool = False
+    ):
+        super().__init__(daemon=True)
+        self._server = server
+        self._to_redis = to_redis
+        self._runs = runs
+        self._interval = 1 / rate
+        self._count = int(rate * seconds)
+        self.appended = 0
+        self.latencies: list[float] = []
+        self.overdue = False
+
+    def finish(self, seconds: float) -> None:
+        """Wait until it is done; one that a slow server keeps for too long stops where it is."""
+        self.join(seconds)
+        self.overdue = True
+        self.join(60)
+
+    def run(self) -> None:
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
+        ) as connection:
+            due = time.monotonic()
+            for number in range(self._count):
+                if self.overdue:
+                    return
+                due += self._interval
+                time.sleep(max(0.0, due - time.monotonic()))
+                run = number % self._runs
+                if self._to_redis:
+                    self._server.append(run, event_data())
+                else:
+                    self.latencies.append(post(self._server, connection, run))
+                self.appended += 1
+
+
+def event_data() -> dict:
+    """The data of an event that carries its time."""
+    return {"content": "some words of an answer", "t": time.monotonic_ns()}
+
+
+def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
+    """Append one event that carries its time; gives the milliseconds to the answer."""
+    began = time.monotonic_ns()
+    body = server.body(event_data())
+    path = f"/runs/bench-{run}/events"
+    headers = {"Content-Type": "application/json"}
+    try:
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+    except http.client.RemoteDisconnected:  # closed while it was idle
+        connection.close()
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+    answer.read()
+    assert answer.status in (200, 201, 202), answer.status
+    return (time.monotonic_ns() - began) / 1e6
+
+
+def live(
+    server: Server, viewers: int, runs: int, rate: float, seconds: float, to_redis: bool = False
+) -> Figures:
+    """Viewers follow runs into which events are appended at a steady rate."""
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds) if to_redis else None
+    with Viewers(server, viewers, runs) as audience:
+        time.sleep(SETTLE_SECONDS)
+        audience.count()
+        cpu, redis_cpu = server.cpu(), server.redis_cpu()
+        producer = Producer(server, runs, rate, seconds, to_redis)
+        producer.start()
+        producer.finish(seconds * 3)
+        time.sleep(0.5)
+        counted = audience.count()
+        cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+        connections = server.redis_connections()
+    events = max(1, counted["events"])
+    return Figures(
+        events=counted["events"],
+        cpu_us=1e6 * cpu / events,
+        redis_us=1e6 * redis_cpu / events,
+        p50_ms=percentile(counted["latencies"], 0.5),
+        p99_ms=percentile(counted["latencies"], 0.99),
+        append_p99_ms=percentile(producer.latencies, 0.99),
+        notes={
+            "delivered of expected": events / max(1, producer.appended * viewers / runs),
+            "connections to Redis": connections,
+            **({} if append_us is None else {"Redis µs of an append alone": append_us}),
+        },
+    )
+
+
+def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
+    """What an append straight to Redis costs there while nobody follows, in µs."""
+    cpu = server.redis_cpu()
+    producer = Producer(server, runs, rate, seconds, to_redis=True)
+    producer.start()
+    producer.finish(seconds * 3)
+    return 1e6 * (server.redis_cpu() - cpu) / producer.appended
+
+
+def replay(server: Server, viewers: int, history: int) -> Figures:
+    """Viewers join one run that has a history already."""
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    ) as connection:
+        for _ in range(history):
+            post(server, connection, 0)
+    time.sleep(SETTLE_SECONDS)
+    cpu, redis_cpu = server.cpu(), server.redis_cpu()
+    with Viewers(server, viewers, 1) as audience:
+        events, until = 0, time.monotonic() + 60
+        while events < viewers * history and time.monotonic() < until:
+            time.sleep(0.2)
+            events += audience.count()["events"]
+    cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+    expected = viewers * history
+    return Figures(
+        events=events,
+        cpu_us=1e6 * cpu / expected,
+        redis_us=1e6 * redis_cpu / expected,
+        notes={"delivered of expected": events / expected},
+    )
+
+
+def idle(server: Server, viewers: int, seconds: float) -> Figures:
+    """Viewers that wait, each for a run of its own."""
+    with Viewers(server, 50, 50):
+        time.sleep(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+    memory, cpu = server.memory(), server.cpu()
+    with Viewers(server, viewers, viewers):
+        opening = server.cpu() - cpu
+        time.sleep(SETTLE_SECONDS)
+        taken = server.memory() - memory
+        cpu = server.cpu()
+        time.sleep(seconds)
+        waiting = server.cpu() - cpu
+        connections = server.redis_connections()
+    return Figures(
+        notes={
+            "KB a stream": taken / viewers / 1024,
+            "CPU µs of an opening": 1e6 * opening / viewers,
+            "idle CPU %": 100 * waiting / seconds,
+            "connections to Redis": connections,
+        }
+    )
