@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ LARGEST = 31_536_000_000
 LARGEST_SEQUENCE = 2**53
 
 _OF_A_DRAFT = ("event_category", "event_action", "data", "source")
+_NAMES = frozenset((*_OF_A_DRAFT, "lease_seconds"))
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 
 
@@ -98,12 +100,12 @@ def draft_of(
 
     Raises InvalidInput, InvalidEvent and EventTooLarge, which name a field `<index>.<field>`.
     """
-    if not isinstance(event, Mapping):
+    if type(event) is not dict and not isinstance(event, Mapping):
         raise InvalidEvent(str(index), "must be a mapping")
     try:
-        for name in event:
-            if name not in _OF_A_DRAFT and name != "lease_seconds":
-                raise InvalidEvent(name, "is no name of an event's")
+        if not event.keys() <= _NAMES:
+            [name, *_] = (name for name in event if name not in _NAMES)
+            raise InvalidEvent(name, "is no name of an event's")
         if (lease_seconds := event.get("lease_seconds")) is not None:
             check_range("lease_seconds", lease_seconds)
         return Draft.of(*map(event.get, _OF_A_DRAFT), max_bytes=max_bytes), lease_seconds
@@ -159,6 +161,15 @@ def check_name(field: str, name: str) -> None:
 
 def check_names(category: str, action: str) -> None:
     """Refuse names that no producer may append; raises InvalidEvent."""
+    if isinstance(category, str) and isinstance(action, str):
+        _check_names(category, action)
+    else:
+        check_name("event_category", category)
+        check_name("event_action", action)
+
+
+@lru_cache(maxsize=1000)  # a program appends the same few again and again
+def _check_names(category: str, action: str) -> None:
     check_name("event_category", category)
     check_name("event_action", action)
     if category == RESERVED_CATEGORY:
