@@ -35,7 +35,11 @@ class Answer(Response):
             f"{''.join(fields)}\r\n"
         )
         writer.headers_sent = True
-        writer.sock.sendall(head.encode("latin-1") + body)
+        answer = head.encode("latin-1") + body
+        # gevent's sendall asks the system for the size of its buffer each time.
+        sent = writer.sock.send(answer)
+        if sent < len(answer):
+            writer.sock.sendall(memoryview(answer)[sent:])
         return ClosingIterator((), self.close)
 
 

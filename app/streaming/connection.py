@@ -6,6 +6,7 @@ about them, sends commands, and turns what goes wrong into the errors of this pa
 import encodings.idna  # noqa: F401
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -195,7 +196,7 @@ def packed(*commands: Sequence[Any]) -> bytes:
 def exchange_packed(link: Connection, commands: bytes, replies: int) -> list[Any]:
     """The same for commands that are packed already, with as many replies as they have."""
     try:
-        link.send_packed_command([commands])
+        _send(link, commands)
         return [_reply(link) for _ in range(replies)]
     except BaseException:
         link.disconnect()  # a reply that was not read would answer the next command
@@ -225,6 +226,16 @@ def translated_errors() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+def _send(link: Connection, commands: bytes) -> None:
+    if type(link._sock) is not socket.socket:  # TLS, fakeredis, or not connected yet
+        link.send_packed_command([commands])
+        return
+    # gevent's sendall asks the system for the size of its buffer each time.
+    sent = link._sock.send(commands)
+    if sent < len(commands):
+        link._sock.sendall(memoryview(commands)[sent:])
 
 
 def _reply(link: Connection) -> Any:

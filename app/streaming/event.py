@@ -1,9 +1,11 @@
 """The event: one immutable entry of a run's log, what may be in it, and its JSON."""
 
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -135,7 +137,13 @@ def with_breaks_escaped(line: bytes) -> bytes:
 
 def timestamp_now() -> str:
     """The time as events carry it: ISO 8601, UTC, milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    second, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_date_and_time(second)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=1)  # writing it out anew is felt in an append
+def _date_and_time(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _text(raw: bytes) -> str:

@@ -153,27 +153,35 @@ class SharedConnection:
 
     def _is_quiet(self) -> bool:
         """Whether nothing came unasked: the end of the connection, or a late reply."""
-        if not isinstance(self._link._sock, socket.socket):
+        link = self._link._sock
+        if not isinstance(link, socket.socket):
             return True  # fakeredis
+        if hasattr(link, "_sock"):  # what gevent has patched stands on one that never waits
+            return _is_silent(link._sock)
         if socket.getdefaulttimeout() is not None:
             return not self._link.can_read()
-        # Asked past what gevent has patched this costs 2 µs, where redis-py's poll takes 50.
-        probe = _socket.socket(fileno=self._link._sock.fileno(), **_ANY_STREAM)
+        # Asked past its time-out this costs 2 µs, where redis-py's poll takes 50.
+        handle = _socket.socket(fileno=link.fileno(), **_ANY_STREAM)
         try:
-            probe.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
+            return _is_silent(handle)
         finally:
-            probe.detach()
-        return False
+            handle.detach()
 
     def _drop_link(self) -> None:
         if self._link is not None:
             self._link.disconnect()
             self._link = None
             self.connected_since = math.inf
+
+
+def _is_silent(connection: _socket.socket) -> bool:
+    try:
+        connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class _Turn:
