@@ -21,6 +21,9 @@ if _check.returncode:
     sys.exit(_check.returncode)
 _settings = json.loads(_check.stdout)
 
+# Who pipelines requests is never waited for: after so many the others get their turn.
+REQUESTS_IN_A_ROW = 8
+
 
 class StreamingWorker(GeventWorker):
     """gunicorn's gevent worker, which ends its streams when it is told to stop.
@@ -36,7 +39,8 @@ class StreamingWorker(GeventWorker):
         # gunicorn looks up some twenty settings a request, each by way of its object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         super().run()
-        while self._draining and not self._draining.ready():
+        self._drain()  # where something else than a signal has stopped it
+        while not self._draining.ready():
             self.notify()
             gevent.sleep(0.1)
 
@@ -45,9 +49,18 @@ class StreamingWorker(GeventWorker):
         name = self._names[listener]
         super().handle(SimpleNamespace(getsockname=lambda: name), client, addr)
 
+    def handle_request(self, *arguments):
+        super().handle_request(*arguments)
+        if self.nr % REQUESTS_IN_A_ROW == 0:
+            gevent.sleep(0)
+
     def handle_exit(self, sig, frame):
         super().handle_exit(sig, frame)
-        if self.booted and self._draining is None:
+        if self.booted:
+            self._drain()
+
+    def _drain(self):
+        if self._draining is None:
             self._draining = gevent.spawn(self.wsgi.extensions["tailrace"].drain)
 
 
@@ -72,7 +85,8 @@ timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
 keepalive = 5
 # Nothing here asks for the scheme or a prefix, so no header may tell of them, whoever it is
-# from; and so nobody's address is looked up in a list at each request.
+# from; and so nobody's address is looked up in a list at each request. (It is also the list
+# of who may speak HTTP/2 in clear text, which is off.)
 forwarded_allow_ips = "*"
 secure_scheme_headers = {}
 forwarder_headers = ""

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+from types import SimpleNamespace
 
 from gevent import socket
 from gunicorn.config import Config
@@ -20,6 +21,7 @@ def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(m
         start_response("200 OK", [("Content-Length", "5")])
         return [b"hello"]
 
+    hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
     streaming_worker = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_class"]
     listener = socket.socket()

@@ -152,7 +152,7 @@ def _received(size: int) -> bytes:
         return b""
     try:
         return connection._sock.recv(size)
-    except OSError:  # nothing yet, or what the next one to read is told again
+    except OSError:  # nothing yet, or the client is gone, which the next read finds as an end
         return b""
 
 

@@ -182,10 +182,10 @@ def call_all(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
 
 def exchange(link: Connection, *commands: Sequence[Any]) -> list[Any]:
     """Send some commands over a connection and read the raw replies, errors as values."""
-    return exchange_packed(link, packed(*commands), len(commands))
+    return exchange_packed(link, pack(*commands), len(commands))
 
 
-def packed(*commands: Sequence[Any]) -> bytes:
+def pack(*commands: Sequence[Any]) -> bytes:
     """Commands, of text, bytes and integers, as they are sent.
 
     redis-py's own packer looks at each argument first, which takes twice as long again.

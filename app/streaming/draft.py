@@ -149,7 +149,7 @@ def check_append(
 
 def check_range(field: str, value: int, largest: int = LARGEST) -> None:
     # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+    if type(value) is not int or not 1 <= value <= largest:
         raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
 
 

@@ -8,6 +8,9 @@ from typing import Protocol
 
 SENDS_IN_A_ROW = 256
 
+# A timer may be a little early.
+SHORTEST_SLEEP_SECONDS = 0.01
+
 log = logging.getLogger("tailrace.stream")
 
 
@@ -49,7 +52,7 @@ class Pulse:
         """How long to sleep until somebody is due: whoever is added meanwhile is due later."""
         if not self._slots:
             return self._heartbeat_seconds
-        return max(self._tick, min(self._slots) * self._tick - now)
+        return max(SHORTEST_SLEEP_SECONDS, min(self._slots) * self._tick - now)
 
     def tick(self, now: float) -> None:
         """See to all who are due by `now`."""

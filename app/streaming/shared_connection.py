@@ -20,7 +20,7 @@ from typing import Any
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from app.streaming.connection import exchange_packed, packed
+from app.streaming.connection import exchange_packed, pack
 from app.streaming.errors import StoreUnavailable
 
 # What one round trip carries at the most, so that no caller waits long for others' bytes.
@@ -54,7 +54,7 @@ class SharedConnection:
 
     def call_all(self, *commands: Sequence[Any]) -> list[Any]:
         """The raw replies to some commands that are sent together, as `call` gives one."""
-        turn = _Turn(packed(*commands), len(commands))
+        turn = _Turn(pack(*commands), len(commands))
         try:
             with self._lock:
                 if self._led:

@@ -23,7 +23,7 @@ class Filter:
     categories: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
 
-    def of(self, frames: list[Frame]) -> list[Frame]:
+    def select(self, frames: list[Frame]) -> list[Frame]:
         """Those that pass: the very same list, where nothing is filtered."""
         if self.categories or self.actions:
             return [frame for frame in frames if self.passes(frame)]
@@ -122,7 +122,7 @@ class Batch:
         for known, joined in self._joined:  # few, and mostly the very same view
             if known == wanted:
                 return joined
-        passed, frame = view.wanted.of(self.frames), view.wire.frame
+        passed, frame = view.wanted.select(self.frames), view.wire.frame
         body = b"".join([frame(each) for each in passed])
         events = self.events if passed is self.frames else count_events(passed)
         joined = framed(body) if chunked else body, events

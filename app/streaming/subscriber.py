@@ -211,8 +211,8 @@ class Subscriber:
             return 0.0
         interval = self._around.heartbeat_seconds
         soonest = interval * random.uniform(EARLIEST_BEAT, 1)
-        if self._channel is None:  # its own greenlet sees to it
-            return max(now, self._last_sent) + soonest
+        if self._channel is None:  # its own greenlet sees to it, until it parks again
+            return max(now + interval / 8, self._last_sent + soonest)
         quiet_since = max(self._last_sent, self._channel.last_sent)
         if now < quiet_since + EARLIEST_BEAT * interval:
             return quiet_since + soonest

@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,6 +215,43 @@ def test_streams_are_refused_before_descriptors_run_out(start_gateway, run_id):
         assert append(gateway, run_id).status_code == 201
     gateway.stop()
     assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.mark.parametrize("body", [None, b"x", b"x" * 60_000], ids=["health", "small", "large"])
+def test_who_pipelines_without_an_end_holds_up_nobody(start_gateway, run_id, body):
+    """Requests that need no Redis, so that nothing makes the worker wait between them."""
+    gateway = start_gateway()
+    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    if body is not None:
+        head = (
+            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        request = head.encode() + body
+    block = request * (200_000 // len(request) + 1)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as greedy:
+
+        def receive() -> None:
+            with contextlib.suppress(OSError):
+                while greedy.recv(1 << 20):
+                    pass
+
+        def send() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    greedy.sendall(block)
+
+        threads = [threading.Thread(target=each) for each in (receive, send)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(10):
+                assert requests.get(f"{gateway.url}/healthz", timeout=5).ok
+                assert append(gateway, run_id).status_code == 201
+        finally:
+            greedy.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(20)
 
 
 def test_a_client_that_opens_and_drops_a_thousand_connections_a_second_harms_nobody(
