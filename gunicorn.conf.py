@@ -5,6 +5,7 @@ validated, and Redis is looked at, by a process of its own.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import resource
@@ -23,6 +24,9 @@ _settings = json.loads(_check.stdout)
 
 # Who pipelines requests is never waited for: after so many the others get their turn.
 REQUESTS_IN_A_ROW = 8
+
+# So long may a client take nothing of an answer (or send nothing of a body).
+STALLED_SECONDS = 30.0
 
 
 class StreamingWorker(GeventWorker):
@@ -49,8 +53,12 @@ class StreamingWorker(GeventWorker):
         name = self._names[listener]
         super().handle(SimpleNamespace(getsockname=lambda: name), client, addr)
 
-    def handle_request(self, *arguments):
-        super().handle_request(*arguments)
+    def handle_request(self, listener_name, req, sock, addr):
+        sock.settimeout(STALLED_SECONDS)
+        try:
+            super().handle_request(listener_name, req, sock, addr)
+        except TimeoutError:  # the client does not take its answer: as good as gone
+            raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
         if self.nr % REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
 

@@ -19,6 +19,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     """
     # Imported here, since a producer imports app.streaming, and so this package, without Flask.
     from app.routes import body, events, health, problems, runs, stream
+    from app.routes.answer import Unsent
     from app.routes.gateway import Gateway
     from app.routes.intake import Intake
     from app.routes.lean_flask import LeanFlask
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     app.url_map.converters["any_run_id"] = RunIdConverter
     streams = OpenStreams(around, most_streams(settings.max_streams))
     intake = Intake(settings.max_body_bytes)
-    Gateway(settings, store, streams, intake).init_app(app)
+    Gateway(settings, store, streams, intake, Unsent()).init_app(app)
     body.init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):

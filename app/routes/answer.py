@@ -6,10 +6,37 @@ from functools import lru_cache
 from typing import Any
 
 from flask import Response
+from gevent.socket import socket as GeventSocket
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import http_date
-from werkzeug.wsgi import ClosingIterator
 
 from app.routes.handover import writer_of
+from app.streaming import outlet
+
+# A larger body is not copied behind its head.
+ONE_SEND_BYTES = 64 * 1024
+
+# What large answers may hold together until their clients have taken them.
+MOST_UNSENT_BYTES = 256 * 1024 * 1024
+
+
+class Unsent:
+    """Counts the bytes of pages that this worker's clients have not taken yet."""
+
+    def __init__(self):
+        self.bytes = 0
+
+    def hold(self, answer: "Answer") -> None:
+        """Count an answer until it is sent or given up; raises 503 where there is no room."""
+        size = len(answer.get_data())
+        if self.bytes + size > MOST_UNSENT_BYTES:
+            raise ServiceUnavailable("too many pages wait for clients that do not take them")
+        self.bytes += size
+
+        def let_go() -> None:
+            self.bytes -= size
+
+        answer.call_on_close(let_go)
 
 
 class Answer(Response):
@@ -35,12 +62,24 @@ class Answer(Response):
             f"{''.join(fields)}\r\n"
         )
         writer.headers_sent = True
-        answer = head.encode("latin-1") + body
-        # gevent's sendall asks the system for the size of its buffer each time.
-        sent = writer.sock.send(answer)
-        if sent < len(answer):
-            writer.sock.sendall(memoryview(answer)[sent:])
-        return ClosingIterator((), self.close)
+        try:
+            _send(writer.sock, head.encode("latin-1"), body)
+        finally:
+            self.close()
+        return ()
+
+
+def _send(connection: GeventSocket, head: bytes, body: bytes) -> None:
+    """Send an answer; a client that takes nothing of it for too long counts as gone.
+
+    gevent's `sendall` has one time-out for the whole, and asks the system for the size of its
+    buffer each time.
+    """
+    connection.settimeout(outlet.STALLED_SECONDS)
+    for piece in (head + body,) if len(body) < ONE_SEND_BYTES else (head, body):
+        sent = connection.send(piece)
+        while sent < len(piece):
+            sent += connection.send(memoryview(piece)[sent:])
 
 
 @lru_cache(maxsize=1)

@@ -95,8 +95,9 @@ def page(run_id: str) -> Response:
     )
     events = b",".join(event.to_json() for event in found.events)
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
-    document = b'{"events":[%b],"next":%b}' % (events, following)
-    return Answer(document)
+    answer = Answer(b'{"events":[%b],"next":%b}' % (events, following))
+    gateway().unsent.hold(answer)
+    return answer
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")

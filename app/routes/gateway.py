@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flask import Flask, current_app, request
 from flask_cors import CORS
 
+from app.routes.answer import Unsent
 from app.routes.intake import Intake
 from app.settings import Settings
 from app.streaming.event_store import EventStore
@@ -22,6 +23,7 @@ class Gateway:
     store: EventStore
     streams: OpenStreams
     intake: Intake
+    unsent: Unsent
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self

@@ -34,8 +34,8 @@ class Lines:
             for piece in pieces(self._body):
                 unfinished += piece
                 self._held.now(len(unfinished))
-                *lines, unfinished = unfinished.split(b"\n")
-                if lines:
+                if b"\n" in piece:  # what came before was looked through already
+                    *lines, unfinished = unfinished.split(b"\n")
                     yield lines
                 if self._stopped:
                     return

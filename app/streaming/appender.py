@@ -131,6 +131,7 @@ class Appender:
 
     def close(self) -> None:
         """Flush, and take no more; raises what went wrong."""
+        self._leave_to_parent()
         with self._news:
             self._closed = True
             self._news.notify()

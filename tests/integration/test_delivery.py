@@ -718,3 +718,26 @@ def test_a_body_that_trickles_in_is_cut_with_408(impatient, run_id):
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
     assert requests.get(f"{impatient.url}/runs/{run_id}").status_code == 404
+
+
+@pytest.mark.parametrize("pages", [1, 30])
+def test_who_does_not_take_a_page_is_cut_off_and_its_memory_comes_back(
+    impatient, store, run_id, pages
+):
+    for number in range(40):
+        store.add(run_id, "llm", "stream", f"{number}" + "x" * 200_000)
+    request = f"GET /runs/{run_id}/events?limit=1000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    [worker] = impatient.workers()
+
+    def clients() -> int:
+        found = worker.net_connections(kind="tcp")
+        return sum(each.laddr.port == impatient.port and bool(each.raddr) for each in found)
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(pages):
+            idle = socket.create_connection(("127.0.0.1", impatient.port), timeout=20)
+            stack.enter_context(idle)
+            idle.sendall(request)
+        wait_until(lambda: clients() == 0, "all are cut off")
+        assert requests.get(f"{impatient.url}/runs/{run_id}/events?limit=1000").ok
+    assert "Traceback" not in impatient.log.read_text()
