@@ -85,8 +85,9 @@ bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_setting
 workers = _settings["web_concurrency"]
 worker_class = StreamingWorker
 # A worker whose connections are all taken answers nothing, health checks included, so
-# streams are admitted by the app, below that limit, and so are the 1,500 appends of its intake.
-worker_connections = _settings["max_streams"] + 2500
+# streams are admitted by the app, below that limit, and so are the 1,500 appends of its intake
+# and the 1,500 bodies that are still to come.
+worker_connections = _settings["max_streams"] + 4000
 # A worker that stops by count refuses everybody while its streams go on.
 max_requests = 0
 timeout = 30

@@ -158,7 +158,7 @@ def _received(size: int) -> bytes:
 
 def _read(limit: int, held: Held) -> bytearray:
     try:
-        with gevent.Timeout(READ_SECONDS, _TooSlow):
+        with held.reading(), gevent.Timeout(READ_SECONDS, _TooSlow):
             return _read_within(limit, held)
     except _TooSlow:
         raise refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None

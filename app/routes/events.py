@@ -12,8 +12,9 @@ from app.routes.answer import Answer
 from app.routes.body import is_json_lines, read_json
 from app.routes.gateway import gateway
 from app.routes.ingest import ingest
+from app.routes.intake import Held
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
-from app.streaming.draft import MOST_EVENTS
+from app.streaming.draft import MOST_EVENTS, Appended, Draft
 from app.streaming.errors import InvalidInput
 from app.streaming.event import check_run_id
 
@@ -37,33 +38,40 @@ def append(run_id: str) -> Response:
         if key is not None:
             raise InvalidInput("Idempotency-Key", "is for one event, or an array of them")
         return ingest(run_id, expected)
-    with gateway().intake.append() as held:
-        return _append(run_id, read_json(held), key, expected)
-
-
-def _append(run_id: str, body: Any, key: str | None, expected: int | None) -> Response:
-    if isinstance(body, list):
-        appended = gateway().store.append_many(
-            run_id, _events_of(body), idempotency_key=key, expected_sequence=expected
+    with Held(gateway().intake) as held:
+        # The body is not kept while Redis is waited for: what JSON says in a kilobyte may take
+        # a hundred in Python.
+        many, drafts, lease = _drafted(read_json(held))
+        held.take_place()
+        appended = gateway().store.append_drafts(
+            run_id, drafts, idempotency_key=key, expected_sequence=expected, lease_seconds=lease
         )
-        repeated = appended.repeated
-        numbered = zip(appended.ids(), count(appended.first_sequence), strict=False)
-        told = [{"id": event_id, "sequence": sequence} for event_id, sequence in numbered]
-        document = orjson.dumps({"events": told})
-    else:
-        event, repeated = gateway().store.append(
-            run_id,
-            **_event_schema.event_of(body),
-            idempotency_key=key,
-            expected_sequence=expected,
+        response = Answer(
+            _told(appended) if many else drafts[0].as_stored(run_id, appended).to_json(),
+            200 if appended.repeated else 201,
         )
-        document = event.to_json()
-    response = Answer(document, 200 if repeated else 201)
-    if repeated:
+    if appended.repeated:
         response.headers["Idempotent-Replayed"] = "true"
     # No page of another origin may append, so there is nothing for flask-cors to weigh.
     setattr(response, FLASK_CORS_EVALUATED, True)
     return response
+
+
+def _drafted(body: Any) -> tuple[bool, list[Draft], int | None]:
+    """Whether a body holds several events, what is to be appended, and the lease."""
+    store = gateway().store
+    if isinstance(body, list):
+        return True, *store.drafts(_events_of(body))
+    event = dict(_event_schema.event_of(body))
+    lease = event.pop("lease_seconds", None)
+    return False, [store.draft(**event)], lease
+
+
+def _told(appended: Appended) -> bytes:
+    """The answer to a batch."""
+    numbered = zip(appended.ids(), count(appended.first_sequence), strict=False)
+    told = [{"id": event_id, "sequence": sequence} for event_id, sequence in numbered]
+    return orjson.dumps({"events": told})
 
 
 def _events_of(body: list[Any]) -> list[dict[str, Any]]:

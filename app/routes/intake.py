@@ -3,13 +3,17 @@
 A Redis that is slow is felt by the producers in this way, and not by the worker's memory.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from app.streaming.errors import StreamingError
 
-# Appends under way at once. A worker has places for its streams, for these, and for some
-# requests more, so that it answers health checks whatever its producers do.
+# Appends under way at once, and bodies that are still to come. A worker has places for its
+# streams, for these, and for some requests more, so that it answers health checks whatever its
+# producers do; and slow bodies keep out nobody whose body is there.
 MOST_APPENDS = 1500
+MOST_READING = 1500
 
 # What all bodies that are held may have together, as a multiple of the largest one. However
 # small that is, a request of lines may be read from in larger pieces.
@@ -27,20 +31,18 @@ class Intake:
     def __init__(self, max_body_bytes: int):
         self.most_bytes = MOST_BODIES * max(max_body_bytes, _LEAST_BODY)
         self.appends = 0
+        self.reading = 0
         self.bytes = 0
-
-    def append(self) -> "Held":
-        """What one append holds, to be entered as a context; raises TooBusy there."""
-        return Held(self)
 
 
 class Held:
     """What one request holds of the intake, until it is let go of or the context ends."""
 
-    __slots__ = ("_intake", "bytes")
+    __slots__ = ("_intake", "_placed", "bytes")
 
     def __init__(self, intake: Intake):
         self._intake = intake
+        self._placed = False
         self.bytes = 0
 
     def hold(self, size: int) -> None:
@@ -61,12 +63,27 @@ class Held:
         self._intake.bytes -= size
         self.bytes -= size
 
-    def __enter__(self) -> Self:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """While a body is waited for; raises TooBusy."""
+        if self._intake.reading >= MOST_READING:
+            raise TooBusy("too many bodies are still to come")
+        self._intake.reading += 1
+        try:
+            yield
+        finally:
+            self._intake.reading -= 1
+
+    def take_place(self) -> None:
+        """Count an append whose body is there, until the context ends; raises TooBusy."""
         if self._intake.appends >= MOST_APPENDS:
             raise TooBusy("too many appends are under way")
         self._intake.appends += 1
+        self._placed = True
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._intake.appends -= 1
+        self._intake.appends -= self._placed
         self.let_go(self.bytes)

@@ -17,7 +17,14 @@ import redis
 from dotenv import dotenv_values
 from redis.backoff import NoBackoff
 from redis.connection import Connection, parse_url
-from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    BusyLoadingError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPoolProxy, SentinelManagedConnection
 
@@ -46,6 +53,14 @@ _PINNED = {
     # A retried append whose answer was lost is an append made twice.
     "retry": Retry(NoBackoff(), 0),
     "retry_on_timeout": False,
+}
+
+
+# An idle connection to a machine that has gone is found out within seconds, by the system alone.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)  # not everywhere
 }
 
 
@@ -111,6 +126,12 @@ def _sentinels(hosts: str) -> Sentinel:
 
 def _pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
     """A pool with what the URL sets, as far as it may."""
+    if "path" not in settings:  # of a Unix socket
+        settings = {
+            "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
+            **settings,
+        }
     return redis.BlockingConnectionPool(
         **{
             "socket_timeout": COMMAND_TIMEOUT_SECONDS,
@@ -212,6 +233,11 @@ def checked(reply: Any) -> Any:
     if is_wrong_type(reply):
         raise NotALog("the key in Redis holds something else than a stream")
     raise StoreUnavailable(f"Redis refused: {reply}")
+
+
+def is_of_no_master(reply: Any) -> bool:
+    """Whether the reply says that the server is not, or not any more, the one to write to."""
+    return isinstance(reply, ReadOnlyError | MasterDownError)
 
 
 def is_wrong_type(reply: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
-from app.streaming.event import NAME, RESERVED_CATEGORY, is_terminal
+from app.streaming.event import NAME, RESERVED_CATEGORY, Event, is_terminal
 from app.streaming.event_id import EventId
 
 MAX_DEPTH = 128
@@ -58,6 +58,19 @@ class Draft(NamedTuple):
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
         return cls(event_category, event_action, data_json, source_json)
+
+    def as_stored(self, run_id: str, appended: "Appended") -> Event:
+        """The event that it has become, as the first of what was appended."""
+        return Event(
+            id=str(appended.first_id),
+            run_id=run_id,
+            sequence=appended.first_sequence,
+            timestamp=appended.timestamp,
+            category=self.category,
+            action=self.action,
+            data_json=self.data_json,
+            source_json=self.source_json or b"null",
+        )
 
     @property
     def size(self) -> int:

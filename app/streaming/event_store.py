@@ -119,17 +119,7 @@ class EventStore(LogReader):
         appended = self._writer.append(
             run_id, [draft], idempotency_key, expected_sequence, lease_seconds
         )
-        event = Event(
-            id=str(appended.first_id),
-            run_id=run_id,
-            sequence=appended.first_sequence,
-            timestamp=appended.timestamp,
-            category=event_category,
-            action=event_action,
-            data_json=draft.data_json,
-            source_json=draft.source_json or b"null",
-        )
-        return AppendedEvent(event, appended.repeated)
+        return AppendedEvent(draft.as_stored(run_id, appended), appended.repeated)
 
     def add_many(
         self,
@@ -166,7 +156,7 @@ class EventStore(LogReader):
         InvalidInput then names an event as `<index>`, or its field as `<index>.<field>`, and
         `events` where they are none, or more than 1,000.
         """
-        drafts, own_lease = self._writer.drafts(events)
+        drafts, own_lease = self.drafts(events)
         return self.append_drafts(
             run_id,
             drafts,
@@ -180,6 +170,10 @@ class EventStore(LogReader):
     ) -> Draft:
         """An event that `append_drafts` is to append; raises InvalidEvent and EventTooLarge."""
         return self._writer.draft(event_category, event_action, data, source)
+
+    def drafts(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Draft], int | None]:
+        """Events that `append_drafts` is to append, and the last lease that one of them names."""
+        return self._writer.drafts(events)
 
     def append_drafts(
         self,
@@ -237,8 +231,12 @@ class EventStore(LogReader):
     # The server
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless Redis answers."""
-        connection.call(self._client, "PING")
+        """Raise StoreUnavailable unless Redis answers, and takes what is written.
+
+        A script that says what it is may write, so a server that is full, or no master, refuses
+        it before it runs; this one writes nothing.
+        """
+        connection.call(self._client, "EVAL", "#!lua\nreturn 1", 0)
 
     def server(self) -> dict[str, str]:
         """What the server says of itself (section `server` of INFO), if it may be asked."""

@@ -60,6 +60,11 @@ class LogReader:
         self._writer = writer
         self._tails = threading.local()
 
+    @property
+    def refused_at(self) -> float:
+        """When Redis last did not take a write of this process: a monotonic time, or -inf."""
+        return self._writer.refused_at
+
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
     ) -> list[Event]:
@@ -115,8 +120,8 @@ class LogReader:
 
         Without `last_id` it begins at the tail as of the first call, and goes on from where
         it was: the cursor is kept per store, run and thread. Such a cursor goes back to the
-        beginning of a log that was deleted and begun anew. As in Redis, a `block_ms` of 0
-        waits for ever; None does not wait.
+        beginning of a log that was deleted and begun anew, and so does a `last_id` that the
+        log has not reached. As in Redis, a `block_ms` of 0 waits for ever; None does not wait.
         """
         run_id = check_run_id(run_id)
         if block_ms is not None and block_ms < 0:
@@ -138,8 +143,13 @@ class LogReader:
                 elif self.info(run_id).last_id < cursor:
                     cursor = tails[run_id] = ZERO
                     continue
-            elif not events and (self.look(run_id).end_id or ZERO) > cursor:
-                continue  # the run is lost, or something has come just now
+            elif not events:
+                info = self.look(run_id)
+                if (info.end_id or ZERO) > cursor:
+                    continue  # the run is lost, or something has come just now
+                if info.last_id < cursor:
+                    cursor = ZERO
+                    continue
             if events or (left is not None and left <= 0):
                 return events
 
@@ -216,7 +226,9 @@ class LogReader:
         lease = info.lease_seconds
         if lease is None or info.ended or time.time() * 1000 < info.last_id.ms + lease * 1000:
             return False
-        return time.monotonic() - self._shared.connected_since >= lease
+        # Whoever could not write, here at least, must have had the whole of it since.
+        since = max(self._shared.connected_since, self.refused_at)
+        return time.monotonic() - since >= lease
 
     def _scan(
         self,

@@ -1,5 +1,7 @@
 """Writing a run's log: what an append may carry, and what the scripts make of it."""
 
+import math
+import time
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -9,6 +11,7 @@ from app.streaming.errors import (
     KeyReused,
     RunEnded,
     ServerTooOld,
+    StoreUnavailable,
     UnexpectedSequence,
 )
 from app.streaming.event import timestamp_now
@@ -44,6 +47,7 @@ class LogWriter:
         self._ended_ttl_ms = ended_ttl_seconds * 1000
         self._idle_ttl_ms = idle_ttl_seconds * 1000
         self.max_event_bytes = max_event_bytes
+        self.refused_at = -math.inf  # monotonic; the last write that Redis did not take
 
     def draft(
         self, event_category: str, event_action: str, data: Any = None, source: Any = None
@@ -65,7 +69,8 @@ class LogWriter:
     ) -> Appended:
         """Append 1 to MOST_EVENTS drafts, all or none; for the errors see `EventStore.append`."""
         check_append(len(drafts), idempotency_key, expected_sequence, lease_seconds)
-        status, told, *appended = self._append.run(
+        status, told, *appended = self._run(
+            self._append,
             *keys_of(run_id),
             self._maxlen,
             self._ended_ttl_ms,
@@ -95,7 +100,8 @@ class LogWriter:
 
     def lose(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         """End a run whose lease has run out; see `EventStore.lose`."""
-        lost = self._lose.run(
+        lost = self._run(
+            self._lose,
             *keys_of(run_id),
             str(last_id),
             timestamp_now(),
@@ -103,3 +109,10 @@ class LogWriter:
             int(watched),
         )
         return bool(lost)
+
+    def _run(self, script: Script, *arguments: Any) -> Any:
+        try:
+            return script.run(*arguments)
+        except StoreUnavailable:
+            self.refused_at = time.monotonic()
+            raise

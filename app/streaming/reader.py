@@ -18,6 +18,7 @@ from app.streaming.feed import Feed
 from app.streaming.frame import Frame
 from app.streaming.group_read import GroupRead, feed_key
 from app.streaming.replies import LogInfo, frames, streams
+from app.streaming.shared_connection import SILENT_SECONDS
 from app.streaming.sse import Batch
 
 GROUP_SIZE = 64
@@ -30,9 +31,6 @@ REPLY_TIMEOUT_SECONDS = 5.0
 
 # Sooner than that no look follows another, for a lease that is about to run out.
 SOONEST_CHECK_SECONDS = 0.25
-
-# A server that answers so much later than it should was away, for its producers too.
-SILENT_SECONDS = 1.0
 
 # Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
 SHORT_BLOCK_SECONDS = 0.1
@@ -229,7 +227,8 @@ class Reader:
 
     def _watch_lease(self, feed: Feed, info: LogInfo) -> None:
         """End a run that was silent for its whole lease, all of which this reader has seen."""
-        due = max(feed.changed_at, self._connected_at) + info.lease_seconds
+        since = max(feed.changed_at, self._connected_at, self._store.refused_at)
+        due = since + info.lease_seconds
         now = time.monotonic()
         if now >= due:
             try:

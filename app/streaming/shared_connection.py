@@ -20,12 +20,15 @@ from typing import Any
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from app.streaming.connection import exchange_packed, pack
+from app.streaming.connection import exchange_packed, is_of_no_master, pack
 from app.streaming.errors import StoreUnavailable
 
 # What one round trip carries at the most, so that no caller waits long for others' bytes.
 MOST_COMMANDS = 256
 MOST_BYTES = 1024 * 1024
+
+# A server that answers so much later than it should was away, for its producers too.
+SILENT_SECONDS = 1.0
 
 # Without them each new handle on a socket asks the system what it is.
 _ANY_STREAM = {"family": socket.AF_INET, "type": socket.SOCK_STREAM, "proto": 0}
@@ -120,8 +123,12 @@ class SharedConnection:
         try:
             self._make_sure_of_link()
             sent = True
-            commands = b"".join([turn.packed for turn in batch])
+            commands, began = b"".join([turn.packed for turn in batch]), time.monotonic()
             replies = exchange_packed(self._link, commands, sum([turn.commands for turn in batch]))
+            if time.monotonic() - began > SILENT_SECONDS:
+                self.connected_since = time.monotonic()
+            if any(map(is_of_no_master, replies)):  # a new connection may lead to the new one
+                self._drop_link()
             first = 0
             for turn in batch:
                 turn.replies = replies[first : first + turn.commands]

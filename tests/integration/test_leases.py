@@ -146,3 +146,31 @@ def test_a_run_is_not_lost_for_an_outage_of_redis(breakable, start_gateway, run_
         assert lost_of(store, run_id) == []
         stream.wait_for_end()
         assert len(lost_of(store, run_id)) == 1
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_a_producer_that_redis_refused_all_the_time_has_its_whole_lease_afterwards(
+    start_redis, start_gateway, run_id, followed
+):
+    server = start_redis()
+    gateway, store = start_gateway(server.url), EventStore(server.url)
+    url = f"{gateway.url}/runs/{run_id}/events"
+    event = {"event_category": "llm", "event_action": "stream"}
+    assert requests.post(url, json={**event, "lease_seconds": 2}, timeout=20).status_code == 201
+    with contextlib.ExitStack() as stack:
+        if followed:
+            stack.enter_context(Stream(f"{url}/stream")).wait_for_control("caught_up")
+        client = stack.enter_context(server.client())
+        client.config_set("maxmemory", 1)
+        until = time.monotonic() + 7
+
+        def is_over() -> bool:
+            assert requests.post(url, json=event, timeout=20).status_code == 503
+            return time.monotonic() > until
+
+        wait_until(is_over, "the producer has been refused for three leases")
+        client.config_set("maxmemory", 0)
+        assert not requests.get(f"{gateway.url}/runs/{run_id}", timeout=20).json()["ended"]
+        assert requests.post(url, json=event, timeout=20).status_code == 201
+        assert lost_of(store, run_id) == []
+        wait_until(lambda: requests.get(url, timeout=20) and lost_of(store, run_id), "it is lost")

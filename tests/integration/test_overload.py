@@ -4,6 +4,7 @@ import contextlib
 import json
 import multiprocessing
 import re
+import select
 import signal
 import socket
 import struct
@@ -252,6 +253,34 @@ def test_who_pipelines_without_an_end_holds_up_nobody(start_gateway, run_id, bod
             greedy.shutdown(socket.SHUT_RDWR)
             for thread in threads:
                 thread.join(20)
+
+
+def test_bodies_that_do_not_come_keep_out_nobody_whose_body_is_there(start_gateway, run_id):
+    gateway = start_gateway()
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    event = b'{"event_category": "llm", "event_action": "stream"}'
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+            return stack.enter_context(connection)
+
+        slow = [connect() for _ in range(1510)]
+        for connection in slow:
+            connection.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        producer = connect()
+        for _ in range(20):
+            producer.sendall(f"{head}Content-Length: {len(event)}\r\n\r\n".encode() + event)
+            assert producer.recv(65536).startswith(b"HTTP/1.1 201 ")
+            assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+        answered = select.poll()
+        for connection in slow:
+            answered.register(connection, select.POLLIN)
+        too_many = [descriptor for descriptor, _ in answered.poll(0)]
+        assert len(too_many) == 10
+        for connection in slow:
+            if connection.fileno() in too_many:
+                assert connection.recv(65536).startswith(b"HTTP/1.1 429 ")
 
 
 def test_a_client_that_opens_and_drops_a_thousand_connections_a_second_harms_nobody(

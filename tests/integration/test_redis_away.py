@@ -150,3 +150,30 @@ def test_connections_that_died_silently_are_given_up_and_nothing_is_missed(
             assert len(stream.controls) == 1
     finally:
         relay.close()
+
+
+WRITES_REFUSED = {
+    "a full memory": (
+        ("CONFIG", "SET", "maxmemory", 1),
+        ("CONFIG", "SET", "maxmemory", 0),
+    ),
+    "a pause of writes": (("CLIENT", "PAUSE", 60_000, "WRITE"), ("CLIENT", "UNPAUSE")),
+    "a master no more": (("REPLICAOF", "127.0.0.1", 1), ("REPLICAOF", "NO", "ONE")),
+}
+
+
+@pytest.mark.parametrize(("begin", "end"), WRITES_REFUSED.values(), ids=WRITES_REFUSED)
+def test_readyz_tells_that_nothing_can_be_written(breakable, its_gateway, run_id, begin, end):
+    def status(method: str, path: str, body: object = None) -> int:
+        answer = requests.request(method, its_gateway.url + path, json=body, timeout=20)
+        return answer.status_code
+
+    path = f"/runs/{run_id}/events"
+    assert (status("POST", path, EVENT), status("GET", "/readyz")) == (201, 200)
+    with breakable.client() as client:
+        client.execute_command(*begin)
+        assert (status("POST", path, EVENT), status("GET", "/readyz")) == (503, 503)
+        assert status("GET", "/healthz") == 200
+        client.execute_command(*end)
+    wait_until(lambda: status("GET", "/readyz") == 200, "it is ready again")
+    assert status("POST", path, EVENT) == 201

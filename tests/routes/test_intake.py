@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.routes.intake import MOST_APPENDS, Held, Intake, TooBusy
+from app.routes.intake import MOST_APPENDS, MOST_READING, Held, Intake, TooBusy
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 
@@ -32,16 +32,28 @@ def test_appends_are_taken_up_to_the_limit_and_let_go_of_all_that_they_hold():
     intake = Intake(max_body_bytes=10)
     with contextlib.ExitStack() as stack:
         for _ in range(MOST_APPENDS):
-            stack.enter_context(intake.append())
-        with pytest.raises(TooBusy), intake.append():
-            pytest.fail("one too many")
+            stack.enter_context(Held(intake)).take_place()
+        with pytest.raises(TooBusy), Held(intake) as held:
+            held.take_place()
         assert intake.appends == MOST_APPENDS
-    with intake.append() as held:
+    with Held(intake) as held:
         held.hold(10)
         held.let_go(3)
-    with pytest.raises(TooBusy), intake.append() as held:
+    with pytest.raises(TooBusy), Held(intake) as held:
         held.hold(intake.most_bytes + 1)
     assert (intake.appends, intake.bytes) == (0, 0)
+
+
+def test_bodies_are_waited_for_up_to_a_limit_of_their_own():
+    intake = Intake(max_body_bytes=10)
+    with contextlib.ExitStack() as stack:
+        for _ in range(MOST_READING):
+            stack.enter_context(Held(intake).reading())
+        with pytest.raises(TooBusy), Held(intake).reading():
+            pytest.fail("one too many")
+        with Held(intake) as held:
+            held.take_place()
+    assert (intake.appends, intake.reading) == (0, 0)
 
 
 def test_the_limit_is_64_of_the_largest_bodies_and_holds_a_few_pieces_in_any_case():

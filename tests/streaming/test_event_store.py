@@ -474,6 +474,11 @@ def test_subscribe_gives_nothing_when_nothing_came(any_store, run_id, block_ms):
     assert any_store.subscribe(run_id, last, block_ms=block_ms) == []
 
 
+def test_subscribe_after_an_id_of_another_log_goes_back_to_the_beginning(any_store, run_id):
+    first = any_store.add(run_id, "llm", "stream")
+    assert [event.id for event in any_store.subscribe(run_id, "9999999999999-0", 10)] == [first]
+
+
 def test_subscribe_begins_at_the_tail_and_loses_nothing_between_calls(any_store, run_id):
     add_many(any_store, run_id, 3)
     assert any_store.subscribe(run_id, block_ms=None) == []

@@ -380,6 +380,15 @@ def test_no_socket_is_left_behind(breakable, noticed):
     assert links_to(breakable) == 0
 
 
+def test_a_connection_to_a_master_no_more_is_given_up(breakable):
+    shared = share_to(breakable)
+    before = shared.call("CLIENT", "ID")
+    with breakable.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", 1)
+    assert isinstance(shared.call("SET", "a", "b"), redis.exceptions.ReadOnlyError)
+    assert shared.call("CLIENT", "ID") != before
+
+
 # Callers that are told to stop
 
 
