@@ -121,6 +121,18 @@ class ReplicatedServers:
         self.master.stop()
         self.replica.resume()
 
+    def switch(self) -> None:
+        """Have Sentinel make the replica the master, both of them being well."""
+        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
+            asked.sendall(b"SENTINEL FAILOVER mymaster\r\n")
+            assert asked.recv(65536) == b"+OK\r\n"
+
+    def master_port(self) -> int:
+        """Where Sentinel says that the master is."""
+        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
+            asked.sendall(b"SENTINEL GET-MASTER-ADDR-BY-NAME mymaster\r\n")
+            return int(asked.recv(65536).split(b"\r\n")[4])
+
     def stop(self) -> None:
         self._sentinel.kill()
         self._sentinel.wait()

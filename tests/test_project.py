@@ -25,7 +25,18 @@ MODULES = [
 
 # Each may import what stands before it (ARCHITECTURE.md, "The import rule").
 STREAMING_ORDER = (
-    *("errors", "event_id", "event", "draft", "appender", "frame", "sse", "connection", "replies"),
+    *(
+        "errors",
+        "event_id",
+        "event",
+        "draft",
+        "appender",
+        "frame",
+        "sse",
+        "master_watch",
+        "connection",
+    ),
+    "replies",
     *(
         "shared_connection",
         "scripts",

@@ -16,7 +16,7 @@ import hiredis
 import redis
 from dotenv import dotenv_values
 from redis.backoff import NoBackoff
-from redis.connection import Connection, parse_url
+from redis.connection import Connection, SSLConnection, parse_url
 from redis.exceptions import (
     BusyLoadingError,
     MasterDownError,
@@ -26,9 +26,10 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.retry import Retry
-from redis.sentinel import Sentinel, SentinelConnectionPoolProxy, SentinelManagedConnection
+from redis.sentinel import Sentinel, SentinelManagedConnection
 
 from app.streaming.errors import InvalidInput, NotALog, StoreUnavailable
+from app.streaming.master_watch import WatchedMaster, leads_to_master
 
 SENTINEL_SCHEME = "redis+sentinel://"
 DEFAULT_URL = "redis://localhost:6379/0"
@@ -101,7 +102,7 @@ def _sentinel_pool(url: str) -> redis.BlockingConnectionPool:
     settings = parse_url(f"redis://{credentials}{at}master/{database}")
     del settings["host"]
     pool = _pool({"connection_class": SentinelManagedConnection, **settings})
-    pool.connection_kwargs["connection_pool"] = SentinelConnectionPoolProxy(
+    pool.connection_kwargs["connection_pool"] = WatchedMaster(
         connection_pool=pool,
         is_master=True,
         check_connection=False,
@@ -126,6 +127,8 @@ def _sentinels(hosts: str) -> Sentinel:
 
 def _pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
     """A pool with what the URL sets, as far as it may."""
+    if issubclass(settings.get("connection_class", Connection), SSLConnection):
+        settings = {"redis_connect_func": _connect_over_tls, **settings}
     if "path" not in settings:  # of a Unix socket
         settings = {
             "socket_keepalive": True,
@@ -142,6 +145,14 @@ def _pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
             "timeout": POOL_WAIT_SECONDS,
         }
     )
+
+
+def _connect_over_tls(link: Connection) -> None:
+    """Begin as usual, and read what TLS 1.3 sends unasked: redis-py takes a connection with
+    something unread, be it session tickets, for one that is not in order."""
+    link.on_connect()
+    link.send_command("PING")
+    link.read_response()
 
 
 def make_blocking_client(client: redis.Redis, block_seconds: float) -> redis.Redis:
@@ -196,6 +207,8 @@ def call_all(client: redis.Redis, *commands: Sequence[Any]) -> list[Any]:
     with translated_errors():
         link = pool.get_connection()
         try:
+            if not leads_to_master(link):
+                link.disconnect()  # the exchange connects it again
             return exchange(link, *commands)
         finally:
             pool.release(link)

@@ -17,6 +17,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feed import Feed
 from app.streaming.frame import Frame
 from app.streaming.group_read import GroupRead, feed_key
+from app.streaming.master_watch import leads_to_master
 from app.streaming.replies import LogInfo, frames, streams
 from app.streaming.shared_connection import SILENT_SECONDS
 from app.streaming.sse import Batch
@@ -119,6 +120,8 @@ class Reader:
     def _read(self) -> None:
         if self._link is None:
             self._connect()
+        if not leads_to_master(self._link):
+            raise StoreUnavailable("another server is the master now")
         if time.monotonic() >= self._next_check:
             self._check()
         group = self._current_group()

@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from app.streaming.connection import exchange_packed, is_of_no_master, pack
 from app.streaming.errors import StoreUnavailable
+from app.streaming.master_watch import leads_to_master
 
 # What one round trip carries at the most, so that no caller waits long for others' bytes.
 MOST_COMMANDS = 256
@@ -150,7 +151,7 @@ class SharedConnection:
 
     def _make_sure_of_link(self) -> None:
         """Connect, if there is no connection that Redis has not closed meanwhile."""
-        if self._link is not None and self._is_quiet():
+        if self._link is not None and leads_to_master(self._link) and self._is_quiet():
             return
         self._drop_link()
         link = self._connect()

@@ -1,6 +1,7 @@
 """Redis behind Sentinel, with a failover that loses the log's tail, and Redis behind TLS."""
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -65,6 +66,34 @@ def test_followers_and_producers_come_over_a_failover(replicated, its_gateway, r
     assert requests.get(f"{its_gateway.url}/readyz", timeout=20).status_code == 200
 
 
+def test_a_switch_of_masters_that_are_well_is_noticed_before_the_former_is_demoted(
+    replicated, its_gateway, run_id
+):
+    append_until_it_is_taken(its_gateway, run_id, 0)
+    former = replicated.master.port
+    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_events(1)
+        replicated.switch()
+        wait_until(lambda: replicated.master_port() != former, "Sentinel names another master")
+        named_at = time.monotonic()
+        numbers = iter(range(1, 10_000))
+
+        def noticed() -> bool:
+            """For three seconds, after which everything must go to the new master."""
+            append_until_it_is_taken(its_gateway, run_id, next(numbers))
+            return time.monotonic() > named_at + 3
+
+        wait_until(noticed, "the new master is known")
+        afterwards = [
+            append_until_it_is_taken(its_gateway, run_id, next(numbers))["id"] for _ in range(50)
+        ]
+        with replicated.master.client() as client:
+            assert client.role()[0] == b"master", "too late: the former has been demoted"
+        log = EventStore(f"redis://127.0.0.1:{replicated.replica.port}").get_events(run_id)
+        assert [event.id for event in log][-50:] == afterwards
+        wait_until(lambda: stream.last_event_id == afterwards[-1], "the follower has them all")
+
+
 def test_a_follower_of_a_promoted_replica_that_lost_the_tail_is_told(
     replicated, its_gateway, run_id
 ):
@@ -118,13 +147,16 @@ def tls_url(redis_server, tmp_path) -> Iterator[str]:
     authority.issue_cert("localhost").configure_cert(context)
     listener = socket.create_server(("127.0.0.1", 0))
 
-    def pipe(source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+    def relay(client: ssl.SSLSocket, server: socket.socket) -> None:
+        """In one thread: one that reads from a TLS connection holds up another that writes."""
+        while True:
+            ready, _, _ = select.select([client, server], [], [])
+            for source, target in ((client, server), (server, client)):
+                if source in ready:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    target.sendall(data)
 
     def serve(plain: socket.socket) -> None:
         with (
@@ -133,10 +165,7 @@ def tls_url(redis_server, tmp_path) -> Iterator[str]:
             context.wrap_socket(plain, server_side=True) as client,
             socket.create_connection(("127.0.0.1", redis_server.port)) as server,
         ):
-            back = threading.Thread(target=pipe, args=(server, client), daemon=True)
-            back.start()
-            pipe(client, server)
-            back.join()
+            relay(client, server)
 
     def accept() -> None:
         with contextlib.suppress(OSError):
@@ -159,6 +188,7 @@ def test_appending_and_following_work_over_tls(tls_url, start_gateway, run_id):
             append_until_it_is_taken(gateway, run_id, number)
         stream.wait_for_events(20)
         assert stream.sequences == list(range(1, 21))
+    assert "lost Redis" not in gateway.log.read_text()  # session tickets are no late replies
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(tls_url, run_id):
