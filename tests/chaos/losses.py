@@ -10,7 +10,7 @@ import redis
 
 from app.streaming.errors import StreamingError
 from app.streaming.event_store import EventStore
-from tests.servers import RedisServer, ReplicatedServers
+from tests.servers import RedisServer, ReplicatedServers, wait_until
 
 PRODUCERS = 8
 SECONDS = 2.0
@@ -70,9 +70,25 @@ def fail_over(directory: Path, title: str, safe: bool, cut_off_seconds: float) -
         servers.stop()
 
 
+def switch(directory: Path) -> None:
+    """Two servers that are well, and Sentinel is asked to make the other one the master."""
+    servers = ReplicatedServers(directory)
+    former = servers.master.port
+
+    def fault() -> None:
+        servers.switch()
+        wait_until(lambda: servers.master_port() != former, "Sentinel names another master")
+        time.sleep(3)
+
+    try:
+        measure("failover, asked for", servers.url, fault, servers.replica.client)
+    finally:
+        servers.stop()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        directories = (Path(tempfile.mkdtemp(dir=name)) for _ in range(7))
+        directories = (Path(tempfile.mkdtemp(dir=name)) for _ in range(8))
         file = ("--appendonly", "yes", "--appendfsync")
         kill(next(directories), "appendfsync always", *file, "always")
         kill(next(directories), "appendfsync everysec", *file, "everysec")
@@ -81,6 +97,7 @@ def main() -> None:
             how = "min-replicas-to-write 1" if safe else "nothing asked of replicas"
             fail_over(next(directories), how, safe, 0)
             fail_over(next(directories), f"{how}, the replica cut off for 5 s before", safe, 5)
+        switch(next(directories))
 
 
 if __name__ == "__main__":
