@@ -52,6 +52,8 @@ def init_app(app: Flask) -> None:
 
 def is_json_lines() -> bool:
     """Whether the request's body is JSON, one value a line; raises 415 for what is no JSON."""
+    if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
+        raise refused(UnsupportedMediaType, "Content-Encoding", "must be identity")
     return _is_json_lines(request.headers.get("Content-Type", ""))
 
 

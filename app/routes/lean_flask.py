@@ -10,6 +10,9 @@ from werkzeug.routing import Map, MapAdapter, Rule
 # Producers post to one path again and again: so many are remembered with their view.
 REMEMBERED_PATHS = 4096
 
+# A longer one has a view only to refuse it.
+LONGEST_REMEMBERED = 256
+
 
 class LeanFlask(Flask):
     """No sessions, no coroutines as views, no hosts or subdomains that choose one.
@@ -55,6 +58,6 @@ class _Adapter(MapAdapter):
         self._matched = matched
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs != {"return_rule": True}:
+        if args or kwargs != {"return_rule": True} or len(self.path_info) > LONGEST_REMEMBERED:
             return super().match(*args, **kwargs)
         return self._matched(self.path_info, self.default_method)

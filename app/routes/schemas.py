@@ -79,9 +79,11 @@ def idempotency_key(header: str | None) -> str | None:
 
     The header is draft-ietf-httpapi-idempotency-key-header's.
     """
-    if header is not None and len(header) > 1 and header[0] == header[-1] == '"':
+    if header is None or '"' not in (header[:1], header[-1:]):
+        return header
+    if len(header) > 1 and header[0] == header[-1] == '"':
         return header[1:-1]
-    return header
+    raise InvalidInput("idempotency_key", "must have quotes on both sides, or on none")
 
 
 class InvalidQuery(ValidationError):

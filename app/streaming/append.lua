@@ -56,7 +56,7 @@ if known then
   end
 end
 
-local added, first_entry, last_entry = 0, false, false
+local added, first_entry, last_entry, last_id = 0, false, false, '0-0'
 local ttl = redis.call('PTTL', log)
 if ttl ~= -2 then  -- there is a log
   local info = redis.call('XINFO', 'STREAM', log)
@@ -65,7 +65,8 @@ if ttl ~= -2 then  -- there is a log
     local name = info[i]
     if name == 'entries-added' then added = info[i + 1]
     elseif name == 'first-entry' then first_entry = info[i + 1]
-    elseif name == 'last-entry' then last_entry = info[i + 1] end
+    elseif name == 'last-entry' then last_entry = info[i + 1]
+    elseif name == 'last-generated-id' then last_id = info[i + 1] end
   end
   if not added then return {'too old', false} end
 end
@@ -88,6 +89,12 @@ for at = FIRST, #ARGV, 4 do
   local category, action = ARGV[at], ARGV[at + 1]
   if ended and not (category == 'lifecycle' and action == 'started') then return {'ended', ended} end
   ended = is_terminal(category, action) and 'of the same batch'
+end
+
+-- Ids of others may count on beyond what a number of Lua's holds exactly: nth_id would be wrong,
+-- and an XADD refused after some that were not.
+if count > 1 and #string.match(last_id, '%d+$') > 15 then
+  return redis.error_reply('ERR the ids of this log leave no room for a batch')
 end
 
 -- entries-added outlives trimming and deletion, so no sequence is ever given twice.

@@ -236,8 +236,9 @@ class Appender:
                 )
             except StoreUnavailable as error:
                 stored = None if error.stored is None else stored
-                if time.monotonic() + pause > until:
+                wanted = error.retry_after
+                if time.monotonic() + pause + wanted > until:
                     error.stored = stored  # by any of the attempts
                     raise
-            time.sleep(pause * random.uniform(0.5, 1.5))
+            time.sleep(wanted + pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -240,3 +240,17 @@ def test_a_live_follower_of_a_log_that_lost_its_end_is_told(
         assert stream.wait_for_control("reset").json["data"]["requested"] == ids[-1]
         stream.wait_for_events(3 + 2 + more)
         assert stream.sequences == [1, 2, 3, *range(1, 3 + more)]
+
+
+def test_a_log_that_expires_while_it_is_followed_is_told_and_its_successor_followed(
+    gateway, redis_client, store, run_id
+):
+    store.add(run_id, "llm", "stream", "before")
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_events(1)
+        stream.wait_for_control("caught_up")
+        redis_client.pexpire(f"run:{run_id}:events", 50)
+        told = stream.wait_for_control("reset").json["data"]
+        assert (told["earliest"], told["latest"]) == (None, None)
+        store.add(run_id, "llm", "stream", "after")
+        assert stream.wait_for_events(2)[-1].json["data"] == "after"

@@ -153,6 +153,13 @@ def test_json_that_is_no_object_is_422(http, body):
     assert refused(post(http, json.dumps(body).encode()), 422) == ["body"]
 
 
+def test_an_encoded_body_is_415(http):
+    event = {"event_category": "llm", "event_action": "stream"}
+    answer = http.post(PATH, json=event, headers={"Content-Encoding": "gzip"})
+    assert refused(answer, 415) == ["Content-Encoding"]
+    assert http.post(PATH, json=event, headers={"Content-Encoding": "identity"}).status_code == 201
+
+
 @pytest.mark.parametrize(
     "content_type",
     [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonp",

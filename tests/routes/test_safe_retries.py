@@ -39,7 +39,9 @@ def test_a_key_with_another_event_is_422(http, fake_store):
     assert len(fake_store.get_events(1)) == 1
 
 
-@pytest.mark.parametrize("key", ["", '""', "a b", "x" * 129, '"' + "x" * 129 + '"', "a\tb"])
+@pytest.mark.parametrize(
+    "key", ["", '""', "a b", "x" * 129, '"' + "x" * 129 + '"', "a\tb", '"a', 'a"', '"']
+)
 def test_a_key_of_another_form_is_400(http, fake_store, key):
     answer = post(http, key)
     assert answer.status_code == 400
