@@ -12,7 +12,7 @@ from redis.connection import Connection
 
 from app.streaming.connection import checked, exchange, exchange_packed, translated_errors
 from app.streaming.errors import NotALog, StoreUnavailable
-from app.streaming.event_id import EventId
+from app.streaming.event_id import ZERO, EventId
 from app.streaming.event_store import EventStore
 from app.streaming.feed import Feed
 from app.streaming.frame import Frame
@@ -212,6 +212,8 @@ class Reader:
         for feed, (epoch, position, added), info in zip(feeds, seen, infos, strict=True):
             self._exclude(feed, info is None)
             if info is None:
+                if position > ZERO:
+                    feed.begin_anew(epoch)  # whatever was followed is there no more
                 continue
             feed.note_deleted(info.deleted)
             verdict = info.verdict(position, added)

@@ -19,7 +19,7 @@ from app.streaming.heartbeat import Pulse
 from app.streaming.history import History
 from app.streaming.outlet import ClientGone, ClientStalled, Outlet
 from app.streaming.readers import Readers
-from app.streaming.replies import LogInfo
+from app.streaming.replies import NO_LOG, LogInfo
 from app.streaming.sse import Batch, View, framed
 
 FIRST_RETRY_SECONDS = 0.1
@@ -385,9 +385,15 @@ class Subscriber:
         """Follow the feed into another log, and say so if anything of the former was sent."""
         self._epoch, _ = self._feed.mark()
         if self.cursor > ZERO:
-            info = yield from self._insist(self._around.store.look, self.run_id)
+            info = yield from self._insist(self._look_whatever_it_is)
             told, self.cursor = info.told(str(self.cursor)), ZERO
             yield from self._notice("reset", told)
+
+    def _look_whatever_it_is(self) -> LogInfo:
+        try:
+            return self._around.store.look(self.run_id)
+        except NotALog:
+            return NO_LOG
 
     def _notice(self, action: str, told: dict[str, str | None]) -> Iterator[bytes]:
         frame = Frame.control(self.run_id, action, told, position=self.cursor)

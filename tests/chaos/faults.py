@@ -29,7 +29,8 @@ class Faults:
         self._redis_is_free = asyncio.Lock()
         self._of_redis = [
             self.redis_killed, self.redis_stopped, self.redis_paused,
-            self.redis_connections_killed, self.redis_scripts_flushed,
+            self.redis_connections_killed, self.redis_scripts_flushed, self.redis_full,
+            self.redis_writes_paused,
         ]  # fmt: skip
         self._of_clients = [
             self.followers_cut, self.connections_in_a_burst, self.half_a_post, self.follower_stalled
@@ -87,6 +88,18 @@ class Faults:
 
     async def redis_scripts_flushed(self, chance: random.Random) -> None:
         await asyncio.to_thread(self._redis.tell, "SCRIPT", "FLUSH")
+
+    async def redis_full(self, chance: random.Random) -> None:
+        await asyncio.to_thread(self._redis.tell, "CONFIG", "SET", "maxmemory", 1)
+        try:
+            await asyncio.sleep(0.1 * 20 ** chance.random())
+        finally:
+            await asyncio.to_thread(self._redis.tell, "CONFIG", "SET", "maxmemory", 0)
+
+    async def redis_writes_paused(self, chance: random.Random) -> None:
+        seconds = 0.1 * 20 ** chance.random()
+        await asyncio.to_thread(self._redis.tell, "CLIENT", "PAUSE", int(1000 * seconds), "WRITE")
+        await asyncio.sleep(seconds)
 
     # The gateway
 

@@ -16,7 +16,7 @@ ONE, TWO, THREE, FOUR = LOG
 
 @pytest.mark.timeout(200)
 def test_a_storm_loses_doubles_and_disorders_nothing_and_leaves_nobody_stuck(tmp_path):
-    plan = Plan(seed=random.randrange(10**6), faults=22, events=4000, seconds=8)
+    plan = Plan(seed=random.randrange(10**6), faults=26, events=4000, seconds=8)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
     assert report.wrong == [], plan

@@ -254,3 +254,19 @@ def test_a_log_that_expires_while_it_is_followed_is_told_and_its_successor_follo
         assert (told["earliest"], told["latest"]) == (None, None)
         store.add(run_id, "llm", "stream", "after")
         assert stream.wait_for_events(2)[-1].json["data"] == "after"
+
+
+def test_a_key_that_is_no_log_any_more_is_told_and_what_follows_it_is_followed(
+    gateway, redis_client, store, run_id
+):
+    key = f"run:{run_id}:events"
+    store.add(run_id, "llm", "stream", "before")
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_control("caught_up")
+        redis_client.set(key, "something else")
+        told = stream.wait_for_control("reset").json["data"]
+        assert (told["earliest"], told["latest"]) == (None, None)
+        redis_client.delete(key)
+        store.add(run_id, "llm", "stream", "after")
+        assert stream.wait_for_events(2)[-1].json["data"] == "after"
+        assert len(stream.controls) == 2

@@ -154,10 +154,9 @@ def test_json_that_is_no_object_is_422(http, body):
 
 
 def test_an_encoded_body_is_415(http):
-    event = {"event_category": "llm", "event_action": "stream"}
-    answer = http.post(PATH, json=event, headers={"Content-Encoding": "gzip"})
+    answer = http.post(PATH, json=NAMES, headers={"Content-Encoding": "gzip"})
     assert refused(answer, 415) == ["Content-Encoding"]
-    assert http.post(PATH, json=event, headers={"Content-Encoding": "identity"}).status_code == 201
+    assert http.post(PATH, json=NAMES, headers={"Content-Encoding": "identity"}).status_code == 201
 
 
 @pytest.mark.parametrize(
