@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import select
 import signal
 import socket
@@ -22,6 +23,7 @@ from tests.servers import GatewayServer, RedisServer, wait_until
 MB = 1_000_000
 GROWTH = 64 * MB  # of a worker's memory, whatever the size of the body
 CHUNKED = "Transfer-Encoding: chunked"
+CONTENT_LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -54,6 +56,7 @@ class Producer:
     def __init__(self, gateway: GatewayServer, run_id: str, *headers: str):
         self.connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=30)
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
         if run_id:
             self.raw(head(run_id, *(headers or [CHUNKED])))
 
@@ -78,9 +81,29 @@ class Producer:
         self.connection.close()
 
     def answer(self) -> tuple[int, dict]:
-        answer = http.client.HTTPResponse(self.connection)
-        answer.begin()
-        return answer.status, json.loads(answer.read())
+        """The next one: behind it another may have come already."""
+        status = 100
+        while status == 100:
+            head = self._take_up_to(b"\r\n\r\n")
+            status = int(head[9:12])
+        return status, json.loads(self._take(int(CONTENT_LENGTH.search(head)[1])))
+
+    def _take_up_to(self, end: bytes) -> bytes:
+        while end not in self._received:
+            self._receive()
+        return self._take(self._received.index(end) + len(end))
+
+    def _take(self, size: int) -> bytes:
+        while len(self._received) < size:
+            self._receive()
+        taken, self._received = self._received[:size], self._received[size:]
+        return taken
+
+    def _receive(self) -> None:
+        piece = self.connection.recv(65536)
+        if not piece:
+            raise http.client.RemoteDisconnected
+        self._received += piece
 
     def end(self) -> tuple[int, dict]:
         self.raw(LAST_CHUNK)
