@@ -46,8 +46,9 @@ class Appender:
 
     What went wrong for good is raised by every later call, and nothing more is appended:
     `stored`, `last_id` and `last_sequence` tell how far it came. Leaving the context, and the
-    interpreter's exit, wait for what was emitted. Any thread may use it; in a forked child it
-    is empty.
+    interpreter's exit, wait for what was emitted (not that of a `multiprocessing` child, which
+    runs nothing at its end). Any thread may use it, but no signal handler, which may have
+    interrupted it; in a forked child it is empty.
     """
 
     def __init__(

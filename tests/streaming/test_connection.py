@@ -226,3 +226,14 @@ def test_a_connection_of_ones_own_reaches_the_same_server(redis_server, decode):
         assert b"db=2 " in connection.exchange(link, ("CLIENT", "INFO"))[0]
     finally:
         link.disconnect()
+
+
+def test_the_system_finds_out_that_the_other_end_of_an_idle_connection_has_gone(redis_server):
+    link = connection.make_connection(connection.make_client(redis_server.url))
+    link.connect()
+    try:
+        assert link._sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            assert link._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 2
+    finally:
+        link.disconnect()
