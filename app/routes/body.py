@@ -97,8 +97,11 @@ def parse_json(body: bytes | bytearray) -> Any:
     return document
 
 
-def pieces(body: BinaryIO) -> Iterator[bytes]:
-    """A request's body as it comes; raises 400 where it is broken off."""
+def pieces(body: BinaryIO, patience: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
+    """A request's body as it comes; raises 400 where it is broken off.
+
+    For `patience` see `gather`; a server other than gunicorn's has its own.
+    """
     source = body.reader if type(body) is Body else None
     connection = request.environ.get("gunicorn.socket")
     if not isinstance(source, ChunkedReader | LengthReader):
@@ -106,7 +109,7 @@ def pieces(body: BinaryIO) -> Iterator[bytes]:
     arriving = _arriving(body, source)
     if type(connection) is not GeventSocket:
         return arriving
-    return gather(arriving, _unreader_of(source), connection)
+    return gather(arriving, _unreader_of(source), connection, patience)
 
 
 def _unreader_of(source: ChunkedReader | LengthReader) -> Unreader:
@@ -163,7 +166,7 @@ def _read(limit: int, held: Held) -> bytearray:
         with held.reading(), gevent.Timeout(READ_SECONDS, _TooSlow):
             return _read_within(limit, held)
     except _TooSlow:
-        raise refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s") from None
+        raise too_slow() from None
 
 
 def _read_within(limit: int, held: Held) -> bytearray:
@@ -187,6 +190,16 @@ def _asked(read: Callable[[int], bytes], size: int) -> bytes:
         return read(size)
     except (ParseException, OSError) as error:
         raise refused(BadRequest, "body", f"could not be read: {error}") from None
+
+
+def patience_since(begun: float) -> float:
+    """What is left, in seconds, of the time that a body, or a line of one, may take to come."""
+    return max(0.0, begun + READ_SECONDS - time.monotonic())
+
+
+def too_slow() -> HTTPException:
+    """The error for what has not come in that time."""
+    return refused(RequestTimeout, "body", f"must come within {READ_SECONDS} s")
 
 
 def refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException:

@@ -7,7 +7,7 @@ wait it switches back, and what they have given so far is gone on with.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from gevent.socket import socket as GeventSocket
@@ -21,9 +21,15 @@ GATHERED_BYTES = 64 * 1024
 PIECES_AT_ONCE = 64
 
 
-def gather(pieces: Iterator[bytes], unreader: Any, connection: GeventSocket) -> Iterator[bytes]:
+def gather(
+    pieces: Iterator[bytes],
+    unreader: Any,
+    connection: GeventSocket,
+    patience: Callable[[], float | None],
+) -> Iterator[bytes]:
     """`pieces` of what `unreader` reads from the connection, those together that are there.
 
+    It waits for more as long as `patience` says (None: without end), then raises TimeoutError.
     An error of theirs is raised after what came before it. `cancel_wait` on the connection's
     reading ends the waiting with an error of one's own.
     """
@@ -45,7 +51,7 @@ def gather(pieces: Iterator[bytes], unreader: Any, connection: GeventSocket) -> 
                 yield bytes(gathered)
                 gathered.clear()
             elif not piece and not reader.dead:
-                wait(connection._read_event)
+                wait(connection._read_event, patience())
     finally:
         unreader.sock = connection
         reader.throw()

@@ -1,5 +1,6 @@
 """The lines of a request's body, as they arrive."""
 
+import time
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -7,7 +8,7 @@ from gevent.socket import cancel_wait
 from gevent.socket import socket as GeventSocket
 from werkzeug.exceptions import RequestEntityTooLarge
 
-from app.routes.body import pieces, refused
+from app.routes.body import patience_since, pieces, refused, too_slow
 from app.routes.intake import Held
 
 
@@ -26,22 +27,27 @@ class Lines:
         self._held = held
         self._longest = longest
         self._stopped = False
+        self._begun: float | None = None  # when the line began that is still to come
 
     def __iter__(self) -> Iterator[list[bytearray]]:
         """Raises what broke the body off, and 413 for a line that is too long."""
         unfinished = bytearray()
         try:
-            for piece in pieces(self._body):
+            for piece in pieces(self._body, self._patience):
                 unfinished += piece
                 self._held.now(len(unfinished))
                 if b"\n" in piece:  # what came before was looked through already
                     *lines, unfinished = unfinished.split(b"\n")
                     yield lines
+                    self._begun = None
                 if self._stopped:
                     return
                 self.check_length(unfinished)
+                self._check_pace(unfinished)
         except _Stopped:
             return
+        except TimeoutError:
+            raise too_slow() from None
         self.complete = True
         yield [unfinished]
 
@@ -50,6 +56,18 @@ class Lines:
         if len(line) > self._longest:
             detail = f"a line must be at most {self._longest} bytes"
             raise refused(RequestEntityTooLarge, "body", detail)
+
+    def _check_pace(self, unfinished: bytearray) -> None:
+        """A line that has begun must come within some time, however it trickles in."""
+        if not unfinished:
+            self._begun = None
+        elif self._begun is None:
+            self._begun = time.monotonic()
+        elif not patience_since(self._begun):
+            raise too_slow()
+
+    def _patience(self) -> float | None:
+        return None if self._begun is None else patience_since(self._begun)
 
     def stop(self) -> None:
         """Wait for no more of them."""

@@ -504,6 +504,20 @@ def test_who_sends_as_fast_as_it_can_holds_up_nobody(gateway, run_id, kind, piec
         flooding.result(30)
 
 
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_line_that_does_not_come_to_its_end_is_cut_with_408(start_gateway, run_id, trickles):
+    gateway = start_gateway(application="tests.integration.impatient:app")
+    with Producer(gateway, run_id) as producer:
+        producer.send(line(1), b"\n")
+        assert not select.select([producer.connection], [], [], 2.0)[0], "silence is allowed"
+        producer.send(line(2)[:-1])
+        if trickles:
+            while not select.select([producer.connection], [], [], 0.1)[0]:
+                producer.send(b" ")
+        status, told = producer.answer()
+    assert (status, told["line"], told["stored"]) == (408, 3, 1)
+
+
 # Limits
 
 
