@@ -414,7 +414,7 @@ def impatient(start_gateway) -> GatewayServer:
     return start_gateway(application="tests.integration.impatient:app")
 
 
-STALLED = 300
+STALLED = 500
 MEGABYTE = 1024 * 1024
 
 
