@@ -80,12 +80,38 @@ def test_a_batch_of_no_events_or_too_many_is_422(http, fake_store, size):
     assert fake_store.get_events(1) == []
 
 
-def test_odd_values_in_a_batch_are_refused_as_they_are_alone(http, fake_store):
-    for data, status in [("1e999", 400), (str(2**64), 422), ('"\\ud800"', 400), ("[" * 200, 400)]:
-        body = f'[{json.dumps(event())},{{"event_category":"a","event_action":"b","data":{data}}}]'
-        answer = http.post(PATH, data=body, content_type="application/json")
-        assert answer.status_code in (400, 422), (data, status)
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("data", "status", "field"),
+    [
+        ("1e999", 400, ""),
+        ("NaN", 400, ""),
+        (str(2**64), 422, ".data"),
+        (str(-(2**63) - 1), 422, ".data"),
+        ('"\\ud800"', 400, ""),
+        ("[" * 2000 + "]" * 2000, 400, ""),
+        ("[" * 200 + "]" * 200, 422, ".data"),
+        ("nul", 400, ""),
+    ],
+    ids=["1e999", "NaN", "2^64", "-2^63-1", "surrogate", "deepest", "deep", "nul"],
+)
+def test_odd_values_in_a_batch_are_named_by_their_index(
+    http, fake_store, data, status, field, place
+):
+    items = [json.dumps(event())] * 2
+    items.insert(place, f'{{"event_category":"a","event_action":"b","data":{data}}}')
+    answer = http.post(PATH, data=f" [{' , '.join(items)}]\n", content_type="application/json")
+    assert (answer.status_code, answer.json["errors"][0]["field"]) == (status, f"{place}{field}")
     assert fake_store.get_events(1) == []
+
+
+@pytest.mark.parametrize(
+    "body", [b"[", b"[1,", b"[]]", b'["a" "b"]', b"[{}", b"\xed\xa0\x80[", b'[{"data": 1e999} 1']
+)
+def test_an_array_that_is_no_json_is_refused(http, body):
+    answer = http.post(PATH, data=body, content_type="application/json")
+    assert answer.status_code == 400
+    assert answer.json["errors"][0]["field"] in ("body", "0", "1")
 
 
 def test_an_event_over_the_limit_is_413_and_named_and_the_body_s_limit_holds_for_all(fake_store):
