@@ -62,7 +62,7 @@ def _drafted(body: Any) -> tuple[bool, list[Draft], int | None]:
     store = gateway().store
     if isinstance(body, list):
         return True, *store.drafts(_events_of(body))
-    event = dict(_event_schema.event_of(body))
+    event = _event_schema.event_of(body)
     lease = event.pop("lease_seconds", None)
     return False, [store.draft(**event)], lease
 
