@@ -21,6 +21,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     from app.routes import body, events, health, problems, runs, stream
     from app.routes.answer import Unsent
     from app.routes.gateway import Gateway
+    from app.routes.gathering import Gathering
     from app.routes.intake import Intake
     from app.routes.lean_flask import LeanFlask
     from app.routes.schemas import RunIdConverter
@@ -56,7 +57,9 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     app.url_map.converters["any_run_id"] = RunIdConverter
     streams = OpenStreams(around, most_streams(settings.max_streams))
     intake = Intake(settings.max_body_bytes)
-    Gateway(settings, store, streams, intake, Unsent()).init_app(app)
+    # Lines rest half of a flush interval, so that a reader finds what came since its last one.
+    gathering = Gathering(store, settings.flush_interval_ms / 2000)
+    Gateway(settings, store, streams, intake, gathering, Unsent()).init_app(app)
     body.init_app(app)
     problems.init_app(app)
     for module in (events, stream, runs, health):

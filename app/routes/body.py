@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import count
 from typing import Any, BinaryIO
 
 import gevent
@@ -24,8 +25,6 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import parse_options_header
 
-from app.routes.gateway import gateway
-from app.routes.gathering import gather
 from app.routes.intake import Held
 from app.streaming.draft import INTEGER_RANGE, MAX_DEPTH, MOST_EVENTS
 from app.streaming.errors import InvalidEvent
@@ -38,6 +37,9 @@ LINGER_SECONDS = 5.0
 # A body that trickles in holds a connection no longer than that.
 READ_SECONDS = 30.0
 _READ_BYTES = 65536
+
+# A body of tiny chunks must not hold up everybody else.
+_PIECES_AT_ONCE = 64
 
 # So little of a body that nobody read is left to gunicorn, which keeps the connection.
 _LITTLE_BYTES = 65536
@@ -75,9 +77,11 @@ def _is_json_lines(content_type: str) -> bool:
     raise refused(UnsupportedMediaType, "Content-Type", allowed)
 
 
-def read_json(held: Held) -> Any:
-    """The JSON of the request's body, which is held; raises 400, 413, or InvalidEvent (422)."""
-    limit = gateway().settings.max_body_bytes
+def read_json(held: Held, limit: int) -> Any:
+    """The JSON of the request's body, up to `limit` bytes, which are held.
+
+    Raises 400, 413, or InvalidEvent (422).
+    """
     body = _come_already(request.environ["wsgi.input"], limit)
     if body is None:
         body = _read(limit, held)
@@ -134,35 +138,33 @@ def _refuse_item(body: bytes | bytearray) -> None:
             return
 
 
-def pieces(body: BinaryIO, patience: Callable[[], float | None] = lambda: None) -> Iterator[bytes]:
-    """A request's body as it comes; raises 400 where it is broken off.
-
-    For `patience` see `gather`; a server other than gunicorn's has its own.
-    """
+def pieces(body: BinaryIO) -> Iterator[bytes]:
+    """A request's body as it comes; raises 400 where it is broken off."""
     source = body.reader if type(body) is Body else None
-    connection = request.environ.get("gunicorn.socket")
-    if not isinstance(source, ChunkedReader | LengthReader):
-        return iter(lambda: _asked(body.read, _READ_BYTES), b"")
-    arriving = _arriving(body, source)
-    if type(connection) is not GeventSocket:
-        return arriving
-    return gather(arriving, _unreader_of(source), connection, patience)
+    if isinstance(source, ChunkedReader | LengthReader):
+        return _arriving(body, source)
+    return iter(lambda: asked(body.read, _READ_BYTES), b"")
 
 
-def _unreader_of(source: ChunkedReader | LengthReader) -> Unreader:
+def unreader_of(source: ChunkedReader | LengthReader) -> Unreader:
+    """What gunicorn reads the connection with."""
     return source.unreader if isinstance(source, LengthReader) else source.req.unreader
 
 
 def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[bytes]:
-    """What gunicorn has received, without waiting for more.
+    """What gunicorn has received, without waiting for more than there must be.
 
     Its `read` and `readline` wait for 1,024 bytes, which a producer of small events takes long
     to send. What it reads from, asked for a single byte, does not.
     """
     body.failed = True  # gunicorn closes the connection, unless all of the body is read
     chunked = type(source) is ChunkedReader
-    while chunked or source.length:
-        first = _asked(source.read, 1)
+    for number in count(1):
+        if number % _PIECES_AT_ONCE == 0:
+            time.sleep(0)
+        if not chunked and not source.length:
+            break
+        first = asked(source.read, 1)
         if not first and chunked:
             break
         if not first:
@@ -222,7 +224,8 @@ def _read_within(limit: int, held: Held) -> bytearray:
     return body
 
 
-def _asked(read: Callable[[int], bytes], size: int) -> bytes:
+def asked(read: Callable[[int], bytes], size: int) -> bytes:
+    """What gunicorn reads of a body; raises 400 where that is malformed or broken off."""
     try:
         return read(size)
     except (ParseException, OSError) as error:

@@ -7,15 +7,18 @@ import orjson
 from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
 from marshmallow import ValidationError
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from app.routes.answer import Answer
-from app.routes.body import is_json_lines, read_json
+from app.routes.body import is_json_lines, pieces, read_json
 from app.routes.gateway import gateway
-from app.routes.ingest import ingest
+from app.routes.ingest import Ingest, append_alone
+from app.routes.inlet import Inlet, notice_lost_machines
 from app.routes.intake import Held
+from app.routes.problems import as_problem
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 from app.streaming.draft import MOST_EVENTS, Appended, Draft
-from app.streaming.errors import InvalidInput
+from app.streaming.errors import InvalidInput, StreamingError
 from app.streaming.event import check_run_id
 
 blueprint = Blueprint("events", __name__)
@@ -37,13 +40,14 @@ def append(run_id: str) -> Response:
     if is_json_lines():
         if key is not None:
             raise InvalidInput("Idempotency-Key", "is for one event, or an array of them")
-        return ingest(run_id, expected)
-    with Held(gateway().intake) as held:
+        return _ingest(run_id, expected)
+    here = gateway()
+    with Held(here.intake) as held:
         # The body is not kept while Redis is waited for: what JSON says in a kilobyte may take
         # a hundred in Python.
-        many, drafts, lease = _drafted(read_json(held))
+        many, drafts, lease = _drafted(read_json(held, here.settings.max_body_bytes))
         held.take_place()
-        appended = gateway().store.append_drafts(
+        appended = here.store.append_drafts(
             run_id, drafts, idempotency_key=key, expected_sequence=expected, lease_seconds=lease
         )
         response = Answer(
@@ -55,6 +59,36 @@ def append(run_id: str) -> Response:
     # No page of another origin may append, so there is nothing for flask-cors to weigh.
     setattr(response, FLASK_CORS_EVALUATED, True)
     return response
+
+
+def _ingest(run_id: str, expected_sequence: int | None) -> Response:
+    """Append the lines of the request's body: 200 with what was stored, once it has ended.
+
+    What is wrong ends it with a problem that names the first line that was not stored. What
+    was stored before stays, and is told.
+    """
+    here, held = gateway(), Held(gateway().intake)
+    ingest = Ingest(run_id, expected_sequence, here.store, held, here.settings.max_body_bytes)
+    if not here.streams.admit(ingest, request.remote_addr or ""):
+        refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
+        return as_problem(refusal, **ingest.told_wrong())
+    try:
+        notice_lost_machines(request.environ.get("gunicorn.socket"))
+        inlet = Inlet.of(request.environ)
+        if inlet is not None:
+            here.gathering.read(ingest, inlet)
+        else:
+            append_alone(ingest, pieces(request.stream), here.store)
+        if ingest.error is not None:
+            raise ingest.error
+        ingest.reason = "ended"
+    except (HTTPException, ValidationError, StreamingError) as error:
+        ingest.reason = ingest.reason or "refused"
+        return as_problem(error, **ingest.told_wrong())
+    finally:
+        held.now(0)
+        here.streams.closed(ingest)
+    return Answer(orjson.dumps(ingest.told()))
 
 
 def _drafted(body: Any) -> tuple[bool, list[Draft], int | None]:

@@ -7,6 +7,7 @@ from flask import Flask, current_app, request
 from flask_cors import CORS
 
 from app.routes.answer import Unsent
+from app.routes.gathering import Gathering
 from app.routes.intake import Intake
 from app.settings import Settings
 from app.streaming.event_store import EventStore
@@ -23,6 +24,7 @@ class Gateway:
     store: EventStore
     streams: OpenStreams
     intake: Intake
+    gathering: Gathering
     unsent: Unsent
 
     def init_app(self, app: Flask) -> None:

@@ -1,59 +1,29 @@
-"""Streaming ingest: one long request, each line of which is an event, appended as it arrives."""
+"""Streaming ingest: the lines of one long request, on their way into a run's log."""
 
-import contextlib
-import socket
 import time
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import orjson
-from flask import Response, request
-from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
 
-from app.routes.answer import Answer
-from app.routes.body import parse_json
-from app.routes.gateway import gateway
-from app.routes.intake import Held
-from app.routes.lines import Lines
-from app.routes.problems import as_problem
+from app.routes.body import parse_json, patience_since, refused, too_slow
+from app.routes.intake import Held, TooBusy
 from app.routes.schemas import EventSchema
-from app.streaming.draft import MOST_EVENTS, Appended, Draft
+from app.streaming.draft import MOST_EVENTS, Append, Appended, Draft
 from app.streaming.errors import StoreUnavailable, StreamingError
 from app.streaming.event_store import EventStore
-
-# A producer may think for hours, but one whose machine is gone does not hold a place.
-_KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 _event_schema = EventSchema()
 
 
-def ingest(run_id: str, expected_sequence: int | None) -> Response:
-    """Append the lines of the request's body: 200 with what was stored, once it has ended.
-
-    What is wrong ends it with a problem that names the first line that was not stored. What
-    was stored before stays, and is told.
-    """
-    here = gateway()
-    connection, held = request.environ.get("gunicorn.socket"), Held(here.intake)
-    lines = Lines(request.stream, connection, held, here.settings.max_body_bytes)
-    appending = Ingest(run_id, lines, here.store, expected_sequence)
-    if not here.streams.admit(appending, request.remote_addr or ""):
-        refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
-        return as_problem(refusal, **appending.told_wrong())
-    try:
-        _notice_lost_machines(connection)
-        appending.run()
-    except (HTTPException, ValidationError, StreamingError) as error:
-        appending.reason = appending.reason or "refused"
-        return as_problem(error, **appending.told_wrong())
-    finally:
-        held.now(0)
-        here.streams.closed(appending)
-    return Answer(orjson.dumps(appending.told()))
-
-
 class Ingest:
-    """One open request whose lines are appended to a run.
+    """What has come of a request of lines, and what of it was stored.
+
+    Who reads the request gives it the body's bytes, has it append (`append_together`) while
+    `has_lines`, and tells it how the body ended. Once it is `over`, `error` is what has ended
+    it, if it was not the body's end. Nothing is read ahead while it has lines: what Redis is
+    slow to take waits in the sockets, so that the producer feels its pace.
 
     `line` is the number of the first line that was not taken in, or not stored; `events` is
     how many were stored, `unknown` how many had an append that was not answered.
@@ -61,35 +31,148 @@ class Ingest:
 
     kind = "ingest"
 
-    def __init__(self, run_id: str, lines: Lines, store: EventStore, expected_sequence: int | None):
+    def __init__(
+        self,
+        run_id: str,
+        expected_sequence: int | None,
+        store: EventStore,
+        held: Held,
+        longest_line: int,
+    ):
         self.run_id = run_id
         self.reason: str | None = None
+        self.error: Exception | None = None
         self.line = 1
         self.events = 0
         self.unknown = 0
-        self._lines = lines
-        self._store = store
+        self.wake: Callable[[], None] | None = None  # has its reader see to it at once
         self._expected = expected_sequence
-        self._lease: int | None = None
-        self._drafts: list[Draft] = []
-        self._first_line = 0  # the first draft's
+        self._store = store
+        self._held = held
+        self._longest = longest_line
+        self._lines: deque[bytes | bytearray] = deque()
+        self._unfinished = bytearray()
+        self._begun: float | None = None  # when that began
+        self._closed = False
+        self._appending: list[Draft] = []
+        self._first_line = 0  # of those
         self._last: Appended | None = None
 
-    def run(self) -> None:
-        """Append the lines until they end; raises what ended them, or what is wrong."""
-        for lines in self._lines:
-            stored = self.events
-            try:
-                for line in lines:
-                    self._take_in(line)
-                    self.line += 1
-            finally:
-                self._append()
-            if self.events == stored:  # blank lines wait for nobody, and hold up everybody else
-                time.sleep(0)
-        if not self._lines.complete:
-            raise ServiceUnavailable("the worker is about to stop")
-        self.reason = "ended"
+    # For who reads the request
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether there are lines that were not appended yet."""
+        return bool(self._lines)
+
+    @property
+    def is_halfway(self) -> bool:
+        """Whether a line has begun that has not come to its end."""
+        return self._begun is not None
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more is to be taken in."""
+        return self._closed
+
+    @property
+    def over(self) -> bool:
+        return self._closed and not self._lines and not self._appending
+
+    @property
+    def size(self) -> int:
+        """How many bytes of it are held."""
+        return self._held.bytes
+
+    def take_in(self, piece: bytes) -> None:
+        """Take in some bytes of the body."""
+        unfinished = self._unfinished
+        try:
+            self._held.now(len(unfinished) + len(piece))
+        except TooBusy as error:
+            self.break_off(error)
+            return
+        if b"\n" in piece:  # what came before was looked through already
+            *lines, last = (unfinished + piece if unfinished else piece).split(b"\n")
+            self._lines.extend(lines)
+            self._unfinished, self._begun = bytearray(last), None
+        else:
+            unfinished += piece
+        if self._unfinished:
+            self._begun = self._begun or time.monotonic()
+            self.check_pace()
+
+    def check_pace(self) -> None:
+        """Break off where a line does not come to its end, however it trickles in."""
+        if len(self._unfinished) > self._longest:
+            self.break_off(self._too_long())
+        elif self._begun is not None and not patience_since(self._begun):
+            self.break_off(too_slow())
+
+    def finish(self) -> None:
+        """The body has come to its end; its last line needs no line break."""
+        if not self._closed:
+            self._lines.append(self._unfinished)
+            self._close()
+
+    def break_off(self, error: Exception) -> None:
+        """The body does not come to its end; its last line did not arrive whole."""
+        if not self._closed:
+            self.error = error
+            self._close()
+
+    # For `append_together`
+
+    def next_append(self) -> Append | None:
+        """The next lines, as they are appended together; None for none. What became of it
+        is to be told before the next."""
+        drafts, lease = [], None
+        try:
+            for _ in range(min(len(self._lines), MOST_EVENTS)):
+                event = self._event_of(self._lines.popleft())
+                if event is not None:
+                    own_lease = event.pop("lease_seconds", None)
+                    drafts.append(self._store.draft(**event))
+                    lease = own_lease or lease
+                    if len(drafts) == 1:
+                        self._first_line = self.line
+                self.line += 1
+                # What follows a terminal event is refused, but not with it.
+                if drafts and drafts[-1].terminal:
+                    break
+        except Exception as error:
+            self.refuse(error)
+        self._appending = drafts
+        if not drafts:
+            self._let_go()
+            return None
+        return Append(self.run_id, drafts, None, self._expected, lease)
+
+    def appended(self, outcome: Appended | StreamingError) -> None:
+        """What became of the append."""
+        drafts, self._appending = self._appending, []
+        if isinstance(outcome, StreamingError):
+            self.line = self._first_line
+            if isinstance(outcome, StoreUnavailable) and outcome.stored is None:
+                self.unknown = len(drafts)
+            self.refuse(outcome)
+        else:
+            self._last = outcome
+            self.events += len(drafts)
+            if self._expected is not None:
+                self._expected += len(drafts)
+        self._let_go()
+
+    # For the worker, and for the answer
+
+    def end(self, reason: str) -> None:
+        """Take no lines but those that have arrived."""
+        self.reason = self.reason or reason
+        if self.wake is not None:
+            self.wake()
+
+    def cut(self) -> None:
+        """Nothing waits for the client but its answer."""
 
     def told(self) -> dict[str, Any]:
         """What of the request was stored."""
@@ -104,54 +187,61 @@ class Ingest:
         unknown = {"unknown": self.unknown} if self.unknown else {}
         return {"line": self.line, **self.told(), **unknown}
 
-    def end(self, reason: str) -> None:
-        """Take no lines but those that have arrived."""
-        self.reason = self.reason or reason
-        self._lines.stop()
-
-    def cut(self) -> None:
-        """Nothing waits for the client but its answer."""
-
-    def _take_in(self, line: bytearray) -> None:
-        self._lines.check_length(line)
+    def _event_of(self, line: bytes | bytearray) -> dict[str, Any] | None:
+        if len(line) > self._longest:
+            raise self._too_long()
         if not line.strip(b" \t\r"):
-            return  # a producer's sign of life, if it wants to give one
-        fields = _event_schema.event_of(parse_json(line))
-        lease = fields.pop("lease_seconds", None)
-        draft = self._store.draft(**fields)
-        self._lease = lease or self._lease
-        if not self._drafts:
-            self._first_line = self.line
-        self._drafts.append(draft)
-        # What follows a terminal event is refused, but not with it.
-        if draft.terminal or len(self._drafts) == MOST_EVENTS:
-            self._append()
+            return None  # a producer's sign of life, if it wants to give one
+        return _event_schema.event_of(parse_json(line))
 
-    def _append(self) -> None:
-        if not self._drafts:
-            return
-        drafts, self._drafts = self._drafts, []
-        try:
-            self._last = self._store.append_drafts(
-                self.run_id, drafts, expected_sequence=self._expected, lease_seconds=self._lease
-            )
-        except StreamingError as error:
-            self.line = self._first_line
-            if isinstance(error, StoreUnavailable) and error.stored is None:
-                self.unknown = len(drafts)
-            raise
-        self.events += len(drafts)
-        self._lease = None
-        if self._expected is not None:
-            self._expected += len(drafts)
+    def _too_long(self) -> HTTPException:
+        detail = f"a line must be at most {self._longest} bytes"
+        return refused(RequestEntityTooLarge, "body", detail)
+
+    def refuse(self, error: Exception) -> None:
+        """End it before the lines that are left."""
+        self.error = error
+        self._lines.clear()
+        self._close()
+
+    def _close(self) -> None:
+        self._closed = True
+        self._unfinished = bytearray()
+        self._begun = None
+
+    def _let_go(self) -> None:
+        if not self._lines:
+            self._held.now(len(self._unfinished))
 
 
-def _notice_lost_machines(connection: socket.socket | None) -> None:
-    """Let TCP find out that the other end has gone without a word."""
-    if connection is None:
-        return
-    with contextlib.suppress(OSError):  # a Unix socket has no TCP, and needs none
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in _KEEPALIVE.items():
-            if hasattr(socket, name):  # not everywhere
-                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+def append_together(ingests: Iterable[Ingest], store: EventStore) -> None:
+    """Append the next lines of some requests, in one round trip."""
+    theirs = [(each, append) for each in ingests if (append := each.next_append())]
+    if theirs:
+        outcomes = store.append_each([append for _, append in theirs])
+        for (each, _), outcome in zip(theirs, outcomes, strict=True):
+            each.appended(outcome)
+
+
+def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> None:
+    """Read one request until it is over, on a server whose connections nobody else may read."""
+    try:
+        for piece in pieces:
+            ingest.take_in(piece)
+            while ingest.has_lines:
+                append_together([ingest], store)
+            if ingest.closed:
+                return
+            if ingest.reason is not None:
+                raise about_to_stop()
+            time.sleep(0)  # lines that are blank wait for nobody, and hold up everybody else
+        ingest.finish()
+    except HTTPException as error:
+        ingest.break_off(error)
+    while not ingest.over:
+        append_together([ingest], store)
+
+
+def about_to_stop() -> HTTPException:
+    """The error of a request that was told to end."""
+    return ServiceUnavailable("the worker is about to stop")

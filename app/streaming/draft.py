@@ -83,6 +83,19 @@ class Draft(NamedTuple):
         return is_terminal(self.category, self.action)
 
 
+class Append(NamedTuple):
+    """What one append is to do: put 1 to MOST_EVENTS drafts in a run's log, all or none.
+
+    For the rest see `EventStore.append`.
+    """
+
+    run_id: str
+    drafts: list[Draft]
+    idempotency_key: str | None = None
+    expected_sequence: int | None = None
+    lease_seconds: int | None = None
+
+
 class Appended(NamedTuple):
     """Events that follow on each other in the log, and whether an earlier append with the
     same key had put them there. Over HTTP the time of several is not told."""

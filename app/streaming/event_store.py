@@ -1,6 +1,6 @@
 """The log in Redis: one stream a run, written by one atomic script and read by cursor."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,8 +9,8 @@ from redis.exceptions import NoPermissionError
 
 from app.streaming import connection
 from app.streaming.appender import Appender
-from app.streaming.draft import MAX_EVENT_BYTES, Appended, Draft, check_range
-from app.streaming.errors import ServerTooOld
+from app.streaming.draft import MAX_EVENT_BYTES, Append, Appended, Draft, check_range
+from app.streaming.errors import ServerTooOld, StreamingError
 from app.streaming.event import Event, check_run_id
 from app.streaming.event_id import EventId
 from app.streaming.keys import keys_of
@@ -117,7 +117,7 @@ class EventStore(LogReader):
         run_id = check_run_id(run_id)
         draft = self._writer.draft(event_category, event_action, data, source)
         appended = self._writer.append(
-            run_id, [draft], idempotency_key, expected_sequence, lease_seconds
+            Append(run_id, [draft], idempotency_key, expected_sequence, lease_seconds)
         )
         return AppendedEvent(draft.as_stored(run_id, appended), appended.repeated)
 
@@ -185,9 +185,17 @@ class EventStore(LogReader):
         lease_seconds: int | None = None,
     ) -> Appended:
         """Append 1 to 1,000 drafts as `append_many` does events."""
+        run_id = check_run_id(run_id)
         return self._writer.append(
-            check_run_id(run_id), drafts, idempotency_key, expected_sequence, lease_seconds
+            Append(run_id, drafts, idempotency_key, expected_sequence, lease_seconds)
         )
+
+    def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
+        """Carry out some appends in one round trip, each to a run of its own.
+
+        They are for who has checked them, and each has a result of its own, or its error.
+        """
+        return self._writer.append_each(appends)
 
     def appender(
         self,

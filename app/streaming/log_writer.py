@@ -2,16 +2,17 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from app.streaming.draft import Appended, Draft, check_append, check_range, drafts_of
+from app.streaming.draft import Append, Appended, Draft, check_append, check_range, drafts_of
 from app.streaming.errors import (
     KeyReused,
     RunEnded,
     ServerTooOld,
     StoreUnavailable,
+    StreamingError,
     UnexpectedSequence,
 )
 from app.streaming.event import timestamp_now
@@ -59,18 +60,22 @@ class LogWriter:
         """Events as they are sent together; see `drafts_of`."""
         return drafts_of(events, self.max_event_bytes)
 
-    def append(
-        self,
-        run_id: str,
-        drafts: list[Draft],
-        idempotency_key: str | None,
-        expected_sequence: int | None,
-        lease_seconds: int | None,
-    ) -> Appended:
-        """Append 1 to MOST_EVENTS drafts, all or none; for the errors see `EventStore.append`."""
-        check_append(len(drafts), idempotency_key, expected_sequence, lease_seconds)
-        status, told, *appended = self._run(
-            self._append,
+    def append(self, append: Append) -> Appended:
+        """Carry out one append; for the errors see `EventStore.append`."""
+        check_append(len(append.drafts), *append[2:])
+        return _appended(append, self._run(self._append, *self._arguments(append)))
+
+    def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
+        """Carry out some appends in one round trip, each for itself; what it raises is a value.
+
+        One to a run: they may be carried out in another order.
+        """
+        replies = self._append.run_each([self._arguments(append) for append in appends])
+        return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
+
+    def _arguments(self, append: Append) -> tuple[Any, ...]:
+        run_id, drafts, idempotency_key, expected_sequence, lease_seconds = append
+        return (
             *keys_of(run_id),
             self._maxlen,
             self._ended_ttl_ms,
@@ -81,22 +86,16 @@ class LogWriter:
             lease_seconds or b"",
             *chain.from_iterable(drafts),
         )
-        if status == b"key reused":
-            raise KeyReused(f"the idempotency key was used for event {told.decode()}")
-        if status == b"unexpected":
-            raise UnexpectedSequence(told)
-        if status == b"ended":
-            raise RunEnded(f"run {run_id} ended with event {told.decode()}")
-        if status == b"too old":
-            raise ServerTooOld(TOO_OLD)
-        sequence, timestamp = appended
-        return Appended(
-            first_id=EventId.from_redis(told),
-            first_sequence=sequence,
-            count=len(drafts),
-            timestamp=timestamp.decode(),
-            repeated=status == b"repeated",
-        )
+
+    def _outcome(self, append: Append, reply: Any) -> Appended | StreamingError:
+        if isinstance(reply, StreamingError):
+            if isinstance(reply, StoreUnavailable):
+                self.refused_at = time.monotonic()
+            return reply
+        try:
+            return _appended(append, reply)
+        except StreamingError as error:
+            return error
 
     def lose(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         """End a run whose lease has run out; see `EventStore.lose`."""
@@ -116,3 +115,24 @@ class LogWriter:
         except StoreUnavailable:
             self.refused_at = time.monotonic()
             raise
+
+
+def _appended(append: Append, reply: Sequence[Any]) -> Appended:
+    """What `append.lua` tells of an append; raises what it refused it for."""
+    status, told, *appended = reply
+    if status == b"key reused":
+        raise KeyReused(f"the idempotency key was used for event {told.decode()}")
+    if status == b"unexpected":
+        raise UnexpectedSequence(told)
+    if status == b"ended":
+        raise RunEnded(f"run {append.run_id} ended with event {told.decode()}")
+    if status == b"too old":
+        raise ServerTooOld(TOO_OLD)
+    sequence, timestamp = appended
+    return Appended(
+        first_id=EventId.from_redis(told),
+        first_sequence=sequence,
+        count=len(append.drafts),
+        timestamp=timestamp.decode(),
+        repeated=status == b"repeated",
+    )

@@ -1,12 +1,14 @@
 """The scripts that Redis runs, each as one atomic step, from the `.lua` files beside this one."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from redis.exceptions import NoScriptError
 
 from app.streaming.connection import checked
+from app.streaming.errors import StoreUnavailable, StreamingError
 from app.streaming.shared_connection import SharedConnection
 
 
@@ -26,3 +28,30 @@ class Script:
             return checked(call("EVALSHA", self._digest, *arguments))
         except NoScriptError:  # so nothing was run
             return checked(call("EVAL", self._source, *arguments))
+
+    def run_each(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
+        """What it returns to each of some calls that are sent together; what `run` raises is a
+        value here.
+
+        A server that lacks the script may run them in another order.
+        """
+        replies = self._send([("EVALSHA", self._digest, self._keys, *each) for each in calls])
+        lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if lacking:
+            again = self._send([("EVAL", self._source, self._keys, *calls[at]) for at in lacking])
+            for at, reply in zip(lacking, again, strict=True):
+                replies[at] = reply
+        return replies
+
+    def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        try:
+            return [_checked(reply) for reply in self._connection.call_all(*commands)]
+        except StoreUnavailable as error:
+            return [error] * len(commands)
+
+
+def _checked(reply: Any) -> Any:
+    try:
+        return checked(reply)
+    except (NoScriptError, StreamingError) as error:
+        return error

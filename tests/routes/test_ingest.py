@@ -263,15 +263,15 @@ def test_an_expected_sequence_holds_for_the_first_line_and_goes_on_counting(http
 
 def test_a_producer_that_another_one_overtakes_is_stopped(http, fake_store):
     """The other's event comes between two of its appends."""
-    append = fake_store.append_drafts
+    append = fake_store.append_each
 
     def overtaken(*args, **kwargs):
         appended = append(*args, **kwargs)
-        fake_store.append_drafts = append
+        fake_store.append_each = append
         fake_store.add(1, "lifecycle", "started")
         return appended
 
-    fake_store.append_drafts = overtaken
+    fake_store.append_each = overtaken
     answer = send(http, ending("completed"), ending("started"), query="expected_sequence=1")
     refused(answer, 409, line=2, stored=1)
     assert answer.json["last_sequence"] == 2
@@ -361,11 +361,11 @@ class FailingStore(EventStore):
     stored: bool | None = False
     appends = 0
 
-    def append_drafts(self, *args, **kwargs):
+    def append_each(self, appends):
         self.appends += 1
         if self.appends == 2:
-            raise StoreUnavailable("Redis does not answer", self.stored)
-        return super().append_drafts(*args, **kwargs)
+            return [StoreUnavailable("Redis does not answer", self.stored)] * len(appends)
+        return super().append_each(appends)
 
 
 @pytest.mark.parametrize(("stored", "unknown"), [(False, None), (None, 2)])
