@@ -57,8 +57,8 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     app.url_map.converters["any_run_id"] = RunIdConverter
     streams = OpenStreams(around, most_streams(settings.max_streams))
     intake = Intake(settings.max_body_bytes)
-    # Lines rest half of a flush interval, so that a reader finds what came since its last one.
-    gathering = Gathering(store, settings.flush_interval_ms / 2000)
+    # A line waits for others a quarter of what an event waits for at its reader.
+    gathering = Gathering(store, settings.flush_interval_ms / 4000)
     Gateway(settings, store, streams, intake, gathering, Unsent()).init_app(app)
     body.init_app(app)
     problems.init_app(app)

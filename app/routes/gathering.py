@@ -8,6 +8,7 @@ after a burst. A line that comes after silence is read at once.
 import logging
 import time
 from functools import partial
+from selectors import EVENT_READ
 from typing import Any
 
 import gevent
@@ -53,11 +54,12 @@ class Gathering:
         request = _Request(ingest, inlet)
         ingest.wake = partial(self._see_to, request)
         self._open[request] = None
-        self._selector.register(inlet, READABLE, request)
+        self._selector.register(inlet, EVENT_READ, request)
         self._see_to(request)  # something may have come with its head
         try:
             request.done.wait()
-        finally:
+        finally:  # unless it is over, the worker does not wait any longer
+            ingest.break_off(about_to_stop())
             self._leave(request)
         inlet.give_back()
 
@@ -76,6 +78,7 @@ class Gathering:
     def _run(self) -> None:
         watcher = gevent.get_hub().loop.io(self._selector.fileno(), READABLE)
         while True:
+            self._sweep()
             if not self._find_ready() and not self._due:
                 self._wait(watcher)
                 continue
@@ -85,14 +88,14 @@ class Gathering:
                 log.exception("unexpected error in streaming ingest")
                 self._give_up(error)
                 continue
-            gevent.sleep(0 if self._due or size >= ROUND_BYTES else self._rest_seconds)
+            has_more = self._due or size >= ROUND_BYTES
+            gevent.sleep(self._rest_seconds if size and not has_more else 0)
 
     def _wait(self, watcher: Any) -> None:
         self._awake.clear()
         watcher.start(self._awake.set)
         self._awake.wait(SWEEP_SECONDS if self._halfway else None)
         watcher.stop()
-        self._sweep()
 
     def _find_ready(self) -> bool:
         ready = self._selector.select(0)
@@ -111,17 +114,21 @@ class Gathering:
         append_together([request.ingest for request in requests], self._store)
         for request in requests:
             self._look_after(request)
-        self._sweep()
         return size
 
     def _look_after(self, request: "_Request") -> None:
         if request.ingest.over:
             self._leave(request)
             request.done.set()
-        elif request in self._open:
-            if request.ingest.has_lines:
-                self._due[request] = None
-            (self._halfway.add if request.ingest.is_halfway else self._halfway.discard)(request)
+            return
+        if request not in self._open:
+            return  # killed meanwhile
+        if request.ingest.has_lines or request.ingest.reason is not None:
+            self._due[request] = None
+        if request.ingest.is_halfway:
+            self._halfway.add(request)
+        else:
+            self._halfway.discard(request)
 
     def _sweep(self) -> None:
         """Have those break off whose lines do not come to their end."""

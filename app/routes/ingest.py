@@ -11,7 +11,7 @@ from app.routes.body import parse_json, patience_since, refused, too_slow
 from app.routes.intake import Held, TooBusy
 from app.routes.schemas import EventSchema
 from app.streaming.draft import MOST_EVENTS, Append, Appended, Draft
-from app.streaming.errors import StoreUnavailable, StreamingError
+from app.streaming.errors import StreamingError
 from app.streaming.event_store import EventStore
 
 _event_schema = EventSchema()
@@ -25,6 +25,7 @@ class Ingest:
     it, if it was not the body's end. Nothing is read ahead while it has lines: what Redis is
     slow to take waits in the sockets, so that the producer feels its pace.
 
+    `closed` is whether nothing more is to be taken in, `over` whether nothing more will happen.
     `line` is the number of the first line that was not taken in, or not stored; `events` is
     how many were stored, `unknown` how many had an append that was not answered.
     """
@@ -53,7 +54,7 @@ class Ingest:
         self._lines: deque[bytes | bytearray] = deque()
         self._unfinished = bytearray()
         self._begun: float | None = None  # when that began
-        self._closed = False
+        self.closed = False
         self._appending: list[Draft] = []
         self._first_line = 0  # of those
         self._last: Appended | None = None
@@ -71,13 +72,8 @@ class Ingest:
         return self._begun is not None
 
     @property
-    def closed(self) -> bool:
-        """Whether nothing more is to be taken in."""
-        return self._closed
-
-    @property
     def over(self) -> bool:
-        return self._closed and not self._lines and not self._appending
+        return self.closed and not self._lines and not self._appending
 
     @property
     def size(self) -> int:
@@ -111,13 +107,13 @@ class Ingest:
 
     def finish(self) -> None:
         """The body has come to its end; its last line needs no line break."""
-        if not self._closed:
+        if not self.closed:
             self._lines.append(self._unfinished)
             self._close()
 
     def break_off(self, error: Exception) -> None:
         """The body does not come to its end; its last line did not arrive whole."""
-        if not self._closed:
+        if not self.closed:
             self.error = error
             self._close()
 
@@ -140,7 +136,7 @@ class Ingest:
                 # What follows a terminal event is refused, but not with it.
                 if drafts and drafts[-1].terminal:
                     break
-        except Exception as error:
+        except Exception as error:  # what came before it is appended all the same
             self.refuse(error)
         self._appending = drafts
         if not drafts:
@@ -150,17 +146,26 @@ class Ingest:
 
     def appended(self, outcome: Appended | StreamingError) -> None:
         """What became of the append."""
-        drafts, self._appending = self._appending, []
         if isinstance(outcome, StreamingError):
-            self.line = self._first_line
-            if isinstance(outcome, StoreUnavailable) and outcome.stored is None:
-                self.unknown = len(drafts)
             self.refuse(outcome)
-        else:
-            self._last = outcome
-            self.events += len(drafts)
-            if self._expected is not None:
-                self._expected += len(drafts)
+            return
+        self._last = outcome
+        self.events += len(self._appending)
+        if self._expected is not None:
+            self._expected += len(self._appending)
+        self._appending = []
+        self._let_go()
+
+    def refuse(self, error: Exception) -> None:
+        """End it before the lines that are left, and those of an append that has failed."""
+        if self._appending:
+            self.line = self._first_line
+            if not isinstance(error, StreamingError) or getattr(error, "stored", False) is None:
+                self.unknown = len(self._appending)
+            self._appending = []
+        self.error = error
+        self._lines.clear()
+        self._close()
         self._let_go()
 
     # For the worker, and for the answer
@@ -198,14 +203,8 @@ class Ingest:
         detail = f"a line must be at most {self._longest} bytes"
         return refused(RequestEntityTooLarge, "body", detail)
 
-    def refuse(self, error: Exception) -> None:
-        """End it before the lines that are left."""
-        self.error = error
-        self._lines.clear()
-        self._close()
-
     def _close(self) -> None:
-        self._closed = True
+        self.closed = True
         self._unfinished = bytearray()
         self._begun = None
 

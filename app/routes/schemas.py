@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -31,6 +31,11 @@ class RunIdConverter(BaseConverter):
     part_isolating = False
 
 
+@lru_cache(maxsize=1000)  # a producer appends the same few again and again
+def _are_plain(category: str, action: str) -> bool:
+    return bool(_PLAIN_NAME.fullmatch(category) and _PLAIN_NAME.fullmatch(action))
+
+
 class EventSchema(Schema):
     """The body of an append: flat names, or the shape in which events are read."""
 
@@ -41,8 +46,10 @@ class EventSchema(Schema):
         """
         if type(body) is dict and body.keys() <= _USUAL_NAMES:
             category, action = body.get("event_category"), body.get("event_action")
-            if type(category) is type(action) is str and (
-                _PLAIN_NAME.fullmatch(category) and _PLAIN_NAME.fullmatch(action)
+            if (
+                type(category) is type(action) is str
+                and len(category) + len(action) <= 128
+                and _are_plain(category, action)
             ):
                 return body
         return self.load(body)

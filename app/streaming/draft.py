@@ -57,7 +57,7 @@ class Draft(NamedTuple):
         if len(data_json) + len(source_json) > max_bytes:
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
-        return cls(event_category, event_action, data_json, source_json)
+        return tuple.__new__(cls, (event_category, event_action, data_json, source_json))
 
     def as_stored(self, run_id: str, appended: "Appended") -> Event:
         """The event that it has become, as the first of what was appended."""

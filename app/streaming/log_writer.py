@@ -44,9 +44,8 @@ class LogWriter:
             check_range(name, value)
         self._append = Script(shared, "append.lua", keys=3)
         self._lose = Script(shared, "lose.lua", keys=3)
-        self._maxlen = maxlen
-        self._ended_ttl_ms = ended_ttl_seconds * 1000
-        self._idle_ttl_ms = idle_ttl_seconds * 1000
+        self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
+        self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
         self.max_event_bytes = max_event_bytes
         self.refused_at = -math.inf  # monotonic; the last write that Redis did not take
 
@@ -63,24 +62,23 @@ class LogWriter:
     def append(self, append: Append) -> Appended:
         """Carry out one append; for the errors see `EventStore.append`."""
         check_append(len(append.drafts), *append[2:])
-        return _appended(append, self._run(self._append, *self._arguments(append)))
+        return _appended(append, self._run(self._append, *self._arguments(append, timestamp_now())))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out some appends in one round trip, each for itself; what it raises is a value.
 
         One to a run: they may be carried out in another order.
         """
-        replies = self._append.run_each([self._arguments(append) for append in appends])
+        timestamp = timestamp_now()
+        replies = self._append.run_each([self._arguments(each, timestamp) for each in appends])
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
 
-    def _arguments(self, append: Append) -> tuple[Any, ...]:
+    def _arguments(self, append: Append, timestamp: str) -> tuple[Any, ...]:
         run_id, drafts, idempotency_key, expected_sequence, lease_seconds = append
         return (
             *keys_of(run_id),
-            self._maxlen,
-            self._ended_ttl_ms,
-            self._idle_ttl_ms,
-            timestamp_now(),
+            *self._limits,
+            timestamp,
             idempotency_key or b"",
             expected_sequence or b"",
             lease_seconds or b"",
@@ -129,10 +127,5 @@ def _appended(append: Append, reply: Sequence[Any]) -> Appended:
     if status == b"too old":
         raise ServerTooOld(TOO_OLD)
     sequence, timestamp = appended
-    return Appended(
-        first_id=EventId.from_redis(told),
-        first_sequence=sequence,
-        count=len(append.drafts),
-        timestamp=timestamp.decode(),
-        repeated=status == b"repeated",
-    )
+    first_id, repeated = EventId.from_redis(told), status == b"repeated"
+    return Appended(first_id, sequence, len(append.drafts), repeated, timestamp.decode())

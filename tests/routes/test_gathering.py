@@ -1,0 +1,195 @@
+"""The gathering: several requests in one round trip, turns, and what ends them."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gevent
+import pytest
+
+from app.routes.gathering import Gathering
+from app.routes.ingest import Ingest
+from app.routes.intake import Held, Intake
+from app.streaming.draft import Append
+from app.streaming.event_store import EventStore
+from tests.routes.test_inlet import CHUNKED, Connection
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def line(data: object) -> bytes:
+    event = {"event_category": "llm", "event_action": "stream", "data": data}
+    return json.dumps(event).encode() + b"\n"
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class WatchedStore(EventStore):
+    """A store that remembers what was appended together."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.rounds: list[list[Append]] = []
+        self.error: Exception | None = None
+
+    def append_each(self, appends):
+        self.rounds.append(appends)
+        gevent.sleep(0)  # as a round trip does
+        if self.error:
+            raise self.error
+        return super().append_each(appends)
+
+
+class Open:
+    """A request that the gathering reads, and its client."""
+
+    def __init__(self, gathering: Gathering, run_id: str, store: EventStore):
+        self.connection = Connection(CHUNKED)
+        self.held = Held(Intake(4_194_304))
+        self.ingest = Ingest(run_id, None, store, self.held, 4_194_304)
+        self.reading = gevent.spawn(gathering.read, self.ingest, self.connection.inlet())
+        self.send = self.connection.client.sendall
+
+
+@pytest.fixture
+def watched(fake_client) -> WatchedStore:
+    return WatchedStore(client=fake_client)
+
+
+@pytest.fixture
+def gathering(watched) -> Gathering:
+    return Gathering(watched, 0.02)
+
+
+@contextmanager
+def opened(gathering: Gathering, store: EventStore, number: int) -> Iterator[list[Open]]:
+    requests = [Open(gathering, f"run-{count}", store) for count in range(number)]
+    gevent.sleep(0.01)
+    try:
+        yield requests
+    finally:
+        for request in requests:
+            with request.connection:
+                request.reading.kill()
+
+
+def stored(store: EventStore, run_id: str) -> list:
+    return [event.data for event in store.get_events(run_id)]
+
+
+def is_empty(gathering: Gathering) -> bool:
+    return not (gathering._open or gathering._due or gathering._halfway)
+
+
+def test_lines_of_several_requests_go_together(gathering, watched):
+    with opened(gathering, watched, 5) as requests:
+        for request in requests:
+            request.send(chunk(line(1)) + chunk(line(2)))
+        gevent.sleep(0.05)
+        assert [len(appends) for appends in watched.rounds] == [5]
+        for request in requests:
+            request.send(LAST_CHUNK)
+            request.reading.get(timeout=5)
+            assert (request.ingest.error, request.ingest.events) == (None, 2)
+    assert is_empty(gathering)
+
+
+def test_a_line_after_silence_waits_for_nobody(watched):
+    gathering = Gathering(watched, rest_seconds=3600)
+    with opened(gathering, watched, 1) as [request]:
+        request.send(chunk(line(1)))
+        gevent.sleep(0.1)
+        assert stored(watched, "run-0") == [1]
+
+
+def test_who_has_much_to_say_does_not_keep_the_others_waiting(gathering, watched):
+    many = b"".join(line(number) for number in range(5000))
+    with opened(gathering, watched, 2) as [talker, other]:
+        sending = gevent.spawn(talker.send, chunk(many) + LAST_CHUNK)
+        gevent.sleep(0)
+        other.send(chunk(line(1)) + LAST_CHUNK)
+        other.reading.get(timeout=5)
+        assert not talker.ingest.over
+        talker.reading.get(timeout=20)
+        sending.get()
+        assert talker.ingest.events == 5000
+    assert stored(watched, "run-0") == list(range(5000))
+
+
+def test_an_unexpected_error_ends_those_who_are_open_and_nobody_else(gathering, watched):
+    with opened(gathering, watched, 3) as requests:
+        watched.error = ZeroDivisionError()
+        requests[0].send(chunk(line(1)))
+        for request in requests:
+            request.reading.get(timeout=5)
+            assert request.ingest.error is watched.error
+    assert is_empty(gathering)
+    watched.error = None
+    with opened(gathering, watched, 1) as [request]:
+        request.send(chunk(line(1)) + LAST_CHUNK)
+        request.reading.get(timeout=5)
+        assert request.ingest.events == 1
+
+
+def test_who_is_killed_while_it_waits_leaves_nothing_behind(gathering, watched):
+    with opened(gathering, watched, 2) as [killed, other]:
+        killed.send(chunk(b"{"))
+        gevent.sleep(0.05)
+        killed.reading.kill()
+        other.send(chunk(line(1)) + LAST_CHUNK)
+        other.reading.get(timeout=5)
+        assert other.ingest.events == 1
+    assert is_empty(gathering)
+
+
+def test_who_is_killed_during_a_round_leaves_nothing_behind(gathering, watched):
+    with opened(gathering, watched, 1) as [request]:
+        request.send(chunk(line(1)) * 100)
+        while not watched.rounds:
+            gevent.sleep(0)
+        request.reading.kill()
+        gevent.sleep(0.05)
+    assert is_empty(gathering)
+
+
+def test_who_is_told_to_end_has_stored_what_had_come(gathering, watched):
+    with opened(gathering, watched, 1) as [request]:
+        request.send(chunk(line(1)))
+        gevent.sleep(0.01)  # it rests now
+        request.send(chunk(line(2) + b"{"))
+        request.ingest.end("draining")
+        request.reading.get(timeout=5)
+        assert request.ingest.error.code == 503
+        assert (request.ingest.events, request.ingest.line) == (2, 3)
+    assert stored(watched, "run-0") == [1, 2]
+
+
+def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(gathering, watched):
+    with opened(gathering, watched, 1) as [request]:
+        request.send(chunk(line(1) * 1010))  # more than one append takes
+        while not watched.rounds:
+            gevent.sleep(0)
+        assert request.ingest.has_lines
+        request.ingest.end("draining")
+        request.reading.get(timeout=5)
+        assert request.ingest.error.code == 503
+    assert stored(watched, "run-0") == [1] * 1010
+    assert is_empty(gathering)
+
+
+def test_nothing_is_read_while_lines_wait_to_be_stored(gathering, watched):
+    """So a producer feels the pace of Redis, and what is held has bounds."""
+    most = 0
+    piece = chunk(line("x" * 1000) * 100)
+    with opened(gathering, watched, 1) as [request]:
+        sending = gevent.spawn(lambda: [request.send(piece) for _ in range(100)])
+        while not sending.ready():
+            most = max(most, request.held.bytes)
+            gevent.sleep(0)
+        request.send(LAST_CHUNK)
+        request.reading.get(timeout=20)
+        assert request.ingest.events == 10_000
+    assert 0 < most <= 64 * 1024 + 1100
+    assert request.held.bytes == 0
