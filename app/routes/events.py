@@ -17,7 +17,7 @@ from app.routes.inlet import Inlet, notice_lost_machines
 from app.routes.intake import Held
 from app.routes.problems import as_problem
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
-from app.streaming.draft import MOST_EVENTS, Appended, Draft
+from app.streaming.draft import Appended, Draft
 from app.streaming.errors import InvalidInput, StreamingError
 from app.streaming.event import check_run_id
 
@@ -45,7 +45,9 @@ def append(run_id: str) -> Response:
     with Held(here.intake) as held:
         # The body is not kept while Redis is waited for: what JSON says in a kilobyte may take
         # a hundred in Python.
-        many, drafts, lease = _drafted(read_json(held, here.settings.max_body_bytes))
+        many, drafts, lease = _drafted(
+            read_json(held, here.settings.max_body_bytes), here.store.max_event_bytes
+        )
         held.take_place()
         appended = here.store.append_drafts(
             run_id, drafts, idempotency_key=key, expected_sequence=expected, lease_seconds=lease
@@ -68,7 +70,8 @@ def _ingest(run_id: str, expected_sequence: int | None) -> Response:
     was stored before stays, and is told.
     """
     here, held = gateway(), Held(gateway().intake)
-    ingest = Ingest(run_id, expected_sequence, here.store, held, here.settings.max_body_bytes)
+    longest, most_bytes = here.settings.max_body_bytes, here.store.max_event_bytes
+    ingest = Ingest(run_id, expected_sequence, held, longest, most_bytes)
     if not here.streams.admit(ingest, request.remote_addr or ""):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return as_problem(refusal, **ingest.told_wrong())
@@ -91,14 +94,12 @@ def _ingest(run_id: str, expected_sequence: int | None) -> Response:
     return Answer(orjson.dumps(ingest.told()))
 
 
-def _drafted(body: Any) -> tuple[bool, list[Draft], int | None]:
+def _drafted(body: Any, max_bytes: int) -> tuple[bool, list[Draft], int | None]:
     """Whether a body holds several events, what is to be appended, and the lease."""
-    store = gateway().store
     if isinstance(body, list):
-        return True, *store.drafts(_events_of(body))
-    event = _event_schema.event_of(body)
-    lease = event.pop("lease_seconds", None)
-    return False, [store.draft(**event)], lease
+        return True, *_event_schema.drafts_of(body, max_bytes)
+    draft, lease = _event_schema.draft_of(body, max_bytes)
+    return False, [draft], lease
 
 
 def _told(appended: Appended) -> bytes:
@@ -106,20 +107,6 @@ def _told(appended: Appended) -> bytes:
     numbered = zip(appended.ids(), count(appended.first_sequence), strict=False)
     told = [{"id": event_id, "sequence": sequence} for event_id, sequence in numbered]
     return orjson.dumps({"events": told})
-
-
-def _events_of(body: list[Any]) -> list[dict[str, Any]]:
-    """The arguments of a batch's appends; raises ValidationError, naming what is bad by index."""
-    if not 1 <= len(body) <= MOST_EVENTS:
-        raise ValidationError({"body": [f"Must be 1 to {MOST_EVENTS} events."]})
-    events = []
-    for index, item in enumerate(body):
-        try:
-            events.append(_event_schema.event_of(item))
-        except ValidationError as error:
-            named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
-            raise ValidationError(named) from None
-    return events
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events")

@@ -36,9 +36,9 @@ class Ingest:
         self,
         run_id: str,
         expected_sequence: int | None,
-        store: EventStore,
         held: Held,
         longest_line: int,
+        max_event_bytes: int,
     ):
         self.run_id = run_id
         self.reason: str | None = None
@@ -48,7 +48,7 @@ class Ingest:
         self.unknown = 0
         self.wake: Callable[[], None] | None = None  # has its reader see to it at once
         self._expected = expected_sequence
-        self._store = store
+        self._most_bytes = max_event_bytes
         self._held = held
         self._longest = longest_line
         self._lines: deque[bytes | bytearray] = deque()
@@ -125,10 +125,12 @@ class Ingest:
         drafts, lease = [], None
         try:
             for _ in range(min(len(self._lines), MOST_EVENTS)):
-                event = self._event_of(self._lines.popleft())
-                if event is not None:
-                    own_lease = event.pop("lease_seconds", None)
-                    drafts.append(self._store.draft(**event))
+                line = self._lines.popleft()
+                if len(line) > self._longest:
+                    raise self._too_long()
+                if line.strip(b" \t\r"):  # else a producer's sign of life, if it wants to give one
+                    draft, own_lease = _event_schema.draft_of(parse_json(line), self._most_bytes)
+                    drafts.append(draft)
                     lease = own_lease or lease
                     if len(drafts) == 1:
                         self._first_line = self.line
@@ -191,13 +193,6 @@ class Ingest:
         """The same for a request that was ended, and where."""
         unknown = {"unknown": self.unknown} if self.unknown else {}
         return {"line": self.line, **self.told(), **unknown}
-
-    def _event_of(self, line: bytes | bytearray) -> dict[str, Any] | None:
-        if len(line) > self._longest:
-            raise self._too_long()
-        if not line.strip(b" \t\r"):
-            return None  # a producer's sign of life, if it wants to give one
-        return _event_schema.event_of(parse_json(line))
 
     def _too_long(self) -> HTTPException:
         detail = f"a line must be at most {self._longest} bytes"

@@ -11,7 +11,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
-from app.streaming.draft import LARGEST, LARGEST_SEQUENCE
+from app.streaming.draft import LARGEST, LARGEST_SEQUENCE, MOST_EVENTS, Draft
 from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
 
@@ -39,8 +39,37 @@ def _are_plain(category: str, action: str) -> bool:
 class EventSchema(Schema):
     """The body of an append: flat names, or the shape in which events are read."""
 
-    def event_of(self, body: Any) -> dict[str, Any]:
-        """The arguments of an append; raises ValidationError.
+    def draft_of(self, body: Any, max_bytes: int) -> tuple[Draft, int | None]:
+        """The event to append, and its lease.
+
+        Raises ValidationError, and InvalidEvent or EventTooLarge for what no event may hold.
+        """
+        event = self._event_of(body)
+        lease = event.pop("lease_seconds", None)
+        return Draft.of(**event, max_bytes=max_bytes), lease
+
+    def drafts_of(self, body: list[Any], max_bytes: int) -> tuple[list[Draft], int | None]:
+        """The events of an array, and the last lease that one of them names.
+
+        What is wrong with the first bad one is named by its index.
+        """
+        if not 1 <= len(body) <= MOST_EVENTS:
+            raise ValidationError({"body": [f"Must be 1 to {MOST_EVENTS} events."]})
+        drafts, lease = [], None
+        for index, item in enumerate(body):
+            try:
+                draft, own_lease = self.draft_of(item, max_bytes)
+            except ValidationError as error:
+                named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
+                raise ValidationError(named) from None
+            except InvalidInput as error:
+                raise type(error)(f"{index}.{error.field}", error.message) from None
+            drafts.append(draft)
+            lease = own_lease or lease
+        return drafts, lease
+
+    def _event_of(self, body: Any) -> dict[str, Any]:
+        """The arguments of an append.
 
         A body that is what it should be already needs no loading, a tenth of an append's cost.
         """

@@ -9,7 +9,7 @@ from redis.exceptions import NoPermissionError
 
 from app.streaming import connection
 from app.streaming.appender import Appender
-from app.streaming.draft import MAX_EVENT_BYTES, Append, Appended, Draft, check_range
+from app.streaming.draft import MAX_EVENT_BYTES, Append, Appended, Draft, check_range, drafts_of
 from app.streaming.errors import ServerTooOld, StreamingError
 from app.streaming.event import Event, check_run_id
 from app.streaming.event_id import EventId
@@ -61,8 +61,8 @@ class EventStore(LogReader):
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
-            max_event_bytes=max_event_bytes,
         )
+        self.max_event_bytes = max_event_bytes
         super().__init__(client, shared, writer)
 
     # Writing
@@ -115,7 +115,7 @@ class EventStore(LogReader):
         a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
         run_id = check_run_id(run_id)
-        draft = self._writer.draft(event_category, event_action, data, source)
+        draft = Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
         appended = self._writer.append(
             Append(run_id, [draft], idempotency_key, expected_sequence, lease_seconds)
         )
@@ -156,7 +156,7 @@ class EventStore(LogReader):
         InvalidInput then names an event as `<index>`, or its field as `<index>.<field>`, and
         `events` where they are none, or more than 1,000.
         """
-        drafts, own_lease = self.drafts(events)
+        drafts, own_lease = drafts_of(events, self.max_event_bytes)
         return self.append_drafts(
             run_id,
             drafts,
@@ -164,16 +164,6 @@ class EventStore(LogReader):
             expected_sequence=expected_sequence,
             lease_seconds=lease_seconds if own_lease is None else own_lease,
         )
-
-    def draft(
-        self, event_category: str, event_action: str, data: Any = None, source: Any = None
-    ) -> Draft:
-        """An event that `append_drafts` is to append; raises InvalidEvent and EventTooLarge."""
-        return self._writer.draft(event_category, event_action, data, source)
-
-    def drafts(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Draft], int | None]:
-        """Events that `append_drafts` is to append, and the last lease that one of them names."""
-        return self._writer.drafts(events)
 
     def append_drafts(
         self,
@@ -210,7 +200,7 @@ class EventStore(LogReader):
         """
         return Appender(
             partial(self.append_drafts, check_run_id(run_id)),
-            max_event_bytes=self._writer.max_event_bytes,
+            max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,
         )

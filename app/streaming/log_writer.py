@@ -2,11 +2,11 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from app.streaming.draft import Append, Appended, Draft, check_append, check_range, drafts_of
+from app.streaming.draft import Append, Appended, check_append, check_range
 from app.streaming.errors import (
     KeyReused,
     RunEnded,
@@ -34,7 +34,6 @@ class LogWriter:
         maxlen: int,
         ended_ttl_seconds: int,
         idle_ttl_seconds: int,
-        max_event_bytes: int,
     ):
         for name, value in (
             ("maxlen", maxlen),
@@ -46,18 +45,7 @@ class LogWriter:
         self._lose = Script(shared, "lose.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
-        self.max_event_bytes = max_event_bytes
         self.refused_at = -math.inf  # monotonic; the last write that Redis did not take
-
-    def draft(
-        self, event_category: str, event_action: str, data: Any = None, source: Any = None
-    ) -> Draft:
-        """An event as it is sent to be appended; raises InvalidEvent and EventTooLarge."""
-        return Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
-
-    def drafts(self, events: Iterable[Mapping[str, Any]]) -> tuple[list[Draft], int | None]:
-        """Events as they are sent together; see `drafts_of`."""
-        return drafts_of(events, self.max_event_bytes)
 
     def append(self, append: Append) -> Appended:
         """Carry out one append; for the errors see `EventStore.append`."""

@@ -124,6 +124,19 @@ def test_an_event_over_the_limit_is_413_and_named_and_the_body_s_limit_holds_for
     assert fake_store.get_events(1) == []
 
 
+def test_of_several_bad_events_the_first_is_named(http):
+    bad = [
+        (event(1, "gateway"), "event_category"),  # reserved
+        ({**event(), "datta": 1}, "datta"),
+        (event("x" * 262_144), "data"),
+        ("text", "body"),
+    ]
+    for first, field in bad:
+        batch = [event(), first, *(each for each, _ in bad)]
+        answer = http.post(PATH, json=batch)
+        assert [error["field"] for error in answer.json["errors"]] == [f"1.{field}"]
+
+
 def test_a_batch_goes_on_after_no_end_but_a_start(http, fake_store):
     end, start = event(None, "lifecycle", "completed"), event(None, "lifecycle", "started")
     assert http.post(PATH, json=[event(), end, event()]).status_code == 409

@@ -45,10 +45,10 @@ class WatchedStore(EventStore):
 class Open:
     """A request that the gathering reads, and its client."""
 
-    def __init__(self, gathering: Gathering, run_id: str, store: EventStore):
+    def __init__(self, gathering: Gathering, run_id: str):
         self.connection = Connection(CHUNKED)
         self.held = Held(Intake(4_194_304))
-        self.ingest = Ingest(run_id, None, store, self.held, 4_194_304)
+        self.ingest = Ingest(run_id, None, self.held, 4_194_304, 262_144)
         self.reading = gevent.spawn(gathering.read, self.ingest, self.connection.inlet())
         self.send = self.connection.client.sendall
 
@@ -64,8 +64,8 @@ def gathering(watched) -> Gathering:
 
 
 @contextmanager
-def opened(gathering: Gathering, store: EventStore, number: int) -> Iterator[list[Open]]:
-    requests = [Open(gathering, f"run-{count}", store) for count in range(number)]
+def opened(gathering: Gathering, number: int) -> Iterator[list[Open]]:
+    requests = [Open(gathering, f"run-{count}") for count in range(number)]
     gevent.sleep(0.01)
     try:
         yield requests
@@ -84,7 +84,7 @@ def is_empty(gathering: Gathering) -> bool:
 
 
 def test_lines_of_several_requests_go_together(gathering, watched):
-    with opened(gathering, watched, 5) as requests:
+    with opened(gathering, 5) as requests:
         for request in requests:
             request.send(chunk(line(1)) + chunk(line(2)))
         gevent.sleep(0.05)
@@ -98,7 +98,7 @@ def test_lines_of_several_requests_go_together(gathering, watched):
 
 def test_a_line_after_silence_waits_for_nobody(watched):
     gathering = Gathering(watched, rest_seconds=3600)
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.1)
         assert stored(watched, "run-0") == [1]
@@ -106,7 +106,7 @@ def test_a_line_after_silence_waits_for_nobody(watched):
 
 def test_who_has_much_to_say_does_not_keep_the_others_waiting(gathering, watched):
     many = b"".join(line(number) for number in range(5000))
-    with opened(gathering, watched, 2) as [talker, other]:
+    with opened(gathering, 2) as [talker, other]:
         sending = gevent.spawn(talker.send, chunk(many) + LAST_CHUNK)
         gevent.sleep(0)
         other.send(chunk(line(1)) + LAST_CHUNK)
@@ -119,7 +119,7 @@ def test_who_has_much_to_say_does_not_keep_the_others_waiting(gathering, watched
 
 
 def test_an_unexpected_error_ends_those_who_are_open_and_nobody_else(gathering, watched):
-    with opened(gathering, watched, 3) as requests:
+    with opened(gathering, 3) as requests:
         watched.error = ZeroDivisionError()
         requests[0].send(chunk(line(1)))
         for request in requests:
@@ -127,14 +127,14 @@ def test_an_unexpected_error_ends_those_who_are_open_and_nobody_else(gathering, 
             assert request.ingest.error is watched.error
     assert is_empty(gathering)
     watched.error = None
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)) + LAST_CHUNK)
         request.reading.get(timeout=5)
         assert request.ingest.events == 1
 
 
 def test_who_is_killed_while_it_waits_leaves_nothing_behind(gathering, watched):
-    with opened(gathering, watched, 2) as [killed, other]:
+    with opened(gathering, 2) as [killed, other]:
         killed.send(chunk(b"{"))
         gevent.sleep(0.05)
         killed.reading.kill()
@@ -145,7 +145,7 @@ def test_who_is_killed_while_it_waits_leaves_nothing_behind(gathering, watched):
 
 
 def test_who_is_killed_during_a_round_leaves_nothing_behind(gathering, watched):
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)) * 100)
         while not watched.rounds:
             gevent.sleep(0)
@@ -155,7 +155,7 @@ def test_who_is_killed_during_a_round_leaves_nothing_behind(gathering, watched):
 
 
 def test_who_is_told_to_end_has_stored_what_had_come(gathering, watched):
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.01)  # it rests now
         request.send(chunk(line(2) + b"{"))
@@ -167,7 +167,7 @@ def test_who_is_told_to_end_has_stored_what_had_come(gathering, watched):
 
 
 def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(gathering, watched):
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         request.send(chunk(line(1) * 1010))  # more than one append takes
         while not watched.rounds:
             gevent.sleep(0)
@@ -183,7 +183,7 @@ def test_nothing_is_read_while_lines_wait_to_be_stored(gathering, watched):
     """So a producer feels the pace of Redis, and what is held has bounds."""
     most = 0
     piece = chunk(line("x" * 1000) * 100)
-    with opened(gathering, watched, 1) as [request]:
+    with opened(gathering, 1) as [request]:
         sending = gevent.spawn(lambda: [request.send(piece) for _ in range(100)])
         while not sending.ready():
             most = max(most, request.held.bytes)
