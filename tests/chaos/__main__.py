@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,8 +48,10 @@ def tell(outcome: Storm) -> int:
         value = getattr(report, each.name)
         if isinstance(value, int):
             print(f"{each.name.replace('_', ' '):18}{value:>10,}")
-    for kind, count in sorted(report.faults_by_kind.items()):
-        print(f"  {kind:26}{count:>4}")
+        elif isinstance(value, Counter):
+            print(each.name.replace("_", " "))
+            for kind, count in sorted(value.items()):
+                print(f"  {kind:26}{count:>8,}")
     print(f"{'':18}{'before':>10}{'after':>10}")
     for each in fields(Footprint):
         then, now = getattr(outcome.before, each.name), getattr(outcome.after, each.name)

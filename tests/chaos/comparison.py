@@ -29,6 +29,7 @@ class Report:
     resets_told: int = 0
     stuck: int = 0
     faults: int = 0
+    acknowledged_by_kind: Counter[str] = field(default_factory=Counter)
     faults_by_kind: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
@@ -55,25 +56,38 @@ def _entries(found: list[tuple[bytes, dict[bytes, bytes]]]) -> Iterator[Entry]:
 def compare(logs: Log, producers: list[Producer], followers: list[Follower]) -> Report:
     report = Report()
     for run, log in logs.items():
-        acknowledged = {entry for each in producers for entry in each.acknowledged[run]}
+        acknowledged = {entry for each in producers for entry in each.acknowledged.get(run, ())}
         events = [(entry.producer, entry.number) for entry in log]
         report.acknowledged += len(acknowledged)
         report.note(
             f"log of {run}",
-            lost=len(acknowledged - set(log)),
+            lost=len(acknowledged - _as_told(log)),
             doubled=len(events) - len(set(events)),
             out_of_order=_disorder(log),
         )
         if strays := set(events) - {(entry.producer, entry.number) for entry in acknowledged}:
             report.wrong.append(f"log of {run}: {len(strays)} events that nobody acknowledged")
     for producer in producers:
-        report.replayed += producer.answers[200]
-        report.repeated += producer.repeats
-        if odd := producer.answers.keys() - {200, 201, 503}:
-            report.wrong.append(f"producer {producer.number}: answers {odd}")
+        _add_producer(report, producer)
     for follower in followers:
         _compare_follower(report, follower, logs[follower.run])
     return report
+
+
+def _as_told(log: list[Entry]) -> set[Entry]:
+    """The entries, in each of the forms in which they may have been acknowledged."""
+    without_ids = {entry._replace(id=None) for entry in log}
+    return {*log, *without_ids, *(entry._replace(sequence=None) for entry in without_ids)}
+
+
+def _add_producer(report: Report, producer: Producer) -> None:
+    name = f"producer {producer.number} ({producer.kind})"
+    report.acknowledged_by_kind[producer.kind] += sum(map(len, producer.acknowledged.values()))
+    report.replayed += producer.replayed
+    report.repeated += producer.repeats
+    report.wrong += [f"{name}: {line}" for line in producer.wrong]
+    if odd := producer.answers.keys() - producer.usual_answers:
+        report.wrong.append(f"{name}: answers {odd}")
 
 
 def _disorder(log: list[Entry]) -> int:

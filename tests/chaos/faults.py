@@ -6,11 +6,16 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+from app.streaming.connection import COMMAND_TIMEOUT_SECONDS
 from tests.chaos.followers import Follower
+from tests.chaos.producers import Producer
 from tests.chaos.servers import KeptRedis, WatchedGateway
 from tests.chaos.wire import BROKEN, connect
 
 BURST = 200
+
+# Longer than an append is waited for, which is then carried out though nobody was told.
+UNANSWERED_SECONDS = COMMAND_TIMEOUT_SECONDS + 0.5
 
 Fault = Callable[[random.Random], Awaitable[None]]
 
@@ -19,12 +24,18 @@ class Faults:
     """Every kind in turn, in an order of chance; those of Redis one after another."""
 
     def __init__(
-        self, seed: int, redis: KeptRedis, gateway: WatchedGateway, followers: list[Follower]
+        self,
+        seed: int,
+        redis: KeptRedis,
+        gateway: WatchedGateway,
+        producers: list[Producer],
+        followers: list[Follower],
     ):
         self.injected: Counter[str] = Counter()
         self._seed = seed
         self._redis = redis
         self._gateway = gateway
+        self._producers = producers
         self._followers = followers
         self._redis_is_free = asyncio.Lock()
         self._of_redis = [
@@ -33,7 +44,8 @@ class Faults:
             self.redis_writes_paused,
         ]  # fmt: skip
         self._of_clients = [
-            self.followers_cut, self.connections_in_a_burst, self.half_a_post, self.follower_stalled
+            self.followers_cut, self.producers_cut, self.connections_in_a_burst,
+            self.half_a_post, self.follower_stalled,
         ]  # fmt: skip
         self._of_workers = [self.worker_killed, self.gateway_reloaded]
 
@@ -74,7 +86,7 @@ class Faults:
     async def redis_stopped(self, chance: random.Random) -> None:
         self._redis.pause()
         try:
-            await asyncio.sleep(0.2 * 20 ** chance.random())
+            await asyncio.sleep(chance.choice((0.2 * 20 ** chance.random(), UNANSWERED_SECONDS)))
         finally:
             self._redis.resume()
 
@@ -115,6 +127,10 @@ class Faults:
     async def followers_cut(self, chance: random.Random) -> None:
         for follower in chance.sample(self._followers, len(self._followers) // 2):
             follower.cut()
+
+    async def producers_cut(self, chance: random.Random) -> None:
+        for producer in chance.sample(self._producers, len(self._producers) // 2):
+            producer.cut()
 
     async def follower_stalled(self, chance: random.Random) -> None:
         chance.choice(self._followers).stall(2 * 20 ** chance.random())

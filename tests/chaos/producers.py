@@ -1,52 +1,93 @@
-"""A producer: appends over HTTP, and repeats each event under its key until it is there."""
+"""Producers: each appends numbered events at a steady pace, and keeps what is acknowledged."""
 
 import asyncio
 import json
 import random
 from collections import Counter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.chaos.wire import BROKEN, connect, read_body, read_head
 
 ANSWER_SECONDS = 8.0
 LONGEST_PADDING = 1000
+LARGEST_BATCH = 40
 
 
 class Entry(NamedTuple):
-    """An event as it was acknowledged, logged or delivered."""
+    """An event as it was acknowledged, logged or delivered.
 
-    id: str
-    sequence: int
+    What acknowledges many at once tells the id and the sequence of the last one only.
+    """
+
+    id: str | None
+    sequence: int | None
     producer: int
     number: int
 
 
 class Producer:
-    """Appends events at a steady rate to runs at random, the first ones oftener."""
+    """Appends events 0, 1, 2 … to runs at random, the first ones oftener."""
 
-    def __init__(self, number: int, port: int, runs: list[str], seed: int):
+    kind = ""
+    usual_answers = frozenset({200, 201, 503})
+
+    def __init__(self, number: int, runs: list[str], seed: int):
         self.number = number
         self.acknowledged: dict[str, list[Entry]] = {run: [] for run in runs}
         self.answers: Counter[int] = Counter()
+        self.replayed = 0
         self.repeats = 0
-        self._port = port
+        self.wrong: list[str] = []
         self._random = random.Random(f"{seed} producer {number}")
-        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def produce(self, count: int, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        began, runs = loop.time(), list(self.acknowledged)
-        weights = [1 / (place + 1) for place in range(len(runs))]
+        self._began = asyncio.get_running_loop().time()
+        self._interval = seconds / max(1, count)
         try:
-            for number in range(count):
-                await asyncio.sleep(began + number * seconds / count - loop.time())
-                [run] = self._random.choices(runs, weights)
-                await self._append(run, number)
+            await self._produce(count)
         finally:
             self._hang_up()
 
-    async def _append(self, run: str, number: int) -> None:
-        request = self._request(run, number)
+    async def _produce(self, count: int) -> None:
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Hang up without a word, whatever is under way."""
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Let go of what is connected."""
+
+    def _due_in(self, number: int) -> float:
+        """The seconds until an event's time has come."""
+        due = self._began + number * self._interval
+        return max(0.0, due - asyncio.get_running_loop().time())
+
+    def _choose_run(self) -> str:
+        runs = list(self.acknowledged)
+        [run] = self._random.choices(runs, [1 / (place + 1) for place in range(len(runs))])
+        return run
+
+    def _data(self, number: int) -> dict[str, Any]:
+        """The same at every attempt."""
+        padding = "x" * (number * 7919 % LONGEST_PADDING)
+        return {"producer": self.number, "number": number, "padding": padding}
+
+    def _event(self, number: int) -> dict[str, Any]:
+        data = self._data(number)
+        return {"event_category": "chaos", "event_action": "event", "data": data}
+
+
+class HttpProducer(Producer):
+    """One that speaks HTTP over a connection of its own."""
+
+    def __init__(self, number: int, runs: list[str], seed: int, port: int):
+        super().__init__(number, runs, seed)
+        self._port = port
+        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def _insist(self, request: bytes, *wanted: int) -> tuple[int, dict[str, Any]]:
+        """Repeat a request until its answer is a wanted one."""
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -55,13 +96,14 @@ class Producer:
                 self._hang_up()
             else:
                 self.answers[status] += 1
-                if status in (200, 201):
-                    event = json.loads(body)
-                    entry = Entry(event["id"], event["sequence"], self.number, number)
-                    self.acknowledged[run].append(entry)
-                    return
-            self.repeats += 1
-            await asyncio.sleep(self._random.uniform(0.05, 0.3))
+                if status in wanted:
+                    return status, json.loads(body)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Before something is tried again."""
+        self.repeats += 1
+        await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
     async def _exchange(self, request: bytes) -> tuple[int, bytes]:
         if self._connection is None:
@@ -76,14 +118,41 @@ class Producer:
             self._connection[1].transport.abort()
             self._connection = None
 
-    def _request(self, run: str, number: int) -> bytes:
-        padding = "x" * self._random.randrange(LONGEST_PADDING)
-        data = {"producer": self.number, "number": number, "padding": padding}
-        event = {"event_category": "chaos", "event_action": "event", "data": data}
-        body = json.dumps(event).encode()
+
+class Poster(HttpProducer):
+    """Appends one by one, and repeats each append under its key until it is there."""
+
+    kind = "posts"
+    largest = 1
+
+    async def _produce(self, count: int) -> None:
+        first = 0
+        while first < count:
+            end = min(count, first + self._random.randint(1, self.largest))
+            await asyncio.sleep(self._due_in(end - 1))
+            await self._append(self._choose_run(), range(first, end))
+            first = end
+
+    async def _append(self, run: str, numbers: range) -> None:
+        status, told = await self._insist(self._request(run, numbers), 200, 201)
+        self.replayed += status == 200
+        for number, event in zip(numbers, told.get("events", [told]), strict=True):
+            entry = Entry(event["id"], event["sequence"], self.number, number)
+            self.acknowledged[run].append(entry)
+
+    def _request(self, run: str, numbers: range) -> bytes:
+        events = [self._event(number) for number in numbers]
+        body = json.dumps(events if self.largest > 1 else events[0]).encode()
         head = (
             f"POST /runs/{run}/events HTTP/1.1\r\nHost: localhost\r\n"
-            f'Idempotency-Key: "{run}-{self.number}-{number}"\r\n'
+            f'Idempotency-Key: "{run}-{self.number}-{numbers.start}"\r\n'
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
+
+
+class Batcher(Poster):
+    """The same with arrays of events, each of which is stored whole or not at all."""
+
+    kind = "batches"
+    largest = LARGEST_BATCH

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.chaos.comparison import Report, compare, read_logs
+from tests.chaos.emitters import HttpEmitter, RedisEmitter
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Follower
-from tests.chaos.producers import Producer
+from tests.chaos.producers import Batcher, Poster, Producer
 from tests.chaos.servers import Footprint, KeptRedis, WatchedGateway
+from tests.chaos.streamers import Streamer
 
-PRODUCERS = 24
+POSTERS, BATCHERS, STREAMERS = 8, 6, 6
+REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
 FOLLOWERS = 60
 RUNS = 20
 
@@ -77,9 +80,9 @@ async def _traffic(name: str, plan: Plan, redis: KeptRedis, gateway: WatchedGate
         Follower(each, gateway.port, runs[each * RUNS // FOLLOWERS], plan.seed)
         for each in range(FOLLOWERS)
     ]
-    producers = [Producer(each, gateway.port, runs, plan.seed) for each in range(PRODUCERS)]
-    faults = Faults(plan.seed, redis, gateway, followers)
-    shares = [len(range(each, plan.events, PRODUCERS)) for each in range(PRODUCERS)]
+    producers = _producers(runs, plan.seed, redis, gateway)
+    faults = Faults(plan.seed, redis, gateway, producers, followers)
+    shares = [len(range(each.number, plan.events, len(producers))) for each in producers]
     following = [asyncio.create_task(each.follow()) for each in followers]
     late = False
     try:
@@ -107,6 +110,24 @@ async def _traffic(name: str, plan: Plan, redis: KeptRedis, gateway: WatchedGate
     if late:
         report.wrong.append(f"not all was acknowledged: {report.acknowledged} of {plan.events}")
     return report
+
+
+def _producers(
+    runs: list[str], seed: int, redis: KeptRedis, gateway: WatchedGateway
+) -> list[Producer]:
+    """Of every kind; the last runs are the streamers', one each, and the others share the rest."""
+    shared, own = runs[:-STREAMERS], runs[-STREAMERS:]
+    producers: list[Producer] = [
+        Streamer(each, own[each], seed, gateway.port) for each in range(STREAMERS)
+    ]
+    for kind, count, server in (
+        (Poster, POSTERS, gateway.port),
+        (Batcher, BATCHERS, gateway.port),
+        (RedisEmitter, REDIS_EMITTERS, redis.url),
+        (HttpEmitter, HTTP_EMITTERS, gateway.url),
+    ):
+        producers += [kind(len(producers) + each, shared, seed, server) for each in range(count)]
+    return producers
 
 
 async def _settled(before: Footprint, gateway: WatchedGateway, redis: KeptRedis) -> Footprint:

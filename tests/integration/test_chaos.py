@@ -10,23 +10,25 @@ from tests.chaos.followers import Follower
 from tests.chaos.producers import Entry, Producer
 from tests.chaos.storm import Plan, storm
 
+KINDS = {"posts", "batches", "streams", "appender, Redis", "appender, HTTP"}
 LOG = [Entry(f"{number}-0", number, 0, number) for number in range(1, 5)]
 ONE, TWO, THREE, FOUR = LOG
 
 
 @pytest.mark.timeout(200)
 def test_a_storm_loses_doubles_and_disorders_nothing_and_leaves_nobody_stuck(tmp_path):
-    plan = Plan(seed=random.randrange(10**6), faults=26, events=4000, seconds=8)
+    plan = Plan(seed=random.randrange(10**6), faults=28, events=4000, seconds=8)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
     assert report.wrong == [], plan
     assert (report.acknowledged, report.faults) == (plan.events, plan.faults), plan
+    assert report.acknowledged_by_kind.keys() == KINDS
     assert report.delivered >= 3 * plan.events, plan
 
 
 def wrongs(log: list[Entry], acknowledged: list[Entry], *records: list[Entry]) -> dict[str, int]:
     """The figures of what is wrong with a log and a follower's records."""
-    producer = Producer(0, 0, ["1"], seed=0)
+    producer = Producer(0, ["1"], seed=0)
     producer.acknowledged["1"] = acknowledged
     follower = Follower(0, 0, "1", seed=0)
     follower.records = list(records)
@@ -58,6 +60,8 @@ def test_a_record_is_compared_with_the_log(records, expected):
     ("log", "acknowledged", "expected"),
     [
         ([ONE, TWO], [ONE, TWO, THREE], {"lost": 1}),
+        ([ONE, TWO], [ONE._replace(id=None), TWO._replace(id=None, sequence=None)], {}),
+        ([ONE, TWO], [ONE, TWO._replace(id=None, sequence=3)], {"lost": 1}),
         ([ONE, TWO, Entry("3-0", 3, 0, 2)], [ONE, TWO], {"doubled": 1}),
         ([ONE, TWO, THREE], [ONE, TWO], {"strays": 1}),
         ([ONE, Entry("2-0", 2, 0, 9), THREE], [ONE, Entry("2-0", 2, 0, 9), THREE],

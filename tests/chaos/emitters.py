@@ -1,0 +1,74 @@
+"""Producers that have an appender append in the background, over HTTP or straight to Redis."""
+
+import asyncio
+import atexit
+from collections.abc import Callable
+from functools import partial
+
+from app.client import Client
+from app.streaming.appender import Appender
+from app.streaming.errors import StreamingError
+from app.streaming.event_store import EventStore
+from tests.chaos.producers import Entry, Producer
+
+MOST_EMITTED = 200  # by one appender
+
+# Longer than Redis is ever away; an appender that gives up leaves the rest to its program.
+RETRY_SECONDS = 90.0
+
+
+class Emitter(Producer):
+    """Emits to a run with an appender that it closes, then to another run with another one."""
+
+    def __init__(
+        self, number: int, runs: list[str], seed: int, appender: Callable[[str], Appender]
+    ):
+        super().__init__(number, runs, seed)
+        self._appender = appender
+
+    async def _produce(self, count: int) -> None:
+        first = 0
+        while first < count:
+            end = min(count, first + self._random.randint(1, MOST_EMITTED))
+            try:
+                await self._emit(self._choose_run(), range(first, end))
+            except StreamingError as error:
+                self.wrong.append(f"gave up: {error}")
+                return
+            first = end
+
+    async def _emit(self, run: str, numbers: range) -> None:
+        appender = self._appender(run)
+        try:
+            for number in numbers:
+                await asyncio.sleep(self._due_in(number))
+                appender.emit("chaos", "event", self._data(number))
+            await asyncio.to_thread(appender.close)
+        finally:
+            atexit.unregister(appender.flush)  # when the storm is over, nobody waits for the rest
+        if appender.stored != len(numbers):
+            self.wrong.append(f"{appender.stored} of {len(numbers)} stored")
+        noted = self.acknowledged[run]
+        noted += [Entry(None, None, self.number, number) for number in numbers[:-1]]
+        last = Entry(appender.last_id, appender.last_sequence, self.number, numbers[-1])
+        noted.append(last)
+
+
+class RedisEmitter(Emitter):
+    """Straight to Redis, whose logs it does not trim."""
+
+    kind = "appender, Redis"
+
+    def __init__(self, number: int, runs: list[str], seed: int, redis_url: str):
+        store = EventStore(redis_url, maxlen=10**7)
+        super().__init__(number, runs, seed, partial(store.appender, retry_seconds=RETRY_SECONDS))
+
+
+class HttpEmitter(Emitter):
+    """Over HTTP."""
+
+    kind = "appender, HTTP"
+
+    def __init__(self, number: int, runs: list[str], seed: int, url: str):
+        client = Client(url, retry_seconds=RETRY_SECONDS)
+        super().__init__(number, runs, seed, client.appender)

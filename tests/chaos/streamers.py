@@ -1,0 +1,127 @@
+"""Producers that stream lines over long requests, and find out what of them was stored."""
+
+import asyncio
+import json
+from typing import Any
+
+from tests.chaos.producers import ANSWER_SECONDS, Entry, HttpProducer
+from tests.chaos.wire import BROKEN, connect, read_body, read_head
+
+LONGEST_REQUEST = 400  # events
+HALF_A_LINE = b'40\r\n{"event_category": "chaos", "event_'
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Streamer(HttpProducer):
+    """Streams the events of a run of its own, in which event 0 has sequence 1.
+
+    Every request says with `expected_sequence` where it goes on. So the run's last sequence
+    tells what is stored, and an earlier request of which something is still under way (lines
+    in the gateway, an append that Redis has not answered) stores nothing beside a later one.
+    Where no answer tells what is stored, it asks, or goes on from what it knows and is told then.
+    """
+
+    kind = "streams"
+    usual_answers = frozenset({200, 404, 409, 503})
+
+    def __init__(self, number: int, run: str, seed: int, port: int):
+        super().__init__(number, [run], seed, port)
+        self._run = run
+        self._stored = 0  # as far as was told
+        self._under_way = False  # perhaps, of an earlier request
+
+    async def _produce(self, count: int) -> None:
+        while self._stored < count:
+            size = self._random.randint(1, LONGEST_REQUEST)
+            numbers = range(self._stored, min(count, self._stored + size))
+            try:
+                status, told = await self._stream(numbers)
+            except BROKEN:
+                await self._ask()
+            else:
+                await self._take(numbers, status, told)
+            if self._stored < numbers.stop:
+                await self._pause()
+
+    def cut(self) -> None:
+        """In the middle of a line."""
+        if self._connection is not None:
+            self._connection[1].write(HALF_A_LINE)
+        self._hang_up()
+
+    async def _stream(self, numbers: range) -> tuple[int, dict[str, Any]]:
+        """Send the events, each at its time, until there is an answer; and give it."""
+        self._hang_up()
+        reader, writer = self._connection = await connect(self._port)
+        writer.write(self._head("POST", f"/events?expected_sequence={numbers.start + 1}"))
+        answer = asyncio.create_task(_read_answer(reader))
+        try:
+            for number in numbers:
+                await asyncio.wait([answer], timeout=self._due_in(number))
+                if answer.done():
+                    break
+                line = json.dumps(self._event(number)).encode() + b"\n"
+                writer.write(b"%x\r\n%b\r\n" % (len(line), line))
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await writer.drain()
+            else:
+                writer.write(LAST_CHUNK)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await answer
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+            self._hang_up()
+
+    async def _take(self, numbers: range, status: int, told: dict[str, Any]) -> None:
+        """What an answer says of the events that were sent."""
+        self.answers[status] += 1
+        if status == 200 and told["stored"] != len(numbers):
+            self.wrong.append(f"{len(numbers)} were sent from {numbers.start} on, but {told}")
+        if status == 409:
+            if not self._under_way:
+                self.wrong.append(f"{numbers.start} were told to be stored, but {told}")
+            self._find(told["last_sequence"])
+            return
+        if told["stored"]:
+            self._under_way = False
+            end = numbers.start + told["stored"]
+            self._acknowledge(end, told["last_id"], told["last_sequence"])
+        if "unknown" in told:
+            await self._ask()
+
+    async def _ask(self) -> None:
+        """Find out what is stored, unless the next request is to tell it."""
+        self._under_way = True
+        if self._random.random() < 0.5:
+            return
+        status, told = await self._insist(self._head("GET", ""), 200, 404)
+        self._find(told["last_sequence"] if status == 200 else 0)
+
+    def _find(self, last_sequence: int) -> None:
+        if last_sequence < self._stored:
+            self.wrong.append(f"{self._stored} were told to be stored, found {last_sequence}")
+        self._acknowledge(last_sequence, None, last_sequence)
+
+    def _acknowledge(self, end: int, last_id: str | None, last_sequence: int) -> None:
+        for number in range(self._stored, end - 1):
+            self._note(None, number + 1, number)
+        if self._stored < end:
+            self._note(last_id, last_sequence, end - 1)
+            self._stored = end
+
+    def _note(self, event_id: str | None, sequence: int, number: int) -> None:
+        entry = Entry(event_id, sequence, self.number, number)
+        self.acknowledged[self._run].append(entry)
+
+    def _head(self, method: str, path: str) -> bytes:
+        body = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
+        return (
+            f"{method} /runs/{self._run}{path} HTTP/1.1\r\nHost: localhost\r\n"
+            f"{body if method == 'POST' else ''}\r\n"
+        ).encode()
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    status, head = await read_head(reader)
+    return status, json.loads(await read_body(reader, head))
