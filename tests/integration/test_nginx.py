@@ -1,0 +1,237 @@
+"""nginx as the README has it configured, between the gateway and all that speak with it."""
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from app.client import Client
+from app.streaming.errors import InvalidEvent, StoreUnavailable, UnexpectedSequence
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import ROOT, free_port, wait_until
+
+# Debian has it where only root looks.
+NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+[CONFIGURED] = re.findall(
+    r"^```nginx\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+)
+PLAIN = "location / { proxy_pass http://127.0.0.1:8082; }"
+
+EVENT = {"event_category": "llm", "event_action": "stream"}
+COMPLETED = {"event_category": "lifecycle", "event_action": "completed"}
+EVENTS = 400
+
+pytestmark = pytest.mark.skipif(
+    NGINX is None and "CI" not in os.environ, reason="nginx is not installed (.ci/run installs it)"
+)
+
+
+class Nginx:
+    """A server of its own port, whose locations lead to a gateway."""
+
+    def __init__(self, directory: Path, locations: str, gateway_port: int):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        assert "127.0.0.1:8082" in locations
+        temporary = (
+            f"{name}_temp_path {directory};"
+            for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        self._configuration = directory / "nginx.conf"
+        self._configuration.write_text(
+            f"user {pwd.getpwuid(os.getuid()).pw_name};\n"
+            f"daemon off; pid {directory}/pid; error_log {directory}/log; events {{}}\n"
+            f"http {{ access_log off; {' '.join(temporary)}\n"
+            f"server {{ listen 127.0.0.1:{self.port};\n"
+            f"{locations.replace('127.0.0.1:8082', f'127.0.0.1:{gateway_port}')} }} }}\n"
+        )
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> "Nginx":
+        self.process = subprocess.Popen([NGINX, "-c", self._configuration])
+        wait_until(self._answers, "nginx answers")
+        return self
+
+    def stop(self) -> None:
+        """End it as kill -9 does, its workers too, and all that they have open."""
+        if self.process is not None:
+            for each in [psutil.Process(self.process.pid), *self._workers()]:
+                each.kill()
+            self.process.wait()
+            self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def reload(self) -> None:
+        """The former workers stay for what they have open."""
+        before = self._workers()
+        self.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: set(self._workers()) - set(before), "new workers")
+
+    def _workers(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/healthz", timeout=5).ok
+        return False
+
+
+@pytest.fixture
+def start(gateway, tmp_path) -> Iterator[Callable[..., Nginx]]:
+    """Starts nginx in front of the gateway, as the README has it or otherwise."""
+    with contextlib.ExitStack() as stack:
+
+        def start(locations: str = CONFIGURED) -> Nginx:
+            nginx = Nginx(tmp_path, locations, gateway.port)
+            stack.callback(nginx.stop)
+            return nginx.start()
+
+        yield start
+
+
+def data_of(store: EventStore, run_id: str) -> list:
+    return [event.data for event in store.get_events(run_id) if event.category == "llm"]
+
+
+# Live
+
+
+def test_a_line_reaches_a_follower_while_its_request_is_open(start, run_id):
+    nginx = start()
+
+    def events() -> Iterator[dict]:
+        for number in range(1, 4):
+            yield EVENT
+            stream.wait_for_events(number)
+
+    with Stream(f"{nginx.url}/runs/{run_id}/events/stream") as stream:
+        ingested = Client(nginx.url).stream(run_id, events())
+    assert ingested == (3, stream.events[-1].last_event_id, 3)
+    assert stream.sequences == [1, 2, 3]
+
+
+def test_who_follows_needs_nothing_of_it(start, store, run_id):
+    with Stream(f"{start(PLAIN).url}/runs/{run_id}/events/stream") as stream:
+        stream.wait_for_control("caught_up")
+        for number in range(1, 4):
+            store.add(run_id, "llm", "stream")
+            stream.wait_for_events(number)
+
+
+def test_without_it_a_body_is_gathered(start, gateway, store, run_id):
+    """Which the README says, and which is what the first test would find."""
+
+    def events() -> Iterator[dict]:
+        yield EVENT
+        time.sleep(0.5)
+        assert not store.info(run_id).exists
+        yield EVENT
+
+    assert Client(start(PLAIN).url).stream(run_id, events()).stored == 2
+
+
+def test_a_batch_may_be_as_large_as_the_gateway_takes(start, store, run_id):
+    events = [{**EVENT, "data": "x" * 200_000}] * 20
+    ids = Client(start().url).add_many(run_id, events)
+    assert [event.id for event in store.get_events(run_id)] == ids
+
+
+def test_a_bad_line_is_told_while_the_producer_goes_on(start, run_id):
+    def events() -> Iterator[dict]:
+        yield from (EVENT, {**EVENT, "event_category": "gateway"})
+        for _ in range(100_000):
+            yield {**EVENT, "data": "x" * 1000}
+
+    with pytest.raises(InvalidEvent) as failed:
+        Client(start().url).stream(run_id, events())
+    assert failed.value.ingested.stored == 1
+
+
+def test_silence_is_cut_in_its_time_and_blank_lines_are_none(start, store, run_id):
+    nginx = start(CONFIGURED.replace("client_body_timeout 1h;", "client_body_timeout 1s;"))
+    line = b'{"event_category": "llm", "event_action": "stream"}\n'
+    with socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as producer:
+        producer.sendall(
+            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+            "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+        )
+        for sent in (line, *(b"\n" for _ in range(8)), line):
+            producer.sendall(b"%x\r\n%b\r\n" % (len(sent), sent))
+            time.sleep(0.25)
+        wait_until(lambda: store.info(run_id).last_sequence == 2, "both are stored")
+        assert producer.recv(1000) == b""
+    assert store.info(run_id).last_sequence == 2
+
+
+# Faults
+
+
+@pytest.mark.parametrize("fault", ["reload", "restart"])
+def test_nothing_that_was_told_is_lost_and_nothing_is_doubled(start, store, run_id, fault):
+    nginx, batched, streamed = start(), f"{run_id}-batched", f"{run_id}-streamed"
+    with Client(nginx.url) as client, ThreadPoolExecutor() as pool:
+        following = [pool.submit(list, client.follow(run)) for run in (batched, streamed)]
+        appending = pool.submit(append_batches, client, batched)
+        streaming = pool.submit(stream_all, client, streamed)
+        for so_far in (EVENTS // 4, EVENTS // 2, 3 * EVENTS // 4):
+            for run in (batched, streamed):
+                wait_until(partial(has_come_to, store, run, so_far), f"{so_far} events of {run}")
+            getattr(nginx, fault)()
+        ids, told = appending.result(30), streaming.result(30)
+        followed = [each.result(30) for each in following]
+    for run, events in zip((batched, streamed), followed, strict=True):
+        assert data_of(store, run) == list(range(EVENTS))
+        assert [event for event in events if event.id] == store.get_events(run)
+    assert [event.id for event in followed[0] if event.id] == ids
+    assert told <= {(event.sequence, event.id) for event in followed[1]}
+
+
+def has_come_to(store: EventStore, run_id: str, sequence: int) -> bool:
+    return store.info(run_id).last_sequence >= sequence
+
+
+def append_batches(client: Client, run_id: str) -> list[str]:
+    """Append all events, and give the ids that were told."""
+    ids = []
+    for first in range(0, EVENTS, 5):
+        ids += client.add_many(run_id, [{**EVENT, "data": first + each} for each in range(5)])
+        time.sleep(0.02)
+    return [*ids, client.add(run_id, **COMPLETED)]
+
+
+def stream_all(client: Client, run_id: str) -> set[tuple[int, str]]:
+    """Stream all events, again and again from where the run stands; and give what was told."""
+    told = set()
+
+    def events(stored: int) -> Iterator[dict]:
+        for number in range(stored, EVENTS):
+            yield {**EVENT, "data": number}
+            time.sleep(0.004)
+        yield COMPLETED
+
+    while not (info := client.info(run_id) or {"last_sequence": 0, "ended": False})["ended"]:
+        stored = info["last_sequence"]
+        try:
+            ingested = client.stream(run_id, events(stored), expected_sequence=stored + 1)
+        except (StoreUnavailable, UnexpectedSequence) as error:
+            ingested = error.ingested
+        if ingested is not None and ingested.stored:
+            told.add((ingested.last_sequence, ingested.last_id))
+    return told
