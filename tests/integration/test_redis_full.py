@@ -1,0 +1,163 @@
+"""A full Redis that evicts nothing: what producers over HTTP are told, and how they go on."""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from app.client import Client
+from app.streaming.event_store import EventStore
+from tests.clients import Stream
+from tests.servers import GatewayServer, RedisServer, wait_until
+
+ROOM = 3 * 1024 * 1024  # bytes
+BATCH, BATCHES = 100, 40
+EVENTS = BATCH * BATCHES  # of more than 1 KB each, which is more than there is room for
+PADDING = "x" * 1000
+
+
+class Run:
+    """A run on a server with room for some events, beside a log of as many that may go."""
+
+    def __init__(self, server: RedisServer, gateway: GatewayServer, run_id: str):
+        self.id = run_id
+        self.server = server
+        self.gateway = gateway
+        self.url = f"{gateway.url}/runs/{run_id}/events"
+        self.store = EventStore(server.url)
+        self._ballast = f"{run_id}-ballast"
+        for _ in range(3):
+            self.store.add_many(self._ballast, [event(number) for number in range(1000)])
+        with server.client() as client:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + ROOM)
+
+    def delete_the_ballast(self) -> None:
+        requests.delete(f"{self.gateway.url}/runs/{self._ballast}/events").raise_for_status()
+
+    def restart_with_more_memory(self) -> None:
+        self.server.stop()
+        self.server.start()
+
+    @property
+    def numbers(self) -> list[int]:
+        return [event.data["number"] for event in self.store.get_events(self.id)]
+
+
+makes_room = pytest.mark.parametrize(
+    "make_room", [Run.delete_the_ballast, Run.restart_with_more_memory]
+)
+
+
+@pytest.fixture
+def run(breakable, start_gateway, run_id) -> Run:
+    return Run(breakable, start_gateway(breakable.url), run_id)
+
+
+def event(number: int) -> dict:
+    data = {"number": number, "padding": PADDING}
+    return {"event_category": "llm", "event_action": "stream", "data": data}
+
+
+def refusal(answer: requests.Response) -> dict:
+    """What it tells, which is a 503 that asks to come again."""
+    assert answer.status_code == 503
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    return answer.json()
+
+
+@makes_room
+def test_a_batch_is_refused_whole_and_appended_when_there_is_room(
+    run: Run, make_room: Callable[[Run], None]
+):
+    def append(number: int) -> requests.Response:
+        events = [event(each) for each in range(number * BATCH, (number + 1) * BATCH)]
+        headers = {"Idempotency-Key": f"batch-{number}"}
+        return requests.post(run.url, json=events, headers=headers, timeout=20)
+
+    ids: list[str] = []
+    with Stream(f"{run.url}/stream") as stream:
+        while (answer := append(len(ids) // BATCH)).status_code == 201:
+            ids += [told["id"] for told in answer.json()["events"]]
+        assert refusal(answer)["stored"] is False
+        assert [event.id for event in run.store.get_events(run.id)] == ids
+        assert 0 < len(ids) < EVENTS
+        assert append(0).headers["Idempotent-Replayed"] == "true"
+        make_room(run)
+        for number in range(len(ids) // BATCH, BATCHES):
+            answer = append(number)
+            assert answer.status_code == 201
+            ids += [told["id"] for told in answer.json()["events"]]
+        stream.wait_for_events(EVENTS)
+    assert [message.last_event_id for message in stream.events] == ids
+    assert run.numbers == list(range(EVENTS))
+
+
+@makes_room
+def test_a_stream_of_lines_is_told_how_far_it_came_and_goes_on_from_there(
+    run: Run, make_room: Callable[[Run], None]
+):
+    def lines(first: int) -> Iterator[bytes]:
+        for number in range(first, EVENTS):
+            yield json.dumps(event(number)).encode() + b"\n"
+
+    def send_from(first: int) -> requests.Response:
+        return requests.post(
+            run.url,
+            params={"expected_sequence": first + 1},
+            data=lines(first),
+            headers={"Content-Type": "application/x-ndjson"},
+            timeout=60,
+        )
+
+    stored = 0
+    with Stream(f"{run.url}/stream") as stream:
+        for _ in range(3):
+            told = refusal(send_from(stored))
+            assert told["line"] == told["stored"] + 1
+            assert "unknown" not in told
+            if told["stored"]:
+                stored += told["stored"]
+                last = run.store.get_events(run.id)[-1]
+                assert (told["last_id"], told["last_sequence"]) == (last.id, stored)
+            assert run.numbers == list(range(stored))
+        assert 0 < stored < EVENTS
+        make_room(run)
+        answer = send_from(stored)
+        assert (answer.status_code, answer.json()["last_sequence"]) == (200, EVENTS)
+        stream.wait_for_events(EVENTS)
+    assert stream.sequences == list(range(1, EVENTS + 1))
+    assert run.numbers == list(range(EVENTS))
+
+
+@makes_room
+def test_an_appender_waits_for_room(run: Run, make_room: Callable[[Run], None]):
+    def emit_all() -> int:
+        with Client(run.gateway.url).appender(run.id) as appender:
+            for number in range(EVENTS):
+                appender.emit("llm", "stream", event(number)["data"])
+        return appender.stored
+
+    with ThreadPoolExecutor() as pool:
+        emitting = pool.submit(emit_all)
+        refused = "Redis cannot serve"
+        wait_until(lambda: refused in run.gateway.log.read_text(), "an append is refused")
+        numbers = run.numbers
+        assert numbers == list(range(len(numbers)))
+        make_room(run)
+        assert emitting.result(30) == EVENTS
+    assert run.numbers == list(range(EVENTS))
+
+
+def test_who_reads_is_served_meanwhile(run: Run):
+    run.store.add(run.id, **event(1))
+    with run.server.client() as client:
+        client.config_set("maxmemory", 1)
+    refusal(requests.post(run.url, json=[event(2)], timeout=20))
+    assert len(requests.get(run.url, timeout=20).json()["events"]) == 1
+    with Stream(f"{run.url}/stream") as stream:
+        stream.wait_for_control("caught_up")
+    assert stream.sequences == [1]
