@@ -84,10 +84,9 @@ _host = _settings["host"]
 bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_settings['port']}"
 workers = _settings["web_concurrency"]
 worker_class = StreamingWorker
-# A worker whose connections are all taken answers nothing, health checks included, so
-# streams are admitted by the app, below that limit, and so are the 1,500 appends of its intake
-# and the 1,500 bodies that are still to come.
-worker_connections = _settings["max_streams"] + 4000
+# A worker whose connections are all taken answers nothing, health checks included, so the app
+# admits less than that of whatever may last (app/places.py).
+worker_connections = _settings["worker_connections"]
 # A worker that stops by count refuses everybody while its streams go on.
 max_requests = 0
 timeout = 30

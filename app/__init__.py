@@ -18,6 +18,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     `event_store` one is made from them. Nothing is connected until it is used.
     """
     # Imported here, since a producer imports app.streaming, and so this package, without Flask.
+    from app.places import Places, open_files
     from app.routes import body, events, health, problems, runs, stream
     from app.routes.answer import Unsent
     from app.routes.gateway import Gateway
@@ -29,7 +30,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     from app.streaming.event_store import EventStore
     from app.streaming.heartbeat import Pulse
     from app.streaming.history import History
-    from app.streaming.open_streams import OpenStreams, most_streams
+    from app.streaming.open_streams import OpenStreams
     from app.streaming.readers import Readers
     from app.streaming.subscriber import Surroundings
 
@@ -55,12 +56,13 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     # A doubled slash must not make /runs//events the run called "events".
     app.url_map.merge_slashes = False
     app.url_map.converters["any_run_id"] = RunIdConverter
-    streams = OpenStreams(around, most_streams(settings.max_streams))
-    intake = Intake(settings.max_body_bytes)
+    places = Places.of(settings.max_streams, open_files())
+    streams = OpenStreams(around, places.streams)
+    intake = Intake(settings.max_body_bytes, places)
     # A line waits for others a quarter of what an event waits for at its reader.
     gathering = Gathering(store, settings.flush_interval_ms / 4000)
     Gateway(settings, store, streams, intake, gathering, Unsent()).init_app(app)
-    body.init_app(app)
+    body.init_app(app, intake)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

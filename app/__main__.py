@@ -19,6 +19,7 @@ from subprocess import Popen
 from typing import Any
 
 from app.own_redis import OwnRedis, OwnRedisError
+from app.places import Places, open_files
 from app.settings import Settings, SettingsError
 from app.streaming.connection import default_url, without_password
 from app.streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
@@ -78,7 +79,8 @@ class Reaper:
 
 
 def check() -> int:
-    """Print the settings as JSON; 2 when one is wrong, or Redis is too old."""
+    """Print the settings as JSON, and how many connections a worker has at the most; 2 when one
+    is wrong, or Redis is too old."""
     settings = Settings.load()
     url = settings.redis_url or default_url()
     try:
@@ -91,7 +93,8 @@ def check() -> int:
             f"tailrace: cannot reach Redis at {without_password(url)}, and goes on trying: {error}",
             file=sys.stderr,
         )
-    print(json.dumps(dataclasses.asdict(settings)))
+    places = Places.of(settings.max_streams, open_files(hard=True))
+    print(json.dumps({**dataclasses.asdict(settings), "worker_connections": sum(places)}))
     return 0
 
 

@@ -113,7 +113,8 @@ def test_routes_know_streaming_by_its_public_names_and_never_redis(path):
     assert "redis" not in libraries(path)
     for module, name in imports_of(path):
         if module.startswith("app."):
-            assert module.startswith(("app.streaming.", "app.routes.")) or module == "app.settings"
+            its_own = module.startswith(("app.streaming.", "app.routes."))
+            assert its_own or module in ("app.settings", "app.places")
             assert not (name or "").startswith("_"), f"{module}.{name} is private"
     assert "app.streaming.connection" not in app_imports(path)
 

@@ -5,7 +5,7 @@ import re
 import socket
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from typing import Any, BinaryIO
 
@@ -25,7 +25,7 @@ from werkzeug.exceptions import (
 )
 from werkzeug.http import parse_options_header
 
-from app.routes.intake import Held
+from app.routes.intake import Held, Intake
 from app.streaming.draft import INTEGER_RANGE, MAX_DEPTH, MOST_EVENTS
 from app.streaming.errors import InvalidEvent
 
@@ -52,8 +52,8 @@ _LENIENT = json.JSONDecoder()
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
-def init_app(app: Flask) -> None:
-    app.after_request(_linger_over_what_is_unread)
+def init_app(app: Flask, intake: Intake) -> None:
+    app.after_request(partial(_linger_over_what_is_unread, intake))
 
 
 def is_json_lines() -> bool:
@@ -249,7 +249,7 @@ def refused(kind: type[HTTPException], field: str, detail: str) -> HTTPException
     return error
 
 
-def _linger_over_what_is_unread(response: Response) -> Response:
+def _linger_over_what_is_unread(intake: Intake, response: Response) -> Response:
     """Close a connection whose request was not read to its end, so that the answer arrives.
 
     gunicorn would read the rest without an end, and let nobody else have a turn.
@@ -257,7 +257,7 @@ def _linger_over_what_is_unread(response: Response) -> Response:
     body, connection = request.environ["wsgi.input"], request.environ.get("gunicorn.socket")
     if connection is not None and type(body) is Body and _is_unread(body):
         body.failed = True  # gunicorn serves no other request on it
-        response.call_on_close(lambda: _linger(connection))
+        response.call_on_close(lambda: _linger(connection, intake))
     return response
 
 
@@ -267,9 +267,14 @@ def _is_unread(body: Body) -> bool:
     return body.reader.length > (0 if body.failed else _LITTLE_BYTES)
 
 
-def _linger(connection: socket.socket) -> None:
+def _linger(connection: socket.socket, intake: Intake) -> None:
     """Half-close, and read on for a while: who is cut off while it sends sees no answer."""
-    until = time.monotonic() + LINGER_SECONDS
+    with intake.linger() as has_place:
+        _read_on(connection, LINGER_SECONDS if has_place else 0.0)
+
+
+def _read_on(connection: socket.socket, seconds: float) -> None:
+    until = time.monotonic() + seconds
     try:
         connection.shutdown(socket.SHUT_WR)
         while (left := until - time.monotonic()) > 0:

@@ -7,13 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from app.places import Places
 from app.streaming.errors import StreamingError
-
-# Appends under way at once, and bodies that are still to come. A worker has places for its
-# streams, for these, and for some requests more, so that it answers health checks whatever its
-# producers do; and slow bodies keep out nobody whose body is there.
-MOST_APPENDS = 1500
-MOST_READING = 1500
 
 # What all bodies that are held may have together, as a multiple of the largest one. However
 # small that is, a request of lines may be read from in larger pieces.
@@ -26,13 +21,26 @@ class TooBusy(StreamingError):
 
 
 class Intake:
-    """Counts the appends under way, and the bytes of theirs that are held."""
+    """Counts the appends under way, the bodies still to come, the connections that linger over
+    the rest of one that was refused, and the bytes that are held."""
 
-    def __init__(self, max_body_bytes: int):
+    def __init__(self, max_body_bytes: int, places: Places):
+        self.places = places
         self.most_bytes = MOST_BODIES * max(max_body_bytes, _LEAST_BODY)
         self.appends = 0
         self.reading = 0
+        self.lingering = 0
         self.bytes = 0
+
+    @contextmanager
+    def linger(self) -> Iterator[bool]:
+        """While what nobody wants is read; gives whether there is a place for that."""
+        has_place = self.lingering < max(1, self.places.others // 2)
+        self.lingering += has_place
+        try:
+            yield has_place
+        finally:
+            self.lingering -= has_place
 
 
 class Held:
@@ -66,7 +74,7 @@ class Held:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """While a body is waited for; raises TooBusy."""
-        if self._intake.reading >= MOST_READING:
+        if self._intake.reading >= self._intake.places.bodies:
             raise TooBusy("too many bodies are still to come")
         self._intake.reading += 1
         try:
@@ -76,7 +84,7 @@ class Held:
 
     def take_place(self) -> None:
         """Count an append whose body is there, until the context ends; raises TooBusy."""
-        if self._intake.appends >= MOST_APPENDS:
+        if self._intake.appends >= self._intake.places.appends:
             raise TooBusy("too many appends are under way")
         self._intake.appends += 1
         self._placed = True

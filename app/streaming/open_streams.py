@@ -3,7 +3,6 @@ drained together."""
 
 import logging
 import random
-import resource
 import time
 from typing import Protocol
 
@@ -12,18 +11,7 @@ from app.streaming.subscriber import Start, Subscriber, Surroundings
 
 LAST_WORDS_SECONDS = 1.0
 
-# Open files that are not for streams: Redis, and requests that come and go.
-OTHER_FILES = 100
-
 log = logging.getLogger("tailrace.stream")
-
-
-def most_streams(wanted: int) -> int:
-    """As many streams as are wanted, or as this process may have files open."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if files == resource.RLIM_INFINITY:
-        return wanted
-    return max(1, min(wanted, files - OTHER_FILES))
 
 
 class OpenStream(Protocol):

@@ -195,6 +195,33 @@ def test_streams_that_are_reset_before_they_begin_give_their_places_back(start_g
     wait_until(lambda: _open_streams(gateway) == 0, "their places are free again", seconds=5)
 
 
+def allow_files(gateway: GatewayServer, files: int) -> None:
+    """The gateway's next worker, which this waits for, may have no more than that open."""
+    [former] = gateway.workers()
+    psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (files, files))
+    gateway.process.send_signal(signal.SIGHUP)
+    former.wait(20)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/plain"])
+def test_slow_bodies_are_refused_before_descriptors_run_out(start_gateway, run_id, kind):
+    gateway = start_gateway()
+    request = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: 100000\r\n\r\n{{"
+    ).encode()
+    allow_files(gateway, 400)
+    with contextlib.ExitStack() as stack:
+        for _ in range(600):
+            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+            stack.enter_context(connection)
+            connection.sendall(request)
+        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
+        assert append(gateway, run_id).status_code == 201
+    gateway.stop()
+    assert "Traceback" not in gateway.log.read_text()
+
+
 def test_streams_are_refused_before_descriptors_run_out(start_gateway, run_id):
     """The limit of open files is the server's own, whatever MAX_STREAMS asks for."""
     gateway = start_gateway()
@@ -202,10 +229,7 @@ def test_streams_are_refused_before_descriptors_run_out(start_gateway, run_id):
         f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n"
         "Accept: text/event-stream\r\nConnection: close\r\n\r\n"
     ).encode()
-    [former] = gateway.workers()
-    psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
-    gateway.process.send_signal(signal.SIGHUP)  # its next worker has that limit
-    former.wait(20)
+    allow_files(gateway, 256)
     with contextlib.ExitStack() as stack:
         for _ in range(300):
             connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)

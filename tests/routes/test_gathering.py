@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import gevent
 import pytest
 
+from app.places import Places
 from app.routes.gathering import Gathering
 from app.routes.ingest import Ingest
 from app.routes.intake import Held, Intake
@@ -47,7 +48,7 @@ class Open:
 
     def __init__(self, gathering: Gathering, run_id: str):
         self.connection = Connection(CHUNKED)
-        self.held = Held(Intake(4_194_304))
+        self.held = Held(Intake(4_194_304, Places(1, 1, 1, 1)))
         self.ingest = Ingest(run_id, None, self.held, 4_194_304, 262_144)
         self.reading = gevent.spawn(gathering.read, self.ingest, self.connection.inlet())
         self.send = self.connection.client.sendall

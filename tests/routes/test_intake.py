@@ -6,16 +6,18 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.routes.intake import MOST_APPENDS, MOST_READING, Held, Intake, TooBusy
+from app.places import Places
+from app.routes.intake import Held, Intake, TooBusy
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
+PLACES = Places(streams=10, appends=20, bodies=30, others=4)
 
 
 def test_bytes_are_held_up_to_the_limit_and_not_beyond():
-    intake = Intake(max_body_bytes=10)
+    intake = Intake(10, PLACES)
     one, other = Held(intake), Held(intake)
     one.hold(intake.most_bytes - 3)
     other.hold(3)
@@ -29,13 +31,13 @@ def test_bytes_are_held_up_to_the_limit_and_not_beyond():
 
 
 def test_appends_are_taken_up_to_the_limit_and_let_go_of_all_that_they_hold():
-    intake = Intake(max_body_bytes=10)
+    intake = Intake(10, PLACES)
     with contextlib.ExitStack() as stack:
-        for _ in range(MOST_APPENDS):
+        for _ in range(PLACES.appends):
             stack.enter_context(Held(intake)).take_place()
         with pytest.raises(TooBusy), Held(intake) as held:
             held.take_place()
-        assert intake.appends == MOST_APPENDS
+        assert intake.appends == PLACES.appends
     with Held(intake) as held:
         held.hold(10)
         held.let_go(3)
@@ -45,9 +47,9 @@ def test_appends_are_taken_up_to_the_limit_and_let_go_of_all_that_they_hold():
 
 
 def test_bodies_are_waited_for_up_to_a_limit_of_their_own():
-    intake = Intake(max_body_bytes=10)
+    intake = Intake(10, PLACES)
     with contextlib.ExitStack() as stack:
-        for _ in range(MOST_READING):
+        for _ in range(PLACES.bodies):
             stack.enter_context(Held(intake).reading())
         with pytest.raises(TooBusy), Held(intake).reading():
             pytest.fail("one too many")
@@ -56,9 +58,16 @@ def test_bodies_are_waited_for_up_to_a_limit_of_their_own():
     assert (intake.appends, intake.reading) == (0, 0)
 
 
+def test_those_who_linger_have_half_of_the_places_of_others():
+    intake = Intake(10, PLACES)
+    with intake.linger() as one, intake.linger() as two, intake.linger() as three:
+        assert (one, two, three) == (True, True, False)
+    assert intake.lingering == 0
+
+
 def test_the_limit_is_64_of_the_largest_bodies_and_holds_a_few_pieces_in_any_case():
-    assert Intake(max_body_bytes=4_194_304).most_bytes == 64 * 4_194_304
-    assert Intake(max_body_bytes=1).most_bytes == 16 * 1024 * 1024
+    assert Intake(4_194_304, PLACES).most_bytes == 64 * 4_194_304
+    assert Intake(1, PLACES).most_bytes == 16 * 1024 * 1024
 
 
 @pytest.fixture
@@ -72,7 +81,7 @@ def intake_of(http: FlaskClient) -> Intake:
 
 @pytest.mark.parametrize(
     ("bound", "value"),
-    [("appends", MOST_APPENDS), ("bytes", Intake(max_body_bytes=1000).most_bytes - 10)],
+    [("appends", 1500), ("bytes", Intake(1000, PLACES).most_bytes - 10)],
 )
 @pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT]])
 def test_an_append_too_many_is_429_and_stores_nothing(http, fake_client, bound, value, body):
