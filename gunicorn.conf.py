@@ -14,6 +14,7 @@ import sys
 from types import SimpleNamespace
 
 import gevent
+from gunicorn import util
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
@@ -70,6 +71,20 @@ class StreamingWorker(GeventWorker):
     def _drain(self):
         if self._draining is None:
             self._draining = gevent.spawn(self.wsgi.extensions["tailrace"].drain)
+
+
+def write_problem(sock, status, title, detail):
+    """What gunicorn refuses by itself, in the one shape of all errors (RFC 9457)."""
+    problem = {"type": "about:blank", "title": title, "status": status, "detail": detail or title}
+    body = json.dumps(problem).encode()
+    head = (
+        f"HTTP/1.1 {status} {title}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    util.write_nonblock(sock, head.encode("latin-1") + body)
+
+
+util.write_error = write_problem  # there is no setting for it
 
 
 class Log(Logger):

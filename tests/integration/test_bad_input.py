@@ -304,3 +304,27 @@ def test_broken_http_does_not_harm_the_gateway(gateway):
             connection.shutdown(socket.SHUT_WR)
             list(iter(lambda: connection.recv(65536), b""))  # until it hangs up
     assert requests.get(f"{gateway.url}/healthz", timeout=10).ok
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
+        (b'GET /\xff HTTP/1.1\r\n<script>: "\r\n\r\n', 400),
+        (b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 9000), 414),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 9000), 431),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
+    ],
+)
+def test_what_is_hardly_http_is_refused_in_the_shape_of_all_errors(gateway, sent, status):
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(sent)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        problem = json.loads(answer.read())
+    assert (answer.status, problem["status"]) == (status, status)
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert problem["title"]
+    assert problem["detail"]
