@@ -6,8 +6,7 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
-from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException, ServiceUnavailable
+from werkzeug.exceptions import ServiceUnavailable
 
 from app.routes.answer import Answer
 from app.routes.body import is_json_lines, pieces, read_json
@@ -18,7 +17,7 @@ from app.routes.intake import Held
 from app.routes.problems import as_problem
 from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 from app.streaming.draft import Appended, Draft
-from app.streaming.errors import InvalidInput, StreamingError
+from app.streaming.errors import InvalidInput
 from app.streaming.event import check_run_id
 
 blueprint = Blueprint("events", __name__)
@@ -85,7 +84,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> Response:
         if ingest.error is not None:
             raise ingest.error
         ingest.reason = "ended"
-    except (HTTPException, ValidationError, StreamingError) as error:
+    except Exception as error:  # an unexpected one too: what was stored is told
         ingest.reason = ingest.reason or "refused"
         return as_problem(error, **ingest.told_wrong())
     finally:

@@ -118,8 +118,7 @@ class Gathering:
 
     def _look_after(self, request: "_Request") -> None:
         if request.ingest.over:
-            self._leave(request)
-            request.done.set()
+            self._end(request)
             return
         if request not in self._open:
             return  # killed meanwhile
@@ -129,6 +128,10 @@ class Gathering:
             self._halfway.add(request)
         else:
             self._halfway.discard(request)
+
+    def _end(self, request: "_Request") -> None:
+        self._leave(request)
+        request.done.set()
 
     def _sweep(self) -> None:
         """Have those break off whose lines do not come to their end."""
@@ -144,7 +147,7 @@ class Gathering:
     def _give_up(self, error: Exception) -> None:
         for request in list(self._open):
             request.ingest.refuse(error)
-            self._look_after(request)
+            self._end(request)
 
 
 class _Request:

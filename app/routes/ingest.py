@@ -211,10 +211,16 @@ class Ingest:
 def append_together(ingests: Iterable[Ingest], store: EventStore) -> None:
     """Append the next lines of some requests, in one round trip."""
     theirs = [(each, append) for each in ingests if (append := each.next_append())]
-    if theirs:
+    if not theirs:
+        return
+    try:
         outcomes = store.append_each([append for _, append in theirs])
-        for (each, _), outcome in zip(theirs, outcomes, strict=True):
-            each.appended(outcome)
+    except Exception as error:  # unexpected, and told to all whom it concerns
+        for each, _ in theirs:
+            each.refuse(error)
+        return
+    for (each, _), outcome in zip(theirs, outcomes, strict=True):
+        each.appended(outcome)
 
 
 def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> None:

@@ -119,15 +119,33 @@ def test_who_has_much_to_say_does_not_keep_the_others_waiting(gathering, watched
     assert stored(watched, "run-0") == list(range(5000))
 
 
-def test_an_unexpected_error_ends_those_who_are_open_and_nobody_else(gathering, watched):
-    with opened(gathering, 3) as requests:
+def test_an_unexpected_error_of_an_append_ends_those_whom_it_concerns(gathering, watched):
+    with opened(gathering, 3) as [one, two, other]:
         watched.error = ZeroDivisionError()
+        for request in (one, two):
+            request.send(chunk(line(1)))
+        for request in (one, two):
+            request.reading.get(timeout=5)
+            assert request.ingest.error is watched.error
+            assert (request.ingest.unknown, request.ingest.line) == (1, 1)
+        watched.error = None
+        other.send(chunk(line(1)) + LAST_CHUNK)
+        other.reading.get(timeout=5)
+        assert other.ingest.events == 1
+    assert is_empty(gathering)
+
+
+def test_an_unexpected_error_of_the_loop_leaves_nobody_waiting(gathering, monkeypatch):
+    def fail(*args):
+        raise ZeroDivisionError
+
+    with opened(gathering, 3) as requests, monkeypatch.context() as broken:
+        broken.setattr(gathering, "_look_after", fail)
         requests[0].send(chunk(line(1)))
         for request in requests:
             request.reading.get(timeout=5)
-            assert request.ingest.error is watched.error
+            assert type(request.ingest.error) is ZeroDivisionError
     assert is_empty(gathering)
-    watched.error = None
     with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)) + LAST_CHUNK)
         request.reading.get(timeout=5)

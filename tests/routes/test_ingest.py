@@ -379,6 +379,21 @@ def test_a_lost_redis_tells_what_is_stored_and_what_may_be(fake_client, stored, 
     assert int(answer.headers["Retry-After"]) >= 1
 
 
+def test_an_unexpected_error_tells_what_is_stored_too(fake_client):
+    class BrokenStore(FailingStore):
+        def append_each(self, appends):
+            [outcome] = super().append_each(appends)
+            if isinstance(outcome, StoreUnavailable):
+                raise ZeroDivisionError
+            return [outcome]
+
+    http = create_app(Settings(), event_store=BrokenStore(client=fake_client)).test_client()
+    answer = send(http, line(1), ending("failed"), ending("started"), line(2))
+    assert refused(answer, 500, line=3, stored=2) == []
+    assert answer.json["unknown"] == 2
+    assert "ZeroDivisionError" not in answer.text
+
+
 def test_a_gateway_that_holds_too_much_refuses_with_429_and_lets_go(fake_store):
     app = create_app(Settings(max_body_bytes=1000), event_store=fake_store)
     intake = app.extensions["tailrace"].intake
