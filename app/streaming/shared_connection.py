@@ -20,7 +20,7 @@ from typing import Any
 from redis.connection import Connection
 from redis.exceptions import RedisError
 
-from app.streaming.connection import exchange_packed, is_of_no_master, pack
+from app.streaming.connection import exchange, exchange_packed, is_of_no_master, pack
 from app.streaming.errors import StoreUnavailable
 from app.streaming.master_watch import leads_to_master
 
@@ -39,7 +39,8 @@ class SharedConnection:
     """Sends commands over one connection of its own, in the order in which they came.
 
     `connect` makes the connection, not yet connected. No command is ever sent twice.
-    `connected_since` is a monotonic time, infinite while there is no connection.
+    `connected_since` is a monotonic time, infinite while there is no connection. A signal
+    handler may call it too, even one that has interrupted a call of its own thread.
     """
 
     def __init__(self, connect: Callable[[], Connection]):
@@ -58,8 +59,12 @@ class SharedConnection:
 
     def call_all(self, *commands: Sequence[Any]) -> list[Any]:
         """The raw replies to some commands that are sent together, as `call` gives one."""
+        me, inside = threading.get_ident(), self._inside
+        if me in inside:  # so this is a signal handler, and the call beneath it waits for it
+            return self._call_apart(commands)
         turn = _Turn(pack(*commands), len(commands))
         try:
+            inside.add(me)
             with self._lock:
                 if self._led:
                     turn.woken = threading.Event()
@@ -73,11 +78,26 @@ class SharedConnection:
         except BaseException:  # the caller was told to stop
             self._give_up(turn)
             raise
+        finally:
+            inside.discard(me)
         if turn.error is not None:
-            raise StoreUnavailable(turn.what_went_wrong(), turn.stored) from None
+            raise _unavailable(turn.error, turn.stored) from None
         return turn.replies
 
+    def _call_apart(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The replies over a connection that is made for them, and waits for nobody."""
+        link, sent = self._connect(), False
+        try:
+            link.connect()
+            sent = True
+            return exchange(link, *commands)
+        except (RedisError, OSError) as error:
+            raise _unavailable(error, None if sent else False) from None
+        finally:
+            link.disconnect()
+
     def _begin(self) -> None:
+        self._inside: set[int] = set()  # the threads that are in a call
         self._lock = threading.Lock()
         self._waiting: deque[_Turn] = deque()
         self._led = False
@@ -182,6 +202,13 @@ class SharedConnection:
             self.connected_since = math.inf
 
 
+def _unavailable(error: BaseException, stored: bool | None) -> StoreUnavailable:
+    if isinstance(error, RedisError | OSError):
+        return StoreUnavailable(f"Redis does not answer: {error}", stored)
+    broken_off = "the round trip was broken off, with the caller that led it"
+    return StoreUnavailable(broken_off, stored)
+
+
 def _is_silent(connection: _socket.socket) -> bool:
     try:
         connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -205,8 +232,3 @@ class _Turn:
         self.error: BaseException | None = None
         self.stored: bool | None = False
         self.woken: threading.Event | None = None
-
-    def what_went_wrong(self) -> str:
-        if isinstance(self.error, RedisError | OSError):
-            return f"Redis does not answer: {self.error}"
-        return "the round trip was broken off, with the caller that led it"

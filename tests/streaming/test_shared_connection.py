@@ -1,6 +1,7 @@
 """The shared connection: each caller gets its own answer, whatever becomes of the others."""
 
 import gc
+import itertools
 import select
 import socket
 import struct
@@ -22,6 +23,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from app.streaming import connection, shared_connection
 from app.streaming.errors import StoreUnavailable
 from app.streaming.shared_connection import SharedConnection
+from tests.interruptions import handled_at
 from tests.servers import ROOT, RedisServer, wait_until
 
 MEGABYTE = 1024 * 1024
@@ -435,12 +437,122 @@ def interrupted_at(number: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", range(1, 12))
-def test_an_interrupt_anywhere_leaves_the_connection_to_others(shared, number):
+def test_an_interrupt_anywhere_leaves_the_connection_to_all(shared, number):
     """What a signal handler raises may come at any time, as that of Ctrl-C does."""
     shared.call("PING")
     with pytest.raises(KeyboardInterrupt), interrupted_at(number):
         shared.call("PING")
-    assert Caller(shared, "ECHO", "other").outcome == b"other"
+    own = Caller(shared, "CLIENT", "ID").outcome
+    assert shared.call("CLIENT", "ID") == own
+
+
+# Signal handlers
+
+
+@pytest.mark.parametrize("server", ["fakeredis", "server"])
+def test_a_signal_handler_may_call_wherever_it_has_interrupted_a_call(request, server, run_id):
+    client = request.getfixturevalue("fake_client" if server == "fakeredis" else "redis_client")
+    shared = share(client)
+    push = partial(shared.call, "RPUSH", run_id)
+    for step in itertools.count(1):
+        with handled_at(step, partial(push, "handler"), shared_connection) as done:
+            push("main")
+        if not done:
+            break
+    pushed = client.lrange(run_id, 0, -1)
+    assert step > 100
+    assert (pushed.count(b"handler"), pushed.count(b"main")) == (step - 1, step)
+
+
+def test_what_a_signal_handler_cannot_have_done_is_told(breakable, run_id):
+    shared, told = share_to(breakable), []
+    shared.call("PING")
+    breakable.stop()
+
+    def handle() -> None:
+        with pytest.raises(StoreUnavailable) as failed:
+            shared.call("PING")
+        told.append(failed.value.stored)
+
+    with (
+        pytest.raises(StoreUnavailable),
+        handled_at(50, handle, shared_connection),
+    ):
+        shared.call("PING")
+    assert told == [False]
+
+
+def test_a_signal_handler_does_not_wait_for_those_for_whom_its_thread_waits(
+    shared, redis_server, run_id
+):
+    """Its thread may be the next one to lead, and cannot before the handler is done."""
+    script = f"""
+import signal, sys, threading
+from functools import partial
+from app.streaming import connection
+from app.streaming.shared_connection import SharedConnection
+from tests.servers import wait_until
+client = connection.make_client(sys.argv[1])
+shared = SharedConnection(partial(connection.make_connection, client))
+leader = threading.Thread(target=shared.call, args=("BLPOP", "{run_id}", 0))
+leader.start()
+wait_until(lambda: shared._led and not shared._waiting, "it leads")
+def handle(*_):
+    connection.call(client, "RPUSH", "{run_id}", "go on")
+    leader.join()
+    assert shared.call("ECHO", "handler") == b"handler"
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.2)
+assert shared.call("ECHO", "main") == b"main"
+"""
+    run(script, redis_server.url)
+
+
+STORM = """
+import signal
+import sys
+
+from app.streaming.event_store import EventStore
+
+store, run_id = EventStore(sys.argv[1], maxlen=100_000), sys.argv[2]
+handled = 0
+
+def handle(*_):
+    global handled
+    handled += 1
+    store.add(run_id, "signal", "handled", handled)
+    signal.setitimer(signal.ITIMER_REAL, 0.0005)
+
+on_signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
+added = 0
+while handled < 2000:
+    added += 1
+    store.add(run_id, "llm", "stream", added)
+signal.setitimer(signal.ITIMER_REAL, 0)
+events = store.get_events(run_id)
+for category, count in (("llm", added), ("signal", handled)):
+    data = [event.data for event in events if event.category == category]
+    assert data == list(range(1, count + 1)), category
+assert [event.sequence for event in events] == list(range(1, added + handled + 1))
+"""
+
+# Under gevent what signal.signal sets may run in the event loop itself, where nothing may wait.
+ON_SIGNAL = {
+    "threads": "from signal import signal as on_signal",
+    "gevent": """
+from gevent import monkey
+monkey.patch_all()
+from gevent import signal_handler as on_signal
+""",
+}
+
+
+@pytest.mark.parametrize("how", ON_SIGNAL)
+def test_thousands_of_signal_handlers_append_as_well_as_whom_they_interrupt(
+    redis_server, run_id, how
+):
+    run(ON_SIGNAL[how] + STORM, redis_server.url, run_id)
 
 
 GREENLETS = """
