@@ -1,5 +1,12 @@
-"""Appending one run's events in the background: in order, in batches, safe to repeat."""
+"""Appending one run's events in the background: in order, in batches, safe to repeat.
 
+A signal handler may have interrupted whoever emits, anywhere, and who was interrupted goes on
+only after it. So a caller puts an event there in one step, holds nothing for which anybody
+waits, and waits for the sender alone; everything else is the sender's, in a thread that no
+handler interrupts.
+"""
+
+import _thread
 import atexit
 import contextlib
 import os
@@ -7,6 +14,7 @@ import random
 import threading
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
@@ -31,7 +39,6 @@ class Batch(NamedTuple):
     """Events that are appended together, at the first attempt and at each later one."""
 
     drafts: list[Draft]
-    size: int
     lease_seconds: int | None
     idempotency_key: str
 
@@ -40,15 +47,16 @@ class Appender:
     """Appends a run's events from a thread of its own (a greenlet, where gevent has patched).
 
     `append` appends drafts, all or none, and takes an `idempotency_key`, `expected_sequence`
-    and `lease_seconds`, as `EventStore.append_drafts` does. An event is sent at once; what
-    comes while a batch is under way is the next batch. A batch that Redis cannot take now is
-    repeated under its key until it is answered, or `retry_seconds` have gone by.
+    and `lease_seconds`, as `EventStore.append_drafts` does; it must wait for nobody who emits.
+    An event is sent at once; what comes while a batch is under way is the next batch. A batch
+    that Redis cannot take now is repeated under its key until it is answered, or
+    `retry_seconds` have gone by.
 
     What went wrong for good is raised by every later call, and nothing more is appended:
     `stored`, `last_id` and `last_sequence` tell how far it came. Leaving the context, and the
     interpreter's exit, wait for what was emitted (not that of a `multiprocessing` child, which
-    runs nothing at its end). Any thread may use it, but no signal handler, which may have
-    interrupted it; in a forked child it is empty.
+    runs nothing at its end). Any thread may use it, and a signal handler whatever it has
+    interrupted (under gevent, one set by `gevent.signal_handler`); in a forked child it is empty.
     """
 
     def __init__(
@@ -65,22 +73,21 @@ class Appender:
         self._expected = expected_sequence
         self._closed = False
         self._begin()
+        _appenders.add(self)
 
     def _begin(self) -> None:
-        self._process = os.getpid()
-        self.emitted = 0
         self.stored = 0
         self.last_id: str | None = None
         self.last_sequence: int | None = None
-        self._waiting: deque[tuple[Draft, int | None]] = deque()
-        self._bytes = 0
-        self._batch: Batch | None = None  # which is under way
+        # An event, its lease, and the bytes that had been emitted with it; or no event, and a
+        # lock to be released once what was emitted before is stored.
+        self._waiting: deque[tuple[Draft | None, Any, int]] = deque()
+        self._taken_bytes = 0
         self._error: Exception | None = None
-        self._sender: threading.Thread | None = None
-        lock = threading.Lock()
-        self._news = threading.Condition(lock)
-        self._room = threading.Condition(lock)
-        self._sending = threading.Lock()
+        self._has_sender = self._starts_one = False
+        self._sending = threading.Lock()  # of the sender, for as long as it lives
+        self._news = _taken_lock()  # free when something came
+        self._room: deque[_thread.LockType] = deque()  # taken by those who wait for room
 
     def __enter__(self) -> Self:
         return self
@@ -107,122 +114,132 @@ class Appender:
         )
         if lease_seconds is not None:
             check_range("lease_seconds", lease_seconds)
-        self._leave_to_parent()
-        with self._room:
-            while self._is_full() and self._error is None:
-                self._room.wait()
-            if self._closed:
-                raise ValueError("the appender is closed")
-            self._raise_what_went_wrong()
-            self._waiting.append((draft, lease_seconds))
-            self._bytes += draft.size
-            self.emitted += 1
-            if self._sender is None:
-                self._start()
-            elif len(self._waiting) == 1:
-                self._news.notify()
+        if self._is_full():
+            self._wait_for_room()
+        if self._closed:
+            raise ValueError("the appender is closed")
+        self._raise_what_went_wrong()
+        self._put(draft, lease_seconds, draft.size)
 
     def flush(self) -> None:
         """Wait until what was emitted so far is in the log; raises what went wrong."""
-        self._leave_to_parent()
-        emitted = self.emitted
-        while self.stored < emitted:
-            self._send_next()
+        if self._has_sender or self._waiting:
+            stored = _taken_lock()
+            self._put(None, stored, 0)
+            stored.acquire()
         self._raise_what_went_wrong()
 
     def close(self) -> None:
         """Flush, and take no more; raises what went wrong."""
-        self._leave_to_parent()
-        with self._news:
-            self._closed = True
-            self._news.notify()
+        self._closed = True
         try:
             self.flush()
         finally:
             atexit.unregister(self.flush)
 
-    def _leave_to_parent(self) -> None:
-        """In a forked child: what waits is the parent's to send, and its sender is not here."""
-        if self._process != os.getpid():
-            self._begin()
+    def _put(self, draft: Draft | None, told: Any, size: int) -> None:
+        self._waiting.append((draft, told, self._emitted_bytes() + size))
+        if self._news.locked():
+            with contextlib.suppress(RuntimeError):  # somebody else has told it meanwhile
+                self._news.release()
+        if self._starts_one or not self._has_sender:
+            self._start()
+
+    def _emitted_bytes(self) -> int:
+        """About: what comes in the same moment from two threads may count as one."""
+        try:
+            return self._waiting[-1][2]
+        except IndexError:
+            return self._taken_bytes
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= WAITING_EVENTS or self._bytes >= WAITING_BYTES
+        if len(self._waiting) >= WAITING_EVENTS:
+            return True
+        return self._emitted_bytes() - self._taken_bytes >= WAITING_BYTES
+
+    def _wait_for_room(self) -> None:
+        room = _taken_lock()
+        self._room.append(room)
+        if self._is_full():  # still, so that the sender will find who waits
+            room.acquire()
 
     def _raise_what_went_wrong(self) -> None:
         if self._error is not None:
             atexit.unregister(self.flush)  # which is for what nobody was told
             raise self._error
 
-    # Sending, by the sender or by whoever flushes
-
     def _start(self) -> None:
-        self._sender = threading.Thread(target=self._send, name="appender", daemon=True)
+        self._starts_one = True  # which a signal handler does not count on
+        self._has_sender = True
         atexit.register(self.flush)
-        # While the interpreter exits, no thread may be started: what waits is flushed then.
-        with contextlib.suppress(RuntimeError):
-            self._sender.start()
+        try:
+            # A threading.Thread has who starts it wait until it runs.
+            _thread.start_new_thread(self._send, (IDLE_SECONDS,))
+        except RuntimeError:  # no thread may be started while the interpreter exits
+            if not self._sending.locked():
+                self._send(0)
+        self._starts_one = False
 
-    def _send(self) -> None:
-        while self._is_needed():
-            try:
-                self._send_next()
-            except Exception:  # which is kept, and raised by whatever is called next
-                return
+    # The sender
 
-    def _is_needed(self) -> bool:
-        """Wait until there is something to send; the sender ends when it has come to nothing."""
-        with self._news:
-            if not self._waiting and not self._closed and self._batch is None:
-                self._news.wait(IDLE_SECONDS)
-            if self._waiting or self._batch is not None:
-                return True
-            self._sender = None
-            atexit.unregister(self.flush)
-            return False
+    def _send(self, patience: float) -> None:
+        """Send what comes, until for so long nothing did.
+
+        Two that were started in the same moment take turns.
+        """
+        with self._sending:
+            while True:
+                atexit.register(self.flush)
+                self._has_sender = True
+                while self._is_needed(patience):
+                    self._send_next()
+                atexit.unregister(self.flush)
+                self._has_sender = False
+                if not self._waiting:  # who came before that counts on this sender
+                    return
+
+    def _is_needed(self, patience: float) -> bool:
+        while not self._waiting:
+            if self._closed or not self._news.acquire(timeout=patience):
+                return False
+        return True
 
     def _send_next(self) -> None:
-        """Append a batch of what waits, if anything does; raises what went wrong."""
-        with self._sending:
-            self._raise_what_went_wrong()
-            batch = self._next_batch()
-            if batch is None:
-                return
-            try:
-                appended = self._append_or_repeat(batch)
-            except Exception as error:
-                with self._room:
-                    self._error = error
-                    self._waiting.clear()
-                    self._room.notify_all()
-                raise
-            with self._room:
-                self._batch = None
-                self._bytes -= batch.size
-                self.stored += len(batch.drafts)
-                self.last_id, self.last_sequence = appended.last_id, appended.last_sequence
-                self._room.notify_all()
-            if self._expected is not None:
-                self._expected += len(batch.drafts)
+        """Append a batch of what waits, unless something went wrong; tell who waits for that."""
+        batch, told = self._take()
+        try:
+            if batch.drafts and self._error is None:
+                self._store(batch)
+        except BaseException as error:  # is kept, and raised by whatever is called next
+            broken_off = StoreUnavailable("the sender was broken off", None)
+            self._error = error if isinstance(error, Exception) else broken_off
+        for each in told:
+            each.release()
+        while self._room:
+            self._room.popleft().release()
 
-    def _next_batch(self) -> Batch | None:
-        """The one that is under way, if its sender was interrupted, or else a new one."""
-        with self._room:
-            if self._batch is None and self._waiting:
-                self._batch = self._take()
-            return self._batch
-
-    def _take(self) -> Batch:
+    def _take(self) -> tuple[Batch, list[_thread.LockType]]:
         drafts: list[Draft] = []
+        told: list[_thread.LockType] = []
         size, lease = 0, None
         while self._waiting and len(drafts) < MOST_EVENTS and size < BATCH_BYTES:
-            draft, lease_seconds = self._waiting.popleft()
+            draft, given, self._taken_bytes = self._waiting.popleft()
+            if draft is None:
+                told.append(given)
+                continue
             drafts.append(draft)
             size += draft.size
-            lease = lease_seconds or lease
+            lease = given or lease
             if draft.terminal:  # what follows it may be refused, but not with it
                 break
-        return Batch(drafts, size, lease, uuid.uuid4().hex)
+        return Batch(drafts, lease, uuid.uuid4().hex), told
+
+    def _store(self, batch: Batch) -> None:
+        appended = self._append_or_repeat(batch)
+        self.stored += len(batch.drafts)
+        self.last_id, self.last_sequence = appended.last_id, appended.last_sequence
+        if self._expected is not None:
+            self._expected += len(batch.drafts)
 
     def _append_or_repeat(self, batch: Batch) -> Appended:
         until = time.monotonic() + self._retry_seconds
@@ -243,3 +260,22 @@ class Appender:
                     raise
             time.sleep(wanted + pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def _taken_lock() -> _thread.LockType:
+    """A lock to wait for, which takes one step to release and holds up no signal handler."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
+_appenders: weakref.WeakSet[Appender] = weakref.WeakSet()
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: what waits is the parent's to send, and its senders are not here."""
+    for appender in _appenders:
+        appender._begin()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -55,15 +55,19 @@ class EventStore(LogReader):
     ):
         if client is None:
             client = connection.make_client(url or connection.default_url())
-        shared = SharedConnection(partial(connection.make_connection, client))
-        writer = LogWriter(
-            shared,
+        connect = partial(connection.make_connection, client)
+        make_writer = partial(
+            LogWriter,
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
         self.max_event_bytes = max_event_bytes
-        super().__init__(client, shared, writer)
+        shared = SharedConnection(connect)
+        super().__init__(client, shared, make_writer(shared))
+        # A signal handler may wait for appenders, while the call that it has interrupted leads
+        # on the other connection and cannot go on.
+        self._appenders_writer = make_writer(SharedConnection(connect))
 
     # Writing
 
@@ -198,8 +202,9 @@ class EventStore(LogReader):
 
         The first event is appended only as the `expected_sequence`, the others after it.
         """
+        run_id = check_run_id(run_id)
         return Appender(
-            partial(self.append_drafts, check_run_id(run_id)),
+            lambda drafts, **how: self._appenders_writer.append(Append(run_id, drafts, **how)),
             max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,

@@ -116,16 +116,96 @@ with run:
         assert [n for by, n in stored if by == name] == list(range(400))
 
 
+# Under gevent what signal.signal sets may run in the event loop itself, where nothing may wait.
+ON_SIGNAL = {
+    "threads": "import signal; from signal import signal as on_signal",
+    "gevent": """
+import gevent.monkey; gevent.monkey.patch_all()
+import signal; from gevent import signal_handler as on_signal
+""",
+}
+
+
+@pytest.mark.parametrize("how", ON_SIGNAL)
+def test_thousands_of_signal_handlers_emit_as_well_as_whom_they_interrupt(
+    redis_server, run_id, how
+):
+    program = f"""{ON_SIGNAL[how]}{BEGINNING}
+store, handled, emitted = EventStore(sys.argv[1], maxlen=1_000_000), 0, 0
+run = store.appender(sys.argv[2])
+def handle(*_):
+    global handled
+    handled += 1
+    run.emit('signal', 'handled', handled)
+    if handled % 10 == 0:
+        run.flush()
+    if handled % 25 == 0:
+        store.add(sys.argv[2] + '-added', 'signal', 'handled', handled)
+    if handled == 4000:
+        finished.append(True)
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0.0003)
+finished = []
+on_signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.0003)
+while not finished:
+    emitted += 1
+    run.emit('llm', 'stream', emitted)
+    if emitted % 100 == 0:
+        run.flush()
+        store.add(sys.argv[2] + '-added', 'llm', 'stream', emitted)
+run.close()
+for name, steps in ((sys.argv[2], (1, 1)), (sys.argv[2] + '-added', (25, 100))):
+    events = store.get_events(name)
+    for category, step, count in zip(('signal', 'llm'), steps, (handled, emitted)):
+        data = [event.data for event in events if event.category == category]
+        assert data == list(range(step, count + 1, step)), (name, category)
+"""
+    ended = run_program(program, redis_server.url, run_id)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("work", ["run.emit", "store.add"])
+@pytest.mark.parametrize("how", ON_SIGNAL)
+def test_what_a_handler_of_sigterm_appends_is_the_runs_last_word(
+    redis_server, store, run_id, how, work
+):
+    program = f"""{ON_SIGNAL[how]}{BEGINNING}
+import os
+numbers = iter(range(1_000_000))
+emit = run.emit if "{work}" == "run.emit" else lambda *event: store.add(sys.argv[2], *event)
+def handle(*_):
+    run.emit('lifecycle', 'cancelled')
+    run.close()
+    os._exit(7)
+on_signal(signal.SIGTERM, handle)
+print('ready', flush=True)
+for number in numbers:
+    emit('llm', 'stream', number)
+"""
+    command = [sys.executable, "-c", program, redis_server.url, run_id]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout.readline() == "ready\n"
+        wait_until(lambda: store.info(run_id).length > 200, "some are stored")
+        started.terminate()
+        assert started.wait(20) == 7
+    *events, last = store.get_events(run_id)
+    assert last.event == {"category": "lifecycle", "action": "cancelled"}
+    numbers = [event.data for event in events]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
 @pytest.mark.parametrize("fault", ["killed", "paused"])
 def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(breakable, run_id, fault):
     store = EventStore(breakable.url, maxlen=100_000)
     run = store.appender(run_id, retry_seconds=60)
-    broken = threading.Event()
+    emitted, broken = [], threading.Event()
 
     def produce() -> None:
         with run:
             for number in range(20_000):
                 run.emit("llm", "stream", number)
+                emitted.append(number)
                 if number == 5000:
                     broken.wait(20)
 
@@ -134,7 +214,7 @@ def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(breakable, run_id,
     wait_until(lambda: run.stored > 1000, "some are stored")
     breakable.stop() if fault == "killed" else breakable.pause()
     broken.set()
-    wait_until(lambda: run.emitted >= 12_000 or not producer.is_alive(), "it fills up", 30)
+    wait_until(lambda: len(emitted) >= 12_000 or not producer.is_alive(), "it fills up", 30)
     breakable.start() if fault == "killed" else breakable.resume()
     producer.join(60)
     assert run.stored == 20_000

@@ -1,14 +1,18 @@
 """The appender: what is emitted is in the log, in order and once, or the producer is told."""
 
+import contextlib
 import itertools
 import os
+import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from app.streaming import appender as module
+from app.streaming import shared_connection
 from app.streaming.appender import BATCH_BYTES, WAITING_BYTES, WAITING_EVENTS, Appender
 from app.streaming.draft import MOST_EVENTS, Appended, Draft
 from app.streaming.errors import (
@@ -21,6 +25,7 @@ from app.streaming.errors import (
 )
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
+from tests.interruptions import handled_at
 from tests.servers import wait_until
 
 
@@ -73,6 +78,10 @@ def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+
+
+def threads() -> int:
+    return len(sys._current_frames())
 
 
 def emit(run: Appender, number: int) -> None:
@@ -144,20 +153,21 @@ def test_a_batch_has_no_more_bytes_than_one_round_trip_should():
 def test_emit_waits_while_too_much_waits(data, most):
     log = Log()
     log.open.clear()
-    run = Appender(log)
+    run, emitted = Appender(log), []
     run.emit("llm", "stream", 0)
     wait_until(lambda: log.calls, "the first is under way")
 
     def produce() -> None:
-        for _ in range(most + 5):
+        for number in range(most + 5):
             run.emit("llm", "stream", data)
+            emitted.append(number)
 
     producer = threading.Thread(target=produce)
     producer.start()
-    wait_until(lambda: run.emitted >= most, "as much waits as may")
+    wait_until(lambda: len(emitted) >= most, "as much waits as may")
     producer.join(0.2)
     assert producer.is_alive()
-    assert run.emitted in (most, most + 1)
+    assert len(emitted) == most
     log.open.set()
     producer.join()
     run.close()
@@ -256,18 +266,20 @@ def test_who_waits_for_room_is_told_what_went_wrong():
     log = Log(*[unavailable()] * 10_000)
     log.open.clear()
     run = Appender(log, retry_seconds=0.05)
+    emitted: list[int] = []
     told: list[Exception] = []
 
     def produce() -> None:
         try:
             for number in range(WAITING_EVENTS + 1001):
                 emit(run, number)
+                emitted.append(number)
         except StoreUnavailable as error:
             told.append(error)
 
     producer = threading.Thread(target=produce)
     producer.start()
-    wait_until(lambda: run.emitted >= WAITING_EVENTS, "it waits for room")
+    wait_until(lambda: len(emitted) >= WAITING_EVENTS, "it waits for room")
     log.open.set()
     producer.join(20)
     assert told
@@ -318,28 +330,28 @@ def test_a_closed_appender_takes_nothing_and_may_be_closed_again(fake_store, run
 
 
 def test_an_appender_with_nothing_emitted_starts_no_thread(fake_store, run_id):
-    before = threading.active_count()
+    before = threads()
     with fake_store.appender(run_id) as run:
         run.flush()
-        assert threading.active_count() == before
+        assert threads() == before
     assert not fake_store.info(run_id).exists
 
 
 def test_a_sender_for_which_nothing_comes_ends_and_another_goes_on(monkeypatch, fake_store, run_id):
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.01)
-    before = threading.active_count()
+    before = threads()
     with fake_store.appender(run_id) as run:
         for number in range(3):
             emit(run, number)
-            wait_until(lambda: threading.active_count() == before, "the sender has ended")
+            wait_until(lambda: threads() == before, "the sender has ended")
     assert [event.data for event in fake_store.get_events(run_id)] == [0, 1, 2]
 
 
 def test_closing_ends_the_sender(fake_store, run_id):
-    before = threading.active_count()
+    before = threads()
     with fake_store.appender(run_id) as run:
         emit(run, 1)
-    wait_until(lambda: threading.active_count() == before, "the sender has ended")
+    wait_until(lambda: threads() == before, "the sender has ended")
 
 
 def test_many_threads_emit_and_each_keeps_its_order(any_store, run_id):
@@ -359,20 +371,116 @@ def test_many_threads_emit_and_each_keeps_its_order(any_store, run_id):
         assert [number for by, number in events if by == name] == list(range(500))
 
 
-def test_a_sender_that_is_interrupted_repeats_its_batch_under_its_key():
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    log = Log(interrupt)
+def test_who_is_interrupted_while_it_waits_leaves_the_sender_alone():
+    log = Log()
+    log.open.clear()
     run = Appender(log)
-    run._start = lambda: None  # so that it is the caller who is interrupted
     emit(run, 0)
-    with pytest.raises(KeyboardInterrupt):
+    wait_until(lambda: log.calls, "it is under way")
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
         run.flush()
     emit(run, 1)
+    log.open.set()
     run.close()
-    assert log.calls[0] == log.calls[1]
     assert log.batches == [[b"0"], [b"1"]]
+
+
+@contextlib.contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+# Signal handlers
+
+
+@pytest.mark.parametrize("emitted", [1, 3])
+def test_a_signal_handler_may_emit_wherever_it_has_interrupted_the_appender(emitted):
+    """And wait for what it has emitted, which is in order and there once."""
+    for step in itertools.count(1):
+        log, late = Log(), []
+        run = Appender(log)
+
+        def handle(run=run, log=log, late=late) -> None:
+            with contextlib.suppress(ValueError):  # it is closed
+                emit(run, -1)
+                late.append(-1)
+            run.flush()
+            assert log.events.count(-1) == len(late)
+
+        with handled_at(step, handle, module) as done:
+            for number in range(emitted):
+                emit(run, number)
+            run.close()
+        run.flush()
+        assert [number for number in log.events if number >= 0] == list(range(emitted))
+        assert log.events.count(-1) == len(late)
+        if not done:
+            break
+    assert step > 100
+
+
+def test_a_signal_handler_may_close_wherever_it_has_interrupted_the_appender():
+    for step in itertools.count(1):
+        log, emitted = Log(), []
+        run = Appender(log)
+        with handled_at(step, run.close, module) as done, contextlib.suppress(ValueError):
+            for number in range(3):
+                emit(run, number)
+                emitted.append(number)
+        run.close()
+        wait_until(lambda log=log, emitted=emitted: len(log.events) >= len(emitted), "all are sent")
+        assert log.events[: len(emitted)] == emitted
+        if not done:
+            break
+    assert step > 100
+
+
+def test_a_signal_handler_may_emit_while_whom_it_has_interrupted_waits_for_room():
+    log = Log()
+    log.open.clear()
+    run = Appender(log)
+    for number in range(WAITING_EVENTS):
+        emit(run, number)
+
+    def handle(*_: object) -> None:
+        log.open.set()
+        emit(run, -1)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        for number in range(WAITING_EVENTS, WAITING_EVENTS + 1500):
+            emit(run, number)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    run.close()
+    assert [number for number in log.events if number >= 0] == list(range(WAITING_EVENTS + 1500))
+    assert log.events.count(-1) == 1
+
+
+def test_a_signal_handler_may_flush_while_the_store_is_being_appended_to(redis_server, run_id):
+    """The call that it has interrupted goes on only after it."""
+    store = EventStore(redis_server.url)
+    run = store.appender(f"{run_id}-appender")
+    for step in itertools.count(1):
+
+        def handle(step=step) -> None:
+            emit(run, step)
+            run.flush()
+
+        with handled_at(step, handle, shared_connection) as done:
+            store.add(run_id, "llm", "stream", step)
+        if not done:
+            break
+    run.close()
+    for name, count in ((run_id, step), (f"{run_id}-appender", step - 1)):
+        assert [event.data for event in store.get_events(name)] == list(range(1, count + 1))
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")

@@ -521,15 +521,17 @@ def handle(*_):
     global handled
     handled += 1
     store.add(run_id, "signal", "handled", handled)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005)
+    if handled == 2000:
+        finished.append(True)
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0.0005)
 
 on_signal(signal.SIGALRM, handle)
 signal.setitimer(signal.ITIMER_REAL, 0.0005)
-added = 0
-while handled < 2000:
+added, finished = 0, []
+while not finished:
     added += 1
     store.add(run_id, "llm", "stream", added)
-signal.setitimer(signal.ITIMER_REAL, 0)
 events = store.get_events(run_id)
 for category, count in (("llm", added), ("signal", handled)):
     data = [event.data for event in events if event.category == category]
