@@ -32,15 +32,18 @@ LARGEST_PAGE = 1000
 class Client:
     """Appends to runs, follows them and reads them, through the gateway at `url`.
 
-    One client serves any number of threads and greenlets, and a forked process goes on with
-    it. A request that gets no answer, or one that asks to come again (408, 429, 5xx), is
-    repeated until `retry_seconds` have gone by, and is StoreUnavailable then; with 0 there is
-    one attempt. All errors are of `app.streaming.errors`: those of the event store, and
-    Refused for what has no type of its own there.
+    One client serves any number of threads, greenlets and signal handlers, and a forked process
+    goes on with it. A request that gets no answer, or one that asks to come again (408, 429,
+    5xx), is repeated until `retry_seconds` have gone by, and is StoreUnavailable then; with 0
+    there is one attempt. All errors are of `app.streaming.errors`: those of the event store,
+    and Refused for what has no type of its own there.
     """
 
     def __init__(self, url: str, *, retry_seconds: float = 30.0):
         self._transport = Transport(url, retry_seconds)
+        # A signal handler may wait for appenders, while the request that it has interrupted
+        # holds the connections of the others and cannot go on.
+        self._appenders_transport = Transport(url, retry_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -51,6 +54,7 @@ class Client:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._transport.close()
+        self._appenders_transport.close()
 
     # Writing
 
@@ -126,9 +130,9 @@ class Client:
         The first event is appended only as the `expected_sequence`, the others after it.
         """
         return Appender(
-            partial(self._append, self._transport.ask, check_run_id(run_id)),
+            partial(self._append, self._appenders_transport.ask, check_run_id(run_id)),
             expected_sequence=expected_sequence,
-            retry_seconds=self._transport.retry_seconds,
+            retry_seconds=self._appenders_transport.retry_seconds,
         )
 
     def stream(

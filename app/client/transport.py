@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 from collections.abc import Iterator
 from http.cookiejar import DefaultCookiePolicy
@@ -35,7 +36,7 @@ class Transport:
             raise InvalidInput("url", "must begin with http:// or https://")
         self._url = url.rstrip("/")
         self.retry_seconds = retry_seconds
-        self._session, self._process = _new_session(), os.getpid()
+        self._begin()
 
     def ask(self, method: str, path: str, **options: Any) -> requests.Response:
         """One attempt: an answer of 2xx; raises what another one tells, or StoreUnavailable.
@@ -43,8 +44,16 @@ class Transport:
         `options` are those of `requests.request`.
         """
         if self._process != os.getpid():  # these connections are the parent's
-            self._session, self._process = _new_session(), os.getpid()
-        return self._ask(self._session, method, path, **options)
+            self._begin()
+        me, inside = threading.get_ident(), self._inside
+        if me in inside:  # so this is a signal handler, and the pool may be held beneath it
+            with _new_session() as session:
+                return self._ask(session, method, path, **options)
+        try:
+            inside.add(me)
+            return self._ask(self._session, method, path, **options)
+        finally:
+            inside.discard(me)
 
     def insist(self, method: str, path: str, **options: Any) -> requests.Response:
         """The same, repeated for `retry_seconds` while there is no answer."""
@@ -72,6 +81,10 @@ class Transport:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._session.close()
+
+    def _begin(self) -> None:
+        self._session, self._process = _new_session(), os.getpid()
+        self._inside: set[int] = set()  # the threads that are in a request
 
     def _ask(
         self, session: requests.Session, method: str, path: str, **options: Any

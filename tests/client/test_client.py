@@ -1,6 +1,8 @@
 """The client's appends and reads: repeats, errors by their types, and what is refused at once."""
 
+import itertools
 import json
+import queue
 import socket
 import threading
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from app.streaming.errors import (
     UnexpectedSequence,
 )
 from tests.client.fake_gateway import FakeGateway, answer
+from tests.interruptions import handled_at
 from tests.servers import free_port
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
@@ -152,6 +155,29 @@ def test_what_no_gateway_took_was_not_stored():
     with pytest.raises(StoreUnavailable) as failed:
         client.stream(1, [EVENT])
     assert failed.value.stored is False
+
+
+# Signal handlers
+
+
+def test_a_signal_handler_may_append_wherever_it_has_interrupted_an_append():
+    """Also where the pool of connections, whose lock is held for a moment, was interrupted."""
+    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+        run = client.appender(1)
+
+        def handle() -> None:
+            client.add(1, "llm", "stream")
+            run.emit("llm", "stream")
+            run.flush()
+
+        for step in itertools.count(1):
+            with handled_at(step, handle, queue, transport) as done:
+                client.add(1, "llm", "stream")
+            if not done:
+                break
+        run.close()
+    assert step > 100
+    assert len(gateway.requests) == step + 2 * (step - 1)
 
 
 # Errors
