@@ -13,7 +13,7 @@ from app.client.bodies import Lines, body_of
 from app.client.follower import Follower
 from app.client.transport import Transport
 from app.streaming.appender import Appender
-from app.streaming.draft import Appended, Draft, check_append, drafts_of
+from app.streaming.draft import MAX_EVENT_BYTES, Appended, Draft, check_append, drafts_of
 from app.streaming.errors import (
     InvalidInput,
     Refused,
@@ -36,10 +36,14 @@ class Client:
     goes on with it. A request that gets no answer, or one that asks to come again (408, 429,
     5xx), is repeated until `retry_seconds` have gone by, and is StoreUnavailable then; with 0
     there is one attempt. All errors are of `app.streaming.errors`: those of the event store,
-    and Refused for what has no type of its own there.
+    and Refused for what has no type of its own there. `max_event_bytes` is the largest event
+    that is sent, as the JSON of its data and source: MAX_EVENT_BYTES of the gateway's settings.
     """
 
-    def __init__(self, url: str, *, retry_seconds: float = 30.0):
+    def __init__(
+        self, url: str, *, retry_seconds: float = 30.0, max_event_bytes: int = MAX_EVENT_BYTES
+    ):
+        self._max_event_bytes = max_event_bytes
         self._transport = Transport(url, retry_seconds)
         # A signal handler may wait for appenders, while the request that it has interrupted
         # holds the connections of the others and cannot go on.
@@ -74,9 +78,12 @@ class Client:
 
         It is never appended twice: it has a key of its own, where none is given.
         """
+        draft = Draft.of(
+            event_category, event_action, data, source, max_bytes=self._max_event_bytes
+        )
         return self.append_drafts(
             run_id,
-            [Draft.of(event_category, event_action, data, source)],
+            [draft],
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
             lease_seconds=lease_seconds,
@@ -96,7 +103,7 @@ class Client:
         Each is a mapping with `event_category`, `event_action`, and perhaps `data`, `source`
         and `lease_seconds`. An InvalidInput names a field of one as `<index>.<field>`.
         """
-        drafts, lease = drafts_of(events)
+        drafts, lease = drafts_of(events, self._max_event_bytes)
         return self.append_drafts(
             run_id,
             drafts,
@@ -131,6 +138,7 @@ class Client:
         """
         return Appender(
             partial(self._append, self._appenders_transport.ask, check_run_id(run_id)),
+            max_event_bytes=self._max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=self._appenders_transport.retry_seconds,
         )
@@ -148,7 +156,7 @@ class Client:
         that `events` raises too, and what came before that stays: a StreamingError tells it as
         its `ingested`, which is None where the connection broke and nobody knows.
         """
-        lines = Lines(events)
+        lines = Lines(events, self._max_event_bytes)
         try:
             answer = self._transport.send(
                 _events_path(run_id),

@@ -11,14 +11,16 @@ from app.streaming.draft import Draft, draft_of
 class Lines:
     """Events as lines, which end before the first that fails; its `error` is kept."""
 
-    def __init__(self, events: Iterable[Mapping[str, Any]]):
+    def __init__(self, events: Iterable[Mapping[str, Any]], max_event_bytes: int):
         self.error: Exception | None = None
+        self._max_event_bytes = max_event_bytes
         self._events = events
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for index, event in enumerate(self._events):
-                yield orjson.dumps(body_of(*draft_of(index, event))) + b"\n"
+                draft, lease_seconds = draft_of(index, event, self._max_event_bytes)
+                yield orjson.dumps(body_of(draft, lease_seconds)) + b"\n"
         except Exception as error:  # the caller's too, to be raised once there is the answer
             self.error = error
 

@@ -24,7 +24,7 @@ from app.streaming.errors import (
 )
 from tests.client.fake_gateway import FakeGateway, answer
 from tests.interruptions import handled_at
-from tests.servers import free_port
+from tests.servers import free_port, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 STORED = answer(201, {"id": "1-0", "sequence": 1})
@@ -249,6 +249,28 @@ def test_what_cannot_be_right_is_refused_before_it_is_sent(call, field):
             call(client)
         assert failed.value.field == field
     assert gateway.requests == []
+
+
+WAYS_TO_APPEND = {
+    "add": lambda client, data: client.add(1, "llm", "stream", data),
+    "add_many": lambda client, data: client.add_many(1, [{**EVENT, "data": data}]),
+    "stream": lambda client, data: client.stream(1, [{**EVENT, "data": data}]),
+    "appender": lambda client, data: client.appender(1).emit("llm", "stream", data),
+}
+
+
+@pytest.mark.parametrize("way", WAYS_TO_APPEND)
+def test_the_largest_event_is_the_callers_choice(way):
+    stored = answer(
+        200, {"id": "1-0", "sequence": 1, "stored": 1} | Ingested(1, "1-0", 1)._asdict()
+    )
+    append = WAYS_TO_APPEND[way]
+    with FakeGateway([stored]) as gateway:
+        append(Client(gateway.url, max_event_bytes=400_000), "x" * 300_000)
+        append(Client(gateway.url, max_event_bytes=10), "x" * 8)
+        wait_until(lambda: len(gateway.requests) == 2, "both are sent")
+        with pytest.raises(EventTooLarge, match="at most 10 bytes"):
+            append(Client(gateway.url, max_event_bytes=10), "x" * 9)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8082", "ftp://localhost", None])
