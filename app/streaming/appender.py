@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from app.streaming.draft import MAX_EVENT_BYTES, MOST_EVENTS, Appended, Draft, check_range
-from app.streaming.errors import StoreUnavailable
+from app.streaming.errors import EventTooLarge, InvalidEvent, StoreUnavailable
 
 # What waits at the most, before `emit` waits too; and what one batch carries.
 WAITING_EVENTS = 10_000
@@ -42,6 +42,10 @@ class Batch(NamedTuple):
     lease_seconds: int | None
     idempotency_key: str
 
+    @classmethod
+    def of(cls, drafts: list[Draft], lease_seconds: int | None) -> "Batch":
+        return cls(drafts, lease_seconds, uuid.uuid4().hex)
+
 
 class Appender:
     """Appends a run's events from a thread of its own (a greenlet, where gevent has patched).
@@ -53,7 +57,10 @@ class Appender:
     `retry_seconds` have gone by.
 
     What went wrong for good is raised by every later call, and nothing more is appended:
-    `stored`, `last_id` and `last_sequence` tell how far it came. Leaving the context, and the
+    `stored`, `last_id` and `last_sequence` tell how far it came. An event that is refused for
+    what it is, as one that is too large for a gateway, is left out, and the others are
+    appended: `refused` counts such events, and the next `flush` or `close` raises the first
+    one's error. Leaving the context, and the
     interpreter's exit, wait for what was emitted (not that of a `multiprocessing` child, which
     runs nothing at its end). Any thread may use it, and a signal handler whatever it has
     interrupted (under gevent, one set by `gevent.signal_handler`); in a forked child it is empty.
@@ -77,13 +84,16 @@ class Appender:
 
     def _begin(self) -> None:
         self.stored = 0
+        self.refused = 0
         self.last_id: str | None = None
         self.last_sequence: int | None = None
         # An event, its lease, and the bytes that had been emitted with it; or no event, and a
         # lock to be released once what was emitted before is stored.
         self._waiting: deque[tuple[Draft | None, Any, int]] = deque()
         self._taken_bytes = 0
+        self._batch_bytes = BATCH_BYTES
         self._error: Exception | None = None
+        self._refusal: Exception | None = None  # the first that nobody was told of
         self._has_sender = self._starts_one = False
         self._sending = threading.Lock()  # of the sender, for as long as it lives
         self._news = _taken_lock()  # free when something came
@@ -122,15 +132,21 @@ class Appender:
         self._put(draft, lease_seconds, draft.size)
 
     def flush(self) -> None:
-        """Wait until what was emitted so far is in the log; raises what went wrong."""
+        """Wait until what was emitted so far is in the log; raises what went wrong.
+
+        Also the first refusal of an event that was left out, once.
+        """
         if self._has_sender or self._waiting:
             stored = _taken_lock()
             self._put(None, stored, 0)
             stored.acquire()
         self._raise_what_went_wrong()
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
 
     def close(self) -> None:
-        """Flush, and take no more; raises what went wrong."""
+        """Flush, and take no more; raises as `flush` does."""
         self._closed = True
         try:
             self.flush()
@@ -193,7 +209,8 @@ class Appender:
                 self._has_sender = True
                 while self._is_needed(patience):
                     self._send_next()
-                atexit.unregister(self.flush)
+                if self._error is None and self._refusal is None:  # else the exit tells it
+                    atexit.unregister(self.flush)
                 self._has_sender = False
                 if not self._waiting:  # who came before that counts on this sender
                     return
@@ -222,7 +239,7 @@ class Appender:
         drafts: list[Draft] = []
         told: list[_thread.LockType] = []
         size, lease = 0, None
-        while self._waiting and len(drafts) < MOST_EVENTS and size < BATCH_BYTES:
+        while self._waiting and len(drafts) < MOST_EVENTS and size < self._batch_bytes:
             draft, given, self._taken_bytes = self._waiting.popleft()
             if draft is None:
                 told.append(given)
@@ -232,14 +249,31 @@ class Appender:
             lease = given or lease
             if draft.terminal:  # what follows it may be refused, but not with it
                 break
-        return Batch(drafts, lease, uuid.uuid4().hex), told
+        return Batch.of(drafts, lease), told
 
     def _store(self, batch: Batch) -> None:
-        appended = self._append_or_repeat(batch)
+        try:
+            appended = self._append_or_repeat(batch)
+        except (EventTooLarge, InvalidEvent) as error:
+            self._split(batch, error)
+            return
         self.stored += len(batch.drafts)
         self.last_id, self.last_sequence = appended.last_id, appended.last_sequence
         if self._expected is not None:
             self._expected += len(batch.drafts)
+
+    def _split(self, batch: Batch, error: EventTooLarge | InvalidEvent) -> None:
+        """Store the halves of a batch that was refused, but for the event that is at fault."""
+        drafts, lease, _ = batch
+        if len(drafts) == 1:
+            self.refused += 1
+            self._refusal = self._refusal or error
+            return
+        if error.field == "body":  # and so would the next one be
+            self._batch_bytes = max(1, sum(draft.size for draft in drafts) // 2)
+        half = len(drafts) // 2
+        for part in (drafts[:half], drafts[half:]):
+            self._store(Batch.of(part, lease))
 
     def _append_or_repeat(self, batch: Batch) -> Appended:
         until = time.monotonic() + self._retry_seconds

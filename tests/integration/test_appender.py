@@ -52,6 +52,19 @@ def test_what_could_not_be_appended_is_told_at_the_exit():
     assert "StoreUnavailable" in ended.stderr
 
 
+def test_it_is_told_at_the_exit_also_when_the_sender_has_ended_long_before():
+    program = f"""{BEGINNING}
+import threading, time
+from app.streaming import appender
+appender.IDLE_SECONDS = 0.01
+run = store.appender(sys.argv[2], retry_seconds=0)
+run.emit('llm', 'stream')
+while len(sys._current_frames()) > 1: time.sleep(0.01)
+"""
+    ended = run_program(program, "redis://127.0.0.1:1", "1")
+    assert "StoreUnavailable" in ended.stderr
+
+
 def test_what_was_told_before_is_not_told_again_at_the_exit():
     program = f"""{BEGINNING}
 run.emit('llm', 'stream')

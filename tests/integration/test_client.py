@@ -299,6 +299,20 @@ def test_an_appender_is_told_of_a_run_that_has_ended(client, store, run_id):
         run.close()
 
 
+def test_an_appender_leaves_out_what_is_too_large_for_the_gateway(start_gateway, store, run_id):
+    gateway = start_gateway(MAX_EVENT_BYTES=1000, MAX_BODY_BYTES=4000)
+    run = Client(gateway.url).appender(run_id)
+    for number in range(1000):
+        run.emit("llm", "stream", "x" * 2000 if number == 500 else number)
+    run.emit("llm", "stream", "x" * 10_000)
+    run.emit("lifecycle", "completed")
+    with pytest.raises(EventTooLarge, match="at most 1000 bytes"):
+        run.close()
+    *tokens, last = store.get_events(run_id)
+    assert [event.data for event in tokens] == [n for n in range(1000) if n != 500]
+    assert (last.action, run.stored, run.refused) == ("completed", 1000, 2)
+
+
 def test_a_follower_sees_events_before_their_stream_has_ended(client, run_id):
     following = Following(client, run_id)
 

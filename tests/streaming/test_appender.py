@@ -35,12 +35,14 @@ class Log:
     def __init__(self, *at_each: Callable[[], Any]):
         self.batches: list[list[bytes]] = []
         self.calls: list[dict] = []
+        self.drafts: list[list[Draft]] = []
         self.open = threading.Event()
         self.open.set()
         self._at_each = iter(at_each)
         self._known: dict[str, Appended] = {}
 
     def __call__(self, drafts: list[Draft], **how: Any) -> Appended:
+        self.drafts.append(drafts)
         self.calls.append(how)
         self.open.wait(20)
         next(self._at_each, lambda: None)()
@@ -296,6 +298,64 @@ def test_an_ended_run_is_raised_and_what_ended_it_is_stored(any_store, run_id):
         emit(run, 2)
     assert [event.action for event in any_store.get_events(run_id)] == ["started", "completed"]
     assert (run.stored, run.last_sequence) == (2, 2)
+
+
+def too_large_for(log: Log, *numbers: int, events: int = MOST_EVENTS) -> Callable[[], Any]:
+    """Refuses batches of more events than that, and those with one of some numbers in them."""
+
+    def refuse() -> None:
+        data = [int(draft.data_json) for draft in log.drafts[-1]]
+        if len(data) > events:
+            raise EventTooLarge("body", "is too large")
+        bad = [number for number in data if number in numbers]
+        if bad:
+            index = f"{data.index(bad[0])}." if len(data) > 1 else ""
+            raise EventTooLarge(f"{index}data", f"{bad[0]} is too large")
+
+    return refuse
+
+
+@pytest.mark.parametrize("events", [MOST_EVENTS, 300, 1])
+def test_a_batch_that_is_too_large_is_sent_in_parts(events):
+    log = Log()
+    log._at_each = itertools.repeat(too_large_for(log, events=events))
+    with Appender(log, expected_sequence=1) as run:
+        for number in range(1500):
+            emit(run, number)
+    assert log.events == list(range(1500))
+    assert max(map(len, log.batches)) <= events
+    assert len({call["idempotency_key"] for call in log.calls}) == len(log.calls)
+    assert (run.stored, run.refused, run.last_sequence) == (1500, 0, 1500)
+    assert log.calls[-1]["expected_sequence"] == 1500 - len(log.batches[-1]) + 1
+
+
+def test_what_was_too_large_once_is_not_tried_again():
+    log = Log()
+    log._at_each = itertools.repeat(too_large_for(log, events=100))
+    with Appender(log) as run:
+        for number in range(8000):
+            emit(run, number)
+    assert log.events == list(range(8000))
+    assert len(log.calls) < 8000 / 50 + 50
+
+
+def test_an_event_that_is_refused_is_left_out_and_the_others_are_stored():
+    log = Log()
+    log._at_each = itertools.repeat(too_large_for(log, 0, 700, 701, 1999))
+    run = Appender(log)
+    for number in range(2000):
+        emit(run, number)
+    with pytest.raises(EventTooLarge, match=r"^data: 0 is too large"):
+        run.flush()
+    assert log.events == [number for number in range(2000) if number not in (0, 700, 701, 1999)]
+    assert (run.stored, run.refused) == (1996, 4)
+    run.flush()
+    emit(run, 2000)
+    emit(run, 700)
+    with pytest.raises(EventTooLarge, match=r"^data: 700 is"):
+        run.close()
+    run.close()
+    assert (log.events[-1], run.stored, run.refused) == (2000, 1997, 5)
 
 
 def test_an_expected_sequence_holds_for_the_first_event_and_those_after_it(any_store, run_id):
