@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import os
 import random
+import sys
 import threading
 import time
 import uuid
@@ -60,10 +61,10 @@ class Appender:
     `stored`, `last_id` and `last_sequence` tell how far it came. An event that is refused for
     what it is, as one that is too large for a gateway, is left out, and the others are
     appended: `refused` counts such events, and the next `flush` or `close` raises the first
-    one's error. Leaving the context, and the
-    interpreter's exit, wait for what was emitted (not that of a `multiprocessing` child, which
-    runs nothing at its end). Any thread may use it, and a signal handler whatever it has
-    interrupted (under gevent, one set by `gevent.signal_handler`); in a forked child it is empty.
+    one's error. Leaving the context, and the exit of the interpreter or of a child of
+    `multiprocessing`, wait for what was emitted. Any thread may use it, and a signal handler
+    whatever it has interrupted (under gevent, one set by `gevent.signal_handler`); in a forked
+    child it is empty.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Appender:
         self._error: Exception | None = None
         self._refusal: Exception | None = None  # the first that nobody was told of
         self._has_sender = self._starts_one = False
+        self._finalizer: Any = None
         self._sending = threading.Lock()  # of the sender, for as long as it lives
         self._news = _taken_lock()  # free when something came
         self._room: deque[_thread.LockType] = deque()  # taken by those who wait for room
@@ -151,7 +153,7 @@ class Appender:
         try:
             self.flush()
         finally:
-            atexit.unregister(self.flush)
+            self._forget_exit()
 
     def _put(self, draft: Draft | None, told: Any, size: int) -> None:
         self._waiting.append((draft, told, self._emitted_bytes() + size))
@@ -181,13 +183,26 @@ class Appender:
 
     def _raise_what_went_wrong(self) -> None:
         if self._error is not None:
-            atexit.unregister(self.flush)  # which is for what nobody was told
+            self._forget_exit()  # which is for what nobody was told
             raise self._error
+
+    def _flush_at_exit(self) -> None:
+        atexit.register(self.flush)
+        # A child of multiprocessing ends without that, but has a way of its own.
+        multiprocessing = sys.modules.get("multiprocessing.util")
+        if multiprocessing is not None and self._finalizer is None:
+            self._finalizer = multiprocessing.Finalize(None, self.flush, exitpriority=0)
+
+    def _forget_exit(self) -> None:
+        atexit.unregister(self.flush)
+        finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer.cancel()
 
     def _start(self) -> None:
         self._starts_one = True  # which a signal handler does not count on
         self._has_sender = True
-        atexit.register(self.flush)
+        self._flush_at_exit()
         try:
             # A threading.Thread has who starts it wait until it runs.
             _thread.start_new_thread(self._send, (IDLE_SECONDS,))
@@ -205,12 +220,12 @@ class Appender:
         """
         with self._sending:
             while True:
-                atexit.register(self.flush)
+                self._flush_at_exit()
                 self._has_sender = True
                 while self._is_needed(patience):
                     self._send_next()
                 if self._error is None and self._refusal is None:  # else the exit tells it
-                    atexit.unregister(self.flush)
+                    self._forget_exit()
                 self._has_sender = False
                 if not self._waiting:  # who came before that counts on this sender
                     return

@@ -1,8 +1,10 @@
 """The appender in whole processes: at their exit, in gevent, in forks, while Redis is away."""
 
+import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -108,6 +110,61 @@ for n in range(200, 300): run.emit('llm', 'stream', n)
     stored = data_of(store, run_id)
     assert sorted(stored) == list(range(300))
     assert [n for n in stored if not 100 <= n < 200] == [*range(100), *range(200, 300)]
+
+
+# The appender is the parent's, too, where the child is forked.
+CHILD = """
+import multiprocessing, sys
+from app.streaming.event_store import EventStore
+
+run = EventStore(sys.argv[1]).appender(sys.argv[2], retry_seconds=0)
+
+def work():
+    for number in range(3000):
+        run.emit("llm", "stream", number)
+
+if __name__ == "__main__":
+    child = multiprocessing.get_context(sys.argv[3]).Process(target=work)
+    child.start()
+    child.join()
+    sys.exit(child.exitcode)
+"""
+
+
+def run_child(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess:
+    program = tmp_path / "program.py"
+    program.write_text(CHILD)
+    return subprocess.run(
+        [sys.executable, "-W", "error", program, *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+def test_what_a_child_of_multiprocessing_has_emitted_is_in_the_log_when_it_has_ended(
+    redis_server, store, run_id, tmp_path, start
+):
+    ended = run_child(tmp_path, redis_server.url, run_id, start)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert data_of(store, run_id) == list(range(3000))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_a_child_of_multiprocessing_could_not_append_is_told(tmp_path, start):
+    ended = run_child(tmp_path, "redis://127.0.0.1:1", "1", start)
+    assert "StoreUnavailable" in ended.stderr
+
+
+def test_multiprocessing_is_not_loaded_for_that(redis_server, run_id):
+    program = f"""{BEGINNING}
+with run:
+    run.emit('llm', 'stream')
+assert "multiprocessing.util" not in sys.modules
+"""
+    assert run_program(program, redis_server.url, run_id).stderr == ""
 
 
 def test_greenlets_emit_while_a_greenlet_sends(redis_server, store, run_id):
