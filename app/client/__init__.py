@@ -152,9 +152,10 @@ class Client:
     ) -> Ingested:
         """Append events, as `add_many` takes them, each as soon as it is yielded.
 
-        It is one long request, which is not repeated. What goes wrong ends it, an exception
-        that `events` raises too, and what came before that stays: a StreamingError tells it as
-        its `ingested`, which is None where the connection broke and nobody knows.
+        It is one long request, which is not repeated; while no event comes for long, blank
+        lines keep proxies from cutting it off. What goes wrong ends it, an exception that
+        `events` raises too, and what came before that stays: a StreamingError tells it as its
+        `ingested`, which is None where the connection broke and nobody knows.
         """
         lines = Lines(events, self._max_event_bytes)
         try:

@@ -1,16 +1,21 @@
-"""An HTTP adapter for long bodies: it stops sending when the answer is there already.
+"""An HTTP adapter for long bodies of lines: it stops sending when the answer is there already.
 
 A server that refuses a part of a body answers at once, throws away what still comes for a
 while, and then closes. By itself a client would go on sending into that, and might at last see
 a reset in the place of the answer.
 """
 
+import contextlib
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util import wait_for_read
+
+from app.client.signs_of_life import with_signs_of_life
 
 
 class EarlyAnswerAdapter(HTTPAdapter):
@@ -25,7 +30,16 @@ class EarlyAnswerAdapter(HTTPAdapter):
         return pool
 
 
-class _Connection(HTTPConnection):
+class _Lines:
+    """Sends the lines of a body, each in a chunk of its own, and blank ones between them."""
+
+    def request(self, method: str, url: str, body: Iterator[bytes], **options: Any) -> None:
+        blank_line = partial(self.send, b"1\r\n\n\r\n")
+        with contextlib.closing(with_signs_of_life(body, blank_line)) as lines:
+            super().request(method, url, lines, **options)
+
+
+class _Connection(_Lines, HTTPConnection):
     # urllib3 takes a BrokenPipeError while it sends for what an early answer may look like,
     # and goes on to read the answer.
 
@@ -35,7 +49,7 @@ class _Connection(HTTPConnection):
         _send(super(), data)
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnection(_Lines, HTTPSConnection):
     # Its socket is readable for more reasons than an answer (session tickets), so that one is
     # noticed only when sending fails.
 

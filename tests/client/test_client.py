@@ -1,5 +1,6 @@
 """The client's appends and reads: repeats, errors by their types, and what is refused at once."""
 
+import contextlib
 import itertools
 import json
 import queue
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.client import Client, Ingested, transport
+from app.client import Client, Ingested, signs_of_life, transport
 from app.streaming.draft import Draft
 from app.streaming.errors import (
     EventTooLarge,
@@ -20,6 +21,7 @@ from app.streaming.errors import (
     Refused,
     RunEnded,
     StoreUnavailable,
+    StreamingError,
     UnexpectedSequence,
 )
 from tests.client.fake_gateway import FakeGateway, answer
@@ -353,6 +355,66 @@ def test_a_stream_stops_at_the_first_event_after_an_early_answer():
             Client(f"http://127.0.0.1:{listener.getsockname()[1]}").stream(1, events())
         server.join(20)
     assert asked == [0]
+
+
+def test_a_stream_whose_next_event_is_long_in_coming_shows_that_it_lives(monkeypatch):
+    monkeypatch.setattr(signs_of_life, "SILENT_SECONDS", 0.02)
+    came, chunks = threading.Semaphore(0), []
+
+    def take_chunks(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as reader:
+            while reader.readline() != b"\r\n":
+                continue
+            while size := int(reader.readline(), 16):
+                chunks.append(reader.read(size + 2)[:-2])
+                came.release()
+            stored = {"stored": 2, "last_id": "1-1", "last_sequence": 2}
+            connection.sendall(answer(200, stored))
+
+    def events():
+        for number in range(2):
+            yield {**EVENT, "data": number}
+            for _ in range(3):
+                assert came.acquire(timeout=20)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=take_chunks, args=(listener,))
+        server.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        assert client.stream(1, events()) == Ingested(2, "1-1", 2)
+        server.join(20)
+    assert [json.loads(chunk)["data"] for chunk in chunks if chunk != b"\n"] == [0, 1]
+    assert len(chunks) >= 6
+
+
+@pytest.mark.parametrize(
+    ("events", "given"),
+    [
+        ([EVENT] * 3, answer(200, {"stored": 3, "last_id": "1-2", "last_sequence": 3})),
+        ([EVENT] * 3, answer(409, {"detail": "so", "ended": True})),
+        ([EVENT] * 3, None),
+        ([EVENT, None], answer(200, {"stored": 1, "last_id": "1-0", "last_sequence": 1})),
+    ],
+    ids=["ends", "is refused", "breaks", "has a bad event"],
+)
+def test_a_stream_leaves_no_thread_behind_however_it_ends(events, given):
+    with FakeGateway([given]) as gateway:
+        before = threading.active_count()
+        with contextlib.suppress(StreamingError):
+            Client(gateway.url).stream(1, events)
+        assert threading.active_count() == before
+
+
+def test_a_stream_that_is_interrupted_leaves_no_thread_behind():
+    def events():
+        yield EVENT
+        raise KeyboardInterrupt
+
+    before = threading.active_count()
+    with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(KeyboardInterrupt):
+        Client(f"http://127.0.0.1:{listener.getsockname()[1]}").stream(1, events())
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("error", [OSError("disk"), BrokenPipeError(), KeyError("x")])

@@ -5,12 +5,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.client import Client, Ingested
+from app.client import Client, Ingested, signs_of_life
 from app.streaming.draft import Draft
 from app.streaming.errors import (
     EventTooLarge,
@@ -47,8 +48,9 @@ def its_gateway(redis_server, tmp_path) -> Iterator[GatewayServer]:
 class Wire:
     """A proxy that hands everything on, but hangs up in the place of the next `lose` answers."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, patience: float | None = None):
         self.lose = 0
+        self._patience = patience  # with those who ask, as a proxy has it
         self.port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
@@ -70,6 +72,7 @@ class Wire:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                client.settimeout(self._patience)
                 server = socket.create_connection(("127.0.0.1", self.port))
                 self._open += [client, server]
                 for ends in ((client, server, False), (server, client, True)):
@@ -381,6 +384,24 @@ def test_an_event_that_cannot_be_stored_ends_its_stream(client, store, run_id):
         client.stream(run_id, [EVENT, {**EVENT, "event_category": "gateway"}, EVENT])
     assert failed.value.ingested == Ingested(1, store.get_events(run_id)[0].id, 1)
     assert len(store.get_events(run_id)) == 1
+
+
+def test_a_stream_that_is_silent_for_long_outlives_the_patience_of_a_proxy(
+    gateway, run_id, monkeypatch
+):
+    monkeypatch.setattr(signs_of_life, "SILENT_SECONDS", 0.1)
+    wire = Wire(gateway.port, patience=0.5)
+
+    def events() -> Iterator[dict]:
+        yield EVENT
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() > began + 1.5, "it is silent")
+        yield EVENT
+
+    try:
+        assert Client(wire.url).stream(run_id, events()).last_sequence == 2
+    finally:
+        wire.close()
 
 
 def test_a_stream_that_breaks_is_not_known(wire, store, run_id):
