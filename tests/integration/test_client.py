@@ -258,7 +258,7 @@ def test_greenlets_share_a_client(gateway, run_id):
     run(GREENLETS, gateway, run_id)
 
 
-# A stream of events
+# The appender
 
 
 def test_an_appender_appends_in_the_background_and_in_order(client, store, run_id):
@@ -314,6 +314,82 @@ def test_an_appender_leaves_out_what_is_too_large_for_the_gateway(start_gateway,
     *tokens, last = store.get_events(run_id)
     assert [event.data for event in tokens] == [n for n in range(1000) if n != 500]
     assert (last.action, run.stored, run.refused) == ("completed", 1000, 2)
+
+
+BEGINNING = """
+import os, sys
+from app.client import Client
+run = Client(sys.argv[1]).appender(sys.argv[2])
+def emit(*data):
+    for each in data:
+        run.emit("llm", "stream", each)
+"""
+PATCHED = "from gevent import monkey; monkey.patch_all()\nimport gevent" + BEGINNING
+
+APPENDERS = {
+    "at the interpreter's exit": BEGINNING + "emit(*range(3000))",
+    "at the exit under gevent": PATCHED + "emit(*range(3000))",
+    "at the exit after an error": BEGINNING + "emit(*range(3000)); sys.exit(1)",
+    "of many greenlets": PATCHED
+    + """
+with run:
+    gevent.joinall([gevent.spawn(emit, *range(n, 3000, 20)) for n in range(20)], raise_error=True)
+""",
+    "of a parent and a forked child": BEGINNING
+    + """
+emit(*range(1000))
+child = os.fork()
+if child == 0:
+    with run:
+        emit(*range(1000, 2000))
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0, "the child failed"
+emit(*range(2000, 3000))
+""",
+}
+
+
+# Each of which keeps its order.
+PRODUCERS = {
+    "of many greenlets": lambda number: number % 20,
+    "of a parent and a forked child": lambda number: 1000 <= number < 2000,
+}
+
+
+@pytest.mark.parametrize("scene", APPENDERS)
+def test_what_an_appender_has_taken_is_in_the_log_when_its_process_has_ended(
+    gateway, store, run_id, scene
+):
+    ended = subprocess.run(
+        [sys.executable, "-c", APPENDERS[scene], gateway.url, run_id],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert ended.stderr == ""
+    data = [event.data for event in store.get_events(run_id)]
+    producer = PRODUCERS.get(scene, lambda number: 0)
+    assert sorted(data, key=producer) == sorted(range(3000), key=producer)
+
+
+def test_an_appenders_event_is_in_the_log_within_a_second_though_nothing_follows_it(
+    client, store, run_id
+):
+    with client.appender(run_id) as run:
+        for number in (1, 2):
+            run.emit("llm", "stream", number)
+            expected = list(range(1, number + 1))
+            wait_until(
+                lambda expected=expected: (
+                    [event.data for event in store.get_events(run_id)] == expected
+                ),
+                "it is in the log",
+                seconds=1,
+            )
+
+
+# A stream of events
 
 
 def test_a_follower_sees_events_before_their_stream_has_ended(client, run_id):

@@ -109,10 +109,15 @@ def test_what_is_emitted_is_in_the_log_in_order(any_store, run_id):
 
 def test_an_event_is_sent_at_once_and_not_when_the_context_ends(any_store, run_id):
     with any_store.appender(run_id) as run:
-        emit(run, 1)
-        wait_until(lambda: any_store.get_events(run_id), "the event is in the log")
+        for number in (1, 2):  # which starts the sender, and which finds it waiting
+            emit(run, number)
+            wait_until(
+                lambda number=number: len(any_store.get_events(run_id)) == number,
+                "the event is in the log",
+                seconds=1,
+            )
         run.flush()
-        assert run.stored == 1
+        assert run.stored == 2
 
 
 def test_flush_waits_until_what_was_emitted_is_in_the_log(any_store, run_id):
