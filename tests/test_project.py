@@ -30,6 +30,7 @@ STREAMING_ORDER = (
         "event_id",
         "event",
         "draft",
+        "batches",
         "appender",
         "frame",
         "sse",

@@ -10,42 +10,24 @@ import _thread
 import atexit
 import contextlib
 import os
-import random
 import sys
 import threading
-import time
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from functools import partial
+from typing import Any, Self
 
+from app.streaming.batches import Batch, Batches
 from app.streaming.draft import MAX_EVENT_BYTES, MOST_EVENTS, Appended, Draft, check_range
-from app.streaming.errors import EventTooLarge, InvalidEvent, StoreUnavailable
+from app.streaming.errors import StoreUnavailable
 
-# What waits at the most, before `emit` waits too; and what one batch carries.
+# What waits at the most, before `emit` waits too.
 WAITING_EVENTS = 10_000
 WAITING_BYTES = 8 * 1024 * 1024
-BATCH_BYTES = 1024 * 1024
 
 # A sender to which nothing came for so long ends; the next event starts another.
 IDLE_SECONDS = 5.0
-
-# Between two attempts; each pause is twice the one before, spread at random by a half.
-FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 2.0
-
-
-class Batch(NamedTuple):
-    """Events that are appended together, at the first attempt and at each later one."""
-
-    drafts: list[Draft]
-    lease_seconds: int | None
-    idempotency_key: str
-
-    @classmethod
-    def of(cls, drafts: list[Draft], lease_seconds: int | None) -> "Batch":
-        return cls(drafts, lease_seconds, uuid.uuid4().hex)
 
 
 class Appender:
@@ -75,31 +57,44 @@ class Appender:
         expected_sequence: int | None = None,
         retry_seconds: float = 30.0,
     ):
-        self._append = append
+        self._make_batches = partial(Batches, append, retry_seconds=retry_seconds)
         self._max_event_bytes = max_event_bytes
-        self._retry_seconds = retry_seconds
-        self._expected = expected_sequence
         self._closed = False
-        self._begin()
+        self._begin(expected_sequence)
         _appenders.add(self)
 
-    def _begin(self) -> None:
-        self.stored = 0
-        self.refused = 0
-        self.last_id: str | None = None
-        self.last_sequence: int | None = None
+    def _begin(self, expected_sequence: int | None) -> None:
+        self._batches = self._make_batches(expected_sequence=expected_sequence)
         # An event, its lease, and the bytes that had been emitted with it; or no event, and a
         # lock to be released once what was emitted before is stored.
         self._waiting: deque[tuple[Draft | None, Any, int]] = deque()
         self._taken_bytes = 0
-        self._batch_bytes = BATCH_BYTES
         self._error: Exception | None = None
-        self._refusal: Exception | None = None  # the first that nobody was told of
         self._has_sender = self._starts_one = False
         self._finalizer: Any = None
         self._sending = threading.Lock()  # of the sender, for as long as it lives
         self._news = _taken_lock()  # free when something came
         self._room: deque[_thread.LockType] = deque()  # taken by those who wait for room
+
+    @property
+    def stored(self) -> int:
+        """How many events are in the log."""
+        return self._batches.stored
+
+    @property
+    def refused(self) -> int:
+        """How many were left out."""
+        return self._batches.refused
+
+    @property
+    def last_id(self) -> str | None:
+        """The id of the last event in the log."""
+        return self._batches.last_id
+
+    @property
+    def last_sequence(self) -> int | None:
+        """The sequence of the last event in the log."""
+        return self._batches.last_sequence
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +138,7 @@ class Appender:
             self._put(None, stored, 0)
             stored.acquire()
         self._raise_what_went_wrong()
-        refusal, self._refusal = self._refusal, None
+        refusal, self._batches.refusal = self._batches.refusal, None
         if refusal is not None:
             raise refusal
 
@@ -224,7 +219,7 @@ class Appender:
                 self._has_sender = True
                 while self._is_needed(patience):
                     self._send_next()
-                if self._error is None and self._refusal is None:  # else the exit tells it
+                if self._error is None and self._batches.refusal is None:  # else the exit tells it
                     self._forget_exit()
                 self._has_sender = False
                 if not self._waiting:  # who came before that counts on this sender
@@ -241,7 +236,7 @@ class Appender:
         batch, told = self._take()
         try:
             if batch.drafts and self._error is None:
-                self._store(batch)
+                self._batches.store(batch)
         except BaseException as error:  # is kept, and raised by whatever is called next
             broken_off = StoreUnavailable("the sender was broken off", None)
             self._error = error if isinstance(error, Exception) else broken_off
@@ -254,7 +249,7 @@ class Appender:
         drafts: list[Draft] = []
         told: list[_thread.LockType] = []
         size, lease = 0, None
-        while self._waiting and len(drafts) < MOST_EVENTS and size < self._batch_bytes:
+        while self._waiting and len(drafts) < MOST_EVENTS and size < self._batches.most_bytes:
             draft, given, self._taken_bytes = self._waiting.popleft()
             if draft is None:
                 told.append(given)
@@ -265,50 +260,6 @@ class Appender:
             if draft.terminal:  # what follows it may be refused, but not with it
                 break
         return Batch.of(drafts, lease), told
-
-    def _store(self, batch: Batch) -> None:
-        try:
-            appended = self._append_or_repeat(batch)
-        except (EventTooLarge, InvalidEvent) as error:
-            self._split(batch, error)
-            return
-        self.stored += len(batch.drafts)
-        self.last_id, self.last_sequence = appended.last_id, appended.last_sequence
-        if self._expected is not None:
-            self._expected += len(batch.drafts)
-
-    def _split(self, batch: Batch, error: EventTooLarge | InvalidEvent) -> None:
-        """Store the halves of a batch that was refused, but for the event that is at fault."""
-        drafts, lease, _ = batch
-        if len(drafts) == 1:
-            self.refused += 1
-            self._refusal = self._refusal or error
-            return
-        if error.field == "body":  # and so would the next one be
-            self._batch_bytes = max(1, sum(draft.size for draft in drafts) // 2)
-        half = len(drafts) // 2
-        for part in (drafts[:half], drafts[half:]):
-            self._store(Batch.of(part, lease))
-
-    def _append_or_repeat(self, batch: Batch) -> Appended:
-        until = time.monotonic() + self._retry_seconds
-        pause, stored = FIRST_PAUSE_SECONDS, False
-        while True:
-            try:
-                return self._append(
-                    batch.drafts,
-                    idempotency_key=batch.idempotency_key,
-                    expected_sequence=self._expected,
-                    lease_seconds=batch.lease_seconds,
-                )
-            except StoreUnavailable as error:
-                stored = None if error.stored is None else stored
-                wanted = error.retry_after
-                if time.monotonic() + pause + wanted > until:
-                    error.stored = stored  # by any of the attempts
-                    raise
-            time.sleep(wanted + pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _taken_lock() -> _thread.LockType:
@@ -324,7 +275,7 @@ _appenders: weakref.WeakSet[Appender] = weakref.WeakSet()
 def _leave_to_parent() -> None:
     """In a forked child: what waits is the parent's to send, and its senders are not here."""
     for appender in _appenders:
-        appender._begin()
+        appender._begin(appender._batches.expected_sequence)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from app.streaming import appender as module
-from app.streaming import shared_connection
-from app.streaming.appender import BATCH_BYTES, WAITING_BYTES, WAITING_EVENTS, Appender
+from app.streaming import batches, shared_connection
+from app.streaming.appender import WAITING_BYTES, WAITING_EVENTS, Appender
+from app.streaming.batches import BATCH_BYTES
 from app.streaming.draft import MOST_EVENTS, Appended, Draft
 from app.streaming.errors import (
     EventTooLarge,
@@ -79,7 +80,7 @@ def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(module, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def threads() -> int:
