@@ -69,6 +69,11 @@ class EventStore(LogReader):
         # on the other connection and cannot go on.
         self._appenders_writer = make_writer(SharedConnection(connect))
 
+    @property
+    def refused_at(self) -> float:
+        """When Redis last did not take a write of this process: a monotonic time, or -inf."""
+        return max(self._writer.refused_at, self._appenders_writer.refused_at)
+
     # Writing
 
     def add(

@@ -62,7 +62,7 @@ class LogReader:
 
     @property
     def refused_at(self) -> float:
-        """When Redis last did not take a write of this process: a monotonic time, or -inf."""
+        """When Redis last did not take a write of the `writer`: a monotonic time, or -inf."""
         return self._writer.refused_at
 
     def get_events(

@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import fakeredis
 import pytest
 
 from app.streaming import appender as module
@@ -229,6 +231,21 @@ def test_a_lease_is_set_and_a_run_that_is_reopened_has_none(store, redis_client,
     entries = redis_client.xrange(f"run:{run_id}:events")
     leases = [fields.get(b"lease_seconds") for _, fields in entries]
     assert leases == [b"60", b"60", b"60", None]
+
+
+def test_no_run_is_lost_soon_after_a_batch_was_refused(run_id):
+    """Its lease may have run out only because nobody could append."""
+    server = fakeredis.FakeServer()
+    store = EventStore(client=fakeredis.FakeRedis(server=server, protocol=2))
+    run = store.appender(run_id, retry_seconds=0)
+    run.emit("lifecycle", "started", lease_seconds=1)
+    run.flush()
+    server.connected = False
+    before = time.monotonic()
+    emit(run, 1)
+    with pytest.raises(StoreUnavailable):
+        run.flush()
+    assert store.refused_at >= before
 
 
 def test_a_batch_that_was_not_stored_is_repeated_under_its_key():
