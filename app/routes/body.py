@@ -60,6 +60,8 @@ def is_json_lines() -> bool:
     """Whether the request's body is JSON, one value a line; raises 415 for what is no JSON."""
     if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise refused(UnsupportedMediaType, "Content-Encoding", "must be identity")
+    if request.environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
+        raise refused(UnsupportedMediaType, "Transfer-Encoding", "must be chunked")
     return _is_json_lines(request.headers.get("Content-Type", ""))
 
 
@@ -229,7 +231,12 @@ def asked(read: Callable[[int], bytes], size: int) -> bytes:
     try:
         return read(size)
     except (ParseException, OSError) as error:
-        raise refused(BadRequest, "body", f"could not be read: {error}") from None
+        raise could_not_be_read(error) from None
+
+
+def could_not_be_read(error: Exception) -> HTTPException:
+    """The error for a body that is malformed, or broken off; what it tells may be the client's."""
+    return refused(BadRequest, "body", f"could not be read: {str(error)[:100]}")
 
 
 def patience_since(begun: float) -> float:

@@ -14,14 +14,18 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.monkey import get_original
+from werkzeug.exceptions import HTTPException
 
-from app.routes.ingest import Ingest, about_to_stop, append_together
+from app.routes.ingest import Ingest, Pace, about_to_stop, append_together
 from app.routes.inlet import Inlet
+from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.outlet import READABLE
 
-# What one round takes in, about, so that what else the worker does has its turn.
+# What one round takes of all connections, about, so that what else the worker does has its turn,
+# and of each of many: who has much to say must not keep those waiting who have a line.
 ROUND_BYTES = 64 * 1024
+LEAST_SHARE_BYTES = 2 * 1024
 
 # So often the lines are looked at that have begun and not come to their end.
 SWEEP_SECONDS = 1.0
@@ -52,14 +56,15 @@ class Gathering:
             self._selector = get_original("selectors", "DefaultSelector")()
             gevent.spawn(self._run)
         request = _Request(ingest, inlet)
-        ingest.wake = partial(self._see_to, request)
-        self._open[request] = None
         self._selector.register(inlet, EVENT_READ, request)
-        self._see_to(request)  # something may have come with its head
         try:
+            self._open[request] = None
+            ingest.wake = partial(self._see_to, request)
+            self._see_to(request)  # something may have come with its head
             request.done.wait()
         finally:  # unless it is over, the worker does not wait any longer
             ingest.break_off(about_to_stop())
+            ingest.wake = None
             self._leave(request)
         inlet.give_back()
 
@@ -78,71 +83,74 @@ class Gathering:
     def _run(self) -> None:
         watcher = gevent.get_hub().loop.io(self._selector.fileno(), READABLE)
         while True:
-            self._sweep()
-            if not self._find_ready() and not self._due:
-                self._wait(watcher)
-                continue
             try:
-                size = self._round()
+                self._turn(watcher)
             except Exception as error:
                 log.exception("unexpected error in streaming ingest")
                 self._give_up(error)
-                continue
-            has_more = self._due or size >= ROUND_BYTES
-            gevent.sleep(self._rest_seconds if size and not has_more else 0)
+                gevent.sleep(1.0)  # whatever it is, it must not take up the worker
 
-    def _wait(self, watcher: Any) -> None:
+    def _turn(self, watcher: Any) -> None:
+        """Wait until somebody is due, see to those who are, and rest."""
+        self._sweep()
+        self._find_ready()
+        if self._due:
+            gevent.sleep(self._rest_seconds if self._round() else 0)
+            return
         self._awake.clear()
         watcher.start(self._awake.set)
         self._awake.wait(SWEEP_SECONDS if self._halfway else None)
         watcher.stop()
 
-    def _find_ready(self) -> bool:
-        ready = self._selector.select(0)
-        self._due.update([(key.data, None) for key, _ in ready])
-        return bool(ready)
+    def _find_ready(self) -> None:
+        self._due.update([(key.data, None) for key, _ in self._selector.select(0)])
 
-    def _round(self) -> int:
-        """See to those who are due, up to some bytes; how many these were."""
-        requests, size = [], 0
+    def _round(self) -> bool:
+        """See to those who are due, each up to its share; whether that was all there was."""
+        share = max(LEAST_SHARE_BYTES, ROUND_BYTES // len(self._due))
+        requests, size, all_read = [], 0, True
         while self._due and size < ROUND_BYTES:
             request = next(iter(self._due))
             del self._due[request]
-            request.take_in()
-            size += request.ingest.size
+            request.take_in(share)
+            size += max(request.inlet.taken, request.ingest.size)
+            all_read = all_read and not request.inlet.has_more
             requests.append(request)
-        append_together([request.ingest for request in requests], self._store)
+        lost = append_together([request.ingest for request in requests], self._store)
+        if lost is not None:
+            self._tell_others(lost)
         for request in requests:
             self._look_after(request)
-        return size
+        return size > 0 and all_read and not self._due
+
+    def _tell_others(self, lost: StoreUnavailable) -> None:
+        """Have those who are due not wait for Redis one after the other."""
+        self._find_ready()
+        for request in self._due:
+            request.ingest.refuse(StoreUnavailable(str(lost)))
 
     def _look_after(self, request: "_Request") -> None:
+        """After its turn: let it go, or see to it again, now or when something comes."""
         if request.ingest.over:
             self._end(request)
-            return
-        if request not in self._open:
-            return  # killed meanwhile
-        if request.ingest.has_lines or request.ingest.reason is not None:
-            self._due[request] = None
-        if request.ingest.is_halfway:
-            self._halfway.add(request)
-        else:
-            self._halfway.discard(request)
+        elif request in self._open:  # and was not killed meanwhile
+            if request.ingest.has_lines or request.ingest.reason is not None:
+                self._due[request] = None
+            if request.is_halfway:
+                self._halfway.add(request)
+            else:
+                self._halfway.discard(request)
 
     def _end(self, request: "_Request") -> None:
         self._leave(request)
         request.done.set()
 
     def _sweep(self) -> None:
-        """Have those break off whose lines do not come to their end."""
+        """See to those from whom something is due for too long, which may have come meanwhile."""
         now = time.monotonic()
-        if now < self._swept + SWEEP_SECONDS:
-            return
-        self._swept = now
-        for request in self._halfway:
-            request.ingest.check_pace()
-            if request.ingest.closed:
-                self._due[request] = None
+        if now >= self._swept + SWEEP_SECONDS:
+            self._swept = now
+            self._due.update([(each, None) for each in self._halfway if each.pace.too_slow])
 
     def _give_up(self, error: Exception) -> None:
         for request in list(self._open):
@@ -153,19 +161,25 @@ class Gathering:
 class _Request:
     """A request of lines that is open, and who waits for its end."""
 
-    __slots__ = ("done", "ingest", "inlet")
+    __slots__ = ("done", "ingest", "inlet", "pace")
 
     def __init__(self, ingest: Ingest, inlet: Inlet):
         self.ingest = ingest
         self.inlet = inlet
+        self.pace = Pace()
         self.done = Event()
 
-    def take_in(self) -> None:
-        """Take in what has come, where earlier lines do not wait any more."""
+    @property
+    def is_halfway(self) -> bool:
+        """Whether something has begun that has not come to its end, a line or the trailers."""
+        return self.ingest.is_halfway or self.inlet.is_ending
+
+    def take_in(self, size: int) -> None:
+        """Take in some bytes of what has come, where earlier lines do not wait any more."""
         ingest, inlet = self.ingest, self.inlet
         if ingest.closed or ingest.has_lines:
             return
-        if piece := inlet.receive():
+        if piece := inlet.receive(size):
             ingest.take_in(piece)
         if inlet.broken is not None:
             ingest.break_off(inlet.broken)
@@ -173,3 +187,11 @@ class _Request:
             ingest.finish()
         elif ingest.reason is not None:
             ingest.break_off(about_to_stop())
+        else:
+            self._look_at_pace(b"\n" in piece)
+
+    def _look_at_pace(self, has_line: bool) -> None:
+        try:
+            self.pace.look(self.is_halfway, moved_on=has_line or self.inlet.has_more)
+        except HTTPException as error:
+            self.ingest.break_off(error)

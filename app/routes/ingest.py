@@ -1,7 +1,6 @@
 """Streaming ingest: the lines of one long request, on their way into a run's log."""
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +10,7 @@ from app.routes.body import parse_json, patience_since, refused, too_slow
 from app.routes.intake import Held, TooBusy
 from app.routes.schemas import EventSchema
 from app.streaming.draft import MOST_EVENTS, Append, Appended, Draft
-from app.streaming.errors import StreamingError
+from app.streaming.errors import StoreUnavailable, StreamingError
 from app.streaming.event_store import EventStore
 
 _event_schema = EventSchema()
@@ -43,18 +42,19 @@ class Ingest:
         self.run_id = run_id
         self.reason: str | None = None
         self.error: Exception | None = None
+        self.closed = False
         self.line = 1
         self.events = 0
         self.unknown = 0
         self.wake: Callable[[], None] | None = None  # has its reader see to it at once
         self._expected = expected_sequence
-        self._most_bytes = max_event_bytes
         self._held = held
         self._longest = longest_line
-        self._lines: deque[bytes | bytearray] = deque()
-        self._unfinished = bytearray()
-        self._begun: float | None = None  # when that began
-        self.closed = False
+        self._most_bytes = max_event_bytes
+        # The bytes that have come, in one piece: as lines they would take many times as much.
+        self._text: bytes | bytearray = b""
+        self._at = 0  # where the next line begins
+        self._whole = 0  # up to where lines have come to their end
         self._appending: list[Draft] = []
         self._first_line = 0  # of those
         self._last: Appended | None = None
@@ -64,16 +64,16 @@ class Ingest:
     @property
     def has_lines(self) -> bool:
         """Whether there are lines that were not appended yet."""
-        return bool(self._lines)
+        return self._at < self._whole
 
     @property
     def is_halfway(self) -> bool:
         """Whether a line has begun that has not come to its end."""
-        return self._begun is not None
+        return self._whole < len(self._text)
 
     @property
     def over(self) -> bool:
-        return self.closed and not self._lines and not self._appending
+        return self.closed and not self.has_lines and not self._appending
 
     @property
     def size(self) -> int:
@@ -81,41 +81,36 @@ class Ingest:
         return self._held.bytes
 
     def take_in(self, piece: bytes) -> None:
-        """Take in some bytes of the body."""
-        unfinished = self._unfinished
+        """Take in some bytes of the body, once it has no lines any more."""
+        before = len(self._text)
         try:
-            self._held.now(len(unfinished) + len(piece))
+            self._held.now(before + len(piece))
         except TooBusy as error:
             self.break_off(error)
             return
-        if b"\n" in piece:  # what came before was looked through already
-            *lines, last = (unfinished + piece if unfinished else piece).split(b"\n")
-            self._lines.extend(lines)
-            self._unfinished, self._begun = bytearray(last), None
+        if not before:
+            self._text = piece
         else:
-            unfinished += piece
-        if self._unfinished:
-            self._begun = self._begun or time.monotonic()
-            self.check_pace()
-
-    def check_pace(self) -> None:
-        """Break off where a line does not come to its end, however it trickles in."""
-        if len(self._unfinished) > self._longest:
+            if isinstance(self._text, bytes):
+                self._text = bytearray(self._text)  # which grows without being copied
+            self._text += piece
+        break_at = piece.rfind(b"\n")
+        if break_at >= 0:
+            self._whole = before + break_at + 1
+        if len(self._text) - self._whole > self._longest:
             self.break_off(self._too_long())
-        elif self._begun is not None and not patience_since(self._begun):
-            self.break_off(too_slow())
 
     def finish(self) -> None:
         """The body has come to its end; its last line needs no line break."""
         if not self.closed:
-            self._lines.append(self._unfinished)
-            self._close()
+            self.closed = True
+            self._whole = len(self._text)
 
     def break_off(self, error: Exception) -> None:
         """The body does not come to its end; its last line did not arrive whole."""
         if not self.closed:
+            self.closed = True
             self.error = error
-            self._close()
 
     # For `append_together`
 
@@ -124,8 +119,10 @@ class Ingest:
         is to be told before the next."""
         drafts, lease = [], None
         try:
-            for _ in range(min(len(self._lines), MOST_EVENTS)):
-                line = self._lines.popleft()
+            for _ in range(MOST_EVENTS):
+                if self._at >= self._whole:
+                    break
+                line = self._next_line()
                 if len(line) > self._longest:
                     raise self._too_long()
                 if line.strip(b" \t\r"):  # else a producer's sign of life, if it wants to give one
@@ -166,8 +163,8 @@ class Ingest:
                 self.unknown = len(self._appending)
             self._appending = []
         self.error = error
-        self._lines.clear()
-        self._close()
+        self.closed = True
+        self._at = self._whole
         self._let_go()
 
     # For the worker, and for the answer
@@ -194,37 +191,71 @@ class Ingest:
         unknown = {"unknown": self.unknown} if self.unknown else {}
         return {"line": self.line, **self.told(), **unknown}
 
+    def _next_line(self) -> bytes | bytearray:
+        end = self._text.find(b"\n", self._at, self._whole)
+        if end < 0:  # the last one
+            end = self._whole
+        line = self._text[self._at : end]
+        self._at = end + 1
+        return line
+
     def _too_long(self) -> HTTPException:
         detail = f"a line must be at most {self._longest} bytes"
         return refused(RequestEntityTooLarge, "body", detail)
 
-    def _close(self) -> None:
-        self.closed = True
-        self._unfinished = bytearray()
-        self._begun = None
-
     def _let_go(self) -> None:
-        if not self._lines:
-            self._held.now(len(self._unfinished))
+        """Keep only what has not come to its end, once nothing else is left."""
+        if self.has_lines:
+            return
+        if self._whole or self.closed:
+            self._text = b"" if self.closed else self._text[self._whole :]
+            self._at = self._whole = 0
+        self._held.now(len(self._text))
 
 
-def append_together(ingests: Iterable[Ingest], store: EventStore) -> None:
-    """Append the next lines of some requests, in one round trip."""
+class Pace:
+    """How long a line takes to come, while nothing but its producer keeps it from that."""
+
+    def __init__(self):
+        self._begun: float | None = None
+
+    @property
+    def too_slow(self) -> bool:
+        return self._begun is not None and not patience_since(self._begun)
+
+    def look(self, waits: bool, moved_on: bool) -> None:
+        """Whether something is still to come, and whether as much has come as could be asked for.
+
+        Raises 408 when that has taken too long.
+        """
+        if not waits:
+            self._begun = None
+        elif moved_on or self._begun is None:
+            self._begun = time.monotonic()
+        elif self.too_slow:
+            raise too_slow()
+
+
+def append_together(ingests: Iterable[Ingest], store: EventStore) -> StoreUnavailable | None:
+    """Append the next lines of some requests, in one round trip; what kept Redis from it, if
+    nothing came of that."""
     theirs = [(each, append) for each in ingests if (append := each.next_append())]
     if not theirs:
-        return
+        return None
     try:
         outcomes = store.append_each([append for _, append in theirs])
-    except Exception as error:  # unexpected, and told to all whom it concerns
+    except Exception as error:  # an unexpected one too is told to all whom it concerns
         for each, _ in theirs:
             each.refuse(error)
-        return
+        return error if isinstance(error, StoreUnavailable) else None
     for (each, _), outcome in zip(theirs, outcomes, strict=True):
         each.appended(outcome)
+    return None
 
 
 def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> None:
     """Read one request until it is over, on a server whose connections nobody else may read."""
+    pace = Pace()
     try:
         for piece in pieces:
             ingest.take_in(piece)
@@ -234,6 +265,7 @@ def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> 
                 return
             if ingest.reason is not None:
                 raise about_to_stop()
+            pace.look(ingest.is_halfway, moved_on=b"\n" in piece)
             time.sleep(0)  # lines that are blank wait for nobody, and hold up everybody else
         ingest.finish()
     except HTTPException as error:

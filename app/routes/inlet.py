@@ -10,13 +10,18 @@ from typing import Any
 
 from gevent.socket import socket as GeventSocket
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
-from gunicorn.http.errors import ChunkMissingTerminator, InvalidChunkSize, ParseException
-from werkzeug.exceptions import BadRequest, HTTPException
+from gunicorn.http.errors import (
+    ChunkMissingTerminator,
+    InvalidChunkSize,
+    LimitRequestHeaders,
+    ParseException,
+)
+from werkzeug.exceptions import HTTPException
 
-from app.routes.body import asked, refused, unreader_of
+from app.routes.body import asked, could_not_be_read, unreader_of
 
-# So much is received at once, though more may be there.
-RECEIVED_BYTES = 64 * 1024
+# What may stand behind the last chunk.
+TRAILER_BYTES = 8 * 1024
 
 # A producer may think for hours, but one whose machine is gone does not hold a place.
 _KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
@@ -28,12 +33,15 @@ _PLAIN_SIZE = re.compile(rb"0{0,8}[1-9a-fA-F][0-9a-fA-F]{0,7}")
 class Inlet:
     """A body that gunicorn has not begun to read, and does not read until `give_back`.
 
-    `ended` is whether all of it was received, `broken` what has broken it off. Both are for
-    after what `receive` gave.
+    `ended` is whether all of it was received, `is_ending` whether all but what stands behind its
+    last chunk, `broken` what has broken it off: all three for after what `receive` gave. `taken`
+    is how many bytes that took of the connection, and `has_more` whether there may be more.
     """
 
     def __init__(self, body: Body, connection: GeventSocket):
         self.broken: HTTPException | None = None
+        self.taken = 0
+        self.has_more = False
         self.fileno = connection.fileno
         self._recv = connection._sock.recv
         self._body = body
@@ -54,17 +62,28 @@ class Inlet:
     def ended(self) -> bool:
         return self._framing.ended
 
-    def receive(self) -> bytes:
-        """What has come of the body: nothing, if nothing has."""
+    @property
+    def is_ending(self) -> bool:
+        return self._framing.is_ending
+
+    def receive(self, size: int) -> bytes:
+        """What has come of the body, of so many bytes of the connection: nothing, if nothing has.
+
+        What came with the head is taken as a whole.
+        """
         pieces: list[bytes] = []
-        raw, self._ahead = self._ahead, b""
+        self.taken, self.has_more = 0, False
+        if self.ended:
+            return b""
         try:
-            if not self.ended:
-                self._framing.unframe(raw or self._received(), pieces)
+            raw, self._ahead = self._ahead or self._received(size), b""
+            self.taken = len(raw)
+            self.has_more = self.taken >= size
+            self._framing.unframe(raw, pieces)
         except BlockingIOError:
             return b""
         except (ParseException, OSError) as error:
-            self.broken = refused(BadRequest, "body", f"could not be read: {error}")
+            self.broken = could_not_be_read(error)
         return b"".join(pieces)
 
     def give_back(self) -> None:
@@ -72,13 +91,13 @@ class Inlet:
 
         It reads the last chunk and the trailers itself; raises 400 where they are malformed.
         """
-        self._unreader.unread(self._ahead + self._framing.rest)
+        self._unreader.unread(self._framing.rest + self._ahead)
         if self.ended:
             asked(self._body.reader.read, 1)
             self._body.failed = False
 
-    def _received(self) -> bytes:
-        raw = self._recv(RECEIVED_BYTES)
+    def _received(self, size: int) -> bytes:
+        raw = self._recv(size)
         if not raw:
             raise ConnectionError("it ended before it was whole")
         return raw
@@ -98,11 +117,12 @@ def notice_lost_machines(connection: socket.socket | None) -> None:
 class _Chunks:
     """The chunked transfer coding, up to its last chunk.
 
-    What was not looked at yet is kept in `rest`, from the last chunk on all of it.
+    What was not looked at yet is kept in `rest`, from the last chunk on all of it. The end is
+    where the trailers have ended too.
     """
 
     def __init__(self, reader: ChunkedReader):
-        self.ended = False
+        self.ended = self.is_ending = False
         self.rest = b""
         self._reader = reader
         self._left = 0  # of the current chunk
@@ -137,7 +157,8 @@ class _Chunks:
                     raise InvalidChunkSize(b"a line without an end")
                 return at
             self._left = self._size(raw[at:end])
-            if self.ended:
+            if self.is_ending:
+                self._look_for_end(raw, end + 2)
                 return at
             at = end + 2
 
@@ -145,15 +166,23 @@ class _Chunks:
         if _PLAIN_SIZE.fullmatch(line):
             return int(line, 16)
         digits = line.partition(b";")[0].rstrip(b" \t")
-        self.ended = bool(digits) and not digits.strip(b"0")
-        if self.ended:
+        self.is_ending = bool(digits) and not digits.strip(b"0")
+        if self.is_ending:
             return 0
         size, _ = self._reader.parse_chunk_size(None, line + b"\r\n")
         return size
 
+    def _look_for_end(self, raw: bytes, at: int) -> None:
+        """Whether the trailers that begin there have ended."""
+        self.ended = raw.startswith(b"\r\n", at) or raw.find(b"\r\n\r\n", at) >= 0
+        if not self.ended and len(raw) - at > TRAILER_BYTES:
+            raise LimitRequestHeaders("trailers that are too long")
+
 
 class _Announced:
     """A body of the length that its Content-Length tells; what stands behind it is `rest`."""
+
+    is_ending = False
 
     def __init__(self, reader: LengthReader):
         self.rest = b""

@@ -190,9 +190,10 @@ class EventStore(LogReader):
         )
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
-        """Carry out some appends in one round trip, each to a run of its own.
+        """Carry out some appends in one round trip; each has a result of its own, or its error.
 
-        They are for who has checked them, and each has a result of its own, or its error.
+        For who has checked them. Two of one run may be carried out in another order. Raises
+        StoreUnavailable where the round trip came to nothing.
         """
         return self._writer.append_each(appends)
 

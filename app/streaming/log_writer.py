@@ -53,12 +53,17 @@ class LogWriter:
         return _appended(append, self._run(self._append, *self._arguments(append, timestamp_now())))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
-        """Carry out some appends in one round trip, each for itself; what it raises is a value.
+        """Carry out some appends in one round trip, each for itself; its error is a value.
 
-        One to a run: they may be carried out in another order.
+        Raises StoreUnavailable where the round trip came to nothing.
         """
         timestamp = timestamp_now()
-        replies = self._append.run_each([self._arguments(each, timestamp) for each in appends])
+        calls = [self._arguments(each, timestamp) for each in appends]
+        try:
+            replies = self._append.run_each(calls)
+        except StoreUnavailable:
+            self.refused_at = time.monotonic()
+            raise
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
 
     def _arguments(self, append: Append, timestamp: str) -> tuple[Any, ...]:

@@ -30,24 +30,28 @@ class Script:
             return checked(call("EVAL", self._source, *arguments))
 
     def run_each(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """What it returns to each of some calls that are sent together; what `run` raises is a
-        value here.
+        """What it returns to each of some calls that are sent together; what `run` raises for
+        one of them is a value here.
 
-        A server that lacks the script may run them in another order.
+        Raises StoreUnavailable where the round trip came to nothing. A server that lacks the
+        script may run the calls in another order.
         """
-        replies = self._send([("EVALSHA", self._digest, self._keys, *each) for each in calls])
+        replies = self._call_each("EVALSHA", self._digest, calls)
         lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if lacking:
-            again = self._send([("EVAL", self._source, self._keys, *calls[at]) for at in lacking])
+            try:
+                again = self._call_each("EVAL", self._source, [calls[at] for at in lacking])
+            except StoreUnavailable as error:  # the others have their answers
+                again = [error] * len(lacking)
             for at, reply in zip(lacking, again, strict=True):
                 replies[at] = reply
         return replies
 
-    def _send(self, commands: list[tuple[Any, ...]]) -> list[Any]:
-        try:
-            return [_checked(reply) for reply in self._connection.call_all(*commands)]
-        except StoreUnavailable as error:
-            return [error] * len(commands)
+    def _call_each(
+        self, command: str, script: str | bytes, calls: Sequence[Sequence[Any]]
+    ) -> list[Any]:
+        commands = [(command, script, self._keys, *arguments) for arguments in calls]
+        return [_checked(reply) for reply in self._connection.call_all(*commands)]
 
 
 def _checked(reply: Any) -> Any:

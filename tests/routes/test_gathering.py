@@ -1,6 +1,8 @@
 """The gathering: several requests in one round trip, turns, and what ends them."""
 
+import contextlib
 import json
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,10 +10,13 @@ import gevent
 import pytest
 
 from app.places import Places
-from app.routes.gathering import Gathering
+from app.routes import body
+from app.routes import gathering as gathering_module
+from app.routes.gathering import ROUND_BYTES, Gathering
 from app.routes.ingest import Ingest
 from app.routes.intake import Held, Intake
 from app.streaming.draft import Append
+from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from tests.routes.test_inlet import CHUNKED, Connection
 
@@ -34,10 +39,11 @@ class WatchedStore(EventStore):
         super().__init__(**options)
         self.rounds: list[list[Append]] = []
         self.error: Exception | None = None
+        self.pause = 0.0
 
     def append_each(self, appends):
         self.rounds.append(appends)
-        gevent.sleep(0)  # as a round trip does
+        gevent.sleep(self.pause)  # as a round trip does
         if self.error:
             raise self.error
         return super().append_each(appends)
@@ -50,7 +56,8 @@ class Open:
         self.connection = Connection(CHUNKED)
         self.held = Held(Intake(4_194_304, Places(1, 1, 1, 1)))
         self.ingest = Ingest(run_id, None, self.held, 4_194_304, 262_144)
-        self.reading = gevent.spawn(gathering.read, self.ingest, self.connection.inlet())
+        self.inlet = self.connection.inlet()
+        self.reading = gevent.spawn(gathering.read, self.ingest, self.inlet)
         self.send = self.connection.client.sendall
 
 
@@ -195,6 +202,140 @@ def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(gathering, watc
         request.reading.get(timeout=5)
         assert request.ingest.error.code == 503
     assert stored(watched, "run-0") == [1] * 1010
+    assert is_empty(gathering)
+
+
+def test_who_has_a_line_joins_the_next_round_however_many_have_much_to_say(gathering, watched):
+    flood = chunk(line("x" * 100) * 400) + LAST_CHUNK
+    with opened(gathering, 31) as [quiet, *flooders]:
+        for flooder in flooders:
+            flooder.send(flood)
+        while len(watched.rounds) < 3:
+            gevent.sleep(0)
+        quiet.send(chunk(line("quiet")))
+        rounds = len(watched.rounds)
+        while not stored(watched, "run-0"):
+            gevent.sleep(0)
+        assert len(watched.rounds) <= rounds + 3
+        assert sum(flooder.ingest.over for flooder in flooders) < 15
+        for flooder in flooders:
+            flooder.reading.get(timeout=30)
+            assert flooder.ingest.events == 400
+
+
+@pytest.mark.parametrize("framing", [b"1%b\r\n \r\n" % (b";a" * 4000), b"1\r\n \r\n" * 1300])
+def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(gathering, framing, monkeypatch):
+    taken = []
+    with opened(gathering, 50) as requests:
+        append_together = gathering_module.append_together
+
+        def noting(ingests, store):
+            taken.append(sum(each.inlet.taken for each in requests if each.ingest in ingests))
+            return append_together(ingests, store)
+
+        monkeypatch.setattr(gathering_module, "append_together", noting)
+        for request in requests:
+            request.send(framing * 8)
+        gevent.sleep(0.5)
+    assert sum(taken) == 50 * 8 * len(framing)
+    assert max(taken) <= 2 * ROUND_BYTES
+
+
+def test_blank_lines_take_no_more_memory_than_their_bytes(gathering):
+    blank = chunk(b"\n" * 100_000 + b" ")
+    tracemalloc.start()
+    try:
+        with opened(gathering, 20) as requests:
+            for request in requests:
+                request.send(chunk(b" "))
+            gevent.sleep(0.05)
+            before = tracemalloc.get_traced_memory()[0]
+            tracemalloc.reset_peak()
+            sending = [gevent.spawn(request.send, blank) for request in requests]
+            gevent.joinall(sending, timeout=20, raise_error=True)
+            with gevent.Timeout(20):
+                while any(request.ingest.line <= 100_000 for request in requests):
+                    gevent.sleep(0.01)
+            assert tracemalloc.get_traced_memory()[1] - before < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_that_came_while_nobody_read_is_in_time(gathering, watched, monkeypatch):
+    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    with opened(gathering, 2) as [late, other]:
+        late.send(chunk(line(1)[:5]))
+        gevent.sleep(0.05)
+        watched.pause = 3.0  # longer than a sweep is
+        other.send(chunk(line(2)))
+        gevent.sleep(0.05)
+        late.send(chunk(line(1)[5:]) + LAST_CHUNK)
+        late.reading.get(timeout=10)
+        assert (late.ingest.error, late.ingest.events) == (None, 1)
+
+
+def test_a_line_that_does_not_come_to_its_end_is_too_slow(gathering, monkeypatch):
+    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    with opened(gathering, 1) as [slow]:
+        slow.send(chunk(line(1) + b"{"))
+        slow.reading.get(timeout=10)
+        assert (slow.ingest.error.code, slow.ingest.events, slow.ingest.line) == (408, 1, 2)
+
+
+@pytest.mark.parametrize("trickles", [False, True])
+def test_trailers_that_do_not_come_are_too_slow_too(gathering, monkeypatch, trickles):
+    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    with opened(gathering, 1) as [slow]:
+        slow.send(chunk(line(1)) + b"0\r\n")
+        while trickles and not slow.reading.ready():
+            with contextlib.suppress(OSError):
+                slow.send(b"x")
+            gevent.sleep(0.05)
+        slow.reading.get(timeout=10)
+        assert (slow.ingest.error.code, slow.ingest.events) == (408, 1)
+
+
+def test_who_waits_for_trailers_is_ended_with_the_others(gathering):
+    with opened(gathering, 1) as [request]:
+        request.send(chunk(line(1)) + b"0\r\n")
+        gevent.sleep(0.05)
+        request.ingest.end("draining")
+        request.reading.get(timeout=5)
+        assert (request.ingest.error.code, request.ingest.events) == (503, 1)
+
+
+def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(gathering, watched):
+    big = chunk(line("x" * 1000) * 100)
+    with opened(gathering, 41) as [silent, *requests]:
+        watched.error = StoreUnavailable("Redis does not answer", None)
+        for request in requests:
+            request.send(big)
+        for request in requests:
+            request.reading.get(timeout=5)
+            assert type(request.ingest.error) is StoreUnavailable
+            told = request.ingest.told_wrong()
+            assert (told["line"], told["stored"]) == (1, 0)
+        assert len(watched.rounds) <= 2
+        assert sum(request.ingest.unknown for request in requests) == sum(
+            len(append.drafts) for appends in watched.rounds for append in appends
+        )
+        watched.error = None
+        silent.send(chunk(line(1)) + LAST_CHUNK)
+        silent.reading.get(timeout=5)
+        assert silent.ingest.events == 1
+
+
+def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(gathering, monkeypatch):
+    with opened(gathering, 1) as [request]:
+        with monkeypatch.context() as broken:
+            broken.setattr(gathering._selector, "register", lambda *args: 1 / 0)
+            refused = Open(gathering, "refused")
+            with pytest.raises(ZeroDivisionError):
+                refused.reading.get(timeout=5)
+        request.send(chunk(line(1)) + LAST_CHUNK)
+        request.reading.get(timeout=5)
+        assert request.ingest.events == 1
+        refused.connection.__exit__()
     assert is_empty(gathering)
 
 

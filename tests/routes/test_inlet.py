@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.exceptions import BadRequest
 
-from app.routes.inlet import RECEIVED_BYTES, Inlet
+from app.routes.inlet import TRAILER_BYTES, Inlet
 
 HEAD = b"POST /runs/1/events HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n"
 CHUNKED = HEAD % b"Transfer-Encoding: chunked"
+SIZE = 4096  # received at once
 
 
 class Read(NamedTuple):
@@ -55,14 +56,14 @@ class Connection:
 def read_by_inlet(pieces: list[bytes]) -> Read:
     with Connection(pieces[0]) as connection:
         inlet = connection.inlet()
-        body = inlet.receive()
+        body = inlet.receive(SIZE)
         for piece in pieces[1:]:
             connection.client.sendall(piece)
             if not inlet.broken:
-                body += inlet.receive()
+                body += inlet.receive(SIZE)
         connection.client.shutdown(1)
         while not (inlet.ended or inlet.broken):
-            body += inlet.receive()
+            body += inlet.receive(SIZE)
         try:
             inlet.give_back()
         except BadRequest:
@@ -96,6 +97,11 @@ def cut(raw: bytes, places: list[int]) -> list[bytes]:
     return [raw[start:end] for start, end in pairwise(places)]
 
 
+def behind_head(head: bytes, pieces: list[bytes], joined: bool) -> list[bytes]:
+    """The head by itself, or with the first piece behind it in one packet."""
+    return [head + pieces[0], *pieces[1:]] if joined else [head, *pieces]
+
+
 SIZE_LINES = st.sampled_from([b"%x", b"%X", b"0%x", b"%x;a=b", b'%x ; a="\\"x"', b"%x \t;b"])
 CHUNKS = st.lists(st.tuples(SIZE_LINES, st.binary(min_size=1, max_size=40)), max_size=6)
 LAST = st.sampled_from([b"0", b"000", b"0;a", b"0 ;b=c"])
@@ -109,10 +115,9 @@ def chunked_bodies(draw) -> bytes:
     return b"".join([*chunks, draw(LAST), b"\r\n", draw(TRAILERS), b"\r\n", draw(BEHIND)])
 
 
-@given(chunked_bodies(), st.lists(st.integers(0, 1000), max_size=8))
-def test_a_chunked_body_is_what_gunicorn_makes_of_it(raw, places):
-    pieces = [CHUNKED, *cut(raw, places)]
-    read = read_by_inlet(pieces)
+@given(chunked_bodies(), st.lists(st.integers(0, 1000), max_size=8), st.booleans())
+def test_a_chunked_body_is_what_gunicorn_makes_of_it(raw, places, joined):
+    read = read_by_inlet(behind_head(CHUNKED, cut(raw, places), joined))
     assert read.whole
     assert read == read_by_gunicorn([CHUNKED + raw])
 
@@ -123,22 +128,25 @@ def test_a_chunked_body_is_what_gunicorn_makes_of_it(raw, places):
     st.integers(0, 1000),
     st.sampled_from([b"", b"\r", b"\n", b"\r\n", b"0", b"g", b";", b" ", b"-1", b"+", b"0x", b"_"]),
     st.integers(0, 3),
+    st.booleans(),
 )
-def test_a_malformed_one_is_refused_where_gunicorn_refuses_it(raw, places, place, put, dropped):
+def test_a_malformed_one_is_refused_where_gunicorn_refuses_it(
+    raw, places, place, put, dropped, joined
+):
     """Something is put in the place of a few bytes; or the body breaks off there."""
     place %= len(raw)
     raw = raw[:place] + put + (raw[place + dropped :] if dropped or put else b"")
-    read = read_by_inlet([CHUNKED, *cut(raw + b"\r\n", places)])
+    read = read_by_inlet(behind_head(CHUNKED, cut(raw + b"\r\n", places), joined))
     expected = read_by_gunicorn([CHUNKED + raw + b"\r\n"])
     assert read.whole == expected.whole
     if read.whole:
         assert read == expected
 
 
-@given(st.binary(max_size=100), st.lists(st.integers(0, 1000), max_size=8), BEHIND)
-def test_an_announced_body_ends_where_it_says(body, places, behind):
+@given(st.binary(max_size=100), st.lists(st.integers(0, 1000), max_size=8), BEHIND, st.booleans())
+def test_an_announced_body_ends_where_it_says(body, places, behind, joined):
     head = HEAD % b"Content-Length: %d" % len(body)
-    read = read_by_inlet([head, *cut(body + behind + b" ", places)])
+    read = read_by_inlet(behind_head(head, cut(body + behind + b" ", places), joined))
     assert read == Read(body, True, behind + b" ")
 
 
@@ -152,7 +160,7 @@ def test_a_body_that_ends_before_is_broken_off_and_what_came_is_given(body, plac
 def test_nothing_that_has_come_is_nothing():
     with Connection(CHUNKED) as connection:
         inlet = connection.inlet()
-        assert inlet.receive() == b""
+        assert inlet.receive(SIZE) == b""
         assert not inlet.ended
         assert inlet.broken is None
 
@@ -160,19 +168,61 @@ def test_nothing_that_has_come_is_nothing():
 def test_a_reset_breaks_it_off():
     with Connection(CHUNKED + b"1\r\na") as connection:
         inlet = connection.inlet()
-        assert inlet.receive() == b"a"
+        assert inlet.receive(SIZE) == b"a"
         connection.client.close()
-        assert inlet.receive() == b""
+        assert inlet.receive(SIZE) == b""
         assert inlet.broken is not None
 
 
-def test_it_reads_no_more_at_once_than_it_says():
+@pytest.mark.parametrize("announced", [b"Content-Length: 0", b"X: no length"])
+def test_what_stands_behind_no_body_is_given_back(announced):
+    behind = b"GET / HTTP/1.1\r\n\r\n"
+    assert read_by_inlet([HEAD % announced + behind]) == Read(b"", True, behind)
+
+
+def test_it_reads_no_more_at_once_than_it_is_told():
     with Connection(CHUNKED) as connection:
         inlet = connection.inlet()
-        size = RECEIVED_BYTES + 10
-        connection.client.sendall(b"%x\r\n%b" % (size, b"x" * size))
-        assert 0 < len(inlet.receive()) < RECEIVED_BYTES
-        assert len(inlet.receive()) < 100
+        connection.client.sendall(b"ff\r\n%b" % (b"x" * 200))
+        received = []
+        while not received or inlet.has_more:
+            received.append(inlet.receive(50))
+            assert inlet.taken <= 50
+        assert b"".join(received) == b"x" * 200
+        assert (inlet.receive(50), inlet.taken) == (b"", 0)
+
+
+def test_the_end_is_where_the_trailers_end():
+    with Connection(CHUNKED + b"1\r\na\r\n0") as connection:
+        inlet = connection.inlet()
+        inlet.receive(SIZE)
+        assert not inlet.is_ending
+        for piece in (b"\r\n", b"X: 1", b"\r\n", b"\r"):
+            connection.client.sendall(piece)
+            inlet.receive(SIZE)
+            assert (inlet.is_ending, inlet.ended) == (True, False)
+        connection.client.sendall(b"\n")
+        inlet.receive(SIZE)
+        assert inlet.ended
+        inlet.give_back()
+
+
+def test_trailers_have_a_limit():
+    with Connection(CHUNKED + b"0\r\n") as connection:
+        inlet = connection.inlet()
+        for _ in range(2 * TRAILER_BYTES // 16):
+            connection.client.sendall(b"X: 0123456789a\r\n")
+            if not inlet.broken:
+                inlet.receive(SIZE)
+        assert inlet.broken is not None
+
+
+def test_what_is_told_of_a_malformed_body_is_short():
+    with Connection(CHUNKED + b"g" * 5000 + b"\r\n") as connection:
+        inlet = connection.inlet()
+        inlet.receive(SIZE)
+        inlet.receive(SIZE)
+        assert len(str(inlet.broken)) < 300
 
 
 def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
@@ -180,7 +230,7 @@ def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
         inlet = connection.inlet()
         for _ in range(20_000):
             connection.client.sendall(b"1")
-            inlet.receive()
+            inlet.receive(SIZE)
             if inlet.broken:
                 break
         assert inlet.broken is not None
