@@ -110,15 +110,15 @@ class LogWriter:
 
 def _appended(append: Append, reply: Sequence[Any]) -> Appended:
     """What `append.lua` tells of an append; raises what it refused it for."""
-    status, told, *appended = reply
+    status, told = reply[:2]
+    if status in (b"added", b"repeated"):
+        _, _, sequence, timestamp = reply
+        first_id, repeated = EventId.from_redis(told), status == b"repeated"
+        return Appended(first_id, sequence, len(append.drafts), repeated, timestamp.decode())
     if status == b"key reused":
         raise KeyReused(f"the idempotency key was used for event {told.decode()}")
     if status == b"unexpected":
         raise UnexpectedSequence(told)
     if status == b"ended":
         raise RunEnded(f"run {append.run_id} ended with event {told.decode()}")
-    if status == b"too old":
-        raise ServerTooOld(TOO_OLD)
-    sequence, timestamp = appended
-    first_id, repeated = EventId.from_redis(told), status == b"repeated"
-    return Appended(first_id, sequence, len(append.drafts), repeated, timestamp.decode())
+    raise ServerTooOld(TOO_OLD)

@@ -55,6 +55,8 @@ class Script:
 
 
 def _checked(reply: Any) -> Any:
+    if type(reply) is list:
+        return reply
     try:
         return checked(reply)
     except (NoScriptError, StreamingError) as error:

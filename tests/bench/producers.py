@@ -16,6 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+OPENING_SECONDS = 0.5  # for requests that last, whose opening is no line's
+
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 STORED = re.compile(rb'"stored": *([0-9]+)')
 
@@ -81,6 +83,7 @@ def ingest(port: int, connections: int, seconds: float, rate: float) -> dict:
     headers = "Content-Type: application/x-ndjson", "Transfer-Encoding: chunked"
     for number, one in enumerate(opened):
         one.sendall(head(number, *headers))
+    time.sleep(OPENING_SECONDS)
     began = time.monotonic()
     for due, one in turns(opened, began, seconds, rate):
         time.sleep(max(0.0, due - time.monotonic()))
