@@ -6,6 +6,7 @@ validated, and Redis is looked at, by a process of its own.
 
 import contextlib
 import errno
+import gc
 import json
 import logging
 import resource
@@ -150,6 +151,17 @@ def on_starting(server):
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     _refuse_wrong_reloads(server)
+
+
+def post_worker_init(worker):
+    """What is there by now stays: the collector need not look at it again and again.
+
+    With 5,000 lines a second it held up everybody for 50 to 110 ms every three seconds, and does
+    not any more. What streams make and let go of needs no collector.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5_000, 10, 10)
 
 
 def _refuse_wrong_reloads(server):
