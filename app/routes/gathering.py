@@ -136,10 +136,10 @@ class Gathering:
         elif request in self._open:  # and was not killed meanwhile
             if request.ingest.has_lines or request.ingest.reason is not None:
                 self._due[request] = None
-            if request.is_halfway:
+            if request.pace.begun is not None:
                 self._halfway.add(request)
-            else:
-                self._halfway.discard(request)
+            elif request in self._halfway:
+                self._halfway.remove(request)
 
     def _end(self, request: "_Request") -> None:
         self._leave(request)
@@ -169,11 +169,6 @@ class _Request:
         self.pace = Pace()
         self.done = Event()
 
-    @property
-    def is_halfway(self) -> bool:
-        """Whether something has begun that has not come to its end, a line or the trailers."""
-        return self.ingest.is_halfway or self.inlet.is_ending
-
     def take_in(self, size: int) -> None:
         """Take in some bytes of what has come, where earlier lines do not wait any more."""
         ingest, inlet = self.ingest, self.inlet
@@ -188,10 +183,13 @@ class _Request:
         elif ingest.reason is not None:
             ingest.break_off(about_to_stop())
         else:
-            self._look_at_pace(b"\n" in piece)
+            self._look_at_pace()
 
-    def _look_at_pace(self, has_line: bool) -> None:
+    def _look_at_pace(self) -> None:
+        """Break off where a line does not come to its end, or what stands behind the body."""
+        ingest, inlet = self.ingest, self.inlet
+        waits = ingest.is_halfway or inlet.is_ending
         try:
-            self.pace.look(self.is_halfway, moved_on=has_line or self.inlet.has_more)
+            self.pace.look(waits, moved_on=ingest.has_lines or inlet.has_more)
         except HTTPException as error:
-            self.ingest.break_off(error)
+            ingest.break_off(error)

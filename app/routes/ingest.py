@@ -217,11 +217,11 @@ class Pace:
     """How long a line takes to come, while nothing but its producer keeps it from that."""
 
     def __init__(self):
-        self._begun: float | None = None
+        self.begun: float | None = None
 
     @property
     def too_slow(self) -> bool:
-        return self._begun is not None and not patience_since(self._begun)
+        return self.begun is not None and not patience_since(self.begun)
 
     def look(self, waits: bool, moved_on: bool) -> None:
         """Whether something is still to come, and whether as much has come as could be asked for.
@@ -229,9 +229,9 @@ class Pace:
         Raises 408 when that has taken too long.
         """
         if not waits:
-            self._begun = None
-        elif moved_on or self._begun is None:
-            self._begun = time.monotonic()
+            self.begun = None
+        elif moved_on or self.begun is None:
+            self.begun = time.monotonic()
         elif self.too_slow:
             raise too_slow()
 
