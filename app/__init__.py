@@ -59,8 +59,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     places = Places.of(settings.max_streams, open_files())
     streams = OpenStreams(around, places.streams)
     intake = Intake(settings.max_body_bytes, places)
-    # A line waits for others half as long as an event at its reader.
-    gathering = Gathering(store, settings.flush_interval_ms / 2000)
+    gathering = Gathering(store, settings.flush_interval_ms / 1000)
     Gateway(settings, store, streams, intake, gathering, Unsent()).init_app(app)
     body.init_app(app, intake)
     problems.init_app(app)

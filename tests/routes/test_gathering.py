@@ -105,7 +105,7 @@ def test_lines_of_several_requests_go_together(gathering, watched):
 
 
 def test_a_line_after_silence_waits_for_nobody(watched):
-    gathering = Gathering(watched, rest_seconds=3600)
+    gathering = Gathering(watched, flush_seconds=3600)
     with opened(gathering, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.1)
