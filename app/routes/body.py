@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from itertools import count
 from typing import Any, BinaryIO
 
 import gevent
@@ -130,7 +129,7 @@ def _refuse_item(body: bytes | bytearray) -> None:
             _, end = _LENIENT.raw_decode(text, at)
             parse_json(text[at:end].encode())
         except InvalidEvent as error:
-            raise InvalidEvent(f"{index}.{error.field}", error.message) from None
+            raise error.of_item(index) from None
         except BadRequest as error:
             raise refused(BadRequest, str(index), error.errors[0]["detail"]) from None
         except (ValueError, RecursionError) as error:
@@ -161,11 +160,7 @@ def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[byte
     """
     body.failed = True  # gunicorn closes the connection, unless all of the body is read
     chunked = type(source) is ChunkedReader
-    for number in count(1):
-        if number % _PIECES_AT_ONCE == 0:
-            time.sleep(0)
-        if not chunked and not source.length:
-            break
+    while chunked or source.length:
         first = asked(source.read, 1)
         if not first and chunked:
             break
@@ -213,7 +208,9 @@ def _read(limit: int, held: Held) -> bytearray:
 def _read_within(limit: int, held: Held) -> bytearray:
     body, size = bytearray(), 0
     too_large = (request.content_length or 0) > limit
-    for piece in pieces(request.stream):
+    for number, piece in enumerate(pieces(request.stream), 1):
+        if number % _PIECES_AT_ONCE == 0:
+            time.sleep(0)
         size += len(piece)
         too_large = too_large or size > limit
         if not too_large:

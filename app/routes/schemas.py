@@ -63,7 +63,7 @@ class EventSchema(Schema):
                 named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
                 raise ValidationError(named) from None
             except InvalidInput as error:
-                raise type(error)(f"{index}.{error.field}", error.message) from None
+                raise error.of_item(index) from None
             drafts.append(draft)
             lease = own_lease or lease
         return drafts, lease

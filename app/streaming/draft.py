@@ -136,7 +136,7 @@ def draft_of(
             check_range("lease_seconds", lease_seconds)
         return Draft.of(*map(event.get, _OF_A_DRAFT), max_bytes=max_bytes), lease_seconds
     except InvalidInput as error:
-        raise type(error)(f"{index}.{error.field}", error.message) from None
+        raise error.of_item(index) from None
 
 
 def drafts_of(

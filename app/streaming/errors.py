@@ -1,6 +1,6 @@
 """What can go wrong between a caller and a run's log, one type per failure to act on."""
 
-from typing import Any
+from typing import Any, Self
 
 
 class StreamingError(Exception):
@@ -19,6 +19,10 @@ class InvalidInput(StreamingError, ValueError):
         super().__init__(f"{field}: {message}")
         self.field = field
         self.message = message
+
+    def of_item(self, index: int) -> Self:
+        """The same of one among several, whose field is named `<index>.<field>`."""
+        return type(self)(f"{index}.{self.field}", self.message)
 
 
 class InvalidEvent(InvalidInput):
