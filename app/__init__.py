@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
-    from app.settings import Settings
-    from app.streaming.event_store import EventStore
+    from .settings import Settings
+    from .streaming.event_store import EventStore
 
 
 def create_app(settings: Settings | None = None, *, event_store: EventStore | None = None) -> Flask:
@@ -18,21 +18,22 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     `event_store` one is made from them. Nothing is connected until it is used.
     """
     # Imported here, since a producer imports app.streaming, and so this package, without Flask.
-    from app.places import Places, open_files
-    from app.routes import body, events, health, problems, runs, stream
-    from app.routes.answer import Unsent
-    from app.routes.gateway import Gateway
-    from app.routes.gathering import Gathering
-    from app.routes.intake import Intake
-    from app.routes.lean_flask import LeanFlask
-    from app.routes.schemas import RunIdConverter
-    from app.settings import Settings
-    from app.streaming.event_store import EventStore
-    from app.streaming.heartbeat import Pulse
-    from app.streaming.history import History
-    from app.streaming.open_streams import OpenStreams
-    from app.streaming.readers import Readers
-    from app.streaming.subscriber import Surroundings
+    from .capacity import Capacity, open_files
+    from .routes import events, health, problems, runs, stream
+    from .routes import json_body as body
+    from .routes.admission import Admission
+    from .routes.gateway import Gateway
+    from .routes.ingest.loop import IngestLoop
+    from .routes.lean_flask import LeanFlask
+    from .routes.schemas import RunIdConverter
+    from .server.response import Unsent
+    from .settings import Settings
+    from .streaming.event_store import EventStore
+    from .streaming.follow.heartbeats import Heartbeats
+    from .streaming.follow.history import History
+    from .streaming.follow.open_streams import OpenStreams
+    from .streaming.follow.reader_pool import ReaderPool
+    from .streaming.follow.subscriber import Services
 
     settings = settings or Settings.load()
     store = event_store or EventStore(
@@ -43,12 +44,12 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
         max_event_bytes=settings.max_event_bytes,
     )
     history = History(store)
-    readers = Readers(store, settings.flush_interval_ms / 1000, history.drop)
-    around = Surroundings(
+    readers = ReaderPool(store, settings.flush_interval_ms / 1000, history.drop)
+    services = Services(
         store=store,
         readers=readers,
         history=history,
-        pulse=Pulse(settings.heartbeat_seconds),
+        heartbeats=Heartbeats(settings.heartbeat_seconds),
         heartbeat_seconds=settings.heartbeat_seconds,
         retry_ms=settings.retry_ms,
     )
@@ -56,12 +57,12 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     # A doubled slash must not make /runs//events the run called "events".
     app.url_map.merge_slashes = False
     app.url_map.converters["any_run_id"] = RunIdConverter
-    places = Places.of(settings.max_streams, open_files())
-    streams = OpenStreams(around, places.streams)
-    intake = Intake(settings.max_body_bytes, places)
-    gathering = Gathering(store, settings.flush_interval_ms / 1000)
-    Gateway(settings, store, streams, intake, gathering, Unsent()).init_app(app)
-    body.init_app(app, intake)
+    capacity = Capacity.of(settings.max_streams, open_files())
+    streams = OpenStreams(services, capacity.streams)
+    admission = Admission(settings.max_body_bytes, capacity)
+    ingest_loop = IngestLoop(store, settings.flush_interval_ms / 1000)
+    Gateway(settings, store, streams, admission, ingest_loop, Unsent()).init_app(app)
+    body.init_app(app, admission)
     problems.init_app(app)
     for module in (events, stream, runs, health):
         app.register_blueprint(module.blueprint)

@@ -18,12 +18,12 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from app.own_redis import OwnRedis, OwnRedisError
-from app.places import Places, open_files
-from app.settings import Settings, SettingsError
-from app.streaming.connection import default_url, without_password
-from app.streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
-from app.streaming.event_store import EventStore
+from .capacity import Capacity, open_files
+from .own_redis import OwnRedis, OwnRedisError
+from .settings import Settings, SettingsError
+from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
+from .streaming.event_store import EventStore
+from .streaming.log.connection import default_url, without_password
 
 HERE = Path(__file__).parent
 DATA = Path(".data")
@@ -93,8 +93,8 @@ def check() -> int:
             f"tailrace: cannot reach Redis at {without_password(url)}, and goes on trying: {error}",
             file=sys.stderr,
         )
-    places = Places.of(settings.max_streams, open_files(hard=True))
-    print(json.dumps({**dataclasses.asdict(settings), "worker_connections": sum(places)}))
+    capacity = Capacity.of(settings.max_streams, open_files(hard=True))
+    print(json.dumps({**dataclasses.asdict(settings), "worker_connections": sum(capacity)}))
     return 0
 
 

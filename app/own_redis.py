@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 
-from app.streaming.errors import StoreUnavailable
-from app.streaming.event_store import MINIMUM_SERVER, EventStore
+from .streaming.errors import StoreUnavailable
+from .streaming.event_store import MIN_SERVER, EventStore
 
-FIRST_PORT = 6379
+MIN_PORT = 6379
 PORTS_TO_TRY = 100
 LOCK_SECONDS = 15.0
 # Reading a large append-only file back takes its time.
@@ -133,7 +133,7 @@ def find_server() -> tuple[str, str]:
     for path in _candidates():
         answer = subprocess.run([path, "--version"], capture_output=True, text=True)
         match = re.search(r"(Redis|Valkey) server v=((\d+)\.(\d+)[\d.]*)", answer.stdout)
-        if match and (int(match[3]), int(match[4])) >= MINIMUM_SERVER:
+        if match and (int(match[3]), int(match[4])) >= MIN_SERVER:
             return path, f"{match[1]} {match[2]}"
     raise OwnRedisError(
         "no Redis or Valkey server of 7.0 or newer was found on PATH, and the package "
@@ -153,7 +153,7 @@ def _candidates() -> Iterator[str]:
 
 def free_ports() -> Iterator[int]:
     """The free ports of the loopback interface, from Redis's own on."""
-    for port in range(FIRST_PORT, FIRST_PORT + PORTS_TO_TRY):
+    for port in range(MIN_PORT, MIN_PORT + PORTS_TO_TRY):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

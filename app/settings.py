@@ -10,9 +10,9 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
-from app.streaming.connection import make_client
-from app.streaming.draft import LARGEST
-from app.streaming.errors import InvalidInput
+from .streaming.errors import InvalidInput
+from .streaming.log.connection import make_client
+from .streaming.new_event import MAX_NUMBER
 
 
 class SettingsError(Exception):
@@ -68,9 +68,9 @@ class Settings:
     host: str = _setting("127.0.0.1", mm.String())
     port: int = _setting(8082, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
-    stream_maxlen: int = _setting(10_000, _whole(1, LARGEST))
-    stream_ttl_seconds: int = _setting(86_400, _whole(1, LARGEST))
-    stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, LARGEST))
+    stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
+    stream_ttl_seconds: int = _setting(86_400, _whole(1, MAX_NUMBER))
+    stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, MAX_NUMBER))
     heartbeat_seconds: int = _setting(15, _whole(1, 3600))
     retry_ms: int = _setting(3000, _whole(1, 3_600_000))
     flush_interval_ms: int = _setting(16, _whole(0, 1000))

@@ -29,7 +29,7 @@ STREAMING_ORDER = (
         "errors",
         "event_id",
         "event",
-        "draft",
+        "new_event",
         "batches",
         "appender",
         "frame",
@@ -45,7 +45,7 @@ STREAMING_ORDER = (
         "log_writer",
         "log_reader",
         "event_store",
-        "outlet",
+        "client_socket",
         "feed",
         "history",
         "heartbeat",
@@ -53,7 +53,7 @@ STREAMING_ORDER = (
     *("group_read", "reader", "waker", "readers", "subscriber", "open_streams"),
 )
 # These know nothing of events and runs.
-APART = ("outlet", "heartbeat")
+APART = ("client_socket", "heartbeat")
 STREAMING = {f"app.streaming.{name}" for name in STREAMING_ORDER}
 
 
@@ -115,15 +115,15 @@ def test_routes_know_streaming_by_its_public_names_and_never_redis(path):
     for module, name in imports_of(path):
         if module.startswith("app."):
             its_own = module.startswith(("app.streaming.", "app.routes."))
-            assert its_own or module in ("app.settings", "app.places")
+            assert its_own or module in ("app.settings", "app.capacity")
             assert not (name or "").startswith("_"), f"{module}.{name} is private"
-    assert "app.streaming.connection" not in app_imports(path)
+    assert "app.streaming.log.connection" not in app_imports(path)
 
 
 @pytest.mark.parametrize("path", in_package("client"), ids=name_of)
 def test_the_client_knows_events_and_errors_and_nothing_of_the_server(path):
     known = {
-        f"app.streaming.{name}" for name in ("errors", "event_id", "event", "draft", "appender")
+        f"app.streaming.{name}" for name in ("errors", "event_id", "event", "new_event", "appender")
     }
     its_own = {name_of(other) for other in in_package("client")} - {"app.client"}
     assert app_imports(path) <= known | its_own
@@ -142,7 +142,7 @@ def test_nothing_of_the_app_imports_the_factory(path):
 
 
 def test_the_settings_import_of_the_app_only_what_says_what_is_allowed():
-    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "draft")}
+    allowed = {f"app.streaming.{name}" for name in ("connection", "errors", "new_event")}
     assert app_imports(ROOT / "app" / "settings.py") <= allowed
 
 

@@ -116,7 +116,7 @@ def test_the_environment_beats_the_file(here, monkeypatch):
 
 
 def test_an_empty_variable_of_the_environment_leaves_it_to_the_file(here, monkeypatch):
-    """As app.streaming.connection.default_url has it too."""
+    """As app.streaming.log.connection.default_url has it too."""
     (here / ".env").write_text("REDIS_URL=redis://of-env/0\n")
     monkeypatch.setenv("REDIS_URL", "")
     assert Settings.load().redis_url == "redis://of-env/0"

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from app.streaming.draft import Draft, draft_of
+from ..streaming.new_event import NewEvent, new_event_from
 
 
 class Lines:
@@ -19,18 +19,18 @@ class Lines:
     def __iter__(self) -> Iterator[bytes]:
         try:
             for index, event in enumerate(self._events):
-                draft, lease_seconds = draft_of(index, event, self._max_event_bytes)
-                yield orjson.dumps(body_of(draft, lease_seconds)) + b"\n"
+                new_event, lease_seconds = new_event_from(index, event, self._max_event_bytes)
+                yield orjson.dumps(encode_event(new_event, lease_seconds)) + b"\n"
         except Exception as error:  # the caller's too, to be raised once there is the answer
             self.error = error
 
 
-def body_of(draft: Draft, lease_seconds: int | None = None) -> dict[str, Any]:
+def encode_event(new_event: NewEvent, lease_seconds: int | None = None) -> dict[str, Any]:
     """An event as it is appended."""
     body = {
-        "event_category": draft.category,
-        "event_action": draft.action,
-        "data": orjson.Fragment(draft.data_json),
-        "source": orjson.Fragment(draft.source_json or b"null"),
+        "event_category": new_event.category,
+        "event_action": new_event.action,
+        "data": orjson.Fragment(new_event.data_json),
+        "source": orjson.Fragment(new_event.source_json or b"null"),
     }
     return body if lease_seconds is None else body | {"lease_seconds": lease_seconds}

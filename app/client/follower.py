@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import requests
 
-from app.client.answers import BROKEN, event_of
-from app.client.sse_parser import Message, SseParser
-from app.client.transport import FOLLOW_TIMEOUTS, Transport, pauses
-from app.streaming.errors import Refused, StoreUnavailable
-from app.streaming.event import RESERVED_CATEGORY, Event
+from ..streaming.errors import Refused, StoreUnavailable
+from ..streaming.event import RESERVED_CATEGORY, Event
+from .responses import BROKEN, parse_event
+from .sse_parser import Message, SseParser
+from .transport import FOLLOW_TIMEOUTS, Transport, pauses
 
 # Before a stream is opened again, unless the gateway says another time.
 RECONNECT_SECONDS = 3.0
@@ -69,7 +69,7 @@ class Follower:
             headers = {**headers, "Last-Event-ID": self._cursor}
         else:
             query = {**query, "tail": self._tail}
-        response = self._transport.ask(
+        response = self._transport.send_once(
             "GET",
             self._path,
             params=query,
@@ -90,7 +90,7 @@ class Follower:
         try:
             while piece := response.raw.read1(READ_BYTES):
                 for message in parser.feed(piece):
-                    event = _event_of(message)
+                    event = _parse_event(message)
                     if event.category != RESERVED_CATEGORY:
                         terminal = event.terminal
                     elif event.action == "caught_up":
@@ -113,8 +113,8 @@ class Follower:
         return 0.0 if any(self._filter.values()) or not caught_up else None
 
 
-def _event_of(message: Message) -> Event:
+def _parse_event(message: Message) -> Event:
     try:
-        return event_of(orjson.loads(message.data))
+        return parse_event(orjson.loads(message.data))
     except (ValueError, LookupError, TypeError) as error:
         raise Refused(200, f"the stream is not a gateway's: {error!r}") from error

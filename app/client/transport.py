@@ -11,9 +11,9 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 
-from app.client.answers import BROKEN, error_of, lost
-from app.client.early_answer import EarlyAnswerAdapter
-from app.streaming.errors import InvalidInput, StoreUnavailable
+from ..streaming.errors import InvalidInput, StoreUnavailable
+from .early_response import EarlyResponseAdapter
+from .responses import BROKEN, connection_error, parse_error
 
 # Seconds for a connection, which are those for sending too, and seconds for an answer. A long
 # body is sent at the pace of the gateway's Redis; of a followed stream something comes every
@@ -22,8 +22,8 @@ USUAL_TIMEOUTS = (10.0, 15.0)
 LONG_BODY_TIMEOUTS = (30.0, 60.0)
 FOLLOW_TIMEOUTS = (10.0, 45.0)
 
-FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 5.0
+INITIAL_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 5.0
 
 KEPT_CONNECTIONS = 100
 
@@ -38,7 +38,7 @@ class Transport:
         self.retry_seconds = retry_seconds
         self._begin()
 
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:
+    def send_once(self, method: str, path: str, **options: Any) -> requests.Response:
         """One attempt: an answer of 2xx; raises what another one tells, or StoreUnavailable.
 
         `options` are those of `requests.request`.
@@ -48,20 +48,20 @@ class Transport:
         me, inside = threading.get_ident(), self._inside
         if me in inside:  # so this is a signal handler, and the pool may be held beneath it
             with _new_session() as session:
-                return self._ask(session, method, path, **options)
+                return self._send(session, method, path, **options)
         try:
             inside.add(me)
-            return self._ask(self._session, method, path, **options)
+            return self._send(self._session, method, path, **options)
         finally:
             inside.discard(me)
 
-    def insist(self, method: str, path: str, **options: Any) -> requests.Response:
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
         """The same, repeated for `retry_seconds` while there is no answer."""
         until = time.monotonic() + self.retry_seconds
         stored: bool | None = False
         for pause in pauses():
             try:
-                return self.ask(method, path, **options)
+                return self.send_once(method, path, **options)
             except StoreUnavailable as error:
                 stored = None if error.stored is None else stored
                 left = until - time.monotonic()
@@ -73,10 +73,10 @@ class Transport:
 
     def send(self, path: str, body: Iterator[bytes], **options: Any) -> requests.Response:
         """One attempt to POST a body as it is made, which the answer may cut short."""
-        with _new_session(EarlyAnswerAdapter()) as session:
+        with _new_session(EarlyResponseAdapter()) as session:
             options["headers"] = {**options.get("headers", {}), "Connection": "close"}
             options["timeout"] = LONG_BODY_TIMEOUTS
-            return self._ask(session, "POST", path, data=body, **options)
+            return self._send(session, "POST", path, data=body, **options)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -86,7 +86,7 @@ class Transport:
         self._session, self._process = _new_session(), os.getpid()
         self._inside: set[int] = set()  # the threads that are in a request
 
-    def _ask(
+    def _send(
         self, session: requests.Session, method: str, path: str, **options: Any
     ) -> requests.Response:
         options.setdefault("timeout", USUAL_TIMEOUTS)
@@ -97,18 +97,18 @@ class Transport:
             if 200 <= response.status_code < 300:
                 return response
             with response:
-                error = error_of(response)
+                error = parse_error(response)
         except BROKEN as broken:
-            raise lost(broken) from broken
+            raise connection_error(broken) from broken
         raise error
 
 
 def pauses() -> Iterator[float]:
     """Seconds to wait before one attempt after another, longer and longer, at random."""
-    longest = FIRST_PAUSE_SECONDS
+    longest = INITIAL_PAUSE_SECONDS
     while True:
         yield random.uniform(longest / 2, longest)
-        longest = min(LONGEST_PAUSE_SECONDS, 2 * longest)
+        longest = min(MAX_PAUSE_SECONDS, 2 * longest)
 
 
 def _new_session(adapter: HTTPAdapter | None = None) -> requests.Session:

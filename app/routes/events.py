@@ -8,17 +8,17 @@ from flask import Blueprint, Response, request
 from flask_cors.core import FLASK_CORS_EVALUATED
 from werkzeug.exceptions import ServiceUnavailable
 
-from app.routes.answer import Answer
-from app.routes.body import is_json_lines, pieces, read_json
-from app.routes.gateway import gateway
-from app.routes.ingest import Ingest, append_alone
-from app.routes.inlet import Inlet, notice_lost_machines
-from app.routes.intake import Held
-from app.routes.problems import as_problem
-from app.routes.schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
-from app.streaming.draft import Appended, Draft
-from app.streaming.errors import InvalidInput
-from app.streaming.event import check_run_id
+from ..server.nonblocking_body import NonBlockingBody, notice_lost_machines
+from ..server.response import Answer
+from ..streaming.errors import InvalidInput
+from ..streaming.event import check_run_id
+from ..streaming.new_event import Appended, NewEvent
+from .admission import Reservation
+from .gateway import gateway
+from .ingest.ingest import Ingest, append_alone
+from .json_body import is_json_lines, pieces, read_json
+from .problems import as_problem
+from .schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 
 blueprint = Blueprint("events", __name__)
 
@@ -41,18 +41,18 @@ def append(run_id: str) -> Response:
             raise InvalidInput("Idempotency-Key", "is for one event, or an array of them")
         return _ingest(run_id, expected)
     here = gateway()
-    with Held(here.intake) as held:
+    with Reservation(here.admission) as reservation:
         # The body is not kept while Redis is waited for: what JSON says in a kilobyte may take
         # a hundred in Python.
-        many, drafts, lease = _drafted(
-            read_json(held, here.settings.max_body_bytes), here.store.max_event_bytes
+        many, new_events, lease = _new_events_from(
+            read_json(reservation, here.settings.max_body_bytes), here.store.max_event_bytes
         )
-        held.take_place()
-        appended = here.store.append_drafts(
-            run_id, drafts, idempotency_key=key, expected_sequence=expected, lease_seconds=lease
+        reservation.take_place()
+        appended = here.store.append_new(
+            run_id, new_events, idempotency_key=key, expected_sequence=expected, lease_seconds=lease
         )
         response = Answer(
-            _told(appended) if many else drafts[0].as_stored(run_id, appended).to_json(),
+            _told(appended) if many else new_events[0].as_stored(run_id, appended).to_json(),
             200 if appended.repeated else 201,
         )
     if appended.repeated:
@@ -68,17 +68,17 @@ def _ingest(run_id: str, expected_sequence: int | None) -> Response:
     What is wrong ends it with a problem that names the first line that was not stored. What
     was stored before stays, and is told.
     """
-    here, held = gateway(), Held(gateway().intake)
+    here, reservation = gateway(), Reservation(gateway().admission)
     longest, most_bytes = here.settings.max_body_bytes, here.store.max_event_bytes
-    ingest = Ingest(run_id, expected_sequence, held, longest, most_bytes)
+    ingest = Ingest(run_id, expected_sequence, reservation, longest, most_bytes)
     if not here.streams.admit(ingest, request.remote_addr or ""):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
-        return as_problem(refusal, **ingest.told_wrong())
+        return as_problem(refusal, **ingest.error_members())
     try:
         notice_lost_machines(request.environ.get("gunicorn.socket"))
-        inlet = Inlet.of(request.environ)
-        if inlet is not None:
-            here.gathering.read(ingest, inlet)
+        body = NonBlockingBody.of(request.environ)
+        if body is not None:
+            here.ingest_loop.read(ingest, body)
         else:
             append_alone(ingest, pieces(request.stream), here.store)
         if ingest.error is not None:
@@ -86,19 +86,19 @@ def _ingest(run_id: str, expected_sequence: int | None) -> Response:
         ingest.reason = "ended"
     except Exception as error:  # an unexpected one too: what was stored is told
         ingest.reason = ingest.reason or "refused"
-        return as_problem(error, **ingest.told_wrong())
+        return as_problem(error, **ingest.error_members())
     finally:
-        held.now(0)
+        reservation.now(0)
         here.streams.closed(ingest)
-    return Answer(orjson.dumps(ingest.told()))
+    return Answer(orjson.dumps(ingest.result()))
 
 
-def _drafted(body: Any, max_bytes: int) -> tuple[bool, list[Draft], int | None]:
+def _new_events_from(body: Any, max_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
     """Whether a body holds several events, what is to be appended, and the lease."""
     if isinstance(body, list):
-        return True, *_event_schema.drafts_of(body, max_bytes)
-    draft, lease = _event_schema.draft_of(body, max_bytes)
-    return False, [draft], lease
+        return True, *_event_schema.new_events_from(body, max_bytes)
+    new_event, lease = _event_schema.new_event_from(body, max_bytes)
+    return False, [new_event], lease
 
 
 def _told(appended: Appended) -> bytes:

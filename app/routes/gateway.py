@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from flask import Flask, current_app, request
 from flask_cors import CORS
 
-from app.routes.answer import Unsent
-from app.routes.gathering import Gathering
-from app.routes.intake import Intake
-from app.settings import Settings
-from app.streaming.event_store import EventStore
-from app.streaming.open_streams import OpenStreams
+from ..server.response import Unsent
+from ..settings import Settings
+from ..streaming.event_store import EventStore
+from ..streaming.follow.open_streams import OpenStreams
+from .admission import Admission
+from .ingest.loop import IngestLoop
 
 LOCAL_ORIGINS = r"^https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?$"
 
@@ -23,8 +23,8 @@ class Gateway:
     settings: Settings
     store: EventStore
     streams: OpenStreams
-    intake: Intake
-    gathering: Gathering
+    admission: Admission
+    ingest_loop: IngestLoop
     unsent: Unsent
 
     def init_app(self, app: Flask) -> None:

@@ -2,8 +2,8 @@
 
 from flask import Blueprint, Response
 
-from app.routes.gateway import gateway
-from app.routes.problems import problem
+from .gateway import gateway
+from .problems import problem
 
 blueprint = Blueprint("health", __name__)
 

@@ -11,7 +11,7 @@ from werkzeug.routing import Map, MapAdapter, Rule
 REMEMBERED_PATHS = 4096
 
 # A longer one has a view only to refuse it.
-LONGEST_REMEMBERED = 256
+MAX_REMEMBERED_LENGTH = 256
 
 
 class LeanFlask(Flask):
@@ -58,6 +58,6 @@ class _Adapter(MapAdapter):
         self._matched = matched
 
     def match(self, *args: Any, **kwargs: Any) -> Any:
-        if args or kwargs != {"return_rule": True} or len(self.path_info) > LONGEST_REMEMBERED:
+        if args or kwargs != {"return_rule": True} or len(self.path_info) > MAX_REMEMBERED_LENGTH:
             return super().match(*args, **kwargs)
         return self._matched(self.path_info, self.default_method)

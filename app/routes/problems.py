@@ -10,9 +10,7 @@ from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
 
-from app.routes.intake import TooBusy
-from app.routes.schemas import InvalidQuery
-from app.streaming.errors import (
+from ..streaming.errors import (
     EventTooLarge,
     InvalidEvent,
     InvalidInput,
@@ -23,6 +21,8 @@ from app.streaming.errors import (
     StoreUnavailable,
     UnexpectedSequence,
 )
+from .admission import TooBusy
+from .schemas import InvalidQuery
 
 RETRY_AFTER_SECONDS = 1
 

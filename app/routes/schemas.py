@@ -11,12 +11,12 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
-from app.streaming.draft import LARGEST, LARGEST_SEQUENCE, MOST_EVENTS, Draft
-from app.streaming.errors import InvalidInput
-from app.streaming.event_id import EventId
+from ..streaming.errors import InvalidInput
+from ..streaming.event_id import EventId
+from ..streaming.new_event import MAX_EVENTS, MAX_NUMBER, MAX_SEQUENCE, NewEvent
 
 # More than that is not named one by one.
-MOST_NAMES = 16
+MAX_NAMES = 16
 
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
@@ -39,36 +39,36 @@ def _are_plain(category: str, action: str) -> bool:
 class EventSchema(Schema):
     """The body of an append: flat names, or the shape in which events are read."""
 
-    def draft_of(self, body: Any, max_bytes: int) -> tuple[Draft, int | None]:
+    def new_event_from(self, body: Any, max_bytes: int) -> tuple[NewEvent, int | None]:
         """The event to append, and its lease.
 
         Raises ValidationError, and InvalidEvent or EventTooLarge for what no event may hold.
         """
-        event = self._event_of(body)
+        event = self._parse_event(body)
         lease = event.pop("lease_seconds", None)
-        return Draft.of(**event, max_bytes=max_bytes), lease
+        return NewEvent.of(**event, max_bytes=max_bytes), lease
 
-    def drafts_of(self, body: list[Any], max_bytes: int) -> tuple[list[Draft], int | None]:
+    def new_events_from(self, body: list[Any], max_bytes: int) -> tuple[list[NewEvent], int | None]:
         """The events of an array, and the last lease that one of them names.
 
         What is wrong with the first bad one is named by its index.
         """
-        if not 1 <= len(body) <= MOST_EVENTS:
-            raise ValidationError({"body": [f"Must be 1 to {MOST_EVENTS} events."]})
-        drafts, lease = [], None
+        if not 1 <= len(body) <= MAX_EVENTS:
+            raise ValidationError({"body": [f"Must be 1 to {MAX_EVENTS} events."]})
+        new_events, lease = [], None
         for index, item in enumerate(body):
             try:
-                draft, own_lease = self.draft_of(item, max_bytes)
+                new_event, own_lease = self.new_event_from(item, max_bytes)
             except ValidationError as error:
                 named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
                 raise ValidationError(named) from None
             except InvalidInput as error:
                 raise error.of_item(index) from None
-            drafts.append(draft)
+            new_events.append(new_event)
             lease = own_lease or lease
-        return drafts, lease
+        return new_events, lease
 
-    def _event_of(self, body: Any) -> dict[str, Any]:
+    def _parse_event(self, body: Any) -> dict[str, Any]:
         """The arguments of an append.
 
         A body that is what it should be already needs no loading, a tenth of an append's cost.
@@ -88,7 +88,7 @@ class EventSchema(Schema):
     data = fields.Raw(load_default=None, allow_none=True)
     source = fields.Raw(load_default=None, allow_none=True)
     lease_seconds = fields.Integer(
-        strict=True, load_default=None, allow_none=True, validate=Range(1, LARGEST)
+        strict=True, load_default=None, allow_none=True, validate=Range(1, MAX_NUMBER)
     )
 
     @pre_load
@@ -96,8 +96,8 @@ class EventSchema(Schema):
         """Bring the shape of a read event to flat names, without what the server assigns."""
         if not isinstance(body, dict):
             raise ValidationError("Must be a JSON object.", "body")
-        if len(body) > MOST_NAMES:
-            raise ValidationError(f"Must have no more than {MOST_NAMES} names.", "body")
+        if len(body) > MAX_NAMES:
+            raise ValidationError(f"Must have no more than {MAX_NAMES} names.", "body")
         flat = {name: body[name] for name in body.keys() - _ASSIGNED_BY_SERVER - {"event"}}
         if "event" in body:
             if flat.keys() & {"event_category", "event_action"}:
@@ -173,7 +173,7 @@ class _Query(Schema):
 class AppendQuery(_Query):
     """The query of an append."""
 
-    expected_sequence = _Whole(1, LARGEST_SEQUENCE, load_default=None)
+    expected_sequence = _Whole(1, MAX_SEQUENCE, load_default=None)
 
 
 class _FilteringQuery(_Query):

@@ -10,14 +10,14 @@ from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import ClosingIterator
 
-from app.routes.gateway import gateway
-from app.routes.handover import take_over
-from app.routes.problems import problem
-from app.routes.schemas import StreamQuery
-from app.streaming.errors import StoreUnavailable
-from app.streaming.event import check_run_id
-from app.streaming.sse import EventStream, Filter, JsonLines, View, WireFormat
-from app.streaming.subscriber import Start, Subscriber
+from ..server.hijack import hijack
+from ..streaming.errors import StoreUnavailable
+from ..streaming.event import check_run_id
+from ..streaming.follow.subscriber import Start, Subscriber
+from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
+from .gateway import gateway
+from .problems import problem
+from .schemas import StreamQuery
 
 blueprint = Blueprint("stream", __name__)
 
@@ -47,7 +47,7 @@ def follow(run_id: str) -> Response:
 
 
 class StreamResponse(Response):
-    """A response whose body is a subscriber's: through an outlet, or else iterated."""
+    """A response whose body is a subscriber's: through an client_socket, or else iterated."""
 
     automatically_set_content_length = False
     subscriber: Subscriber
@@ -55,14 +55,14 @@ class StreamResponse(Response):
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         try:
             start_response(self.status, self.get_wsgi_headers(environ).to_wsgi_list())
-            outlet = take_over(start_response)
+            client_socket = hijack(start_response)
         except BaseException:  # the client has gone already, or the worker is stopping
             self.subscriber.end("disconnected")
             self.subscriber.close()
             raise
-        if outlet is None:
+        if client_socket is None:
             return ClosingIterator(self.subscriber.chunks(), self.subscriber.close)
-        self.subscriber.deliver_to(outlet)
+        self.subscriber.deliver_to(client_socket)
         return ()
 
 
@@ -78,7 +78,7 @@ def _start(query: Mapping[str, Any]) -> Start:
     return Start(tail=query["tail"])
 
 
-def _view(query: Mapping[str, Any]) -> View:
+def _view(query: Mapping[str, Any]) -> StreamFormat:
     json_lines = _wants_json_lines(request.headers.get("Accept", ""))
     return _shared_view(
         frozenset(query["category"]), frozenset(query["action"]), json_lines, query["typed"]
@@ -94,14 +94,16 @@ def _wants_json_lines(accept: str) -> bool:
 @lru_cache(maxsize=1000)
 def _shared_view(
     categories: frozenset[str], actions: frozenset[str], json_lines: bool, typed: bool
-) -> View:
+) -> StreamFormat:
     """One object for all who see the same."""
-    return View(Filter(categories, actions), JsonLines() if json_lines else EventStream(typed))
+    return StreamFormat(
+        Filter(categories, actions), JsonLines() if json_lines else EventStream(typed)
+    )
 
 
 def _is_over(subscriber: Subscriber) -> bool:
     try:
-        return subscriber.start.nothing_follows(subscriber.look())
+        return subscriber.start.nothing_follows(subscriber.state())
     except StoreUnavailable:
         return False
 

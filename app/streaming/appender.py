@@ -18,13 +18,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
-from app.streaming.batches import Batch, Batches
-from app.streaming.draft import MAX_EVENT_BYTES, MOST_EVENTS, Appended, Draft, check_range
-from app.streaming.errors import StoreUnavailable
+from .batch_sender import AppendBatch, BatchSender
+from .errors import StoreUnavailable
+from .new_event import MAX_EVENT_BYTES, MAX_EVENTS, Appended, NewEvent, check_range
 
 # What waits at the most, before `emit` waits too.
-WAITING_EVENTS = 10_000
-WAITING_BYTES = 8 * 1024 * 1024
+MAX_WAITING_EVENTS = 10_000
+MAX_WAITING_BYTES = 8 * 1024 * 1024
 
 # A sender to which nothing came for so long ends; the next event starts another.
 IDLE_SECONDS = 5.0
@@ -33,8 +33,8 @@ IDLE_SECONDS = 5.0
 class Appender:
     """Appends a run's events from a thread of its own (a greenlet, where gevent has patched).
 
-    `append` appends drafts, all or none, and takes an `idempotency_key`, `expected_sequence`
-    and `lease_seconds`, as `EventStore.append_drafts` does; it must wait for nobody who emits.
+    `append` appends new_events, all or none, and takes an `idempotency_key`, `expected_sequence`
+    and `lease_seconds`, as `EventStore.append_new` does; it must wait for nobody who emits.
     An event is sent at once; what comes while a batch is under way is the next batch. A batch
     that Redis cannot take now is repeated under its key until it is answered, or
     `retry_seconds` have gone by.
@@ -57,7 +57,7 @@ class Appender:
         expected_sequence: int | None = None,
         retry_seconds: float = 30.0,
     ):
-        self._make_batches = partial(Batches, append, retry_seconds=retry_seconds)
+        self._make_batches = partial(BatchSender, append, retry_seconds=retry_seconds)
         self._max_event_bytes = max_event_bytes
         self._closed = False
         self._begin(expected_sequence)
@@ -67,7 +67,7 @@ class Appender:
         self._batches = self._make_batches(expected_sequence=expected_sequence)
         # An event, its lease, and the bytes that had been emitted with it; or no event, and a
         # lock to be released once what was emitted before is stored.
-        self._waiting: deque[tuple[Draft | None, Any, int]] = deque()
+        self._waiting: deque[tuple[NewEvent | None, Any, int]] = deque()
         self._taken_bytes = 0
         self._error: Exception | None = None
         self._has_sender = self._starts_one = False
@@ -116,7 +116,7 @@ class Appender:
         Raises InvalidInput, InvalidEvent and EventTooLarge for this event, which is then left
         out, and what went wrong with an earlier one.
         """
-        draft = Draft.of(
+        new_event = NewEvent.of(
             event_category, event_action, data, source, max_bytes=self._max_event_bytes
         )
         if lease_seconds is not None:
@@ -126,7 +126,7 @@ class Appender:
         if self._closed:
             raise ValueError("the appender is closed")
         self._raise_what_went_wrong()
-        self._put(draft, lease_seconds, draft.size)
+        self._put(new_event, lease_seconds, new_event.size)
 
     def flush(self) -> None:
         """Wait until what was emitted so far is in the log; raises what went wrong.
@@ -150,8 +150,8 @@ class Appender:
         finally:
             self._forget_exit()
 
-    def _put(self, draft: Draft | None, told: Any, size: int) -> None:
-        self._waiting.append((draft, told, self._emitted_bytes() + size))
+    def _put(self, new_event: NewEvent | None, told: Any, size: int) -> None:
+        self._waiting.append((new_event, told, self._emitted_bytes() + size))
         if self._news.locked():
             with contextlib.suppress(RuntimeError):  # somebody else has told it meanwhile
                 self._news.release()
@@ -166,9 +166,9 @@ class Appender:
             return self._taken_bytes
 
     def _is_full(self) -> bool:
-        if len(self._waiting) >= WAITING_EVENTS:
+        if len(self._waiting) >= MAX_WAITING_EVENTS:
             return True
-        return self._emitted_bytes() - self._taken_bytes >= WAITING_BYTES
+        return self._emitted_bytes() - self._taken_bytes >= MAX_WAITING_BYTES
 
     def _wait_for_room(self) -> None:
         room = _taken_lock()
@@ -235,7 +235,7 @@ class Appender:
         """Append a batch of what waits, unless something went wrong; tell who waits for that."""
         batch, told = self._take()
         try:
-            if batch.drafts and self._error is None:
+            if batch.new_events and self._error is None:
                 self._batches.store(batch)
         except BaseException as error:  # is kept, and raised by whatever is called next
             broken_off = StoreUnavailable("the sender was broken off", None)
@@ -245,21 +245,21 @@ class Appender:
         while self._room:
             self._room.popleft().release()
 
-    def _take(self) -> tuple[Batch, list[_thread.LockType]]:
-        drafts: list[Draft] = []
+    def _take(self) -> tuple[AppendBatch, list[_thread.LockType]]:
+        new_events: list[NewEvent] = []
         told: list[_thread.LockType] = []
         size, lease = 0, None
-        while self._waiting and len(drafts) < MOST_EVENTS and size < self._batches.most_bytes:
-            draft, given, self._taken_bytes = self._waiting.popleft()
-            if draft is None:
+        while self._waiting and len(new_events) < MAX_EVENTS and size < self._batches.most_bytes:
+            new_event, given, self._taken_bytes = self._waiting.popleft()
+            if new_event is None:
                 told.append(given)
                 continue
-            drafts.append(draft)
-            size += draft.size
+            new_events.append(new_event)
+            size += new_event.size
             lease = given or lease
-            if draft.terminal:  # what follows it may be refused, but not with it
+            if new_event.terminal:  # what follows it may be refused, but not with it
                 break
-        return Batch.of(drafts, lease), told
+        return AppendBatch.of(new_events, lease), told
 
 
 def _taken_lock() -> _thread.LockType:

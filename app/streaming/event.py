@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from app.streaming.errors import InvalidInput
+from .errors import InvalidInput
 
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
@@ -33,7 +33,7 @@ class Event:
     """One entry of a run's log.
 
     `data_json` and `source_json` are JSON text on one line, as it is stored. What an entry
-    that somebody else wrote lacks is None, or an empty name.
+    that somebody else wrote is_missing is None, or an empty name.
     """
 
     id: str

@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from app.streaming.errors import InvalidInput
+from .errors import InvalidInput
 
 _FORM = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX = 2**64 - 1

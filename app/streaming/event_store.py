@@ -7,18 +7,25 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoPermissionError
 
-from app.streaming import connection
-from app.streaming.appender import Appender
-from app.streaming.draft import MAX_EVENT_BYTES, Append, Appended, Draft, check_range, drafts_of
-from app.streaming.errors import ServerTooOld, StreamingError
-from app.streaming.event import Event, check_run_id
-from app.streaming.event_id import EventId
-from app.streaming.keys import keys_of
-from app.streaming.log_reader import LogReader
-from app.streaming.log_writer import TOO_OLD, LogWriter
-from app.streaming.shared_connection import SharedConnection
+from .appender import Appender
+from .errors import ServerTooOld, StreamingError
+from .event import Event, check_run_id
+from .event_id import EventId
+from .log import connection
+from .log.reader import LogReader
+from .log.redis_keys import redis_keys
+from .log.shared_connection import SharedConnection
+from .log.writer import TOO_OLD, LogWriter
+from .new_event import (
+    MAX_EVENT_BYTES,
+    Append,
+    Appended,
+    NewEvent,
+    check_range,
+    new_events_from,
+)
 
-MINIMUM_SERVER = (7, 0)
+MIN_SERVER = (7, 0)
 
 
 class AppendedEvent(NamedTuple):
@@ -70,9 +77,9 @@ class EventStore(LogReader):
         self._appenders_writer = make_writer(SharedConnection(connect))
 
     @property
-    def refused_at(self) -> float:
+    def last_refusal(self) -> float:
         """When Redis last did not take a write of this process: a monotonic time, or -inf."""
-        return max(self._writer.refused_at, self._appenders_writer.refused_at)
+        return max(self._writer.last_refusal, self._appenders_writer.last_refusal)
 
     # Writing
 
@@ -124,11 +131,13 @@ class EventStore(LogReader):
         a terminal event (unless this is `lifecycle.started`, which reopens the run).
         """
         run_id = check_run_id(run_id)
-        draft = Draft.of(event_category, event_action, data, source, max_bytes=self.max_event_bytes)
-        appended = self._writer.append(
-            Append(run_id, [draft], idempotency_key, expected_sequence, lease_seconds)
+        new_event = NewEvent.of(
+            event_category, event_action, data, source, max_bytes=self.max_event_bytes
         )
-        return AppendedEvent(draft.as_stored(run_id, appended), appended.repeated)
+        appended = self._writer.append(
+            Append(run_id, [new_event], idempotency_key, expected_sequence, lease_seconds)
+        )
+        return AppendedEvent(new_event.as_stored(run_id, appended), appended.repeated)
 
     def add_many(
         self,
@@ -165,28 +174,28 @@ class EventStore(LogReader):
         InvalidInput then names an event as `<index>`, or its field as `<index>.<field>`, and
         `events` where they are none, or more than 1,000.
         """
-        drafts, own_lease = drafts_of(events, self.max_event_bytes)
-        return self.append_drafts(
+        new_events, own_lease = new_events_from(events, self.max_event_bytes)
+        return self.append_new(
             run_id,
-            drafts,
+            new_events,
             idempotency_key=idempotency_key,
             expected_sequence=expected_sequence,
             lease_seconds=lease_seconds if own_lease is None else own_lease,
         )
 
-    def append_drafts(
+    def append_new(
         self,
         run_id: int | str,
-        drafts: list[Draft],
+        new_events: list[NewEvent],
         *,
         idempotency_key: str | None = None,
         expected_sequence: int | None = None,
         lease_seconds: int | None = None,
     ) -> Appended:
-        """Append 1 to 1,000 drafts as `append_many` does events."""
+        """Append 1 to 1,000 new_events as `append_many` does events."""
         run_id = check_run_id(run_id)
         return self._writer.append(
-            Append(run_id, drafts, idempotency_key, expected_sequence, lease_seconds)
+            Append(run_id, new_events, idempotency_key, expected_sequence, lease_seconds)
         )
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
@@ -210,30 +219,32 @@ class EventStore(LogReader):
         """
         run_id = check_run_id(run_id)
         return Appender(
-            lambda drafts, **how: self._appenders_writer.append(Append(run_id, drafts, **how)),
+            lambda new_events, **how: self._appenders_writer.append(
+                Append(run_id, new_events, **how)
+            ),
             max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,
         )
 
-    def lose(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:
+    def mark_lost(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:
         """End a run whose lease has run out since its last event; False when it goes on.
 
         For who has been connected for the whole lease: producers that could not reach Redis
         either must first have their turn. Who has `watched` all the time needs no clock;
         else Redis's decides.
         """
-        return self._writer.lose(run_id, last_id, watched)
+        return self._writer.mark_lost(run_id, last_id, watched)
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
         check_range("ttl_seconds", ttl_seconds)
-        commands = [("EXPIRE", key, ttl_seconds) for key in keys_of(check_run_id(run_id))]
+        commands = [("EXPIRE", key, ttl_seconds) for key in redis_keys(check_run_id(run_id))]
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
     def delete(self, run_id: int | str) -> bool:
         """Remove the run's log; False when there was none."""
-        log, *others = keys_of(check_run_id(run_id))
+        log, *others = redis_keys(check_run_id(run_id))
         commands = ("DEL", log), ("DEL", *others)
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
@@ -261,7 +272,7 @@ class EventStore(LogReader):
         version = fields.get("redis_version")
         if version is None:
             return "a server that does not tell its version"
-        if tuple(map(int, version.split(".")[:2])) < MINIMUM_SERVER:
+        if tuple(map(int, version.split(".")[:2])) < MIN_SERVER:
             raise ServerTooOld(f"{TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"

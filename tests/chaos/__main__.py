@@ -17,7 +17,7 @@ import psutil
 from tests.chaos.servers import Footprint
 from tests.chaos.storm import Plan, Storm, storm
 
-MOST_TOLD = 40
+MAX_REPORTED = 40
 
 
 def main() -> int:
@@ -56,7 +56,7 @@ def tell(outcome: Storm) -> int:
     for each in fields(Footprint):
         then, now = getattr(outcome.before, each.name), getattr(outcome.after, each.name)
         print(f"{each.name.replace('_', ' '):18}{then:>10}{now:>10}")
-    for line in report.wrong[:MOST_TOLD]:
+    for line in report.wrong[:MAX_REPORTED]:
         print("WRONG", line)
     print(f"{len(report.wrong)} wrong" if report.wrong else "nothing is wrong")
     return 1 if report.wrong else 0

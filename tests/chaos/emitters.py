@@ -11,7 +11,7 @@ from app.streaming.errors import StreamingError
 from app.streaming.event_store import EventStore
 from tests.chaos.producers import Entry, Producer
 
-MOST_EMITTED = 200  # by one appender
+MAX_EMITTED = 200  # by one appender
 
 # Longer than Redis is ever away; an appender that gives up leaves the rest to its program.
 RETRY_SECONDS = 90.0
@@ -29,7 +29,7 @@ class Emitter(Producer):
     async def _produce(self, count: int) -> None:
         first = 0
         while first < count:
-            end = min(count, first + self._random.randint(1, MOST_EMITTED))
+            end = min(count, first + self._random.randint(1, MAX_EMITTED))
             try:
                 await self._emit(self._choose_run(), range(first, end))
             except StreamingError as error:

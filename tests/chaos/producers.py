@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from tests.chaos.wire import BROKEN, connect, read_body, read_head
 
 ANSWER_SECONDS = 8.0
-LONGEST_PADDING = 1000
-LARGEST_BATCH = 40
+MAX_PADDING = 1000
+MAX_BATCH = 40
 
 
 class Entry(NamedTuple):
@@ -70,7 +70,7 @@ class Producer:
 
     def _data(self, number: int) -> dict[str, Any]:
         """The same at every attempt."""
-        padding = "x" * (number * 7919 % LONGEST_PADDING)
+        padding = "x" * (number * 7919 % MAX_PADDING)
         return {"producer": self.number, "number": number, "padding": padding}
 
     def _event(self, number: int) -> dict[str, Any]:
@@ -155,4 +155,4 @@ class Batcher(Poster):
     """The same with arrays of events, each of which is stored whole or not at all."""
 
     kind = "batches"
-    largest = LARGEST_BATCH
+    largest = MAX_BATCH

@@ -7,7 +7,7 @@ from typing import Any
 from tests.chaos.producers import ANSWER_SECONDS, Entry, HttpProducer
 from tests.chaos.wire import BROKEN, connect, read_body, read_head
 
-LONGEST_REQUEST = 400  # events
+MAX_REQUEST = 400  # events
 HALF_A_LINE = b'40\r\n{"event_category": "chaos", "event_'
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -32,7 +32,7 @@ class Streamer(HttpProducer):
 
     async def _produce(self, count: int) -> None:
         while self._stored < count:
-            size = self._random.randint(1, LONGEST_REQUEST)
+            size = self._random.randint(1, MAX_REQUEST)
             numbers = range(self._stored, min(count, self._stored + size))
             try:
                 status, told = await self._stream(numbers)

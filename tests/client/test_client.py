@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from app.client import Client, Ingested, signs_of_life, transport
-from app.streaming.draft import Draft
+from app.client import Client, Ingested, transport
+from app.client import keepalive as keepalive
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -24,6 +24,7 @@ from app.streaming.errors import (
     StreamingError,
     UnexpectedSequence,
 )
+from app.streaming.new_event import NewEvent
 from tests.client.fake_gateway import FakeGateway, answer
 from tests.interruptions import handled_at
 from tests.servers import free_port, wait_until
@@ -119,8 +120,8 @@ def test_pauses_grow_up_to_a_bound_and_differ():
     ]
     assert len({pauses[0] for pauses in several}) > 1
     for pauses in several:
-        assert pauses[0] <= transport.FIRST_PAUSE_SECONDS
-        longest = transport.LONGEST_PAUSE_SECONDS
+        assert pauses[0] <= transport.INITIAL_PAUSE_SECONDS
+        longest = transport.MAX_PAUSE_SECONDS
         assert all(longest / 2 <= pause <= longest for pause in pauses[-3:])
 
 
@@ -144,7 +145,7 @@ def test_with_no_time_to_repeat_there_is_one_attempt(given, stored):
         Client(gateway.url, retry_seconds=0) as client,
         pytest.raises(StoreUnavailable) as failed,
     ):
-        client.append_drafts(1, [Draft.of("llm", "stream")])
+        client.append_new(1, [NewEvent.of("llm", "stream")])
     assert failed.value.stored is stored
     assert len(gateway.requests) == 1
 
@@ -242,7 +243,7 @@ def test_an_answer_is_raised_as_the_error_that_it_tells_of(given, kind, told):
         (lambda client: client.follow(1, "yesterday"), "last_event_id"),
         (lambda client: client.get_events(1, limit=-1), "limit"),
         (lambda client: client.get_events_after(1, "x"), "last_id"),
-        (lambda client: client.info(".."), "run_id"),
+        (lambda client: client.state(".."), "run_id"),
     ],
 )
 def test_what_cannot_be_right_is_refused_before_it_is_sent(call, field):
@@ -329,7 +330,7 @@ def test_a_stream_whose_iterable_failed_and_whose_answer_is_lost_tells_of_both()
     assert failed.value.__cause__ is failure
 
 
-def test_a_stream_stops_at_the_first_event_after_an_early_answer():
+def test_a_stream_stops_at_the_first_event_after_an_early_response():
     answered, asked = threading.Event(), []
 
     def answer_early(listener: socket.socket) -> None:
@@ -358,7 +359,7 @@ def test_a_stream_stops_at_the_first_event_after_an_early_answer():
 
 
 def test_a_stream_whose_next_event_is_long_in_coming_shows_that_it_lives(monkeypatch):
-    monkeypatch.setattr(signs_of_life, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 0.02)
     came, chunks = threading.Semaphore(0), []
 
     def take_chunks(listener: socket.socket) -> None:

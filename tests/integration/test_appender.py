@@ -259,7 +259,7 @@ except (RunEnded, ValueError):  # the handler is a greenlet beside this one
     command = [sys.executable, "-c", program, redis_server.url, run_id]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout.readline() == "ready\n"
-        wait_until(lambda: store.info(run_id).length > 200, "some are stored")
+        wait_until(lambda: store.state(run_id).length > 200, "some are stored")
         started.terminate()
         assert started.wait(20) == 7
     *events, last = store.get_events(run_id)

@@ -95,7 +95,7 @@ def test_a_body_far_over_the_limit_is_413_and_takes_no_memory(
     assert max(body.largest, worker.memory_info().rss) < before + GROWTH
     assert gateway.workers() == [worker]
     assert requests.get(f"{gateway.url}/healthz", timeout=10).ok
-    assert not store.info(run_id).exists
+    assert not store.state(run_id).exists
 
 
 def test_a_huge_body_does_not_hold_up_the_others(gateway, store, run_id):
@@ -107,7 +107,7 @@ def test_a_huge_body_does_not_hold_up_the_others(gateway, store, run_id):
         names = {"event_category": "llm", "event_action": "stream"}
         answer = requests.post(f"{gateway.url}/runs/{run_id}/events", json=names, timeout=10)
         assert answer.status_code == 201
-    assert store.info(run_id).length == 1
+    assert store.state(run_id).length == 1
 
 
 def exchange(gateway: GatewayServer, run_id: str, header: str, body: bytes) -> tuple[int, bytes]:
@@ -157,7 +157,7 @@ def test_a_body_that_is_malformed_or_cut_off_is_400_and_stores_nothing(
     status, document = exchange(gateway, run_id, header, body)
     assert status == 400
     assert json.loads(document)["status"] == 400
-    assert not store.info(run_id).exists
+    assert not store.state(run_id).exists
     assert requests.get(f"{gateway.url}/healthz", timeout=10).ok
 
 
@@ -170,7 +170,7 @@ def test_a_client_that_vanishes_while_it_sends_stores_nothing(gateway, store, ru
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode() + sent)
         wait_until(lambda: worker.num_fds() > before, "the gateway has taken the connection")
     wait_until(lambda: worker.num_fds() <= before, "the gateway has let the connection go")
-    assert not store.info(run_id).exists
+    assert not store.state(run_id).exists
 
 
 @pytest.mark.parametrize("size", [262_144, 3 * MB])
@@ -179,7 +179,7 @@ def test_an_event_over_the_limit_in_a_chunked_body_is_413(gateway, store, run_id
     status, document = exchange(gateway, run_id, CHUNKED, body)
     assert status == 413
     assert [error["field"] for error in json.loads(document)["errors"]] == ["data"]
-    assert not store.info(run_id).exists
+    assert not store.state(run_id).exists
 
 
 def test_an_event_just_under_the_limit_in_a_chunked_body_is_appended(gateway, store, run_id):

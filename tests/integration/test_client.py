@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from app.client import Client, Ingested, signs_of_life
-from app.streaming.draft import Draft
+from app.client import Client, Ingested
+from app.client import keepalive as keepalive
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -24,6 +24,7 @@ from app.streaming.errors import (
     UnexpectedSequence,
 )
 from app.streaming.event import Event
+from app.streaming.new_event import NewEvent
 from tests.servers import ROOT, GatewayServer, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
@@ -49,7 +50,7 @@ class Wire:
     """A proxy that hands everything on, but hangs up in the place of the next `lose` answers."""
 
     def __init__(self, port: int, patience: float | None = None):
-        self.lose = 0
+        self.mark_lost = 0
         self._patience = patience  # with those who ask, as a proxy has it
         self.port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -81,8 +82,8 @@ class Wire:
     def _pipe(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if answers and self.lose:
-                    self.lose -= 1
+                if answers and self.mark_lost:
+                    self.mark_lost -= 1
                     break
                 target.sendall(data)
         for end in (source, target):
@@ -132,7 +133,7 @@ class Following:
 def test_what_is_appended_stands_in_the_log(client, store, run_id):
     first = client.add(run_id, "llm", "stream", {"é": [1, 2.5, None]}, {"host": "a"})
     others = client.add_many(run_id, [{**EVENT, "data": n} for n in range(1000)])
-    last = client.append_drafts(run_id, [Draft.of("tool", "called")]).last_id
+    last = client.append_new(run_id, [NewEvent.of("tool", "called")]).last_id
     events = store.get_events(run_id)
     assert [event.id for event in events] == [first, *others, last]
     assert (events[0].data, events[0].source) == ({"é": [1, 2.5, None]}, {"host": "a"})
@@ -141,25 +142,25 @@ def test_what_is_appended_stands_in_the_log(client, store, run_id):
     assert client.get_events(run_id, limit=2, descending=True) == events[:-3:-1]
     assert client.get_events(run_id, categories=["tool"]) == events[-1:]
     assert client.get_events_after(run_id, others[-2], limit=1) == events[-2:-1]
-    assert client.info(run_id)["last_sequence"] == 1002
+    assert client.state(run_id)["last_sequence"] == 1002
 
 
 def test_a_run_without_a_log_has_no_events_and_no_info(client, run_id):
-    assert client.info(run_id) is None
+    assert client.state(run_id) is None
     assert client.get_events(run_id) == []
 
 
-@pytest.mark.parametrize("drafts", [1, 3])
-def test_an_append_whose_answer_is_lost_is_appended_once(wire, store, run_id, drafts):
-    wire.lose = 2
+@pytest.mark.parametrize("new_events", [1, 3])
+def test_an_append_whose_answer_is_lost_is_appended_once(wire, store, run_id, new_events):
+    wire.mark_lost = 2
     with Client(wire.url) as client:
-        ids = client.append_drafts(run_id, [Draft.of("llm", "stream")] * drafts).ids()
-    assert wire.lose == 0
+        ids = client.append_new(run_id, [NewEvent.of("llm", "stream")] * new_events).ids()
+    assert wire.mark_lost == 0
     assert [event.id for event in store.get_events(run_id)] == ids
 
 
 def test_the_end_of_a_run_may_be_repeated_too(wire, store, run_id):
-    wire.lose = 1
+    wire.mark_lost = 1
     with Client(wire.url) as client:
         event_id = client.add(run_id, "lifecycle", "completed", expected_sequence=1)
     assert [event.id for event in store.get_events(run_id)] == [event_id]
@@ -287,7 +288,7 @@ def test_an_appender_loses_and_doubles_nothing_over_restarts(its_gateway, store,
 
 
 def test_an_appenders_answers_that_are_lost_double_nothing(wire, store, run_id):
-    wire.lose = 3
+    wire.mark_lost = 3
     with Client(wire.url).appender(run_id) as run:
         for number in range(1000):
             run.emit("llm", "stream", number)
@@ -465,7 +466,7 @@ def test_an_event_that_cannot_be_stored_ends_its_stream(client, store, run_id):
 def test_a_stream_that_is_silent_for_long_outlives_the_patience_of_a_proxy(
     gateway, run_id, monkeypatch
 ):
-    monkeypatch.setattr(signs_of_life, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 0.1)
     wire = Wire(gateway.port, patience=0.5)
 
     def events() -> Iterator[dict]:

@@ -20,11 +20,11 @@ from werkzeug.serving import make_server
 
 from app import create_app
 from app.settings import Settings
-from app.streaming.heartbeat import Pulse
-from app.streaming.history import History
-from app.streaming.readers import Readers
-from app.streaming.sse import Filter, JsonLines, View
-from app.streaming.subscriber import Start, Subscriber, Surroundings
+from app.streaming.follow.heartbeats import Heartbeats
+from app.streaming.follow.history import History
+from app.streaming.follow.reader_pool import ReaderPool
+from app.streaming.follow.subscriber import Services, Start, Subscriber
+from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.clients import Stream
 from tests.servers import GatewayServer, wait_until
 
@@ -528,10 +528,10 @@ def test_a_cursor_that_is_no_event_of_the_log_costs_nobody_else_an_event(gateway
 class Replay:
     """A subscriber in this process, whose history is read a chunk at a time."""
 
-    def __init__(self, run_id: str, around: Surroundings):
-        view = View(Filter(), JsonLines())
+    def __init__(self, run_id: str, services: Services):
+        view = StreamFormat(Filter(), JsonLines())
         self.seen: list[int | str] = []
-        self._subscriber = Subscriber(run_id, Start(), view, around)
+        self._subscriber = Subscriber(run_id, Start(), view, services)
         self._chunks = self._subscriber.chunks()
 
     def __enter__(self) -> "Replay":
@@ -548,15 +548,17 @@ class Replay:
 
 
 @pytest.fixture
-def around(store) -> Surroundings:
+def services(store) -> Services:
     history = History(store)
-    return Surroundings(store, Readers(store, 0.0, history.drop), history, Pulse(15.0))
+    return Services(store, ReaderPool(store, 0.0, history.drop), history, Heartbeats(15.0))
 
 
-def test_two_whose_history_is_trimmed_under_them_are_both_told(store, redis_client, around, run_id):
+def test_two_whose_history_is_trimmed_under_them_are_both_told(
+    store, redis_client, services, run_id
+):
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, around) as first, Replay(run_id, around) as second:
+    with Replay(run_id, services) as first, Replay(run_id, services) as second:
         first.read_until(64)
         second.read_until(64)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
@@ -568,14 +570,14 @@ def test_two_whose_history_is_trimmed_under_them_are_both_told(store, redis_clie
 
 
 def test_one_whose_history_is_trimmed_goes_on_with_what_another_reads(
-    store, redis_client, around, run_id
+    store, redis_client, services, run_id
 ):
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, around) as slow:
+    with Replay(run_id, services) as slow:
         slow.read_until(64)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
-        with Replay(run_id, around) as fast:
+        with Replay(run_id, services) as fast:
             fast.read_until("caught_up")
         slow.read_until("caught_up")
     assert fast.seen == ["heartbeat", *range(181, 201), "caught_up"]
@@ -583,12 +585,12 @@ def test_one_whose_history_is_trimmed_goes_on_with_what_another_reads(
 
 
 def test_two_whose_log_is_begun_anew_under_them_get_the_new_one_once_and_after_the_reset(
-    store, around, run_id
+    store, services, run_id
 ):
     # Given two who are in the middle of a log
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, around) as first, Replay(run_id, around) as second:
+    with Replay(run_id, services) as first, Replay(run_id, services) as second:
         first.read_until(64)
         second.read_until(64)
         # When there is another one, of more than a feed remembers
@@ -596,8 +598,8 @@ def test_two_whose_log_is_begun_anew_under_them_get_the_new_one_once_and_after_t
         for _ in range(299):
             store.add(run_id, "tool", "anew", "x" * 2000)
         store.add(run_id, "lifecycle", "completed")
-        last_id = store.info(run_id).last_id
-        wait_until(lambda: around.readers.mark(run_id) == (1, last_id), "the reader has seen it")
+        last_id = store.state(run_id).last_id
+        wait_until(lambda: services.readers.mark(run_id) == (1, last_id), "the reader has seen it")
         # Then both get nothing of it before they are told
         for replay in (first, second):
             replay.read_until(300)
@@ -609,10 +611,10 @@ def test_two_whose_log_is_begun_anew_under_them_get_the_new_one_once_and_after_t
 # (f) Both ways of delivery
 
 
-@pytest.fixture(params=["outlet", "generator"])
+@pytest.fixture(params=["client_socket", "generator"])
 def either(request: pytest.FixtureRequest) -> Iterator[SimpleNamespace]:
     """The gateway under gunicorn, whose sockets it takes over, and under a server of threads."""
-    if request.param == "outlet":
+    if request.param == "client_socket":
         yield request.getfixturevalue("gateway")
         return
     redis_server = request.getfixturevalue("redis_server")

@@ -185,8 +185,8 @@ def test_a_line_of_an_announced_body_is_stored_before_the_next_one_comes(
         wait_for_data(store, run_id, [1, 2])
 
 
-@pytest.mark.parametrize("framed", [chunk, bytes], ids=["chunked", "announced"])
-def test_lines_that_arrive_together_go_in_one_round_trip(gateway, redis_client, run_id, framed):
+@pytest.mark.parametrize("http_chunk", [chunk, bytes], ids=["chunked", "announced"])
+def test_lines_that_arrive_together_go_in_one_round_trip(gateway, redis_client, run_id, http_chunk):
     def calls() -> int:
         stats = redis_client.info("commandstats")
         return sum(
@@ -194,12 +194,12 @@ def test_lines_that_arrive_together_go_in_one_round_trip(gateway, redis_client, 
         )
 
     requests.post(f"{gateway.url}/runs/{run_id}/events", json=json.loads(line()))  # connects
-    headers = [CHUNKED] if framed is chunk else ["Content-Length: 50000"]
+    headers = [CHUNKED] if http_chunk is chunk else ["Content-Length: 50000"]
     with Producer(gateway, run_id, *headers) as producer:
-        producer.raw(framed(line("first")))
+        producer.raw(http_chunk(line("first")))
         wait_until(lambda: redis_client.xlen(f"run:{run_id}:events") == 2, "it is read from")
         before = calls()
-        producer.raw(b"".join(framed(line(number)) for number in range(60)))
+        producer.raw(b"".join(http_chunk(line(number)) for number in range(60)))
         wait_until(lambda: redis_client.xlen(f"run:{run_id}:events") == 62, "all are stored")
         assert calls() == before + 1
 
@@ -329,7 +329,7 @@ def test_nothing_of_a_body_is_taken_for_another_request_after_an_error(
         assert answer.status == 400
         answer.read()
         assert producer.is_hung_up_on()
-    assert not store.info(smuggled).exists
+    assert not store.state(smuggled).exists
 
 
 def test_http_1_0_may_announce_a_body(gateway, run_id):
@@ -433,9 +433,9 @@ class Watched:
         [self._worker] = gateway.workers()
         self._before = self._worker.memory_info().rss
 
-    def send(self, producer: Producer, megabytes: int, piece: bytes, framed: bool) -> None:
+    def send(self, producer: Producer, megabytes: int, piece: bytes, http_chunk: bool) -> None:
         """Until all is sent, or the answer is there."""
-        framed_piece = chunk(piece) if framed else piece
+        framed_piece = chunk(piece) if http_chunk else piece
         with contextlib.suppress(OSError):
             for _ in range(megabytes * MB // len(piece)):
                 if producer.was_answered():
@@ -444,31 +444,33 @@ class Watched:
                 assert self._worker.memory_info().rss < self._before + GROWTH
 
 
-@pytest.mark.parametrize("framed", [True, False], ids=["chunked", "announced"])
-def test_a_line_without_an_end_is_413_and_takes_no_memory(gateway, store, run_id, framed):
-    headers = [CHUNKED] if framed else [f"Content-Length: {500 * MB}"]
+@pytest.mark.parametrize("http_chunk", [True, False], ids=["chunked", "announced"])
+def test_a_line_without_an_end_is_413_and_takes_no_memory(gateway, store, run_id, http_chunk):
+    headers = [CHUNKED] if http_chunk else [f"Content-Length: {500 * MB}"]
     with Producer(gateway, run_id, *headers) as producer:
         opening = line(1)
-        producer.raw(chunk(opening) if framed else opening)
-        Watched(gateway).send(producer, 500, b"x" * MB, framed)
+        producer.raw(chunk(opening) if http_chunk else opening)
+        Watched(gateway).send(producer, 500, b"x" * MB, http_chunk)
         status, told = producer.answer()
     assert (status, told["line"], told["stored"]) == (413, 2, 1)
     assert is_well(gateway)
 
 
-@pytest.mark.parametrize("framed", [True, False], ids=["chunked", "announced"])
+@pytest.mark.parametrize("http_chunk", [True, False], ids=["chunked", "announced"])
 @pytest.mark.parametrize(
     ("piece", "megabytes"),
     [(line("x" * 200_000) * 5, 40), (b"\n" * MB, 3)],
     ids=["events", "blank"],
 )
-def test_a_body_far_over_the_limit_of_one_takes_no_memory(start, run_id, piece, megabytes, framed):
+def test_a_body_far_over_the_limit_of_one_takes_no_memory(
+    start, run_id, piece, megabytes, http_chunk
+):
     gateway = start(STREAM_MAXLEN=10)
     pieces = megabytes * MB // len(piece)
-    headers = [CHUNKED] if framed else [f"Content-Length: {pieces * len(piece)}"]
+    headers = [CHUNKED] if http_chunk else [f"Content-Length: {pieces * len(piece)}"]
     with Producer(gateway, run_id, *headers) as producer:
-        Watched(gateway).send(producer, megabytes, piece, framed)
-        status, told = producer.end() if framed else producer.answer()
+        Watched(gateway).send(producer, megabytes, piece, http_chunk)
+        status, told = producer.end() if http_chunk else producer.answer()
     assert (status, told["stored"]) == (200, pieces * piece.count(b"{"))
 
 
@@ -580,7 +582,7 @@ def test_a_gateway_that_holds_too_much_answers_429_and_recovers(start, run_id, k
                 assert answer.json()["line"] == answer.json()["stored"] + 1
             return answer.status_code == 429
 
-        wait_until(is_full, "the intake is full")
+        wait_until(is_full, "the admission is full")
         with Producer(gateway, "") as one_more:
             one_more.raw(opening + whole)
             status, told = one_more.answer()
@@ -654,7 +656,7 @@ def test_a_slow_redis_slows_the_producer_and_not_the_worker(start, breakable, ru
     with Producer(gateway, run_id) as producer:
         producer.send(line("first"))
         store = EventStore(breakable.url)
-        wait_until(lambda: store.info(run_id).length, "it is stored")
+        wait_until(lambda: store.state(run_id).length, "it is stored")
         before = worker.memory_info().rss
         breakable.pause()
         sent, rest = 0, b""
@@ -705,10 +707,10 @@ def test_those_who_go_on_sending_to_a_gateway_that_leaves_are_told(start, store,
     with Producer(gateway, run_id) as producer:
         sending = threading.Thread(target=keep_sending, args=(producer,))
         sending.start()
-        wait_until(lambda: store.info(run_id).length > 10, "some are stored")
+        wait_until(lambda: store.state(run_id).length > 10, "some are stored")
         gateway.process.send_signal(signal.SIGTERM)
         sending.join()
         status, told = producer.answer()
     assert status == 503
-    assert told["stored"] == store.info(run_id).last_sequence
+    assert told["stored"] == store.state(run_id).last_sequence
     assert gateway.process.wait(1 + 5 + 5) == 0

@@ -141,7 +141,7 @@ def test_without_it_a_body_is_gathered(start, gateway, store, run_id):
     def events() -> Iterator[dict]:
         yield EVENT
         time.sleep(0.5)
-        assert not store.info(run_id).exists
+        assert not store.state(run_id).exists
         yield EVENT
 
     assert Client(start(PLAIN).url).stream(run_id, events()).stored == 2
@@ -175,9 +175,9 @@ def test_silence_is_cut_in_its_time_and_blank_lines_are_none(start, store, run_i
         for sent in (line, *(b"\n" for _ in range(8)), line):
             producer.sendall(b"%x\r\n%b\r\n" % (len(sent), sent))
             time.sleep(0.25)
-        wait_until(lambda: store.info(run_id).last_sequence == 2, "both are stored")
+        wait_until(lambda: store.state(run_id).last_sequence == 2, "both are stored")
         assert producer.recv(1000) == b""
-    assert store.info(run_id).last_sequence == 2
+    assert store.state(run_id).last_sequence == 2
 
 
 # Faults
@@ -204,7 +204,7 @@ def test_nothing_that_was_told_is_lost_and_nothing_is_doubled(start, store, run_
 
 
 def has_come_to(store: EventStore, run_id: str, sequence: int) -> bool:
-    return store.info(run_id).last_sequence >= sequence
+    return store.state(run_id).last_sequence >= sequence
 
 
 def append_batches(client: Client, run_id: str) -> list[str]:
@@ -226,7 +226,7 @@ def stream_all(client: Client, run_id: str) -> set[tuple[int, str]]:
             time.sleep(0.004)
         yield COMPLETED
 
-    while not (info := client.info(run_id) or {"last_sequence": 0, "ended": False})["ended"]:
+    while not (info := client.state(run_id) or {"last_sequence": 0, "ended": False})["ended"]:
         stored = info["last_sequence"]
         try:
             ingested = client.stream(run_id, events(stored), expected_sequence=stored + 1)

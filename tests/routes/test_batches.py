@@ -1,4 +1,4 @@
-"""Batches: a JSON array on the same POST, all of whose events are stored or none."""
+"""BatchSender: a JSON array on the same POST, all of whose events are stored or none."""
 
 import json
 

@@ -8,8 +8,8 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
-from app.streaming import log_reader
 from app.streaming.event_store import EventStore
+from app.streaming.log import reader as log_reader
 
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"

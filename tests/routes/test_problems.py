@@ -19,10 +19,10 @@ MORE = {"stored", "last_sequence", "ended"}
 class BrokenStore(EventStore):
     """A store with a bug."""
 
-    def append_drafts(self, *args, **kwargs):
+    def append_new(self, *args, **kwargs):
         raise RuntimeError("a secret of the inside")
 
-    info = page = delete = ping = append_drafts
+    state = page = delete = ping = append_new
 
 
 @pytest.fixture

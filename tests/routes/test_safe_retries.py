@@ -90,7 +90,7 @@ def test_a_lease_is_kept_with_the_event_and_stands_in_none_that_is_read(http, fa
 @pytest.mark.parametrize(("stored", "told"), [(False, False), (None, "unknown")])
 def test_a_503_says_whether_the_event_was_stored(fake_client, stored, told):
     class Failing(EventStore):
-        def append_drafts(self, *args, **kwargs):
+        def append_new(self, *args, **kwargs):
             raise StoreUnavailable("away", stored)
 
     http = create_app(Settings(), event_store=Failing(client=fake_client)).test_client()

@@ -14,10 +14,9 @@ import fakeredis
 import pytest
 
 from app.streaming import appender as module
-from app.streaming import batches, shared_connection
-from app.streaming.appender import WAITING_BYTES, WAITING_EVENTS, Appender
-from app.streaming.batches import BATCH_BYTES
-from app.streaming.draft import MOST_EVENTS, Appended, Draft
+from app.streaming import batch_sender as batches
+from app.streaming.appender import MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Appender
+from app.streaming.batch_sender import BATCH_BYTES
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -28,6 +27,8 @@ from app.streaming.errors import (
 )
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
+from app.streaming.log import shared_connection
+from app.streaming.new_event import MAX_EVENTS, Appended, NewEvent
 from tests.interruptions import handled_at
 from tests.servers import wait_until
 
@@ -38,22 +39,22 @@ class Log:
     def __init__(self, *at_each: Callable[[], Any]):
         self.batches: list[list[bytes]] = []
         self.calls: list[dict] = []
-        self.drafts: list[list[Draft]] = []
+        self.new_events: list[list[NewEvent]] = []
         self.open = threading.Event()
         self.open.set()
         self._at_each = iter(at_each)
         self._known: dict[str, Appended] = {}
 
-    def __call__(self, drafts: list[Draft], **how: Any) -> Appended:
-        self.drafts.append(drafts)
+    def __call__(self, new_events: list[NewEvent], **how: Any) -> Appended:
+        self.new_events.append(new_events)
         self.calls.append(how)
         self.open.wait(20)
         next(self._at_each, lambda: None)()
         key = how["idempotency_key"]
         if key not in self._known:
-            self.batches.append([draft.data_json for draft in drafts])
+            self.batches.append([new_event.data_json for new_event in new_events])
             first = sum(map(len, self.batches[:-1])) + 1
-            self._known[key] = Appended(EventId(1, first), first, len(drafts), False)
+            self._known[key] = Appended(EventId(1, first), first, len(new_events), False)
         return self._known[key]
 
     @property
@@ -68,13 +69,13 @@ def unavailable(stored: bool | None = False) -> Callable[[], Any]:
     return fail
 
 
-def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
+def stored_and_lost(log: Log, new_events: int) -> Callable[[], Any]:
     """The batch is stored, and its answer is lost."""
 
     def fail() -> None:
         key = log.calls[-1]["idempotency_key"]
-        log.batches.append([b"%d" % number for number in range(drafts)])
-        log._known[key] = Appended(EventId(1, 1), 1, drafts, True)
+        log.batches.append([b"%d" % number for number in range(new_events)])
+        log._known[key] = Appended(EventId(1, 1), 1, new_events, True)
         raise StoreUnavailable("the answer was lost", None)
 
     return fail
@@ -82,7 +83,7 @@ def stored_and_lost(log: Log, drafts: int) -> Callable[[], Any]:
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(batches, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(batches, "INITIAL_PAUSE_SECONDS", 0.001)
 
 
 def threads() -> int:
@@ -140,7 +141,7 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next_batch():
         for number in range(1, 2001):
             emit(run, number)
         log.open.set()
-    assert [len(batch) for batch in log.batches] == [1, MOST_EVENTS, MOST_EVENTS]
+    assert [len(batch) for batch in log.batches] == [1, MAX_EVENTS, MAX_EVENTS]
     assert log.events == list(range(2001))
 
 
@@ -158,7 +159,7 @@ def test_a_batch_has_no_more_bytes_than_one_round_trip_should():
 
 
 @pytest.mark.parametrize(
-    ("data", "most"), [(0, WAITING_EVENTS), ("x" * 100_000, WAITING_BYTES // 100_002 + 1)]
+    ("data", "most"), [(0, MAX_WAITING_EVENTS), ("x" * 100_000, MAX_WAITING_BYTES // 100_002 + 1)]
 )
 def test_emit_waits_while_too_much_waits(data, most):
     log = Log()
@@ -245,7 +246,7 @@ def test_no_run_is_lost_soon_after_a_batch_was_refused(run_id):
     emit(run, 1)
     with pytest.raises(StoreUnavailable):
         run.flush()
-    assert store.refused_at >= before
+    assert store.last_refusal >= before
 
 
 def test_a_batch_that_was_not_stored_is_repeated_under_its_key():
@@ -296,7 +297,7 @@ def test_who_waits_for_room_is_told_what_went_wrong():
 
     def produce() -> None:
         try:
-            for number in range(WAITING_EVENTS + 1001):
+            for number in range(MAX_WAITING_EVENTS + 1001):
                 emit(run, number)
                 emitted.append(number)
         except StoreUnavailable as error:
@@ -304,7 +305,7 @@ def test_who_waits_for_room_is_told_what_went_wrong():
 
     producer = threading.Thread(target=produce)
     producer.start()
-    wait_until(lambda: len(emitted) >= WAITING_EVENTS, "it waits for room")
+    wait_until(lambda: len(emitted) >= MAX_WAITING_EVENTS, "it waits for room")
     log.open.set()
     producer.join(20)
     assert told
@@ -323,11 +324,11 @@ def test_an_ended_run_is_raised_and_what_ended_it_is_stored(any_store, run_id):
     assert (run.stored, run.last_sequence) == (2, 2)
 
 
-def too_large_for(log: Log, *numbers: int, events: int = MOST_EVENTS) -> Callable[[], Any]:
+def too_large_for(log: Log, *numbers: int, events: int = MAX_EVENTS) -> Callable[[], Any]:
     """Refuses batches of more events than that, and those with one of some numbers in them."""
 
     def refuse() -> None:
-        data = [int(draft.data_json) for draft in log.drafts[-1]]
+        data = [int(new_event.data_json) for new_event in log.new_events[-1]]
         if len(data) > events:
             raise EventTooLarge("body", "is too large")
         bad = [number for number in data if number in numbers]
@@ -338,7 +339,7 @@ def too_large_for(log: Log, *numbers: int, events: int = MOST_EVENTS) -> Callabl
     return refuse
 
 
-@pytest.mark.parametrize("events", [MOST_EVENTS, 300, 1])
+@pytest.mark.parametrize("events", [MAX_EVENTS, 300, 1])
 def test_a_batch_that_is_too_large_is_sent_in_parts(events):
     log = Log()
     log._at_each = itertools.repeat(too_large_for(log, events=events))
@@ -417,7 +418,7 @@ def test_an_appender_with_nothing_emitted_starts_no_thread(fake_store, run_id):
     with fake_store.appender(run_id) as run:
         run.flush()
         assert threads() == before
-    assert not fake_store.info(run_id).exists
+    assert not fake_store.state(run_id).exists
 
 
 def test_a_sender_for_which_nothing_comes_ends_and_another_goes_on(monkeypatch, fake_store, run_id):
@@ -528,7 +529,7 @@ def test_a_signal_handler_may_emit_while_whom_it_has_interrupted_waits_for_room(
     log = Log()
     log.open.clear()
     run = Appender(log)
-    for number in range(WAITING_EVENTS):
+    for number in range(MAX_WAITING_EVENTS):
         emit(run, number)
 
     def handle(*_: object) -> None:
@@ -538,12 +539,14 @@ def test_a_signal_handler_may_emit_while_whom_it_has_interrupted_waits_for_room(
     before = signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.1)
     try:
-        for number in range(WAITING_EVENTS, WAITING_EVENTS + 1500):
+        for number in range(MAX_WAITING_EVENTS, MAX_WAITING_EVENTS + 1500):
             emit(run, number)
     finally:
         signal.signal(signal.SIGALRM, before)
     run.close()
-    assert [number for number in log.events if number >= 0] == list(range(WAITING_EVENTS + 1500))
+    assert [number for number in log.events if number >= 0] == list(
+        range(MAX_WAITING_EVENTS + 1500)
+    )
     assert log.events.count(-1) == 1
 
 

@@ -7,9 +7,9 @@ from dataclasses import FrozenInstanceError, dataclass
 import orjson
 import pytest
 
-from app.streaming.draft import check_depth, check_name, check_names, encode_json
 from app.streaming.errors import InvalidEvent, InvalidInput
 from app.streaming.event import Event, check_run_id, one_line, timestamp_now
+from app.streaming.new_event import check_depth, check_name, check_names, encode_json
 
 ENTRY = {
     b"timestamp": b"2025-01-01T12:00:00.000Z",

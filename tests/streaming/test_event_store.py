@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from app.streaming import connection, event_store, log_reader, shared_connection
+from app.streaming import event_store
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -19,8 +19,11 @@ from app.streaming.errors import (
     RunEnded,
     StoreUnavailable,
 )
+from app.streaming.event import pairs
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.event_store import EventStore
+from app.streaming.log import connection, shared_connection
+from app.streaming.log import reader as log_reader
 from tests.servers import ROOT, free_port, wait_until
 
 HOUR = 3600
@@ -206,13 +209,13 @@ def test_a_terminal_event_sets_the_ttl_of_an_ended_run(any_store, client, run_id
     any_store.add(run_id, "llm", "stream")
     any_store.add(run_id, "lifecycle", action)
     assert DAY - SOON <= ttl(client, run_id) <= DAY
-    assert any_store.info(run_id).ended
+    assert any_store.state(run_id).ended
 
 
 def test_a_log_that_only_others_write_keeps_its_ttl(any_store, client, run_id):
     client.xadd(key(run_id), {"event_category": "lifecycle", "event_action": "completed"})
     assert any_store.get_events(run_id)
-    assert any_store.info(run_id).ttl is None
+    assert any_store.state(run_id, ttl=True).ttl is None
     assert ttl(client, run_id) == -1
 
 
@@ -262,7 +265,7 @@ def test_a_terminal_entry_of_others_ends_the_run_too(any_store, client, run_id, 
 def test_a_run_is_ended_only_while_its_last_entry_is_terminal(any_store, client, run_id):
     any_store.add(run_id, "lifecycle", "completed")
     client.xadd(key(run_id), {"anything": "at all"})
-    assert not any_store.info(run_id).ended
+    assert not any_store.state(run_id).ended
     assert any_store.append(run_id, "llm", "stream").event.sequence == 3
 
 
@@ -285,7 +288,7 @@ def test_entries_of_others_read_without_a_crash(any_store, client, run_id):
     assert (third.sequence, third.data, third.source) == (None, '"\ufffd"', {"a": 1})
     assert b"\n" not in third.to_json()
     assert fourth.data == "[" * 2000
-    assert any_store.info(run_id).length == 4
+    assert any_store.state(run_id).length == 4
     assert any_store.subscribe(run_id, "0-0", block_ms=None) == [first, second, third, fourth]
 
 
@@ -302,7 +305,7 @@ def test_an_unknown_run_has_no_events_and_no_log(any_store, run_id):
     assert any_store.get_events_after(run_id, "0-0") == []
     assert any_store.page(run_id).events == []
     assert any_store.subscribe(run_id, block_ms=None) == []
-    assert not any_store.info(run_id).exists
+    assert not any_store.state(run_id).exists
     assert not any_store.delete(run_id)
 
 
@@ -315,7 +318,7 @@ def test_all_events_are_read_over_the_edges_of_the_pages(any_store, run_id, coun
 
 def test_pages_of_large_events_are_read_few_at_a_time(any_store, run_id, monkeypatch):
     monkeypatch.setattr(log_reader, "READ_BYTES", 1000)
-    monkeypatch.setattr(log_reader, "FIRST_COUNT", 2)
+    monkeypatch.setattr(log_reader, "INITIAL_COUNT", 2)
     for number in range(7):
         any_store.add(run_id, "llm", "stream", f"{number}{'x' * 600}")
     assert [data[0] for data in data_of(any_store.get_events(run_id))] == list("0123456")
@@ -409,11 +412,11 @@ def test_a_page_holds_so_many_bytes_at_the_most(any_store, run_id, monkeypatch):
 
 def test_the_state_of_a_log(any_store, run_id):
     ids = add_many(any_store, run_id, 3)
-    info = any_store.info(run_id)
-    assert (info.length, info.last_sequence, info.first_sequence) == (3, 3, 1)
-    assert (str(info.first_id), str(info.last_id)) == (ids[0], ids[-1])
-    assert info.exists
-    assert not info.ended
+    state = any_store.state(run_id)
+    assert (state.length, state.last_sequence, state.first_sequence) == (3, 3, 1)
+    assert (str(state.first_id), str(state.last_id)) == (ids[0], ids[-1])
+    assert state.exists
+    assert not state.ended
 
 
 def test_the_state_of_a_log_takes_one_round_trip(store, run_id, monkeypatch):
@@ -427,14 +430,14 @@ def test_the_state_of_a_log_takes_one_round_trip(store, run_id, monkeypatch):
     unwatched = connection.exchange_packed
     monkeypatch.setattr(connection, "exchange_packed", exchange_packed)
     monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
-    assert store.info(run_id).ttl > 7 * DAY - SOON
+    assert store.state(run_id, ttl=True).ttl > 7 * DAY - SOON
     assert sizes == [2]
 
 
 def test_the_states_of_several_logs_come_together(any_store, client, run_id):
     add_many(any_store, run_id, 2)
     client.set(key(f"{run_id}-text"), "a string")
-    found, text, none = any_store.infos([run_id, f"{run_id}-text", f"{run_id}-none"])
+    found, text, none = any_store.states([run_id, f"{run_id}-text", f"{run_id}-none"])
     assert found.length == 2
     assert text is None
     assert not none.exists
@@ -442,19 +445,20 @@ def test_the_states_of_several_logs_come_together(any_store, client, run_id):
 
 def test_history_is_bounded_and_tells_what_is_retained(any_store, client, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    frames, info = any_store.history(run_id, ids[0], ids[3], 100)
-    assert ([frame.position for frame in frames], info.first_id) == (ids[1:4], ids[0])
-    assert json.loads(frames[0].json)["data"] == 1
+    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
+    assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[1:4]
+    assert state.first_id == ids[0]
+    assert json.loads(pairs(entries[0][1])[b"data"]) == 1
     assert len(any_store.history(run_id, ids[0], ids[3], 2)[0]) == 2
     client.xtrim(key(run_id), maxlen=2, approximate=False)
-    frames, info = any_store.history(run_id, ids[0], ids[3], 100)
-    assert (frames, info.first_id) == ([], ids[4])
+    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
+    assert (entries, state.first_id) == ([], ids[4])
 
 
 @pytest.mark.parametrize(("count", "after"), [(0, 3), (1, 2), (3, 0), (4, None), (100, None)])
 def test_the_cursor_before_so_many_last_entries(any_store, run_id, count, after):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
-    cursor = any_store.before_last(run_id, ids[3], count)
+    cursor = any_store.cursor_before_tail(run_id, ids[3], count)
     assert cursor == (ZERO if after is None else ids[after])
 
 
@@ -594,7 +598,7 @@ def test_an_injected_client_may_decode_and_speak_resp3(redis_server, run_id, opt
         assert (second.category, second.data) == ("\ufffd", "\ufffd")
         assert store.subscribe(run_id, block_ms=10) == []
         assert store.get_events(run_id) == store.page(run_id).events == [first, second]
-        assert store.info(run_id).last_sequence == 2
+        assert store.state(run_id).last_sequence == 2
         assert store.set_expire(run_id, 100)
         assert store.check_server()
         store.add(run_id, "lifecycle", "completed")
@@ -678,7 +682,7 @@ def test_an_event_that_cannot_be_stored_is_refused_and_nothing_is_stored(
     with pytest.raises(InvalidEvent) as refused:
         any_store.add(run_id, category, action, data, source)
     assert refused.value.field == field
-    assert not any_store.info(run_id).exists
+    assert not any_store.state(run_id).exists
 
 
 def test_the_depth_and_the_integers_have_their_edges(any_store, run_id):
@@ -698,7 +702,7 @@ def test_the_size_has_its_edge_at_the_limit(any_store, client, run_id):
         with pytest.raises(EventTooLarge) as refused:
             store.add(run_id, "llm", "stream", data, source)
         assert refused.value.field == field
-    assert store.info(run_id).length == 1
+    assert store.state(run_id).length == 1
 
 
 def test_the_size_counts_bytes_and_is_256_kib_unless_set(any_store, run_id):
@@ -716,7 +720,7 @@ CALLS = {
     "page": lambda store, run_id: store.page(run_id),
     "subscribe": lambda store, run_id: store.subscribe(run_id, block_ms=None),
     "subscribe after an id": lambda store, run_id: store.subscribe(run_id, "0-0", block_ms=10),
-    "info": lambda store, run_id: store.info(run_id),
+    "state": lambda store, run_id: store.state(run_id),
     "set_expire": lambda store, run_id: store.set_expire(run_id),
     "delete": lambda store, run_id: store.delete(run_id),
 }
@@ -755,7 +759,7 @@ def test_an_argument_that_breaks_the_contract_is_refused_and_named(any_store, ca
 
 
 @pytest.mark.parametrize(
-    "name", ["add", "get_events", "get_events_after", "page", "subscribe", "info"]
+    "name", ["add", "get_events", "get_events_after", "page", "subscribe", "state"]
 )
 def test_a_key_of_the_wrong_type_is_told(any_store, client, run_id, name):
     client.set(key(run_id), "a string")
@@ -793,13 +797,13 @@ def test_a_server_that_forgot_the_script_is_given_it_again(store, redis_client, 
     store.add(run_id, "llm", "stream")
     redis_client.script_flush()
     store.add(run_id, "llm", "stream")
-    assert store.info(run_id).last_sequence == 2
+    assert store.state(run_id).last_sequence == 2
 
 
 def test_the_server_is_named_and_old_ones_are_refused(store, monkeypatch):
     assert store.check_server().split()[0] in ("Redis", "Valkey")
     store.ping()
-    monkeypatch.setattr(event_store, "MINIMUM_SERVER", (99, 0))
+    monkeypatch.setattr(event_store, "MIN_SERVER", (99, 0))
     with pytest.raises(StoreUnavailable, match=r"too old: Redis 7\.0 or newer"):
         store.check_server()
 

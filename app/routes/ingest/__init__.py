@@ -1,0 +1,1 @@
+"""Streaming ingest: the lines of long requests, appended as they arrive."""

@@ -1,0 +1,1 @@
+"""Everything that relies on gunicorn's insides, and nothing else does."""

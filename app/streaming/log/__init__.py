@@ -1,0 +1,1 @@
+"""The log in Redis: connections, scripts, the reader and the writer of one server's logs."""

@@ -1,0 +1,1 @@
+"""Events as bytes: the frame, the formats of a stream, and batches of frames."""

@@ -1,0 +1,263 @@
+"""The client_socket: writing without waiting, waiting where it must, and never to somebody else."""
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+from gevent.socket import socket as GeventSocket
+
+from app.streaming.follow import client_socket as client_socket_module
+from app.streaming.follow.client_socket import ClientGone, ClientSocket, ClientStalled
+from app.streaming.wire.formats import http_chunk
+
+# More than both buffers of a connection hold.
+LARGE = bytes(range(256)) * 4096
+
+
+class Connection:
+    """Both ends of a TCP connection: an client_socket, and its client."""
+
+    def __init__(self, chunked: bool = False):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.client = socket.socket()
+            # Small buffers are soon full, and must be asked for before the connection is made.
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            self.client.connect(listener.getsockname())
+            accepted, _ = listener.accept()
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        self.client = GeventSocket(fileno=self.client.detach())
+        self.fileno = accepted.fileno()
+        self.client_socket = ClientSocket(GeventSocket(fileno=accepted.detach()), chunked)
+
+    def fill(self) -> bytes:
+        """Write until there is no room, and give what was written."""
+        written = b""
+        while True:
+            try:
+                written += LARGE[: self.client_socket.send(LARGE)]
+            except BlockingIOError:
+                return written
+
+    def read_all(self) -> bytes:
+        received = b""
+        while piece := self.client.recv(65536):
+            received += piece
+        return received
+
+    def reset(self) -> None:
+        self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.client.close()
+
+    def hang_up(self) -> None:
+        self.client.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self.client_socket.close()
+        self.client.close()
+
+
+WAYS_TO_GO = pytest.mark.parametrize("go", [Connection.reset, Connection.hang_up])
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., Connection]]:
+    connections: list[Connection] = []
+
+    def make(**options) -> Connection:
+        connections.append(Connection(**options))
+        return connections[-1]
+
+    yield make
+    for connection in connections:
+        connection.close()
+
+
+@pytest.fixture
+def connection(connect) -> Connection:
+    return connect()
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """No test waits for ever."""
+    with gevent.Timeout(20):
+        yield
+
+
+def wait_in_the_hub(predicate: Callable[[], object]) -> None:
+    while not predicate():
+        gevent.sleep(0.001)
+
+
+def test_send_raises_rather_than_wait(connection):
+    assert 0 < len(connection.fill()) < len(LARGE)
+    with pytest.raises(BlockingIOError):
+        connection.client_socket.send(b"x")
+
+
+def test_what_a_full_buffer_does_not_take_is_written_as_the_client_reads(connection):
+    written = connection.fill()
+    reading = gevent.spawn(connection.read_all)
+    connection.client_socket.send_all(memoryview(LARGE)[5:])
+    connection.client_socket.finish()
+    assert reading.get() == written + LARGE[5:]
+
+
+def test_one_who_waits_holds_up_no_other(connect):
+    slow, fast = connect(), connect()
+    waiting = gevent.spawn(slow.client_socket.send_all, LARGE)
+    wait_in_the_hub(lambda: slow.client_socket._writing)
+    fast.client_socket.send_all(b"at once")
+    assert fast.client.recv(100) == b"at once"
+    assert not waiting.dead
+    gevent.spawn(slow.read_all)
+    waiting.get()
+
+
+@pytest.mark.parametrize(
+    ("chunked", "expected"),
+    [(True, b"3\r\nabc\r\n1a\r\n" + b"z" * 26 + b"\r\n0\r\n\r\n"), (False, b"abc" + b"z" * 26)],
+)
+def test_a_body_is_framed_in_chunks_or_goes_as_it_is(connect, chunked, expected):
+    connection = connect(chunked=chunked)
+    for piece in (b"abc", b"z" * 26):
+        connection.client_socket.send_all(http_chunk(piece) if chunked else piece)
+    connection.client_socket.finish()
+    assert connection.read_all() == expected
+
+
+def test_the_last_chunk_is_written_after_a_full_buffer_too(connect):
+    """Without it the client takes the end for an error."""
+    connection = connect(chunked=True)
+    written = connection.fill()
+    reading = gevent.spawn_later(0.01, connection.read_all)
+    connection.client_socket.finish()
+    assert reading.get() == written + b"0\r\n\r\n"
+
+
+@WAYS_TO_GO
+def test_a_client_that_goes_while_nothing_is_written_is_noticed_once(connection, go):
+    gone: list[bool] = []
+    connection.client_socket.watch(lambda: gone.append(True))
+    gevent.idle()
+    assert gone == []
+    go(connection)
+    wait_in_the_hub(lambda: gone)
+    gevent.idle()
+    assert gone == [True]
+
+
+@WAYS_TO_GO
+def test_a_client_that_goes_frees_the_one_who_writes(connection, go):
+    gone: list[bool] = []
+    connection.client_socket.watch(lambda: gone.append(True))
+    writing = gevent.spawn(connection.client_socket.send_all, LARGE)
+    wait_in_the_hub(lambda: connection.client_socket._writing)
+    go(connection)
+    with pytest.raises(ClientGone):
+        writing.get()
+    assert gone == [True]
+
+
+def test_who_writes_to_a_client_that_has_gone_is_told(connection):
+    connection.reset()
+    with pytest.raises(ClientGone):
+        connection.client_socket.send_all(LARGE)
+
+
+def test_a_client_that_takes_nothing_for_too_long_has_stalled(connection, monkeypatch):
+    monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.05)
+    with pytest.raises(ClientStalled):
+        connection.client_socket.send_all(LARGE)
+
+
+def test_a_client_that_reads_slowly_has_not_stalled(connection, monkeypatch):
+    """It takes many times as long for all of it as it may for anything."""
+    monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.3)
+    writing = gevent.spawn(connection.client_socket.send_all, LARGE[:1_000_000])
+    received = 0
+    while received < 1_000_000:
+        gevent.sleep(0.01)
+        received += len(connection.client.recv(10_000))
+    writing.get()
+
+
+def test_what_a_client_sends_is_neither_taken_for_its_end_nor_looked_at_again(connection):
+    gone: list[bool] = []
+    connection.client_socket.watch(lambda: gone.append(True))
+    connection.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+    wait_in_the_hub(lambda: connection.client_socket._reading is None)
+    assert gone == []
+    connection.client_socket.send_all(b"still here")
+    assert connection.client.recv(100) == b"still here"
+
+
+def test_closing_twice_is_closing_once(connection):
+    gone: list[bool] = []
+    connection.client_socket.watch(lambda: gone.append(True))
+    connection.client_socket.close()
+    connection.client_socket.close()
+    connection.client_socket.finish()
+    gevent.idle()
+    assert connection.read_all() == b""
+    assert gone == []  # who closes it knows
+
+
+@pytest.mark.parametrize("end", [ClientSocket.close, ClientSocket.finish])
+def test_a_closed_outlet_never_writes_to_who_was_given_its_descriptor(connect, end):
+    first = connect()
+    first.client_socket.watch(lambda: None)
+    end(first.client_socket)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        taken = ours if ours.fileno() == first.fileno else theirs
+        other = theirs if taken is ours else ours
+        assert taken.fileno() == first.fileno, "the test must reuse the descriptor"
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            first.client_socket.send(b"not yours")
+        with pytest.raises(ClientGone):
+            first.client_socket.send_all(b"not yours")
+        first.client_socket.finish()
+        first.client_socket.close()
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.recv(1)
+        taken.sendall(b"still open")
+        assert other.recv(100) == b"still open"
+
+
+def test_who_waited_when_it_was_closed_never_writes_to_who_was_given_its_descriptor(
+    connect, monkeypatch
+):
+    monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.2)
+    first = connect()
+    first.client_socket.watch(lambda: None)
+    waiting = gevent.spawn(first.client_socket.send_all, LARGE)
+    wait_in_the_hub(lambda: first.client_socket._writing)
+    first.client_socket.close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert first.fileno in (ours.fileno(), theirs.fileno())
+        with pytest.raises((ClientGone, ClientStalled)):
+            waiting.get()
+        for end in (ours, theirs):
+            end.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                end.recv(1)
+
+
+def test_the_socket_it_was_made_of_can_no_longer_write_or_close(connect):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    server = GeventSocket(fileno=accepted.detach())
+    client_socket = ClientSocket(server, chunked=False)
+    with client:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            server.send(b"x")
+        server.close()
+        client_socket.send_all(b"mine")
+        assert client.recv(100) == b"mine"
+    client_socket.close()
