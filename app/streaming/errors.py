@@ -71,6 +71,19 @@ class ServerTooOld(StoreUnavailable):
     """The server is older than Redis 7.0 and cannot number events."""
 
 
+class ReentrantCall(StreamingError):
+    """A signal handler made a call while its own thread was already inside one.
+
+    Only `Appender.emit` may be called then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this thread is already inside a call: in a signal handler, only emit() of an "
+            "appender may be called"
+        )
+
+
 class Refused(StreamingError):
     """A gateway refused a request for a reason that has no type of its own here.
 
