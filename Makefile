@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_TEST := tests/integration/node
 BENCH := tests/bench
+# Test processes for each core. Most tests wait for servers.
+PYTEST ?= -n 4 --dist loadgroup
 
 .DEFAULT_GOAL := help
 
@@ -19,7 +21,8 @@ run: $(VENV)/installed ## serve on http://127.0.0.1:8082, with a Redis of its ow
 test: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## run the whole suite, real servers included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/mypy
+	$(BIN)/python -m pytest $(PYTEST)
 
 .PHONY: bench
 bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its peers (nginx with nchan too, where it is installed)
@@ -36,7 +39,7 @@ format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 
 .PHONY: clean
 clean: ## remove what was installed (not .data)
-	rm -rf $(VENV) $(NODE_TEST)/node_modules $(BENCH)/.venv .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NODE_TEST)/node_modules $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed: requirements.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""A client of streams that reads SSE as the HTML Living Standard has it, apart from the app."""
+"""A client that reads SSE as the HTML Living Standard defines it, with no code of the app."""
 
 import http.client
 import json
@@ -13,7 +13,7 @@ from tests.servers import wait_until
 
 @dataclass
 class Message:
-    """One dispatched SSE event; `last_event_id` is the stream's as of then."""
+    """One dispatched SSE event, with the last event id of the stream at that time."""
 
     event: str
     data: str
@@ -26,7 +26,7 @@ class Message:
 
 @dataclass
 class Stream:
-    """An open stream, read in the background into `messages` and `comments`."""
+    """An open stream. A thread reads it into `messages` and `comments`."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Stream:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -63,7 +63,7 @@ class Stream:
 
     @property
     def events(self) -> list[Message]:
-        """What came out of the log: no control events."""
+        """The events of the log, without control events."""
         return [message for message in list(self.messages) if not _is_control(message)]
 
     @property
@@ -88,42 +88,49 @@ class Stream:
     def wait_for_end(self, seconds: float = 20.0) -> None:
         self._wait_until(lambda: self.ended, "the stream ends", seconds)
 
-    def _wait_until(self, predicate: Callable[[], object], what: str, seconds: float) -> None:
+    def _wait_until(
+        self, predicate: Callable[[], object], description: str, seconds: float
+    ) -> None:
         try:
-            wait_until(predicate, what, seconds)
+            wait_until(predicate, description, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}, but {self}") from None
 
     def _read(self) -> None:
         try:
-            event, data = "", []
+            self._event, self._data = "", []
             while line := self.response.readline():
-                line = line.decode("utf-8").removesuffix("\n").removesuffix("\r")
-                if line == "":
-                    if data:
-                        self.messages.append(
-                            Message(event or "message", "\n".join(data), self.last_event_id)
-                        )
-                    event, data = "", []
-                    continue
-                name, _, value = line.partition(":")
-                value = value.removeprefix(" ")
-                if name == "":
-                    self.comments.append(value)
-                elif name == "event":
-                    event = value
-                elif name == "data":
-                    data.append(value)
-                elif name == "id" and "\0" not in value:
-                    self.last_event_id = value
-                elif name == "retry" and value.isascii() and value.isdigit():
-                    self.retry = int(value)
+                self._take_line(line.decode("utf-8").removesuffix("\n").removesuffix("\r"))
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.error = error
         finally:
             self.response.close()
             self._connection.close()
             self.ended = True
+
+    def _take_line(self, line: str) -> None:
+        """Process one line (HTML Living Standard, section 9.2.6)."""
+        if line == "":
+            self._dispatch()
+            return
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if name == "":
+            self.comments.append(value)
+        elif name == "event":
+            self._event = value
+        elif name == "data":
+            self._data.append(value)
+        elif name == "id" and "\0" not in value:
+            self.last_event_id = value
+        elif name == "retry" and value.isascii() and value.isdigit():
+            self.retry = int(value)
+
+    def _dispatch(self) -> None:
+        if self._data:
+            data = "\n".join(self._data)
+            self.messages.append(Message(self._event or "message", data, self.last_event_id))
+        self._event, self._data = "", []
 
 
 def _is_control(message: Message) -> bool:

@@ -1,14 +1,20 @@
-"""What all tests share: a store on fakeredis, a real server, and a real gateway on it."""
+"""Fixtures that all tests share: stores on fakeredis and on a real server, and a real gateway.
+
+Under pytest-xdist every test process has a Redis server and a gateway for itself.
+"""
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import fakeredis
 import pytest
 import redis
 
 from app.streaming.event_store import EventStore
+from app.streaming.follow.heartbeats import Heartbeats
+from app.streaming.follow.history import History
+from app.streaming.follow.reader_pool import ReaderPool
+from app.streaming.follow.subscriber import Services
 from tests.servers import GatewayServer, RedisServer
 
 _numbers = itertools.count(1)
@@ -16,7 +22,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def run_id() -> str:
-    """A run that no other test has."""
+    """Return the id of a run that no other test of this process uses."""
     return f"run-{next(_numbers)}"
 
 
@@ -32,7 +38,7 @@ def fake_store(fake_client: redis.Redis) -> EventStore:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A real server that tests share; those that break it start one of their own."""
+    """Start a real server for all tests of this process. A test that breaks it starts another."""
     server = RedisServer(tmp_path_factory.mktemp("redis")).start()
     yield server
     server.stop()
@@ -51,23 +57,29 @@ def store(redis_server: RedisServer) -> EventStore:
 
 @pytest.fixture(params=["fakeredis", "server"])
 def any_store(request: pytest.FixtureRequest) -> EventStore:
-    """The same test on fakeredis and on a real server."""
+    """Run the test twice: on fakeredis and on a real server."""
     return request.getfixturevalue("fake_store" if request.param == "fakeredis" else "store")
 
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest, any_store: EventStore) -> redis.Redis:
-    """A client of the server that `any_store` is on."""
+    """Return a client of the server that `any_store` uses."""
     on_fakeredis = request.node.callspec.params["any_store"] == "fakeredis"
     return request.getfixturevalue("fake_client" if on_fakeredis else "redis_client")
+
+
+@pytest.fixture
+def services(store: EventStore) -> Services:
+    """Wire the live side on the real server, as the app factory does, without a flush interval."""
+    history = History(store)
+    return Services(store, ReaderPool(store, 0.0, history.drop), history, Heartbeats(15.0))
 
 
 @pytest.fixture(scope="session")
 def gateway(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
-    """A real gateway that tests share, with one worker."""
-    log: Path = tmp_path_factory.mktemp("gateway") / "log"
-    server = GatewayServer(redis_server.url, log).start()
+    """Start a real gateway with one worker for all tests of this process."""
+    server = GatewayServer(redis_server.url, tmp_path_factory.mktemp("gateway") / "log").start()
     yield server
     server.stop()

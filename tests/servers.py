@@ -1,4 +1,4 @@
-"""Real servers for the tests: Redis or Valkey, and the gateway under gunicorn."""
+"""Real servers for tests: Redis or Valkey, Redis with Sentinel, and the gateway."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self, TypeVar
 
 import psutil
 import redis
@@ -19,25 +20,46 @@ from app.own_redis import find_server
 ROOT = Path(__file__).parent.parent
 
 
-def wait_until(predicate: Callable[[], object], what: str, seconds: float = 20.0) -> object:
-    """Wait until the predicate gives something true, and give it; fails, saying `what`."""
+Result = TypeVar("Result")
+
+# One socket for every port that `free_port` has returned.
+_reservations: list[socket.socket] = []
+
+
+def wait_until(predicate: Callable[[], Result], description: str, seconds: float = 20.0) -> Result:
+    """Wait until the predicate returns something true, and return that.
+
+    Raises AssertionError with the description after the given number of seconds.
+    """
     until = time.monotonic() + seconds
     while True:
         if result := predicate():
             return result
         if time.monotonic() > until:
-            raise AssertionError(f"not within {seconds} s: {what}")
+            raise AssertionError(f"not within {seconds} s: {description}")
         time.sleep(0.01)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a TCP port that no other test process is given while this one runs.
+
+    On Linux a socket that is bound but does not listen keeps the port: a server that sets
+    SO_REUSEADDR, as all of ours do, can still listen there, again and again, while nobody
+    else is given the port. Until a server listens, connections are refused.
+    """
+    reservation = socket.socket()
+    reservation.bind(("127.0.0.1", 0))
+    port = reservation.getsockname()[1]
+    if sys.platform == "linux":
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _reservations.append(reservation)
+    else:
+        reservation.close()
+    return port
 
 
 class RedisServer:
-    """A server of its own port, whose data lives in `directory`."""
+    """A server on a free port. Its data lives in `directory`."""
 
     def __init__(self, directory: Path, *options: str):
         self.port = free_port()
@@ -46,7 +68,7 @@ class RedisServer:
         self._options = options
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> "RedisServer":
+    def start(self) -> Self:
         binary, _ = find_server()
         self.process = subprocess.Popen(
             [
@@ -60,7 +82,7 @@ class RedisServer:
         return self
 
     def stop(self) -> None:
-        """End it as kill -9 does; safe to repeat."""
+        """Kill the server with SIGKILL. Safe to call again."""
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.send_signal(signal.SIGCONT)
@@ -69,7 +91,7 @@ class RedisServer:
             self.process = None
 
     def pause(self) -> None:
-        """Stop it in its tracks: connections stay open and nothing is answered."""
+        """Stop the process with SIGSTOP: connections stay open, and nothing is answered."""
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -87,7 +109,7 @@ class RedisServer:
 
 
 class ReplicatedServers:
-    """A master, a replica and one Sentinel that looks after them."""
+    """A master, a replica, and one Sentinel that watches them."""
 
     def __init__(self, directory: Path):
         for name in ("master", "replica"):
@@ -108,30 +130,26 @@ class ReplicatedServers:
             "sentinel failover-timeout mymaster 3000\n"
         )
         self._sentinel = subprocess.Popen([find_server()[0], configuration, "--sentinel"])
-        wait_until(self._is_synchronous, "the replica has caught up, and Sentinel knows it")
+        wait_until(self._is_synchronous, "the replica is in sync, and Sentinel knows it")
 
     def cut_replica_off(self) -> None:
-        """Let the replica have nothing any more of what is written."""
+        """Stop replication: the replica gets no more writes."""
         self.replica.pause()
         with self.master.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
     def fail_over(self) -> None:
-        """Kill the master; the replica, paused or not, is to take its place."""
+        """Kill the master, and resume the replica, which Sentinel then promotes."""
         self.master.stop()
         self.replica.resume()
 
     def switch(self) -> None:
-        """Have Sentinel make the replica the master, both of them being well."""
-        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
-            asked.sendall(b"SENTINEL FAILOVER mymaster\r\n")
-            assert asked.recv(65536) == b"+OK\r\n"
+        """Ask Sentinel to promote the replica while both servers run."""
+        assert self._ask_sentinel("FAILOVER") == b"+OK\r\n"
 
     def master_port(self) -> int:
-        """Where Sentinel says that the master is."""
-        with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
-            asked.sendall(b"SENTINEL GET-MASTER-ADDR-BY-NAME mymaster\r\n")
-            return int(asked.recv(65536).split(b"\r\n")[4])
+        """Return the port of the server that Sentinel names as the master."""
+        return int(self._ask_sentinel("GET-MASTER-ADDR-BY-NAME").split(b"\r\n")[4])
 
     def stop(self) -> None:
         self._sentinel.kill()
@@ -142,14 +160,18 @@ class ReplicatedServers:
     def _is_synchronous(self) -> bool:
         with self.master.client() as client, contextlib.suppress(Exception):
             online = client.info("replication")["slave0"]["state"] == "online"
-            with contextlib.closing(socket.create_connection(("127.0.0.1", self.port))) as asked:
-                asked.sendall(b"SENTINEL REPLICAS mymaster\r\n")
-                return online and str(self.replica.port).encode() in asked.recv(65536)
+            return online and str(self.replica.port).encode() in self._ask_sentinel("REPLICAS")
         return False
+
+    def _ask_sentinel(self, command: str) -> bytes:
+        """Send one Sentinel command about the master, and return the raw reply."""
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(f"SENTINEL {command} mymaster\r\n".encode())
+            return connection.recv(65536)
 
 
 class GatewayServer:
-    """The gateway as `gunicorn -c gunicorn.conf.py wsgi:app`, with settings as variables."""
+    """The gateway, run as `gunicorn -c gunicorn.conf.py wsgi:app` with settings as variables."""
 
     def __init__(
         self, redis_url: str, log: Path, *, application: str = "wsgi:app", **settings: object
@@ -167,7 +189,7 @@ class GatewayServer:
         }
         self.process: subprocess.Popen | None = None
 
-    def start(self) -> "GatewayServer":
+    def start(self) -> Self:
         gunicorn = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py"]
         command = [*gunicorn, self._application]
         with self.log.open("ab") as log:
@@ -178,7 +200,7 @@ class GatewayServer:
         return self
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """End it with a signal and give its exit status; safe to repeat."""
+        """Send a signal, and return the exit status. Safe to call again."""
         if self.process is None:
             return 0
         self.process.send_signal(number)
@@ -189,9 +211,17 @@ class GatewayServer:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
 
+    def client_count(self) -> int:
+        """Return how many client connections all workers hold."""
+        return sum(
+            each.laddr.port == self.port and each.status != psutil.CONN_LISTEN
+            for worker in self.workers()
+            for each in worker.net_connections(kind="tcp")
+        )
+
     def _answers(self) -> bool:
         if self.process.poll() is not None:
-            raise AssertionError(f"the gateway ended:\n{self.log.read_text()}")
+            raise AssertionError(f"the gateway exited:\n{self.log.read_text()}")
         try:
             return requests.get(f"{self.url}/healthz", timeout=5).ok
         except requests.ConnectionError:

@@ -1,1 +1,1 @@
-"""`make bench`: Tailrace beside its peers, on the same workloads, in one run."""
+"""`make bench`: Tailrace and its peers, measured with the same workloads in one run."""

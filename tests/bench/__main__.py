@@ -1,4 +1,4 @@
-"""Runs the workloads against every server that is there, and prints one table."""
+"""Runs every workload on every installed server, and prints a table for each workload."""
 
 import argparse
 import contextlib
@@ -16,7 +16,7 @@ from tests.bench.servers import ALL, Server, Tailrace
 
 @dataclass(frozen=True)
 class Workload:
-    """What is run on each server, or on Tailrace alone where peers have no such thing."""
+    """A measurement of one server. `alone`: the peers have no such feature."""
 
     run: Callable[[Server], Figures]
     alone: bool = False
@@ -47,7 +47,9 @@ def workloads(quick: bool) -> dict[str, Workload]:
     }
 
 
+@contextlib.contextmanager
 def started(kind: type[Server]) -> Iterator[Server]:
+    """Start a server in a temporary directory, and stop it when the block ends."""
     with tempfile.TemporaryDirectory() as directory:
         server = kind(Path(directory))
         try:
@@ -56,24 +58,28 @@ def started(kind: type[Server]) -> Iterator[Server]:
             server.stop()
 
 
-def shown(value: float | None) -> str:
+def cell(value: float | None) -> str:
     return "—" if value is None else f"{value:,.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--quick", action="store_true", help="shorter measurements")
-    parser.add_argument("--only", default="", help="workloads whose name holds this")
-    parser.add_argument("--servers", default="", help="servers whose name holds one of these, |")
+    parser.add_argument("--only", default="", help="only workloads whose name contains this")
+    parser.add_argument(
+        "--servers",
+        default="",
+        help="only servers whose name contains one of these, separated by |",
+    )
     options = parser.parse_args()
     kinds = [
         kind
         for kind in ALL
         if kind.available() and any(part in kind.name for part in options.servers.split("|"))
     ]
-    left_out = [kind.name for kind in ALL if not kind.available()]
+    not_installed = [kind.name for kind in ALL if not kind.available()]
     print(f"{platform.platform()}, {platform.processor() or platform.machine()}")
-    print(f"not here: {', '.join(left_out)}\n" if left_out else "")
+    print(f"not installed: {', '.join(not_installed)}\n" if not_installed else "")
     for title, workload in workloads(options.quick).items():
         if options.only not in title:
             continue
@@ -87,19 +93,19 @@ def main() -> None:
         for kind in kinds:
             if workload.alone and kind is not Tailrace:
                 continue
-            with contextlib.contextmanager(started)(kind) as server:
+            with started(kind) as server:
                 figures = workload.run(server)
             if kind is Tailrace:
                 base = figures.cpu_us
             ratio = base / figures.cpu_us if base and figures.cpu_us else None
             cells = [
                 kind.name,
-                shown(figures.cpu_us),
+                cell(figures.cpu_us),
                 "—" if ratio is None else f"{ratio:.2f}",
-                shown(figures.redis_us),
-                shown(figures.p50_ms),
-                shown(figures.p99_ms),
-                shown(figures.append_p99_ms),
+                cell(figures.redis_us),
+                cell(figures.p50_ms),
+                cell(figures.p99_ms),
+                cell(figures.append_p99_ms),
                 ", ".join(f"{name} {value:,.2f}" for name, value in figures.notes.items()),
             ]
             print(f"| {' | '.join(cells)} |", flush=True)

@@ -1,4 +1,4 @@
-"""The workloads of those who append: one by one, in batches, line by line, and in Python."""
+"""Workloads that append: single events, batches, lines, and the appender in Python."""
 
 import json
 import subprocess
@@ -17,38 +17,38 @@ BATCH = 100
 
 
 def posts(server: Server, seconds: float, batch: int = 1) -> Figures:
-    """Events posted over 8 connections as soon as they are answered, one by one or in batches."""
+    """Post events over 8 connections, each as soon as the last answer has come."""
     event = server.body(event_data())
     body = server.directory / "body"
     body.write_bytes(event if batch == 1 else b"[%b]" % b",".join([event] * batch))
 
     def post(seconds: float) -> dict:
-        return _produced("post", server.port, CONNECTIONS, seconds, body)
+        return _run_producers("post", server.port, CONNECTIONS, seconds, body)
 
-    post(1)  # warms up
-    told, cpu, redis_cpu = _measured(server, lambda: post(seconds))
-    events = told["requests"] * batch
+    post(1)  # warm up
+    result, cpu, redis_cpu = _measure(server, lambda: post(seconds))
+    events = result["requests"] * batch
     return Figures(
         events=events,
         cpu_us=1e6 * cpu / events,
         redis_us=1e6 * redis_cpu / events,
-        append_p99_ms=told["p99_ms"],
+        append_p99_ms=result["p99_ms"],
         notes={"events/s": events / seconds},
     )
 
 
 def ingest(server: Server, connections: int, rate: float, seconds: float, watched: bool) -> Figures:
-    """Each connection streams so many lines a second to a run of its own, with a viewer or none."""
+    """Stream `rate` lines a second over each connection, each to another run, watched or not."""
     with Viewers(server, connections if watched else 0, connections) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
-        told, cpu, redis_cpu = _measured(
-            server, lambda: _produced("ingest", server.port, connections, seconds, rate)
+        result, cpu, redis_cpu = _measure(
+            server, lambda: _run_producers("ingest", server.port, connections, seconds, rate)
         )
         time.sleep(0.5)
         counted = audience.count()
-    sent = told["sent"]
-    notes = {"stored of sent": told["stored"] / sent, "seconds behind": told["behind_s"]}
+    sent = result["sent"]
+    notes = {"stored of sent": result["stored"] / sent, "seconds behind": result["behind_s"]}
     if watched:
         notes["delivered of sent"] = counted["events"] / sent
     return Figures(
@@ -62,7 +62,7 @@ def ingest(server: Server, connections: int, rate: float, seconds: float, watche
 
 
 def appender(server: Server, events: int) -> Figures:
-    """A program's own events, through an appender and by `add` in a loop, straight to Redis."""
+    """Append straight to Redis from one program, with an appender and with `add` in a loop."""
     store = EventStore(server.redis.url)
     store.add("bench-warm", "llm", "stream", event_data())
 
@@ -82,15 +82,15 @@ def appender(server: Server, events: int) -> Figures:
     )
 
 
-def _measured(server: Server, work: Callable[[], dict]) -> tuple[dict, float, float]:
-    """What some work tells, and the CPU seconds of the server and its Redis meanwhile."""
+def _measure(server: Server, work: Callable[[], dict]) -> tuple[dict, float, float]:
+    """Return the result of some work, and the CPU seconds of the server and its Redis."""
     cpu, redis_cpu = server.cpu(), server.redis_cpu()
-    told = work()
-    return told, server.cpu() - cpu, server.redis_cpu() - redis_cpu
+    result = work()
+    return result, server.cpu() - cpu, server.redis_cpu() - redis_cpu
 
 
-def _produced(*arguments: object) -> dict:
-    """What the producers' process tells when it is done."""
+def _run_producers(*arguments: object) -> dict:
+    """Run the producers' process, and return its result."""
     command = [sys.executable, "-m", "tests.bench.producers", *map(str, arguments)]
     return json.loads(subprocess.check_output(command, cwd=ROOT))
 

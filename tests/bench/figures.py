@@ -1,11 +1,11 @@
-"""What a workload measures of a server."""
+"""The figures that a workload measures on a server."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class Figures:
-    """What one workload cost one server; None where it has no such figure."""
+    """The figures of one workload on one server. None where there is no such figure."""
 
     events: int = 0
     cpu_us: float | None = None
@@ -17,5 +17,6 @@ class Figures:
 
 
 def percentile(values: list[float], share: float) -> float | None:
+    """Return the value below which a share of the values lies, or None without values."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -1,4 +1,4 @@
-"""The workloads of those who follow: live, from the history, and waiting."""
+"""Workloads that follow: live events, history, and idle streams."""
 
 import contextlib
 import http.client
@@ -16,7 +16,7 @@ SETTLE_SECONDS = 1.5
 
 
 class Viewers:
-    """The load client's process."""
+    """The process of the viewers."""
 
     def __init__(self, server: Server, viewers: int, runs: int):
         self._process = subprocess.Popen(
@@ -29,7 +29,7 @@ class Viewers:
         assert self._process.stdout.readline() == "open\n", "the viewers could not open"
 
     def count(self) -> dict:
-        """What came since the last count."""
+        """Return the events and latencies since the last count."""
         self._process.stdin.write("count\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
@@ -45,7 +45,7 @@ class Viewers:
 
 
 class Producer(threading.Thread):
-    """Appends events at a steady rate, round-robin over the runs: posts, or straight to Redis."""
+    """Appends events at a steady rate to each run in turn, by POST or straight to Redis."""
 
     def __init__(
         self, server: Server, runs: int, rate: float, seconds: float, to_redis: bool = False
@@ -61,7 +61,7 @@ class Producer(threading.Thread):
         self.overdue = False
 
     def finish(self, seconds: float) -> None:
-        """Wait until it is done; one that a slow server keeps for too long stops where it is."""
+        """Wait until all is appended. After some seconds, stop where the producer is."""
         self.join(seconds)
         self.overdue = True
         self.join(60)
@@ -85,12 +85,12 @@ class Producer(threading.Thread):
 
 
 def event_data() -> dict:
-    """The data of an event that carries its time."""
+    """Return the data of an event, with the time at which it is made."""
     return {"content": "some words of an answer", "t": time.monotonic_ns()}
 
 
 def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
-    """Append one event that carries its time; gives the milliseconds to the answer."""
+    """Append one event by POST, and return the milliseconds until the answer."""
     began = time.monotonic_ns()
     body = server.body(event_data())
     path = f"/runs/bench-{run}/events"
@@ -98,7 +98,7 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
     try:
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
-    except http.client.RemoteDisconnected:  # closed while it was idle
+    except http.client.RemoteDisconnected:  # the server closed the idle connection
         connection.close()
         connection.request("POST", path, body, headers)
         answer = connection.getresponse()
@@ -110,7 +110,7 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
 def live(
     server: Server, viewers: int, runs: int, rate: float, seconds: float, to_redis: bool = False
 ) -> Figures:
-    """Viewers follow runs into which events are appended at a steady rate."""
+    """Viewers follow runs to which events are appended at a steady rate."""
     append_us = _redis_of_appends_alone(server, runs, rate, seconds) if to_redis else None
     with Viewers(server, viewers, runs) as audience:
         time.sleep(SETTLE_SECONDS)
@@ -140,7 +140,7 @@ def live(
 
 
 def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
-    """What an append straight to Redis costs there while nobody follows, in µs."""
+    """Return the CPU µs that an append straight to Redis costs Redis without viewers."""
     cpu = server.redis_cpu()
     producer = Producer(server, runs, rate, seconds, to_redis=True)
     producer.start()
@@ -149,7 +149,7 @@ def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: flo
 
 
 def replay(server: Server, viewers: int, history: int) -> Figures:
-    """Viewers join one run that has a history already."""
+    """Viewers join one run that has a history."""
     with contextlib.closing(
         http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     ) as connection:
@@ -173,7 +173,7 @@ def replay(server: Server, viewers: int, history: int) -> Figures:
 
 
 def idle(server: Server, viewers: int, seconds: float) -> Figures:
-    """Viewers that wait, each for a run of its own."""
+    """Viewers wait, each for another run without events."""
     with Viewers(server, 50, 50):
         time.sleep(SETTLE_SECONDS)
     time.sleep(SETTLE_SECONDS)

@@ -1,10 +1,10 @@
-"""The producers' process: many connections on one epoll, that append and count the answers.
+"""The process of the producers: many connections on one epoll, which append and count answers.
 
-It must not be what is measured: requests are made beforehand, answers are looked at for their
-status and length alone. Run as `python -m tests.bench.producers` with `post PORT CONNECTIONS
-SECONDS BODY-FILE`, which posts one body over and over, or with `ingest PORT CONNECTIONS SECONDS
-RATE`, which streams so many lines a second over each; each connection has a run of its own.
-Prints what was answered, as JSON.
+The process must cost little beside the server: it makes requests beforehand, and reads of an
+answer only the status and the length. Run it as `python -m tests.bench.producers` with
+`post PORT CONNECTIONS SECONDS BODY-FILE`, which posts one body again and again, or with
+`ingest PORT CONNECTIONS SECONDS RATE`, which streams RATE lines a second over each connection.
+Each connection appends to another run. The process prints its result as JSON.
 """
 
 import json
@@ -16,21 +16,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-OPENING_SECONDS = 0.5  # for requests that last, whose opening is no line's
+OPENING_SECONDS = 0.5  # so that the opening of a long request delays no line
 
 LENGTH = re.compile(rb"content-length: *([0-9]+)", re.IGNORECASE)
 STORED = re.compile(rb'"stored": *([0-9]+)')
 
 
 class Answer:
-    """One answer as it comes in."""
+    """Collects one answer."""
 
     def __init__(self):
         self._data = b""
 
     def add(self, data: bytes) -> bytes | None:
-        """The body, once it is whole."""
-        assert data, "the server has hung up"
+        """Take received bytes. Returns the body once it is complete."""
+        assert data, "the server has closed the connection"
         self._data += data
         head, found, body = self._data.partition(b"\r\n\r\n")
         if not found or len(body) < int(LENGTH.search(head)[1]):
@@ -50,7 +50,7 @@ def head(number: int, *headers: str) -> bytes:
 
 
 def post(port: int, connections: int, seconds: float, body: bytes) -> dict:
-    """Post on each connection as soon as it was answered."""
+    """Post on each connection, again as soon as the answer has come."""
     length = "Content-Type: application/json", f"Content-Length: {len(body)}"
     opened = {one.fileno(): one for one in connect(port, connections)}
     requests = {
@@ -78,7 +78,7 @@ def post(port: int, connections: int, seconds: float, body: bytes) -> dict:
 
 
 def ingest(port: int, connections: int, seconds: float, rate: float) -> dict:
-    """Stream lines over each connection, the connections taking turns; then read the answers."""
+    """Stream lines over the connections in turn, and then read the answers."""
     opened = connect(port, connections)
     headers = "Content-Type: application/x-ndjson", "Transfer-Encoding: chunked"
     for number, one in enumerate(opened):
@@ -91,13 +91,14 @@ def ingest(port: int, connections: int, seconds: float, rate: float) -> dict:
     behind = time.monotonic() - began - seconds
     for one in opened:
         one.sendall(b"0\r\n\r\n")
-    stored = sum(int(STORED.search(answered(one))[1]) for one in opened)
+    stored = sum(int(STORED.search(read_answer(one))[1]) for one in opened)
     return {"sent": int(seconds * rate) * connections, "stored": stored, "behind_s": behind}
 
 
 def turns(
     opened: list[socket.socket], began: float, seconds: float, rate: float
 ) -> Iterator[tuple[float, socket.socket]]:
+    """Yield each due time with the connection whose turn it is."""
     for tick in range(int(seconds * rate)):
         for number, one in enumerate(opened):
             yield began + (tick + number / len(opened)) / rate, one
@@ -116,18 +117,18 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def answered(one: socket.socket) -> bytes:
+def read_answer(one: socket.socket) -> bytes:
     answer = Answer()
     while (body := answer.add(one.recv(65536))) is None:
         continue
     return body
 
 
-def main(kind: str, port: str, connections: str, seconds: str, what: str) -> None:
+def main(kind: str, port: str, connections: str, seconds: str, body_or_rate: str) -> None:
     if kind == "post":
-        result = post(int(port), int(connections), float(seconds), Path(what).read_bytes())
+        result = post(int(port), int(connections), float(seconds), Path(body_or_rate).read_bytes())
     else:
-        result = ingest(int(port), int(connections), float(seconds), float(what))
+        result = ingest(int(port), int(connections), float(seconds), float(body_or_rate))
     print(json.dumps(result))
 
 

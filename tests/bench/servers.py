@@ -1,4 +1,4 @@
-"""The servers under test: started on free ports of the loopback, and measured from /proc."""
+"""The servers that are measured. They run on free loopback ports; /proc gives the figures."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NCHAN_MODULES = ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules")
 
 
 class Server:
-    """A server with a Redis of its own; `body` is what a producer posts for some data."""
+    """A server and its Redis."""
 
     name = ""
 
@@ -37,7 +37,7 @@ class Server:
             stderr=subprocess.STDOUT,
         )
         wait_until(self._listens, f"{self.name} listens")
-        time.sleep(0.5)  # its workers
+        time.sleep(0.5)  # its workers start
 
     needs_redis = True
 
@@ -52,12 +52,13 @@ class Server:
         return {"REDIS_URL": self.redis.url} if self.redis else {}
 
     def body(self, data: dict) -> bytes:
+        """Return the body that a producer posts for some data."""
         return json.dumps(
             {"event_category": "llm", "event_action": "stream", "data": data}
         ).encode()
 
     def append(self, run: int, data: dict) -> None:
-        """Append an event as its view does, but from here: what is left is the delivery."""
+        """Append an event to Redis as the server does, so that only the delivery is measured."""
         raise NotImplementedError
 
     def processes(self) -> list[psutil.Process]:
@@ -65,7 +66,7 @@ class Server:
         return [master, *master.children(recursive=True)]
 
     def cpu(self) -> float:
-        """Seconds of CPU that its processes have used."""
+        """Return the CPU seconds that the server's processes have used."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def redis_cpu(self) -> float:
@@ -74,7 +75,7 @@ class Server:
         return sum(psutil.Process(self.redis.process.pid).cpu_times()[:2])
 
     def memory(self) -> int:
-        """Bytes of resident memory."""
+        """Return the bytes of resident memory."""
         return sum(process.memory_info().rss for process in self.processes())
 
     def redis_connections(self) -> int:
@@ -97,7 +98,7 @@ class Server:
                 for process in self.processes()
                 for connection in process.net_connections(kind="tcp")
             )
-        except psutil.NoSuchProcess:  # one that only checked the settings
+        except psutil.NoSuchProcess:  # the process that checks the settings has ended
             return False
 
 
@@ -119,7 +120,7 @@ class Tailrace(Server):
 
 
 class PlainFlask(Server):
-    name = "Flask, XREAD a viewer"
+    name = "Flask, one XREAD a viewer"
 
     @classmethod
     def available(cls) -> bool:
@@ -175,7 +176,7 @@ class Nchan(Server):
         return ["nginx", "-c", str(configuration), "-e", str(self.directory / "error.log")]
 
     def body(self, data: dict) -> bytes:
-        """An event of the size that Tailrace delivers."""
+        """Return an event of the size that Tailrace delivers."""
         return json.dumps(
             {
                 "id": "1795478097897-0",

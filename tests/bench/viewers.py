@@ -1,9 +1,10 @@
-"""The load client, a process of its own: many viewers on one epoll, counting what they get.
+"""The process of the viewers: many streams on one epoll, which count what they receive.
 
-It must not be what is measured: bytes are counted and not parsed, but for the time stamps
-of a few viewers. Run as `python -m tests.bench.viewers PORT VIEWERS RUNS`; it says `open`
-once all have their headers, then reads commands: `count` prints what came since the last
-one, as JSON, and the end of its input ends it.
+The process must cost little beside the server: it counts events without parsing them, and reads
+the times in the events of a few viewers only. Run it as
+`python -m tests.bench.viewers PORT VIEWERS RUNS`. It prints `open` once every viewer has its
+headers. For each line `count` on its input it prints the events and latencies since the last
+one, as JSON. It ends with its input.
 """
 
 import json
@@ -17,14 +18,14 @@ import time
 SAMPLED = 50
 OPENING_AT_ONCE = 50
 STAMP = re.compile(rb'"t": ?([0-9]+)')
-# Every server sends one `data:` line an event.
+# Every server sends one `data:` line for each event.
 EVENT = b"data: "
 
 
 def open_viewers(port: int, viewers: int, runs: int) -> dict[int, socket.socket]:
     opened: dict[int, socket.socket] = {}
     for first in range(0, viewers, OPENING_AT_ONCE):
-        some = []
+        group = []
         for number in range(first, min(first + OPENING_AT_ONCE, viewers)):
             viewer = socket.create_connection(("127.0.0.1", port))
             path = f"/runs/bench-{number % runs}/events/stream"
@@ -32,8 +33,8 @@ def open_viewers(port: int, viewers: int, runs: int) -> dict[int, socket.socket]
                 f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
                 "User-Agent: bench\r\n\r\n".encode()
             )
-            some.append(viewer)
-        for viewer in some:
+            group.append(viewer)
+        for viewer in group:
             assert viewer.recv(65536).startswith(b"HTTP/1.1 200")
             viewer.setblocking(False)
             opened[viewer.fileno()] = viewer
@@ -41,11 +42,11 @@ def open_viewers(port: int, viewers: int, runs: int) -> dict[int, socket.socket]
 
 
 def main(port: int, viewers: int, runs: int) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, max_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_files, max_files))
     opened = open_viewers(port, viewers, runs)
     sampled = set(list(opened)[:: max(1, viewers // SAMPLED)])
-    # One buffer for all: a new one at each turn would cost more than receiving into it.
+    # One buffer for all viewers: to make a new one each time costs more than to fill it.
     data = bytearray(262144)
     count = data.count
     receive = {descriptor: viewer.recv_into for descriptor, viewer in opened.items()}

@@ -1,1 +1,1 @@
-"""The soak and chaos suite: producers and followers go on while everything breaks."""
+"""The chaos suite: producers and followers go on while servers and connections fail."""

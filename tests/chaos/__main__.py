@@ -1,4 +1,4 @@
-"""`python -m tests.chaos`: one storm, its figures, and 1 when anything is wrong."""
+"""`python -m tests.chaos`: run a storm, print its figures, and exit with 1 if it found errors."""
 
 import argparse
 import asyncio
@@ -25,24 +25,24 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=150, help="how long faults go on")
+    parser.add_argument("--seconds", type=float, default=150, help="how long faults are injected")
     plan = Plan(**vars(parser.parse_args()))
-    print(f"{plan}, at most {plan.longest:.0f} s", flush=True)
-    watchdog = threading.Timer(plan.longest, _give_up)
+    print(f"{plan}, at most {plan.max_seconds:.0f} s", flush=True)
+    watchdog = threading.Timer(plan.max_seconds, _give_up)
     watchdog.daemon = True
     watchdog.start()
     signal.signal(signal.SIGTERM, lambda number, frame: _give_up())
-    with tempfile.TemporaryDirectory(prog := "tailrace-chaos-") as directory:
+    with tempfile.TemporaryDirectory(prefix := "tailrace-chaos-") as directory:
         outcome = asyncio.run(storm(plan, Path(directory)))
         if outcome.report.wrong:
-            kept = Path(tempfile.mkdtemp(prefix=prog)) / "gateway.log"
+            kept = Path(tempfile.mkdtemp(prefix=prefix)) / "gateway.log"
             kept.write_bytes((Path(directory) / "gateway.log").read_bytes())
             print(f"the gateway's log is kept: {kept}")
-    return tell(outcome)
+    return print_outcome(outcome)
 
 
-def tell(outcome: Storm) -> int:
-    """Print the figures and whatever is wrong; gives the exit status."""
+def print_outcome(outcome: Storm) -> int:
+    """Print the figures and what is wrong. Returns the exit status."""
     report = outcome.report
     for each in fields(report):
         value = getattr(report, each.name)
@@ -54,8 +54,8 @@ def tell(outcome: Storm) -> int:
                 print(f"  {kind:26}{count:>8,}")
     print(f"{'':18}{'before':>10}{'after':>10}")
     for each in fields(Footprint):
-        then, now = getattr(outcome.before, each.name), getattr(outcome.after, each.name)
-        print(f"{each.name.replace('_', ' '):18}{then:>10}{now:>10}")
+        before, after = getattr(outcome.before, each.name), getattr(outcome.after, each.name)
+        print(f"{each.name.replace('_', ' '):18}{before:>10}{after:>10}")
     for line in report.wrong[:MAX_REPORTED]:
         print("WRONG", line)
     print(f"{len(report.wrong)} wrong" if report.wrong else "nothing is wrong")
@@ -63,8 +63,8 @@ def tell(outcome: Storm) -> int:
 
 
 def _give_up() -> None:
-    """Nothing hangs: end whatever was started, and this."""
-    print("WRONG the storm took too long, or was told to stop", flush=True)
+    """Kill all child processes and exit, so that nothing hangs."""
+    print("WRONG the storm took too long, or got SIGTERM", flush=True)
     for child in psutil.Process().children(recursive=True):
         child.kill()
     os._exit(1)

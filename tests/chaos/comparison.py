@@ -1,4 +1,4 @@
-"""The comparison: the log with what was acknowledged, and every record with the log."""
+"""Compares each log with the acknowledged events, and each follower's record with the log."""
 
 import json
 from collections import Counter
@@ -8,14 +8,14 @@ from itertools import pairwise
 
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Entry, Producer
-from tests.chaos.servers import KeptRedis
+from tests.chaos.servers import DurableRedis
 
 Log = dict[str, list[Entry]]
 
 
 @dataclass
 class Report:
-    """The figures of a storm, and in words whatever is wrong."""
+    """The figures of a storm, and a line for everything that is wrong."""
 
     acknowledged: int = 0
     replayed: int = 0
@@ -25,23 +25,23 @@ class Report:
     lost: int = 0
     doubled: int = 0
     out_of_order: int = 0
-    gaps_told: int = 0
-    resets_told: int = 0
+    gaps: int = 0
+    resets: int = 0
     stuck: int = 0
     faults: int = 0
     acknowledged_by_kind: Counter[str] = field(default_factory=Counter)
     faults_by_kind: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
-    def note(self, whose: str, **counts: int) -> None:
-        """Count what is wrong into the figures, and name it."""
+    def note(self, subject: str, **counts: int) -> None:
+        """Add counts to the figures, and a line for each that is not 0."""
         for name, count in counts.items():
             setattr(self, name, getattr(self, name) + count)
             if count:
-                self.wrong.append(f"{whose}: {count} {name.replace('_', ' ')}")
+                self.wrong.append(f"{subject}: {count} {name.replace('_', ' ')}")
 
 
-def read_logs(server: KeptRedis, runs: list[str]) -> Log:
+def read_logs(server: DurableRedis, runs: list[str]) -> Log:
     with server.client() as client:
         return {run: list(_entries(client.xrange(f"run:{run}:events"))) for run in runs}
 
@@ -61,12 +61,12 @@ def compare(logs: Log, producers: list[Producer], followers: list[Follower]) -> 
         report.acknowledged += len(acknowledged)
         report.note(
             f"log of {run}",
-            lost=len(acknowledged - _as_told(log)),
+            lost=len(acknowledged - _as_acknowledged(log)),
             doubled=len(events) - len(set(events)),
             out_of_order=_disorder(log),
         )
         if strays := set(events) - {(entry.producer, entry.number) for entry in acknowledged}:
-            report.wrong.append(f"log of {run}: {len(strays)} events that nobody acknowledged")
+            report.wrong.append(f"log of {run}: {len(strays)} events that were not acknowledged")
     for producer in producers:
         _add_producer(report, producer)
     for follower in followers:
@@ -74,8 +74,8 @@ def compare(logs: Log, producers: list[Producer], followers: list[Follower]) -> 
     return report
 
 
-def _as_told(log: list[Entry]) -> set[Entry]:
-    """The entries, in each of the forms in which they may have been acknowledged."""
+def _as_acknowledged(log: list[Entry]) -> set[Entry]:
+    """Return the entries in every form in which they may have been acknowledged."""
     without_ids = {entry._replace(id=None) for entry in log}
     return {*log, *without_ids, *(entry._replace(sequence=None) for entry in without_ids)}
 
@@ -87,11 +87,11 @@ def _add_producer(report: Report, producer: Producer) -> None:
     report.repeated += producer.repeats
     report.wrong += [f"{name}: {line}" for line in producer.wrong]
     if odd := producer.answers.keys() - producer.usual_answers:
-        report.wrong.append(f"{name}: answers {odd}")
+        report.wrong.append(f"{name}: unexpected answers {odd}")
 
 
 def _disorder(log: list[Entry]) -> int:
-    """Sequences that do not count on from 1, and events of a producer after later ones."""
+    """Count sequences that are not 1, 2, 3 …, and events that follow later ones of a producer."""
     latest: Counter[int] = Counter()
     disorder = sum(entry.sequence != expected for expected, entry in enumerate(log, 1))
     for entry in log:
@@ -106,8 +106,8 @@ def _compare_follower(report: Report, follower: Follower, log: list[Entry]) -> N
     report.delivered += sum(map(len, follower.records))
     report.note(
         follower.name,
-        gaps_told=follower.controls["gateway.gap"],
-        resets_told=follower.controls["gateway.reset"],
+        gaps=follower.controls["gateway.gap"],
+        resets=follower.controls["gateway.reset"],
     )
     behind = bool(log) and (not last or last[-1] != log[-1])
     if behind:
@@ -126,9 +126,9 @@ def _compare_follower(report: Report, follower: Follower, log: list[Entry]) -> N
             report.wrong.append(f"{follower.name}: {len(strays)} events that are not in the log")
     report.wrong += follower.wrong
     if odd := follower.answers.keys() - {200, 503}:
-        report.wrong.append(f"{follower.name}: answers {odd}")
+        report.wrong.append(f"{follower.name}: unexpected answers {odd}")
 
 
 def _end(record: list[Entry], log: list[Entry]) -> int:
-    """How far into the log a record that was broken off came."""
+    """Return how many entries of the log a record that was broken off has reached."""
     return log.index(record[-1]) + 1 if record and record[-1] in log else len(record)

@@ -1,4 +1,4 @@
-"""Producers that have an appender append in the background, over HTTP or straight to Redis."""
+"""Producers that use an appender, over HTTP or straight to Redis."""
 
 import asyncio
 import atexit
@@ -13,12 +13,12 @@ from tests.chaos.producers import Entry, Producer
 
 MAX_EMITTED = 200  # by one appender
 
-# Longer than Redis is ever away; an appender that gives up leaves the rest to its program.
+# Longer than Redis is ever away. An appender that gives up leaves the rest to its program.
 RETRY_SECONDS = 90.0
 
 
 class Emitter(Producer):
-    """Emits to a run with an appender that it closes, then to another run with another one."""
+    """Emits to one run with an appender, closes it, and goes on with another run and appender."""
 
     def __init__(
         self, number: int, runs: list[str], seed: int, appender: Callable[[str], Appender]
@@ -45,17 +45,17 @@ class Emitter(Producer):
                 appender.emit("chaos", "event", self._data(number))
             await asyncio.to_thread(appender.close)
         finally:
-            atexit.unregister(appender.flush)  # when the storm is over, nobody waits for the rest
+            atexit.unregister(appender.flush)  # after the storm nobody waits for the rest
         if appender.stored != len(numbers):
             self.wrong.append(f"{appender.stored} of {len(numbers)} stored")
-        noted = self.acknowledged[run]
-        noted += [Entry(None, None, self.number, number) for number in numbers[:-1]]
+        entries = self.acknowledged[run]
+        entries += [Entry(None, None, self.number, number) for number in numbers[:-1]]
         last = Entry(appender.last_id, appender.last_sequence, self.number, numbers[-1])
-        noted.append(last)
+        entries.append(last)
 
 
 class RedisEmitter(Emitter):
-    """Straight to Redis, whose logs it does not trim."""
+    """Appends straight to Redis, and trims no log."""
 
     kind = "appender, Redis"
 
@@ -65,7 +65,7 @@ class RedisEmitter(Emitter):
 
 
 class HttpEmitter(Emitter):
-    """Over HTTP."""
+    """Appends over HTTP."""
 
     kind = "appender, HTTP"
 

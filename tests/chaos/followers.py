@@ -1,4 +1,4 @@
-"""A follower: an SSE client that comes back from its cursor, and records all it gets."""
+"""A follower: an SSE client that reconnects with its cursor, and records every event."""
 
 import asyncio
 import json
@@ -9,9 +9,9 @@ from collections import Counter
 from tests.chaos.producers import Entry
 from tests.chaos.wire import BROKEN, connect, read_chunks, read_head
 
-# How a follower behaves: reads at once; too slowly for a busy run; hangs up now and then;
-# hangs up and comes back without a cursor.
-MANNERS = ("steady", "slow", "fickle", "steady", "steady", "newcomer", *("slow", "fickle") * 2)
+# How a follower behaves. Steady: reads at once. Slow: reads too slowly for a busy run. Fickle:
+# disconnects now and then. Newcomer: disconnects, and comes back without a cursor.
+BEHAVIOURS = ("steady", "slow", "fickle", "steady", "steady", "newcomer", *("slow", "fickle") * 2)
 LEAVING = ("fickle", "newcomer")
 
 # Heartbeats come every 2 s, whatever Redis does.
@@ -21,18 +21,18 @@ STAY_SECONDS = 6.0
 
 
 class Follower:
-    """Follows one run until it is cancelled; `records` has one list per beginning."""
+    """Follows one run until it is cancelled. `records` has a list for each start without cursor."""
 
     def __init__(self, number: int, port: int, run: str, seed: int):
         self.run = run
-        self.manner = MANNERS[number % len(MANNERS)]
-        self.name = f"follower {number} ({self.manner}) of {run}"
+        self.behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
+        self.name = f"follower {number} ({self.behaviour}) of {run}"
         self.records: list[list[Entry]] = [[]]
         self.controls: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
         self.wrong: list[str] = []
         self.cursor: str | None = None
-        self.quiet = False  # no more slowness, no more hanging up
+        self.quiet = False  # from then on it reads at once and does not disconnect
         self._port = port
         self._random = random.Random(f"{seed} follower {number}")
         self._stalled_until = 0.0
@@ -45,7 +45,7 @@ class Follower:
             except TimeoutError:
                 self.wrong.append(f"{self.name}: silence after {self.cursor}")
             except BROKEN:
-                pass  # which is what this suite is about
+                pass  # this suite breaks connections on purpose
             except (ValueError, KeyError, TypeError) as error:
                 self.wrong.append(f"{self.name}: broken bytes after {self.cursor}: {error!r}")
             finally:
@@ -53,7 +53,7 @@ class Follower:
             await asyncio.sleep(self._random.uniform(0.05, 0.5))
 
     def cut(self) -> None:
-        """Hang up without a word."""
+        """Abort the connection."""
         if self._writer is not None:
             self._writer.transport.abort()
             self._writer = None
@@ -63,10 +63,10 @@ class Follower:
         self._stalled_until = time.monotonic() + seconds
 
     async def _follow_once(self) -> None:
-        if self.manner == "newcomer" and self.records[-1] and not self.quiet:
+        if self.behaviour == "newcomer" and self.records[-1] and not self.quiet:
             self.records.append([])
             self.cursor = None
-        reader, self._writer = await connect(self._port, narrow=self.manner == "slow")
+        reader, self._writer = await connect(self._port, narrow=self.behaviour == "slow")
         cursor = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
         self._writer.write(
             f"GET /runs/{self.run}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
@@ -83,25 +83,25 @@ class Follower:
             *blocks, unfinished = (unfinished + chunk).split(b"\n\n")
             for block in blocks:
                 self._take(block.decode())
-            await self._dawdle(len(chunk))
-            if self.manner in LEAVING and time.monotonic() > leaving and not self.quiet:
+            await self._read_slowly(len(chunk))
+            if self.behaviour in LEAVING and time.monotonic() > leaving and not self.quiet:
                 return
 
     def _take(self, block: str) -> None:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         if "id" in fields:
             self.cursor = fields["id"]
-        event = fields.get("event", "")
-        if event.startswith("gateway."):
-            self.controls[event] += 1
+        name = fields.get("event", "")
+        if name.startswith("gateway."):
+            self.controls[name] += 1
         elif "data" in fields:
-            told = json.loads(fields["data"])
-            data = told["data"]
-            entry = Entry(fields["id"], told["sequence"], data["producer"], data["number"])
+            event = json.loads(fields["data"])
+            data = event["data"]
+            entry = Entry(fields["id"], event["sequence"], data["producer"], data["number"])
             self.records[-1].append(entry)
 
-    async def _dawdle(self, size: int) -> None:
-        if self.manner == "slow" and not self.quiet:
+    async def _read_slowly(self, size: int) -> None:
+        if self.behaviour == "slow" and not self.quiet:
             await asyncio.sleep(min(2.0, size / SLOW_BYTES_A_SECOND))
         while time.monotonic() < self._stalled_until and not self.quiet:
             await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.losses`: how many acknowledged events each way to run Redis loses."""
+"""`python -m tests.chaos.losses`: count the acknowledged events that each kind of Redis loses."""
 
 import tempfile
 import threading
@@ -17,8 +17,10 @@ SECONDS = 2.0
 LAG = ("min-replicas-to-write", "min-replicas-max-lag")
 
 
-def measure(title: str, url: str, fault: Callable[[], None], after: Callable[[], redis.Redis]):
-    """Append while the fault happens, and count what the log has of the acknowledged after it."""
+def measure(
+    title: str, url: str, fault: Callable[[], None], after: Callable[[], redis.Redis]
+) -> None:
+    """Append while the fault happens, and count which acknowledged events the log lacks."""
     acknowledged, over = [0] * PRODUCERS, threading.Event()
 
     def produce(number: int) -> None:
@@ -71,17 +73,17 @@ def fail_over(directory: Path, title: str, safe: bool, cut_off_seconds: float) -
 
 
 def switch(directory: Path) -> None:
-    """Two servers that are well, and Sentinel is asked to make the other one the master."""
+    """Ask Sentinel for a failover while both servers run."""
     servers = ReplicatedServers(directory)
-    former = servers.master.port
+    former_port = servers.master.port
 
     def fault() -> None:
         servers.switch()
-        wait_until(lambda: servers.master_port() != former, "Sentinel names another master")
+        wait_until(lambda: servers.master_port() != former_port, "Sentinel names another master")
         time.sleep(3)
 
     try:
-        measure("failover, asked for", servers.url, fault, servers.replica.client)
+        measure("failover on request", servers.url, fault, servers.replica.client)
     finally:
         servers.stop()
 
@@ -94,9 +96,9 @@ def main() -> None:
         kill(next(directories), "appendfsync everysec", *file, "everysec")
         kill(next(directories), "no append-only file")
         for safe in (False, True):
-            how = "min-replicas-to-write 1" if safe else "nothing asked of replicas"
+            how = "min-replicas-to-write 1" if safe else "no minimum of replicas"
             fail_over(next(directories), how, safe, 0)
-            fail_over(next(directories), f"{how}, the replica cut off for 5 s before", safe, 5)
+            fail_over(next(directories), f"{how}, the replica cut off 5 s before", safe, 5)
         switch(next(directories))
 
 

@@ -1,4 +1,4 @@
-"""Producers: each appends numbered events at a steady pace, and keeps what is acknowledged."""
+"""Producers: each appends numbered events at a steady pace, and keeps the acknowledged ones."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ MAX_BATCH = 40
 class Entry(NamedTuple):
     """An event as it was acknowledged, logged or delivered.
 
-    What acknowledges many at once tells the id and the sequence of the last one only.
+    An answer to many events has the id and the sequence of the last one only.
     """
 
     id: str | None
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Producer:
-    """Appends events 0, 1, 2 … to runs at random, the first ones oftener."""
+    """Appends events 0, 1, 2 … to random runs, to the first runs more often."""
 
     kind = ""
     usual_answers = frozenset({200, 201, 503})
@@ -52,14 +52,14 @@ class Producer:
         raise NotImplementedError
 
     def cut(self) -> None:
-        """Hang up without a word, whatever is under way."""
+        """Abort the connection, even in the middle of a request."""
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Let go of what is connected."""
+        """Close the connection, if there is one."""
 
     def _due_in(self, number: int) -> float:
-        """The seconds until an event's time has come."""
+        """Return the seconds until an event is due."""
         due = self._began + number * self._interval
         return max(0.0, due - asyncio.get_running_loop().time())
 
@@ -69,7 +69,7 @@ class Producer:
         return run
 
     def _data(self, number: int) -> dict[str, Any]:
-        """The same at every attempt."""
+        """Return the data of an event, the same at every attempt."""
         padding = "x" * (number * 7919 % MAX_PADDING)
         return {"producer": self.number, "number": number, "padding": padding}
 
@@ -79,15 +79,15 @@ class Producer:
 
 
 class HttpProducer(Producer):
-    """One that speaks HTTP over a connection of its own."""
+    """A producer that uses one HTTP connection at a time."""
 
     def __init__(self, number: int, runs: list[str], seed: int, port: int):
         super().__init__(number, runs, seed)
         self._port = port
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def _insist(self, request: bytes, *wanted: int) -> tuple[int, dict[str, Any]]:
-        """Repeat a request until its answer is a wanted one."""
+    async def _request(self, request: bytes, *accepted: int) -> tuple[int, dict[str, Any]]:
+        """Repeat a request until its status is an accepted one."""
         while True:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -96,12 +96,12 @@ class HttpProducer(Producer):
                 self._hang_up()
             else:
                 self.answers[status] += 1
-                if status in wanted:
+                if status in accepted:
                     return status, json.loads(body)
             await self._pause()
 
     async def _pause(self) -> None:
-        """Before something is tried again."""
+        """Wait before the next attempt."""
         self.repeats += 1
         await asyncio.sleep(self._random.uniform(0.05, 0.3))
 
@@ -120,29 +120,29 @@ class HttpProducer(Producer):
 
 
 class Poster(HttpProducer):
-    """Appends one by one, and repeats each append under its key until it is there."""
+    """Appends one event a request, and repeats each request with its key until it succeeds."""
 
     kind = "posts"
-    largest = 1
+    max_events = 1
 
     async def _produce(self, count: int) -> None:
         first = 0
         while first < count:
-            end = min(count, first + self._random.randint(1, self.largest))
+            end = min(count, first + self._random.randint(1, self.max_events))
             await asyncio.sleep(self._due_in(end - 1))
             await self._append(self._choose_run(), range(first, end))
             first = end
 
     async def _append(self, run: str, numbers: range) -> None:
-        status, told = await self._insist(self._request(run, numbers), 200, 201)
+        status, answer = await self._request(self._append_request(run, numbers), 200, 201)
         self.replayed += status == 200
-        for number, event in zip(numbers, told.get("events", [told]), strict=True):
+        for number, event in zip(numbers, answer.get("events", [answer]), strict=True):
             entry = Entry(event["id"], event["sequence"], self.number, number)
             self.acknowledged[run].append(entry)
 
-    def _request(self, run: str, numbers: range) -> bytes:
+    def _append_request(self, run: str, numbers: range) -> bytes:
         events = [self._event(number) for number in numbers]
-        body = json.dumps(events if self.largest > 1 else events[0]).encode()
+        body = json.dumps(events if self.max_events > 1 else events[0]).encode()
         head = (
             f"POST /runs/{run}/events HTTP/1.1\r\nHost: localhost\r\n"
             f'Idempotency-Key: "{run}-{self.number}-{numbers.start}"\r\n'
@@ -152,7 +152,7 @@ class Poster(HttpProducer):
 
 
 class Batcher(Poster):
-    """The same with arrays of events, each of which is stored whole or not at all."""
+    """Appends arrays of events, each of which is stored as a whole or not at all."""
 
     kind = "batches"
-    largest = MAX_BATCH
+    max_events = MAX_BATCH

@@ -1,4 +1,4 @@
-"""The servers under chaos, and what they hold of the system's resources."""
+"""The servers of the chaos suite, and the resources that they use."""
 
 import contextlib
 import signal
@@ -18,12 +18,12 @@ from tests.servers import ROOT, GatewayServer, RedisServer, wait_until
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
 
-# Small, so that a slow reader is felt after some events, and not after megabytes.
+# Small, so that a slow client is noticed after some events, and not after megabytes.
 SEND_BUFFER_BYTES = 16 * 1024
 
 
-class KeptRedis(RedisServer):
-    """A server that has on disk whatever it acknowledged."""
+class DurableRedis(RedisServer):
+    """A server that writes every event to disk before it acknowledges it."""
 
     def __init__(self, directory: Path):
         super().__init__(directory, "--appendonly", "yes", "--appendfsync", "always")
@@ -32,25 +32,25 @@ class KeptRedis(RedisServer):
         no_retry = Retry(NoBackoff(), 0)
         return redis.Redis(port=self.port, protocol=2, socket_timeout=10, retry=no_retry)
 
-    def tell(self, *command: object) -> object:
-        """The answer to one command, over a connection of its own."""
+    def run(self, *command: object) -> object:
+        """Run one command on a new connection, and return the reply."""
         with self.client() as client:
             return client.execute_command(*command)
 
     def connections(self) -> int:
-        """How many clients are connected, but for the one that asks."""
+        """Return how many other clients are connected."""
         with self.client() as client:
             return len(client.client_list()) - 1
 
 
-class WatchedGateway(GatewayServer):
-    """Two workers that count their greenlets, and trim no log."""
+class MeasuredGateway(GatewayServer):
+    """A gateway with two workers that count their greenlets, and trim no log."""
 
     def __init__(self, redis_url: str, log: Path):
         settings = {"WEB_CONCURRENCY": 2, "STREAM_MAXLEN": 10**7, "HEARTBEAT_SECONDS": 2}
         super().__init__(redis_url, log, **settings)
 
-    def start(self) -> "WatchedGateway":
+    def start(self) -> "MeasuredGateway":
         with socket.create_server(("127.0.0.1", self.port)) as listener, self.log.open("ab") as log:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
             bind = f"--bind=fd://{listener.fileno()}"
@@ -80,7 +80,7 @@ class WatchedGateway(GatewayServer):
                     worker.kill()
 
     def workers(self) -> list[psutil.Process]:
-        """Not the process that checks the settings at a reload."""
+        """Return the workers, without the process that checks the settings at a reload."""
         return [each for each in super().workers() if "gunicorn" in _command(each)]
 
 
@@ -93,7 +93,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What all workers together hold, and the gateway's connections at Redis."""
+    """The resources of all workers together, and the connections to Redis."""
 
     descriptors: int
     redis_connections: int
@@ -101,16 +101,16 @@ class Footprint:
     memory_mib: int
 
     @classmethod
-    def of(cls, gateway: WatchedGateway, server: KeptRedis) -> "Footprint":
+    def of(cls, gateway: MeasuredGateway, server: DurableRedis) -> "Footprint":
         greenlets: dict[int, int] = {}
 
-        def all_have_told() -> bool:
-            told = requests.get(f"{gateway.url}/census", timeout=10).json()
-            greenlets[told["pid"]] = told["greenlets"]
+        def all_have_answered() -> bool:
+            census = requests.get(f"{gateway.url}/census", timeout=10).json()
+            greenlets[census["pid"]] = census["greenlets"]
             return len(workers) == 2 and greenlets.keys() >= {each.pid for each in workers}
 
         workers = wait_until(lambda: len(found := gateway.workers()) == 2 and found, "two workers")
-        wait_until(all_have_told, "every worker counts its greenlets", 60)
+        wait_until(all_have_answered, "every worker counts its greenlets", 60)
         return cls(
             descriptors=sum(each.num_fds() for each in workers),
             redis_connections=server.connections(),
@@ -119,10 +119,10 @@ class Footprint:
         )
 
     def over(self, before: "Footprint", slack: "Footprint") -> list[str]:
-        """What there is more of than before, by more than the slack."""
+        """Return a line for each figure that has grown by more than the slack."""
         rows = zip(fields(self), astuple(before), astuple(self), astuple(slack), strict=True)
         return [
-            f"{field.name}: {then} before, {now} afterwards"
-            for field, then, now, more in rows
-            if now > then + more
+            f"{field.name}: {former} before, {now} afterwards"
+            for field, former, now, allowed in rows
+            if now > former + allowed
         ]

@@ -1,4 +1,4 @@
-"""One storm from start to end: servers, traffic, faults, a quiet phase, the comparison."""
+"""One storm: servers, traffic, faults, a quiet phase, and the comparison."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from tests.chaos.emitters import HttpEmitter, RedisEmitter
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Batcher, Poster, Producer
-from tests.chaos.servers import Footprint, KeptRedis, WatchedGateway
+from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway
 from tests.chaos.streamers import Streamer
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
@@ -19,19 +19,18 @@ REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
 FOLLOWERS = 60
 RUNS = 20
 
-# What producers may need beyond the time that they were given, and followers to the end.
+# How long producers may go on after their time, and followers until they reach the end.
 LATE_SECONDS = 150.0
 QUIET_SECONDS = 45.0
 SETTLE_SECONDS = 30.0
 
-# A worker keeps up to 16 pooled connections to Redis, those that Redis closed too, until it
-# uses them again.
+# A worker keeps up to 16 pooled connections to Redis, even closed ones, until it uses them.
 SLACK = Footprint(descriptors=36, redis_connections=32, greenlets=8, memory_mib=60)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a storm is to be; the same seed gives the same faults at the same times."""
+    """The size of a storm. The same seed gives the same faults at the same times."""
 
     seed: int
     faults: int
@@ -39,14 +38,14 @@ class Plan:
     seconds: float
 
     @property
-    def longest(self) -> float:
-        """More than the whole may take, whatever happens."""
+    def max_seconds(self) -> float:
+        """More seconds than a storm can take."""
         return self.seconds + LATE_SECONDS + QUIET_SECONDS + 3 * SETTLE_SECONDS + 60
 
 
 @dataclass(frozen=True)
 class Storm:
-    """What came of a plan."""
+    """The outcome of a plan."""
 
     report: Report
     before: Footprint
@@ -54,9 +53,9 @@ class Storm:
 
 
 async def storm(plan: Plan, directory: Path) -> Storm:
-    """Run a storm on servers of its own, whose data and logs go to the directory."""
-    redis = KeptRedis(directory)
-    gateway = WatchedGateway(redis.url, directory / "gateway.log")
+    """Start servers with their data and logs in the directory, and run a storm on them."""
+    redis = DurableRedis(directory)
+    gateway = MeasuredGateway(redis.url, directory / "gateway.log")
     try:
         await asyncio.to_thread(redis.start)
         await asyncio.to_thread(gateway.start)
@@ -74,7 +73,7 @@ async def storm(plan: Plan, directory: Path) -> Storm:
         redis.stop()
 
 
-async def _traffic(name: str, plan: Plan, redis: KeptRedis, gateway: WatchedGateway) -> Report:
+async def _traffic(name: str, plan: Plan, redis: DurableRedis, gateway: MeasuredGateway) -> Report:
     runs = [f"{name}-{number}" for number in range(RUNS)]
     followers = [
         Follower(each, gateway.port, runs[each * RUNS // FOLLOWERS], plan.seed)
@@ -108,17 +107,17 @@ async def _traffic(name: str, plan: Plan, redis: KeptRedis, gateway: WatchedGate
     report = compare(logs, producers, followers)
     report.faults, report.faults_by_kind = faults.injected.total(), faults.injected
     if late:
-        report.wrong.append(f"not all was acknowledged: {report.acknowledged} of {plan.events}")
+        report.wrong.append(f"only {report.acknowledged} of {plan.events} events were acknowledged")
     return report
 
 
 def _producers(
-    runs: list[str], seed: int, redis: KeptRedis, gateway: WatchedGateway
+    runs: list[str], seed: int, redis: DurableRedis, gateway: MeasuredGateway
 ) -> list[Producer]:
-    """Of every kind; the last runs are the streamers', one each, and the others share the rest."""
-    shared, own = runs[:-STREAMERS], runs[-STREAMERS:]
+    """Make producers of every kind. Each streamer gets one of the last runs for itself."""
+    shared, streamed = runs[:-STREAMERS], runs[-STREAMERS:]
     producers: list[Producer] = [
-        Streamer(each, own[each], seed, gateway.port) for each in range(STREAMERS)
+        Streamer(each, streamed[each], seed, gateway.port) for each in range(STREAMERS)
     ]
     for kind, count, server in (
         (Poster, POSTERS, gateway.port),
@@ -130,8 +129,8 @@ def _producers(
     return producers
 
 
-async def _settled(before: Footprint, gateway: WatchedGateway, redis: KeptRedis) -> Footprint:
-    """The footprint once it is back where it was, or else the last one seen."""
+async def _settled(before: Footprint, gateway: MeasuredGateway, redis: DurableRedis) -> Footprint:
+    """Wait until the footprint is back where it was. Returns the last one measured."""
     until = time.monotonic() + SETTLE_SECONDS
     while True:
         after = await asyncio.to_thread(Footprint.of, gateway, redis)

@@ -1,4 +1,4 @@
-"""Producers that stream lines over long requests, and find out what of them was stored."""
+"""Producers that stream lines over long requests, and find out which of them are stored."""
 
 import asyncio
 import json
@@ -13,12 +13,12 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Streamer(HttpProducer):
-    """Streams the events of a run of its own, in which event 0 has sequence 1.
+    """Streams events to a run that only it appends to, so that event 0 has sequence 1.
 
-    Every request says with `expected_sequence` where it goes on. So the run's last sequence
-    tells what is stored, and an earlier request of which something is still under way (lines
-    in the gateway, an append that Redis has not answered) stores nothing beside a later one.
-    Where no answer tells what is stored, it asks, or goes on from what it knows and is told then.
+    Every request states its start with `expected_sequence`. So the run's last sequence shows
+    what is stored, and an earlier request that is still in progress (lines in the gateway, an
+    append that Redis has not answered) stores nothing once a later request has begun. When no
+    answer shows what is stored, it asks for the run's state, or goes on from what it knows.
     """
 
     kind = "streams"
@@ -27,30 +27,30 @@ class Streamer(HttpProducer):
     def __init__(self, number: int, run: str, seed: int, port: int):
         super().__init__(number, [run], seed, port)
         self._run = run
-        self._stored = 0  # as far as was told
-        self._under_way = False  # perhaps, of an earlier request
+        self._stored = 0  # as far as it knows
+        self._may_be_in_progress = False  # lines of an earlier request
 
     async def _produce(self, count: int) -> None:
         while self._stored < count:
             size = self._random.randint(1, MAX_REQUEST)
             numbers = range(self._stored, min(count, self._stored + size))
             try:
-                status, told = await self._stream(numbers)
+                status, answer = await self._stream(numbers)
             except BROKEN:
                 await self._ask()
             else:
-                await self._take(numbers, status, told)
+                await self._take(numbers, status, answer)
             if self._stored < numbers.stop:
                 await self._pause()
 
     def cut(self) -> None:
-        """In the middle of a line."""
+        """Abort the connection in the middle of a line."""
         if self._connection is not None:
             self._connection[1].write(HALF_A_LINE)
         self._hang_up()
 
     async def _stream(self, numbers: range) -> tuple[int, dict[str, Any]]:
-        """Send the events, each at its time, until there is an answer; and give it."""
+        """Send each event when it is due, until an answer comes. Returns the answer."""
         self._hang_up()
         reader, writer = self._connection = await connect(self._port)
         writer.write(self._head("POST", f"/events?expected_sequence={numbers.start + 1}"))
@@ -73,34 +73,34 @@ class Streamer(HttpProducer):
             await asyncio.gather(answer, return_exceptions=True)
             self._hang_up()
 
-    async def _take(self, numbers: range, status: int, told: dict[str, Any]) -> None:
-        """What an answer says of the events that were sent."""
+    async def _take(self, numbers: range, status: int, answer: dict[str, Any]) -> None:
+        """Record what an answer shows of the events that were sent."""
         self.answers[status] += 1
-        if status == 200 and told["stored"] != len(numbers):
-            self.wrong.append(f"{len(numbers)} were sent from {numbers.start} on, but {told}")
+        if status == 200 and answer["stored"] != len(numbers):
+            self.wrong.append(f"{len(numbers)} events sent from {numbers.start} on, but {answer}")
         if status == 409:
-            if not self._under_way:
-                self.wrong.append(f"{numbers.start} were told to be stored, but {told}")
-            self._find(told["last_sequence"])
+            if not self._may_be_in_progress:
+                self.wrong.append(f"{numbers.start} events known to be stored, but {answer}")
+            self._find(answer["last_sequence"])
             return
-        if told["stored"]:
-            self._under_way = False
-            end = numbers.start + told["stored"]
-            self._acknowledge(end, told["last_id"], told["last_sequence"])
-        if "unknown" in told:
+        if answer["stored"]:
+            self._may_be_in_progress = False
+            end = numbers.start + answer["stored"]
+            self._acknowledge(end, answer["last_id"], answer["last_sequence"])
+        if "unknown" in answer:
             await self._ask()
 
     async def _ask(self) -> None:
-        """Find out what is stored, unless the next request is to tell it."""
-        self._under_way = True
+        """Ask for the run's state, or, every second time, leave it to the next request."""
+        self._may_be_in_progress = True
         if self._random.random() < 0.5:
             return
-        status, told = await self._insist(self._head("GET", ""), 200, 404)
-        self._find(told["last_sequence"] if status == 200 else 0)
+        status, answer = await self._request(self._head("GET", ""), 200, 404)
+        self._find(answer["last_sequence"] if status == 200 else 0)
 
     def _find(self, last_sequence: int) -> None:
         if last_sequence < self._stored:
-            self.wrong.append(f"{self._stored} were told to be stored, found {last_sequence}")
+            self.wrong.append(f"{self._stored} events known to be stored, found {last_sequence}")
         self._acknowledge(last_sequence, None, last_sequence)
 
     def _acknowledge(self, end: int, last_id: str | None, last_sequence: int) -> None:

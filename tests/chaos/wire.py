@@ -1,11 +1,11 @@
-"""HTTP/1.1 as the chaos clients speak it, strict about every byte, on asyncio."""
+"""HTTP/1.1 for the chaos clients, on asyncio, strict about every byte."""
 
 import asyncio
 import re
 import socket
 from collections.abc import AsyncIterator
 
-# What a peer that was killed, paused or overloaded does to a client.
+# What a client gets from a server that was killed, paused or is overloaded.
 BROKEN = (OSError, EOFError, TimeoutError)
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -14,7 +14,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 async def connect(
     port: int, narrow: bool = False
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection; a narrow one lets the server soon feel that nobody reads."""
+    """Open a connection. A narrow one has small buffers, so the server soon notices slow reads."""
     client = socket.socket()
     if narrow:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -28,7 +28,7 @@ async def connect(
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    """The status and the head of a response."""
+    """Read the head of a response. Returns the status and the head."""
     head = await reader.readuntil(b"\r\n\r\n")
     return int(head[9:12]), head
 
@@ -39,13 +39,16 @@ async def read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 
 async def read_chunks(reader: asyncio.StreamReader, silence: float) -> AsyncIterator[bytes]:
-    """The chunks of a body; ValueError for what is no chunk, TimeoutError for a silence."""
+    """Yield the chunks of a body.
+
+    Raises ValueError for a malformed chunk, and TimeoutError after `silence` seconds without one.
+    """
     while True:
         async with asyncio.timeout(silence):
             size = int(await reader.readuntil(b"\r\n"), 16)
             chunk = await reader.readexactly(size + 2)
         if not chunk.endswith(b"\r\n"):
-            raise ValueError(f"a chunk of {size} bytes is longer than that")
+            raise ValueError(f"a chunk of {size} bytes does not end after them")
         if size == 0:
             return
         yield chunk[:-2]

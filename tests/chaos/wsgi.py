@@ -1,4 +1,4 @@
-"""The gateway with one more route, which tells how many greenlets the worker has."""
+"""The gateway with one more route, which returns the worker's number of greenlets."""
 
 import ctypes
 import gc
@@ -15,6 +15,6 @@ app = create_app()
 def census() -> dict[str, int]:
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)  # the memory that is in use is meant, not what malloc keeps for later
+        trim(0)  # so that free memory that malloc keeps is not counted
     alive = sum(issubclass(type(each), greenlet) and not each.dead for each in gc.get_objects())
     return {"pid": os.getpid(), "greenlets": alive}

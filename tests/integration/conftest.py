@@ -1,4 +1,4 @@
-"""Servers of a test's own, which it may break: they end with the test, gateways first."""
+"""Servers that belong to one test, which may break them. They stop with the test."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from tests.servers import GatewayServer, RedisServer
 
 @pytest.fixture
 def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., RedisServer]]:
-    """Starts a server, with options as on its command line."""
+    """Return a function that starts a Redis server with command-line options."""
     with contextlib.ExitStack() as stack:
 
         def start(*options: str) -> RedisServer:
@@ -22,8 +22,8 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 
 
 @pytest.fixture
-def breakable(start_redis: Callable[..., RedisServer]) -> RedisServer:
-    """A server that keeps its data over a kill."""
+def durable_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    """Start a server that keeps its data when it is killed."""
     return start_redis("--appendonly", "yes", "--appendfsync", "always")
 
 
@@ -33,13 +33,25 @@ def start_gateway(
     start_redis: Callable[..., RedisServer],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Callable[..., GatewayServer]]:
-    """Starts a gateway, on the shared server unless on another, with settings as variables."""
-    with contextlib.ExitStack() as stack:
+    """Return a function that starts a gateway, by default on the shared Redis server.
 
-        def start(redis_url: str = redis_server.url, **settings: object) -> GatewayServer:
-            log = tmp_path_factory.mktemp("gateway") / "log"
-            gateway = GatewayServer(redis_url, log, **settings)
-            stack.callback(gateway.stop)
-            return gateway.start()
+    Settings are given as environment variables. After the test, no log may hold a traceback.
+    """
+    gateways: list[GatewayServer] = []
 
-        yield start
+    def start(redis_url: str = redis_server.url, **settings: object) -> GatewayServer:
+        log = tmp_path_factory.mktemp("gateway") / "log"
+        gateways.append(GatewayServer(redis_url, log, **settings))
+        return gateways[-1].start()
+
+    yield start
+    for gateway in gateways:
+        gateway.stop()
+    for gateway in gateways:
+        assert "Traceback" not in gateway.log.read_text()
+
+
+@pytest.fixture
+def impatient_gateway(start_gateway: Callable[..., GatewayServer]) -> GatewayServer:
+    """Start a gateway that disconnects clients after one second without progress."""
+    return start_gateway(application="tests.programs.impatient_gateway:app")

@@ -21,7 +21,7 @@ def _append(url: str, run_id: str) -> None:
         store.add(run_id, "llm", "stream", number)
 
 
-def test_eight_processes_number_ten_thousand_events_without_gap_or_repeat(
+def test_eight_processes_append_ten_thousand_events_numbered_without_gap_or_repeat(
     redis_server, store, run_id
 ):
     context = multiprocessing.get_context("spawn")
@@ -37,7 +37,7 @@ def test_eight_processes_number_ten_thousand_events_without_gap_or_repeat(
     assert sequences == list(range(1, PRODUCERS * EACH + 1))
 
 
-def test_concurrent_posts_are_numbered_as_they_are_answered(gateway, store, run_id):
+def test_concurrent_posts_have_the_sequences_of_their_answers(gateway, store, run_id):
     url = f"{gateway.url}/runs/{run_id}/events"
 
     def post(number: int) -> dict:
@@ -76,7 +76,7 @@ def test_a_body_may_come_in_pieces_after_its_head(gateway, run_id):
             number += 1
             for piece in sent:
                 connection.sendall(piece)
-                time.sleep(pause)  # so that they arrive together, or one by one
+                time.sleep(pause)  # with the pause they arrive one by one
             answer = http.client.HTTPResponse(connection)
             answer.begin()
             assert (answer.status, json.loads(answer.read())["sequence"]) == (201, number)

@@ -269,8 +269,8 @@ except (RunEnded, ValueError):  # the handler is a greenlet beside this one
 
 
 @pytest.mark.parametrize("fault", ["killed", "paused"])
-def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(breakable, run_id, fault):
-    store = EventStore(breakable.url, maxlen=100_000)
+def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(durable_redis, run_id, fault):
+    store = EventStore(durable_redis.url, maxlen=100_000)
     run = store.appender(run_id, retry_seconds=60)
     emitted, broken = [], threading.Event()
 
@@ -285,10 +285,10 @@ def test_an_outage_of_redis_loses_nothing_and_doubles_nothing(breakable, run_id,
     producer = threading.Thread(target=produce)
     producer.start()
     wait_until(lambda: run.stored > 1000, "some are stored")
-    breakable.stop() if fault == "killed" else breakable.pause()
+    durable_redis.stop() if fault == "killed" else durable_redis.pause()
     broken.set()
     wait_until(lambda: len(emitted) >= 12_000 or not producer.is_alive(), "it fills up", 30)
-    breakable.start() if fault == "killed" else breakable.resume()
+    durable_redis.start() if fault == "killed" else durable_redis.resume()
     producer.join(60)
     assert run.stored == 20_000
     assert data_of(store, run_id) == list(range(20_000))

@@ -1,4 +1,4 @@
-"""A small storm of faults, in which nothing is lost, doubled, out of order or stuck."""
+"""A small storm of faults: no event is lost, doubled or out of order, and no follower is stuck."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ ONE, TWO, THREE, FOUR = LOG
 
 
 @pytest.mark.timeout(200)
-def test_a_storm_loses_doubles_and_disorders_nothing_and_leaves_nobody_stuck(tmp_path):
+def test_a_storm_of_faults_loses_and_doubles_no_event_and_leaves_no_follower_stuck(tmp_path):
     plan = Plan(seed=random.randrange(10**6), faults=28, events=4000, seconds=8)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
@@ -26,8 +26,8 @@ def test_a_storm_loses_doubles_and_disorders_nothing_and_leaves_nobody_stuck(tmp
     assert report.delivered >= 3 * plan.events, plan
 
 
-def wrongs(log: list[Entry], acknowledged: list[Entry], *records: list[Entry]) -> dict[str, int]:
-    """The figures of what is wrong with a log and a follower's records."""
+def errors_in(log: list[Entry], acknowledged: list[Entry], *records: list[Entry]) -> dict[str, int]:
+    """Return the figures of what is wrong with a log and a follower's records."""
     producer = Producer(0, ["1"], seed=0)
     producer.acknowledged["1"] = acknowledged
     follower = Follower(0, 0, "1", seed=0)
@@ -53,7 +53,7 @@ def wrongs(log: list[Entry], acknowledged: list[Entry], *records: list[Entry]) -
     ],
 )
 def test_a_record_is_compared_with_the_log(records, expected):
-    assert wrongs(LOG, LOG, *records) == expected
+    assert errors_in(LOG, LOG, *records) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_a_record_is_compared_with_the_log(records, expected):
     ],
 )  # fmt: skip
 def test_the_log_is_compared_with_what_was_acknowledged(log, acknowledged, expected):
-    assert wrongs(log, acknowledged, log) == expected
+    assert errors_in(log, acknowledged, log) == expected

@@ -1,4 +1,4 @@
-"""Following runs through a real gateway: history, live, control events, resuming."""
+"""Following runs through a real gateway: history, live events, control events, resuming."""
 
 import json
 import socket
@@ -11,14 +11,17 @@ import redis
 import requests
 
 from tests.clients import Stream
-from tests.servers import GatewayServer, wait_until
+from tests.raw_http import read_until
+from tests.servers import ROOT, GatewayServer, wait_until
+
+PROGRAMS = ROOT / "tests" / "programs"
 
 
 def stream_url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
     return f"{gateway.url}/runs/{run_id}/events/stream?{query}"
 
 
-def test_history_comes_first_then_caught_up_then_what_is_live(gateway, store, run_id):
+def test_history_comes_first_then_caught_up_then_live_events(gateway, store, run_id):
     for number in range(3):
         store.add(run_id, "llm", "stream", {"n": number})
     with Stream(stream_url(gateway, run_id)) as stream:
@@ -80,7 +83,7 @@ def test_a_cursor_resumes_after_its_event(gateway, store, run_id, way):
     assert [message.json["id"] for message in stream.events] == ids[3:]
 
 
-def test_the_header_beats_the_query(gateway, store, run_id):
+def test_the_header_overrides_the_query(gateway, store, run_id):
     ids = [store.add(run_id, "llm", "stream", number) for number in range(3)]
     url = stream_url(gateway, run_id, f"last_event_id={ids[0]}")
     with Stream(url, {"Last-Event-ID": ids[1]}) as stream:
@@ -89,13 +92,13 @@ def test_the_header_beats_the_query(gateway, store, run_id):
 
 
 @pytest.mark.parametrize(("tail", "expected"), [(0, []), (2, [4, 5]), (5, [1, 2, 3, 4, 5])])
-def test_tail_starts_so_many_events_before_the_end(gateway, store, run_id, tail, expected):
+def test_tail_starts_a_number_of_events_before_the_end(gateway, store, run_id, tail, expected):
     for number in range(5):
         store.add(run_id, "llm", "stream", number)
     with Stream(stream_url(gateway, run_id, f"tail={tail}")) as stream:
-        told = stream.wait_for_control("caught_up").json["data"]
+        data = stream.wait_for_control("caught_up").json["data"]
     assert stream.sequences == expected
-    assert told["requested"] == f"tail={tail}"
+    assert data["requested"] == f"tail={tail}"
 
 
 def test_latest_on_an_empty_log_resumes_from_the_beginning(gateway, store, run_id):
@@ -108,7 +111,7 @@ def test_latest_on_an_empty_log_resumes_from_the_beginning(gateway, store, run_i
     assert [control.event for control in stream.controls] == ["gateway.caught_up"]
 
 
-def test_a_filter_passes_what_it_names_and_every_terminal_event(gateway, store, run_id):
+def test_a_filter_passes_matching_events_and_every_terminal_event(gateway, store, run_id):
     with Stream(stream_url(gateway, run_id, "category=llm&category=tool&action=stream")) as stream:
         stream.wait_for_control("caught_up")
         for category, action in [
@@ -123,7 +126,7 @@ def test_a_filter_passes_what_it_names_and_every_terminal_event(gateway, store, 
     assert stream.last_event_id == last
 
 
-def test_typed_false_leaves_the_names_of_events_out(gateway, store, run_id):
+def test_typed_false_leaves_out_the_names_of_events(gateway, store, run_id):
     store.add(run_id, "lifecycle", "started")
     with Stream(stream_url(gateway, run_id, "typed=false")) as stream:
         stream.wait_for_control("caught_up")
@@ -134,7 +137,7 @@ def test_typed_false_leaves_the_names_of_events_out(gateway, store, run_id):
     ]  # fmt: skip
 
 
-def test_json_lines_are_the_same_stream(gateway, store, run_id):
+def test_json_lines_carry_the_same_stream(gateway, store, run_id):
     store.add(run_id, "lifecycle", "started", "a\nb\u2028c")
     store.add(run_id, "lifecycle", "completed")
     headers = {"Accept": "application/x-ndjson"}
@@ -147,7 +150,7 @@ def test_json_lines_are_the_same_stream(gateway, store, run_id):
     assert lines[1]["data"] == "a\nb\u2028c"
 
 
-def test_a_cursor_below_a_trimmed_log_is_told_the_gap(gateway, store, redis_client, run_id):
+def test_a_cursor_below_a_trimmed_log_gets_a_gap(gateway, store, redis_client, run_id):
     ids = [store.add(run_id, "llm", "stream", number) for number in range(10)]
     redis_client.xtrim(f"run:{run_id}:events", maxlen=4, approximate=False)
     with Stream(stream_url(gateway, run_id), {"Last-Event-ID": ids[1]}) as stream:
@@ -163,7 +166,7 @@ def test_a_cursor_below_a_trimmed_log_is_told_the_gap(gateway, store, redis_clie
 
 
 @pytest.mark.parametrize("cursor", ["99999999999999-0", "5-0"])
-def test_a_cursor_of_another_log_is_told_the_reset(gateway, store, run_id, cursor):
+def test_a_cursor_of_another_log_gets_a_reset(gateway, store, run_id, cursor):
     store.add(run_id, "llm", "stream")
     with Stream(stream_url(gateway, run_id), {"Last-Event-ID": cursor}) as stream:
         stream.wait_for_control("caught_up")
@@ -173,7 +176,7 @@ def test_a_cursor_of_another_log_is_told_the_reset(gateway, store, run_id, curso
     assert stream.messages[0].json["data"]["requested"] == cursor
 
 
-def test_a_log_deleted_and_begun_anew_while_followed_is_told(gateway, store, run_id):
+def test_followers_get_a_reset_when_their_log_is_deleted_and_started_again(gateway, store, run_id):
     old = store.add(run_id, "llm", "stream", "old")
     with Stream(stream_url(gateway, run_id)) as stream:
         stream.wait_for_control("caught_up")
@@ -187,24 +190,20 @@ def test_a_log_deleted_and_begun_anew_while_followed_is_told(gateway, store, run
     assert stream.events[1].json["data"] == "new"
 
 
-def test_a_log_that_is_only_deleted_is_told_too(gateway, store, run_id):
+def test_followers_get_a_reset_when_their_log_is_deleted(gateway, store, run_id):
     store.add(run_id, "llm", "stream")
     with Stream(stream_url(gateway, run_id)) as stream:
         stream.wait_for_control("caught_up")
         store.delete(run_id)
-        told = stream.wait_for_control("reset").json["data"]
-        assert (told["earliest"], told["latest"]) == (None, None)
+        data = stream.wait_for_control("reset").json["data"]
+        assert (data["earliest"], data["latest"]) == (None, None)
         store.add(run_id, "llm", "stream")
         stream.wait_for_events(2)
 
 
-def test_events_trimmed_before_they_were_read_are_told_as_a_gap(gateway, redis_client, run_id):
+def test_events_trimmed_before_they_are_read_are_a_gap(gateway, redis_client, run_id):
     key = f"run:{run_id}:events"
-    burst = """
-        for n = 1, tonumber(ARGV[1]) do
-            redis.call('XADD', KEYS[1], 'MAXLEN', '=', 10, '*', 'sequence', n + ARGV[2],
-                       'event_category', 'llm', 'event_action', 'stream', 'data', n)
-        end"""
+    burst = (PROGRAMS / "trimmed_burst.lua").read_text()
     redis_client.eval(burst, 1, key, 5, 0)
     with Stream(stream_url(gateway, run_id)) as stream:
         stream.wait_for_control("caught_up")
@@ -214,7 +213,7 @@ def test_events_trimmed_before_they_were_read_are_told_as_a_gap(gateway, redis_c
     assert stream.sequences == [1, 2, 3, 4, 5, *range(996, 1006)]
 
 
-def test_what_others_wrote_is_followed_without_a_crash(gateway, redis_client, run_id):
+def test_entries_of_other_writers_are_delivered(gateway, redis_client, run_id):
     key = f"run:{run_id}:events"
     redis_client.xadd(key, {"anything": "at all"})
     redis_client.xadd(key, {"event_category": b"\xff\xfe", "event_action": "x y", "data": "{bro"})
@@ -265,39 +264,39 @@ def test_head_has_the_headers_and_joins_nothing(gateway, run_id):
     assert requests.head(stream_url(gateway, run_id, "tail=x")).status_code == 400
 
 
-def test_a_client_that_hangs_up_is_noticed_at_once(gateway, store, redis_client, run_id):
+def test_a_client_that_disconnects_is_noticed_at_once(gateway, store, redis_client, run_id):
     store.add(run_id, "llm", "stream")
     streams = [Stream(stream_url(gateway, run_id)) for _ in range(20)]
     for stream in streams:
         stream.wait_for_control("caught_up")
-    assert _clients(gateway) >= 20
+    assert gateway.client_count() >= 20
     began = time.monotonic()
     for stream in streams:
         stream.close()
-    wait_until(lambda: _clients(gateway) == 0, "the sockets are closed", seconds=5)
+    wait_until(lambda: gateway.client_count() == 0, "the sockets are closed", seconds=5)
     assert time.monotonic() - began < 10  # far from the first heartbeat
     ended = f"stream ended run={run_id} client=127.0.0.1 reason=disconnected"
     wait_until(lambda: gateway.log.read_text().count(ended) == 20, "the ends are in the log")
 
 
-def test_a_pipelined_request_neither_ends_nor_spins_a_stream(gateway, store, run_id):
-    """It is never answered: the stream's header says that its end closes the connection."""
+def test_a_pipelined_request_neither_ends_a_stream_nor_uses_cpu(gateway, store, run_id):
+    """It gets no answer: the stream's header announces that the connection closes at its end."""
     [worker] = gateway.workers()
     request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
         connection.sendall(request)
-        received = _read_until(connection, b"gateway.caught_up")
+        received = read_until(connection, b"gateway.caught_up")
         assert b"\r\nConnection: close\r\n" in received
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         used = sum(worker.cpu_times()[:2])
         time.sleep(0.5)
         assert sum(worker.cpu_times()[:2]) - used < 0.25
         store.add(run_id, "lifecycle", "completed")
-        received = _read_until(connection, b"0\r\n\r\n")
+        received = read_until(connection, b"0\r\n\r\n")
     assert b"lifecycle.completed" in received
 
 
-def test_connections_to_redis_do_not_follow_the_viewers(start_gateway, store, redis_client):
+def test_connections_to_redis_do_not_grow_with_the_subscribers(start_gateway, store, redis_client):
     """2,000 subscribers over 200 runs on one worker."""
     gateway = start_gateway()
     runs = [f"many-{number}" for number in range(200)]
@@ -310,20 +309,20 @@ def test_connections_to_redis_do_not_follow_the_viewers(start_gateway, store, re
             connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
             sockets.append(connection)
         for connection in sockets:
-            _read_until(connection, b"gateway.caught_up")
+            read_until(connection, b"gateway.caught_up")
         open_now = _connections(redis_client, gateway) - before
         assert open_now <= 4 + 16 + 2  # 64 runs a reader, the pool, the waker and one spare
         for run in runs:
             store.add(run, "lifecycle", "completed", run)
         for number, connection in enumerate(sockets):
-            _read_until(connection, f'"data":"{runs[number % 200]}"'.encode())
+            read_until(connection, f'"data":"{runs[number % 200]}"'.encode())
     finally:
         for connection in sockets:
             connection.close()
 
 
 def _connections(client: redis.Redis, gateway: GatewayServer) -> int:
-    """How many connections a gateway's worker holds to Redis."""
+    """Return how many connections a gateway's worker holds to Redis."""
     port = client.connection_pool.connection_kwargs["port"]
     [worker] = gateway.workers()
     return sum(
@@ -332,26 +331,8 @@ def _connections(client: redis.Redis, gateway: GatewayServer) -> int:
     )
 
 
-def _clients(gateway: GatewayServer) -> int:
-    """How many connections of clients a gateway's worker holds."""
-    [worker] = gateway.workers()
-    return sum(
-        connection.laddr.port == gateway.port and connection.status != psutil.CONN_LISTEN
-        for connection in worker.net_connections(kind="tcp")
-    )
-
-
-def _read_until(connection: socket.socket, what: bytes) -> bytes:
-    received = b""
-    while what not in received:
-        piece = connection.recv(65536)
-        assert piece, f"ended before {what!r}: {received!r}"
-        received += piece
-    return received
-
-
-def test_streams_of_other_threads_do_not_wait_for_one_that_is_read_slowly(gateway, store, run_id):
-    """A client that does not read at all costs the others nothing."""
+def test_a_client_that_does_not_read_delays_no_other_stream(gateway, store, run_id):
+    """It gets more than its buffers hold."""
     request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
     with (
         socket.create_connection(("127.0.0.1", gateway.port)) as stalled,

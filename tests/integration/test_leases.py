@@ -1,4 +1,4 @@
-"""Runs whose producer died: their followers are told, once, and readers find them ended."""
+"""Runs whose producer died: followers get `lifecycle.lost` once, and reads show the end."""
 
 import contextlib
 import time
@@ -11,7 +11,7 @@ from tests.clients import Stream
 from tests.servers import GatewayServer, wait_until
 
 
-def lost_of(store: EventStore, run_id: str) -> list:
+def lost_events_of(store: EventStore, run_id: str) -> list:
     return [event for event in store.get_events(run_id) if event.name == "lifecycle.lost"]
 
 
@@ -24,7 +24,7 @@ def two_gateways(start_gateway) -> list[GatewayServer]:
     return [start_gateway(), start_gateway()]
 
 
-def test_followers_of_a_dead_producer_are_told_once_and_their_streams_end(
+def test_followers_of_a_dead_producer_get_one_lost_event_and_their_streams_end(
     store, two_gateways, run_id
 ):
     store.add(run_id, "llm", "stream", lease_seconds=1)
@@ -38,33 +38,33 @@ def test_followers_of_a_dead_producer_are_told_once_and_their_streams_end(
             stream.wait_for_end()
             assert [event.json["event"]["action"] for event in stream.events] == ["stream", "lost"]
             assert stream.events[-1].json["sequence"] == 2
-    [lost] = lost_of(store, run_id)
+    [lost] = lost_events_of(store, run_id)
     assert lost.data == {"lease_seconds": 1}
 
 
-def test_a_producer_that_goes_on_keeps_its_lease(store, gateway, run_id):
+def test_a_producer_that_appends_keeps_its_lease(store, gateway, run_id):
     store.add(run_id, "llm", "stream", lease_seconds=2)
     with Stream(stream_url(gateway, run_id)) as stream:
         stream.wait_for_control("caught_up")
         until = time.monotonic() + 8
         appended = 1
 
-        def goes_on() -> bool:
+        def appends_on() -> bool:
             nonlocal appended
             store.add(run_id, "llm", "stream")
             appended += 1
             stream.wait_for_events(appended)
             return time.monotonic() > until
 
-        wait_until(goes_on, "the producer has gone on for four leases")
-        assert lost_of(store, run_id) == []
+        wait_until(appends_on, "the producer has appended for four leases")
+        assert lost_events_of(store, run_id) == []
         store.add(run_id, "lifecycle", "completed")
         stream.wait_for_end()
-    assert lost_of(store, run_id) == []
+    assert lost_events_of(store, run_id) == []
 
 
-def test_where_nobody_follows_the_next_read_finds_the_run_lost(store, gateway, run_id):
-    other = f"{run_id}-warm"
+def test_without_followers_the_next_read_finds_the_run_lost(store, gateway, run_id):
+    other = f"{run_id}-other"
     store.add(run_id, "llm", "stream", lease_seconds=1)
     store.add(other, "llm", "stream", lease_seconds=1)
 
@@ -76,7 +76,7 @@ def test_where_nobody_follows_the_next_read_finds_the_run_lost(store, gateway, r
     assert [event["event"]["action"] for event in history] == ["stream", "lost"]
 
 
-def test_a_reader_in_python_finds_the_run_lost_too(store, run_id):
+def test_a_reader_in_python_finds_the_run_lost(store, run_id):
     event_id = store.add(run_id, "llm", "stream", lease_seconds=1)
     names = wait_until(
         lambda: [event.name for event in store.subscribe(run_id, event_id, block_ms=300)],
@@ -88,7 +88,7 @@ def test_a_reader_in_python_finds_the_run_lost_too(store, run_id):
     wait_until(lambda: len(store.get_events(other)) == 2, "the other run is lost")
 
 
-def test_a_run_that_cannot_be_ended_now_can_be_read(start_redis, start_gateway, run_id):
+def test_a_run_that_cannot_be_marked_lost_can_be_read(start_redis, start_gateway, run_id):
     server = start_redis("--maxmemory-policy", "noeviction")
     gateway = start_gateway(server.url)
     store = EventStore(server.url)
@@ -98,7 +98,7 @@ def test_a_run_that_cannot_be_ended_now_can_be_read(start_redis, start_gateway, 
     with server.client() as client:
         client.config_set("maxmemory", "1")
         overdue = time.monotonic() + 2
-        wait_until(lambda: time.monotonic() > overdue, "the lease has run out")
+        wait_until(lambda: time.monotonic() > overdue, "the lease has expired")
         for path in ("", "/events"):
             answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=5)
             assert answer.status_code == 200, answer.text
@@ -109,7 +109,7 @@ def test_a_run_that_cannot_be_ended_now_can_be_read(start_redis, start_gateway, 
             assert stream.sequences == [1, 2]
 
 
-def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one(
+def test_a_lost_run_that_is_started_again_has_no_lease_unless_given_one(
     store, gateway, redis_client, run_id
 ):
     store.add(run_id, "llm", "stream", lease_seconds=1)
@@ -124,32 +124,32 @@ def test_a_lost_run_may_be_started_again_and_has_a_lease_only_if_it_is_given_one
     assert b"lease_seconds" not in fields
 
 
-def test_a_run_is_not_lost_for_an_outage_of_redis(breakable, start_gateway, run_id):
-    gateway = start_gateway(breakable.url)
-    EventStore(breakable.url).add(run_id, "llm", "stream", lease_seconds=3)
+def test_a_run_is_not_lost_through_an_outage_of_redis(durable_redis, start_gateway, run_id):
+    gateway = start_gateway(durable_redis.url)
+    EventStore(durable_redis.url).add(run_id, "llm", "stream", lease_seconds=3)
     with Stream(stream_url(gateway, run_id)) as stream:
         stream.wait_for_control("caught_up")
-        breakable.stop()
-        gone = time.monotonic()
-        wait_until(lambda: time.monotonic() > gone + 4, "the lease has run out meanwhile")
-        breakable.start()
-        back = time.monotonic()
-        store = EventStore(breakable.url)
+        durable_redis.stop()
+        stopped_at = time.monotonic()
+        wait_until(lambda: time.monotonic() > stopped_at + 4, "the lease has expired meanwhile")
+        durable_redis.start()
+        started_at = time.monotonic()
+        store = EventStore(durable_redis.url)
 
         def renewed() -> bool:
             store.add(run_id, "llm", "stream")
             return True
 
-        wait_until(renewed, "the producer came back")
-        assert time.monotonic() - back < 3
+        wait_until(renewed, "the producer appends again")
+        assert time.monotonic() - started_at < 3
         stream.wait_for_events(2)
-        assert lost_of(store, run_id) == []
+        assert lost_events_of(store, run_id) == []
         stream.wait_for_end()
-        assert len(lost_of(store, run_id)) == 1
+        assert len(lost_events_of(store, run_id)) == 1
 
 
 @pytest.mark.parametrize("followed", [True, False])
-def test_a_producer_that_redis_refused_all_the_time_has_its_whole_lease_afterwards(
+def test_a_producer_that_redis_refused_has_its_whole_lease_afterwards(
     start_redis, start_gateway, run_id, followed
 ):
     server = start_redis()
@@ -164,13 +164,15 @@ def test_a_producer_that_redis_refused_all_the_time_has_its_whole_lease_afterwar
         client.config_set("maxmemory", 1)
         until = time.monotonic() + 7
 
-        def is_over() -> bool:
+        def is_refused_long_enough() -> bool:
             assert requests.post(url, json=event, timeout=20).status_code == 503
             return time.monotonic() > until
 
-        wait_until(is_over, "the producer has been refused for three leases")
+        wait_until(is_refused_long_enough, "the producer has been refused for three leases")
         client.config_set("maxmemory", 0)
         assert not requests.get(f"{gateway.url}/runs/{run_id}", timeout=20).json()["ended"]
         assert requests.post(url, json=event, timeout=20).status_code == 201
-        assert lost_of(store, run_id) == []
-        wait_until(lambda: requests.get(url, timeout=20) and lost_of(store, run_id), "it is lost")
+        assert lost_events_of(store, run_id) == []
+        wait_until(
+            lambda: requests.get(url, timeout=20) and lost_events_of(store, run_id), "it is lost"
+        )

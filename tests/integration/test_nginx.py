@@ -1,4 +1,4 @@
-"""nginx as the README has it configured, between the gateway and all that speak with it."""
+"""nginx, configured as the README shows, between the gateway and its clients."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from app.streaming.event_store import EventStore
 from tests.clients import Stream
 from tests.servers import ROOT, free_port, wait_until
 
-# Debian has it where only root looks.
+# Debian installs it where only root's PATH leads.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 [CONFIGURED] = re.findall(
     r"^```nginx\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Nginx:
-    """A server of its own port, whose locations lead to a gateway."""
+    """An nginx on a free port, whose locations lead to a gateway."""
 
     def __init__(self, directory: Path, locations: str, gateway_port: int):
         self.port = free_port()
@@ -67,7 +67,7 @@ class Nginx:
         return self
 
     def stop(self) -> None:
-        """End it as kill -9 does, its workers too, and all that they have open."""
+        """Kill nginx and its workers with SIGKILL, which breaks every connection."""
         if self.process is not None:
             for each in [psutil.Process(self.process.pid), *self._workers()]:
                 each.kill()
@@ -79,7 +79,7 @@ class Nginx:
         self.start()
 
     def reload(self) -> None:
-        """The former workers stay for what they have open."""
+        """Start new workers. The former ones stay for their open connections."""
         before = self._workers()
         self.process.send_signal(signal.SIGHUP)
         wait_until(lambda: set(self._workers()) - set(before), "new workers")
@@ -94,8 +94,8 @@ class Nginx:
 
 
 @pytest.fixture
-def start(gateway, tmp_path) -> Iterator[Callable[..., Nginx]]:
-    """Starts nginx in front of the gateway, as the README has it or otherwise."""
+def start_nginx(gateway, tmp_path) -> Iterator[Callable[..., Nginx]]:
+    """Return a function that starts nginx, by default with the README's locations."""
     with contextlib.ExitStack() as stack:
 
         def start(locations: str = CONFIGURED) -> Nginx:
@@ -113,8 +113,8 @@ def data_of(store: EventStore, run_id: str) -> list:
 # Live
 
 
-def test_a_line_reaches_a_follower_while_its_request_is_open(start, run_id):
-    nginx = start()
+def test_a_line_reaches_a_follower_while_its_request_is_open(start_nginx, run_id):
+    nginx = start_nginx()
 
     def events() -> Iterator[dict]:
         for number in range(1, 4):
@@ -127,16 +127,16 @@ def test_a_line_reaches_a_follower_while_its_request_is_open(start, run_id):
     assert stream.sequences == [1, 2, 3]
 
 
-def test_who_follows_needs_nothing_of_it(start, store, run_id):
-    with Stream(f"{start(PLAIN).url}/runs/{run_id}/events/stream") as stream:
+def test_followers_need_no_special_configuration(start_nginx, store, run_id):
+    with Stream(f"{start_nginx(PLAIN).url}/runs/{run_id}/events/stream") as stream:
         stream.wait_for_control("caught_up")
         for number in range(1, 4):
             store.add(run_id, "llm", "stream")
             stream.wait_for_events(number)
 
 
-def test_without_it_a_body_is_gathered(start, gateway, store, run_id):
-    """Which the README says, and which is what the first test would find."""
+def test_without_the_configuration_nginx_buffers_a_body(start_nginx, gateway, store, run_id):
+    """The README says so; and the first test of this module would fail."""
 
     def events() -> Iterator[dict]:
         yield EVENT
@@ -144,28 +144,28 @@ def test_without_it_a_body_is_gathered(start, gateway, store, run_id):
         assert not store.state(run_id).exists
         yield EVENT
 
-    assert Client(start(PLAIN).url).stream(run_id, events()).stored == 2
+    assert Client(start_nginx(PLAIN).url).stream(run_id, events()).stored == 2
 
 
-def test_a_batch_may_be_as_large_as_the_gateway_takes(start, store, run_id):
+def test_a_batch_may_be_as_large_as_the_gateway_allows(start_nginx, store, run_id):
     events = [{**EVENT, "data": "x" * 200_000}] * 20
-    ids = Client(start().url).add_many(run_id, events)
+    ids = Client(start_nginx().url).add_many(run_id, events)
     assert [event.id for event in store.get_events(run_id)] == ids
 
 
-def test_a_bad_line_is_told_while_the_producer_goes_on(start, run_id):
+def test_a_producer_that_sends_on_gets_the_answer_to_a_bad_line(start_nginx, run_id):
     def events() -> Iterator[dict]:
         yield from (EVENT, {**EVENT, "event_category": "gateway"})
         for _ in range(100_000):
             yield {**EVENT, "data": "x" * 1000}
 
     with pytest.raises(InvalidEvent) as failed:
-        Client(start().url).stream(run_id, events())
+        Client(start_nginx().url).stream(run_id, events())
     assert failed.value.ingested.stored == 1
 
 
-def test_silence_is_cut_in_its_time_and_blank_lines_are_none(start, store, run_id):
-    nginx = start(CONFIGURED.replace("client_body_timeout 1h;", "client_body_timeout 1s;"))
+def test_nginx_ends_a_silent_request_and_blank_lines_prevent_that(start_nginx, store, run_id):
+    nginx = start_nginx(CONFIGURED.replace("client_body_timeout 1h;", "client_body_timeout 1s;"))
     line = b'{"event_category": "llm", "event_action": "stream"}\n'
     with socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as producer:
         producer.sendall(
@@ -184,31 +184,33 @@ def test_silence_is_cut_in_its_time_and_blank_lines_are_none(start, store, run_i
 
 
 @pytest.mark.parametrize("fault", ["reload", "restart"])
-def test_nothing_that_was_told_is_lost_and_nothing_is_doubled(start, store, run_id, fault):
-    nginx, batched, streamed = start(), f"{run_id}-batched", f"{run_id}-streamed"
+def test_no_acknowledged_event_is_lost_or_doubled_while_nginx_is_replaced(
+    start_nginx, store, run_id, fault
+):
+    nginx, batched, streamed = start_nginx(), f"{run_id}-batched", f"{run_id}-streamed"
     with Client(nginx.url) as client, ThreadPoolExecutor() as pool:
         following = [pool.submit(list, client.follow(run)) for run in (batched, streamed)]
         appending = pool.submit(append_batches, client, batched)
         streaming = pool.submit(stream_all, client, streamed)
         for so_far in (EVENTS // 4, EVENTS // 2, 3 * EVENTS // 4):
             for run in (batched, streamed):
-                wait_until(partial(has_come_to, store, run, so_far), f"{so_far} events of {run}")
+                wait_until(partial(has_reached, store, run, so_far), f"{so_far} events of {run}")
             getattr(nginx, fault)()
-        ids, told = appending.result(30), streaming.result(30)
+        ids, acknowledged = appending.result(30), streaming.result(30)
         followed = [each.result(30) for each in following]
     for run, events in zip((batched, streamed), followed, strict=True):
         assert data_of(store, run) == list(range(EVENTS))
         assert [event for event in events if event.id] == store.get_events(run)
     assert [event.id for event in followed[0] if event.id] == ids
-    assert told <= {(event.sequence, event.id) for event in followed[1]}
+    assert acknowledged <= {(event.sequence, event.id) for event in followed[1]}
 
 
-def has_come_to(store: EventStore, run_id: str, sequence: int) -> bool:
+def has_reached(store: EventStore, run_id: str, sequence: int) -> bool:
     return store.state(run_id).last_sequence >= sequence
 
 
 def append_batches(client: Client, run_id: str) -> list[str]:
-    """Append all events, and give the ids that were told."""
+    """Append all events, and return their ids."""
     ids = []
     for first in range(0, EVENTS, 5):
         ids += client.add_many(run_id, [{**EVENT, "data": first + each} for each in range(5)])
@@ -217,8 +219,8 @@ def append_batches(client: Client, run_id: str) -> list[str]:
 
 
 def stream_all(client: Client, run_id: str) -> set[tuple[int, str]]:
-    """Stream all events, again and again from where the run stands; and give what was told."""
-    told = set()
+    """Stream all events, and after every fault the rest. Returns each acknowledged last event."""
+    acknowledged = set()
 
     def events(stored: int) -> Iterator[dict]:
         for number in range(stored, EVENTS):
@@ -226,12 +228,12 @@ def stream_all(client: Client, run_id: str) -> set[tuple[int, str]]:
             time.sleep(0.004)
         yield COMPLETED
 
-    while not (info := client.state(run_id) or {"last_sequence": 0, "ended": False})["ended"]:
-        stored = info["last_sequence"]
+    while not (state := client.state(run_id) or {"last_sequence": 0, "ended": False})["ended"]:
+        stored = state["last_sequence"]
         try:
             ingested = client.stream(run_id, events(stored), expected_sequence=stored + 1)
         except (StoreUnavailable, UnexpectedSequence) as error:
             ingested = error.ingested
         if ingested is not None and ingested.stored:
-            told.add((ingested.last_sequence, ingested.last_id))
-    return told
+            acknowledged.add((ingested.last_sequence, ingested.last_id))
+    return acknowledged

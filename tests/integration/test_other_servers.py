@@ -1,4 +1,4 @@
-"""Redis behind Sentinel, with a failover that loses the log's tail, and Redis behind TLS."""
+"""Redis with Sentinel, with failovers that lose the end of a log, and Redis over TLS."""
 
 import contextlib
 import select
@@ -28,15 +28,15 @@ def replicated(tmp_path) -> Iterator[ReplicatedServers]:
 
 
 @pytest.fixture
-def its_gateway(replicated, start_gateway) -> GatewayServer:
+def gateway(replicated, start_gateway) -> GatewayServer:
     return start_gateway(replicated.url, HEARTBEAT_SECONDS=1)
 
 
-def append_until_it_is_taken(gateway: GatewayServer, run_id: str, number: int) -> dict:
-    """Repeat an append with one key, as a producer does; each refusal must come in time."""
+def append_until_accepted(gateway: GatewayServer, run_id: str, number: int) -> dict:
+    """Repeat an append with one key until it succeeds. Each refusal must come in time."""
     url = f"{gateway.url}/runs/{run_id}/events"
 
-    def taken() -> dict | None:
+    def accepted() -> dict | None:
         began = time.monotonic()
         answer = requests.post(
             url,
@@ -49,29 +49,29 @@ def append_until_it_is_taken(gateway: GatewayServer, run_id: str, number: int) -
         assert answer.ok or answer.json()["stored"] in (False, "unknown")
         return answer.json() if answer.ok else None
 
-    return wait_until(taken, "an append is taken", 60)
+    return wait_until(accepted, "an append is accepted", 60)
 
 
-def test_followers_and_producers_come_over_a_failover(replicated, its_gateway, run_id):
-    append_until_it_is_taken(its_gateway, run_id, 1)
-    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+def test_followers_and_producers_survive_a_failover(replicated, gateway, run_id):
+    append_until_accepted(gateway, run_id, 1)
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
         stream.wait_for_events(1)
         with replicated.replica.client() as client:
             wait_until(lambda: client.xlen(f"run:{run_id}:events") == 1, "it is replicated")
         replicated.fail_over()
-        append_until_it_is_taken(its_gateway, run_id, 2)
+        append_until_accepted(gateway, run_id, 2)
         stream.wait_for_events(2)
         assert stream.sequences == [1, 2]
         assert len(stream.controls) == 1
-    assert requests.get(f"{its_gateway.url}/readyz", timeout=20).status_code == 200
+    assert requests.get(f"{gateway.url}/readyz", timeout=20).status_code == 200
 
 
-def test_a_switch_of_masters_that_are_well_is_noticed_before_the_former_is_demoted(
-    replicated, its_gateway, run_id
+def test_a_requested_failover_is_noticed_before_the_former_master_is_demoted(
+    replicated, gateway, run_id
 ):
-    append_until_it_is_taken(its_gateway, run_id, 0)
+    append_until_accepted(gateway, run_id, 0)
     former = replicated.master.port
-    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
         stream.wait_for_events(1)
         replicated.switch()
         wait_until(lambda: replicated.master_port() != former, "Sentinel names another master")
@@ -79,36 +79,36 @@ def test_a_switch_of_masters_that_are_well_is_noticed_before_the_former_is_demot
         numbers = iter(range(1, 10_000))
 
         def noticed() -> bool:
-            """For three seconds, after which everything must go to the new master."""
-            append_until_it_is_taken(its_gateway, run_id, next(numbers))
+            """Append for three seconds. After that, every append must go to the new master."""
+            append_until_accepted(gateway, run_id, next(numbers))
             return time.monotonic() > named_at + 3
 
         wait_until(noticed, "the new master is known")
         afterwards = [
-            append_until_it_is_taken(its_gateway, run_id, next(numbers))["id"] for _ in range(50)
+            append_until_accepted(gateway, run_id, next(numbers))["id"] for _ in range(50)
         ]
         with replicated.master.client() as client:
-            assert client.role()[0] == b"master", "too late: the former has been demoted"
+            assert client.role()[0] == b"master", "too late: the former master is demoted already"
         log = EventStore(f"redis://127.0.0.1:{replicated.replica.port}").get_events(run_id)
         assert [event.id for event in log][-50:] == afterwards
         wait_until(lambda: stream.last_event_id == afterwards[-1], "the follower has them all")
 
 
-def test_a_follower_of_a_promoted_replica_that_lost_the_tail_is_told(
-    replicated, its_gateway, run_id
+def test_a_follower_gets_a_reset_when_the_promoted_replica_lacks_events(
+    replicated, gateway, run_id
 ):
-    append_until_it_is_taken(its_gateway, run_id, 1)
-    with Stream(f"{its_gateway.url}/runs/{run_id}/events/stream") as stream:
+    append_until_accepted(gateway, run_id, 1)
+    with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
         stream.wait_for_events(1)
         with replicated.replica.client() as client:
             wait_until(lambda: client.xlen(f"run:{run_id}:events") == 1, "it is replicated")
         replicated.cut_replica_off()
-        lost = append_until_it_is_taken(its_gateway, run_id, 2)
+        lost = append_until_accepted(gateway, run_id, 2)
         stream.wait_for_events(2)
         replicated.fail_over()
         reset = stream.wait_for_control("reset", seconds=60).json["data"]
         assert reset["requested"] == lost["id"]
-        append_until_it_is_taken(its_gateway, run_id, 3)
+        append_until_accepted(gateway, run_id, 3)
         stream.wait_for_events(4)
         assert stream.sequences == [1, 2, 1, 2]
 
@@ -123,12 +123,12 @@ def test_a_follower_of_a_promoted_replica_that_lost_the_tail_is_told(
         "redis+sentinel://host/mymaster/0?nonsense=1",
     ],
 )
-def test_a_sentinel_url_of_another_form_is_refused(url):
+def test_a_malformed_sentinel_url_is_refused(url):
     with pytest.raises(ValueError, match="REDIS_URL"):
         EventStore(url)
 
 
-def test_sentinels_that_are_away_are_no_answer(run_id):
+def test_an_append_fails_as_not_stored_while_all_sentinels_are_away(run_id):
     store = EventStore(f"redis+sentinel://u:p@127.0.0.1:{free_port()},127.0.0.1/mymaster")
     with pytest.raises(StoreUnavailable) as failed:
         store.add(run_id, "llm", "stream")
@@ -140,7 +140,7 @@ def test_sentinels_that_are_away_are_no_answer(run_id):
 
 @pytest.fixture
 def tls_url(redis_server, tmp_path) -> Iterator[str]:
-    """The shared server behind TLS, with a certificate of an authority of its own."""
+    """Serve the shared Redis over TLS, with a certificate of a new authority."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -148,7 +148,7 @@ def tls_url(redis_server, tmp_path) -> Iterator[str]:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def relay(client: ssl.SSLSocket, server: socket.socket) -> None:
-        """In one thread: one that reads from a TLS connection holds up another that writes."""
+        """Copy both ways in one thread: a TLS read in one thread would block writes of another."""
         while True:
             ready, _, _ = select.select([client, server], [], [])
             for source, target in ((client, server), (server, client)):
@@ -185,10 +185,10 @@ def test_appending_and_following_work_over_tls(tls_url, start_gateway, run_id):
     with Stream(f"{gateway.url}/runs/{run_id}/events/stream") as stream:
         stream.wait_for_control("caught_up")
         for number in range(20):
-            append_until_it_is_taken(gateway, run_id, number)
+            append_until_accepted(gateway, run_id, number)
         stream.wait_for_events(20)
         assert stream.sequences == list(range(1, 21))
-    assert "lost Redis" not in gateway.log.read_text()  # session tickets are no late replies
+    assert "lost Redis" not in gateway.log.read_text()  # session tickets are not late replies
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(tls_url, run_id):

@@ -1,4 +1,4 @@
-"""A full Redis that evicts nothing: what producers over HTTP are told, and how they go on."""
+"""A full Redis that evicts nothing: the answers to producers, and how they go on."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from tests.servers import GatewayServer, RedisServer, wait_until
 
 ROOM = 3 * 1024 * 1024  # bytes
 BATCH, BATCHES = 100, 40
-EVENTS = BATCH * BATCHES  # of more than 1 KB each, which is more than there is room for
+EVENTS = BATCH * BATCHES  # of more than 1 KB each: more than there is room for
 PADDING = "x" * 1000
 
 
 class Run:
-    """A run on a server with room for some events, beside a log of as many that may go."""
+    """A run on a server with room for some events, beside another log that may be deleted."""
 
     def __init__(self, server: RedisServer, gateway: GatewayServer, run_id: str):
         self.id = run_id
@@ -52,8 +52,8 @@ makes_room = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def run(breakable, start_gateway, run_id) -> Run:
-    return Run(breakable, start_gateway(breakable.url), run_id)
+def run(durable_redis, start_gateway, run_id) -> Run:
+    return Run(durable_redis, start_gateway(durable_redis.url), run_id)
 
 
 def event(number: int) -> dict:
@@ -62,7 +62,7 @@ def event(number: int) -> dict:
 
 
 def refusal(answer: requests.Response) -> dict:
-    """What it tells, which is a 503 that asks to come again."""
+    """Check that an answer is 503 with a Retry-After, and return its problem document."""
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.headers["Content-Type"] == "application/problem+json"
@@ -70,7 +70,7 @@ def refusal(answer: requests.Response) -> dict:
 
 
 @makes_room
-def test_a_batch_is_refused_whole_and_appended_when_there_is_room(
+def test_a_batch_is_refused_as_a_whole_and_appended_once_there_is_room(
     run: Run, make_room: Callable[[Run], None]
 ):
     def append(number: int) -> requests.Response:
@@ -81,7 +81,7 @@ def test_a_batch_is_refused_whole_and_appended_when_there_is_room(
     ids: list[str] = []
     with Stream(f"{run.url}/stream") as stream:
         while (answer := append(len(ids) // BATCH)).status_code == 201:
-            ids += [told["id"] for told in answer.json()["events"]]
+            ids += [each["id"] for each in answer.json()["events"]]
         assert refusal(answer)["stored"] is False
         assert [event.id for event in run.store.get_events(run.id)] == ids
         assert 0 < len(ids) < EVENTS
@@ -90,14 +90,14 @@ def test_a_batch_is_refused_whole_and_appended_when_there_is_room(
         for number in range(len(ids) // BATCH, BATCHES):
             answer = append(number)
             assert answer.status_code == 201
-            ids += [told["id"] for told in answer.json()["events"]]
+            ids += [each["id"] for each in answer.json()["events"]]
         stream.wait_for_events(EVENTS)
     assert [message.last_event_id for message in stream.events] == ids
     assert run.numbers == list(range(EVENTS))
 
 
 @makes_room
-def test_a_stream_of_lines_is_told_how_far_it_came_and_goes_on_from_there(
+def test_a_producer_of_lines_learns_how_many_are_stored_and_goes_on_from_there(
     run: Run, make_room: Callable[[Run], None]
 ):
     def lines(first: int) -> Iterator[bytes]:
@@ -116,13 +116,13 @@ def test_a_stream_of_lines_is_told_how_far_it_came_and_goes_on_from_there(
     stored = 0
     with Stream(f"{run.url}/stream") as stream:
         for _ in range(3):
-            told = refusal(send_from(stored))
-            assert told["line"] == told["stored"] + 1
-            assert "unknown" not in told
-            if told["stored"]:
-                stored += told["stored"]
+            problem = refusal(send_from(stored))
+            assert problem["line"] == problem["stored"] + 1
+            assert "unknown" not in problem
+            if problem["stored"]:
+                stored += problem["stored"]
                 last = run.store.get_events(run.id)[-1]
-                assert (told["last_id"], told["last_sequence"]) == (last.id, stored)
+                assert (problem["last_id"], problem["last_sequence"]) == (last.id, stored)
             assert run.numbers == list(range(stored))
         assert 0 < stored < EVENTS
         make_room(run)
@@ -152,7 +152,7 @@ def test_an_appender_waits_for_room(run: Run, make_room: Callable[[Run], None]):
     assert run.numbers == list(range(EVENTS))
 
 
-def test_who_reads_is_served_meanwhile(run: Run):
+def test_reads_and_streams_are_served_meanwhile(run: Run):
     run.store.add(run.id, **event(1))
     with run.server.client() as client:
         client.config_set("maxmemory", 1)

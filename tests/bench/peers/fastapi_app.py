@@ -1,4 +1,4 @@
-"""The usual asynchronous answer: FastAPI and sse-starlette, one blocking XREAD a viewer."""
+"""The usual asynchronous server: FastAPI and sse-starlette, one blocking XREAD a viewer."""
 
 import json
 import os

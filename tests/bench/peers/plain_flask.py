@@ -1,4 +1,4 @@
-"""The usual Python answer: a Flask generator with one blocking XREAD for each viewer."""
+"""The usual Flask server: a generator with one blocking XREAD for each viewer."""
 
 import json
 import os

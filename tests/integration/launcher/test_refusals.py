@@ -1,0 +1,113 @@
+"""What the launcher and gunicorn refuse: wrong settings, and servers that are away or too old."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.launcher.launched import GUNICORN, LAUNCHER
+from tests.servers import RedisServer, wait_until
+
+# Settings
+
+WRONG = [
+    ("PORT", "abc"),
+    ("PORT", "0"),
+    ("LOG_FORMAT", "xml"),
+    ("STREAM_MAXLEN", "-1"),
+    ("REDIS_URL", "http://x"),
+    ("REDIS_URL", "redis://127.0.0.1:x/0"),
+    ("REDIS_URL", "redis://[x"),
+]
+
+
+@pytest.mark.parametrize("command", [LAUNCHER, GUNICORN], ids=["launcher", "gunicorn"])
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_wrong_setting_stops_the_start_and_is_named(home, command, name, value):
+    gateway = home.launch(command, **{name: value})
+    assert gateway.process.wait(30) != 0
+    assert gateway.err.count(name) == 1
+    assert "Traceback" not in gateway.output
+    home.wait_until_empty()
+    assert not (home.directory / ".data").exists()
+
+
+def test_all_wrong_settings_are_named_together_with_those_of_dotenv(home):
+    (home.directory / ".env").write_text("RETRY_MS=soon\n")
+    gateway = home.launch(PORT="abc", LOG_FORMAT="xml")
+    assert gateway.process.wait(30) != 0
+    assert all(name in gateway.err for name in ("PORT", "LOG_FORMAT", "RETRY_MS"))
+    assert "Traceback" not in gateway.output
+
+
+def test_an_unknown_argument_prints_the_usage(home):
+    gateway = home.launch([*LAUNCHER, "serve"])
+    assert gateway.process.wait(30) == 2
+    assert "usage" in gateway.err
+
+
+# Redis servers
+
+
+@pytest.mark.parametrize("command", [LAUNCHER, GUNICORN], ids=["launcher", "gunicorn"])
+def test_a_server_that_is_away_is_named_and_awaited(home, command, tmp_path_factory):
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    url = f"redis://default:geheim@127.0.0.1:{server.port}/0"
+    gateway = home.launch(command, REDIS_URL=url)
+    try:
+        wait_until(lambda: gateway.status("healthz") == 200, "it serves")
+        assert gateway.status("readyz") == 503
+        assert f"cannot reach Redis at redis://default:***@127.0.0.1:{server.port}/0" in gateway.err
+        server.start()
+        gateway.wait_until_it_serves()
+        gateway.append()
+        assert gateway.stop() == 0
+        assert "geheim" not in gateway.output
+    finally:
+        server.stop()
+
+
+class OldRedis:
+    """A server that reports Redis 6.2, and answers OK to every other command."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._answer, args=(client,), daemon=True).start()
+
+    def _answer(self, client: socket.socket) -> None:
+        info = b"# Server\r\nredis_version:6.2.14\r\nredis_mode:standalone\r\n"
+        answers = {b"INFO": b"$%d\r\n%b\r\n" % (len(info), info), b"PING": b"+PONG\r\n"}
+        with contextlib.suppress(OSError), client, client.makefile("rb") as requests:
+            while head := requests.readline():
+                lines = [requests.readline() for _ in range(2 * int(head[1:]))]
+                client.sendall(answers.get(lines[1].strip().upper(), b"+OK\r\n"))
+
+
+@pytest.fixture
+def old_redis() -> Iterator[OldRedis]:
+    server = OldRedis()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("command", [LAUNCHER, GUNICORN], ids=["launcher", "gunicorn"])
+def test_a_server_that_is_too_old_is_refused(home, old_redis, command):
+    gateway = home.launch(command, REDIS_URL=old_redis.url)
+    assert gateway.process.wait(30) != 0
+    for part in ("7.0", "6.2.14", old_redis.url):
+        assert part in gateway.err
+    assert "Traceback" not in gateway.output
+    home.wait_until_empty()

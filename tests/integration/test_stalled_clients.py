@@ -1,0 +1,101 @@
+"""Clients that stop reading or sending: they are disconnected, and cost no memory."""
+
+import contextlib
+import socket
+
+import pytest
+import requests
+
+from tests.clients import Stream
+from tests.raw_http import read_to_end, request_stream, stream_path
+from tests.servers import wait_until
+
+STALLED = 500
+MEGABYTE = 1024 * 1024
+
+
+def test_clients_that_stall_while_a_run_is_busy_cost_no_memory(start_gateway, store, run_id):
+    gateway = start_gateway()
+    [worker] = gateway.workers()
+    with contextlib.ExitStack() as open_streams:
+        for _ in range(STALLED):
+            connection = request_stream(gateway.port, stream_path(run_id), receive_buffer=4096)
+            open_streams.enter_context(connection)
+            assert connection.recv(100)
+        fast = open_streams.enter_context(Stream(f"{gateway.url}{stream_path(run_id)}"))
+        fast.wait_for_control("caught_up")
+        wait_until(lambda: gateway.client_count() > STALLED, "all are open")
+        before = worker.memory_info().rss
+        for number in range(2000):
+            store.add(run_id, "llm", "stream", "x" * 10_000)
+            if number % 100 == 99:
+                fast.wait_for_events(number + 1)
+        assert fast.sequences == list(range(1, 2001))
+        assert (worker.memory_info().rss - before) / MEGABYTE < 40
+        assert requests.get(f"{gateway.url}/healthz", timeout=5).ok
+
+
+def test_clients_that_stall_in_the_history_share_the_memory_of_one(start_gateway, store, run_id):
+    gateway = start_gateway()
+    for _ in range(2000):
+        store.add(run_id, "llm", "stream", "x" * 10_000)
+    [worker] = gateway.workers()
+    with Stream(f"{gateway.url}{stream_path(run_id)}") as fast, contextlib.ExitStack() as stalled:
+        fast.wait_for_control("caught_up")
+        before = worker.memory_info().rss
+        for _ in range(STALLED):
+            connection = request_stream(gateway.port, stream_path(run_id), receive_buffer=4096)
+            stalled.enter_context(connection)
+            connection.recv(100)
+        store.add(run_id, "llm", "stream", "live")
+        fast.wait_for_events(2001)
+        assert (worker.memory_info().rss - before) / MEGABYTE < 60
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_reads_nothing_for_too_long_is_disconnected_and_no_other(
+    impatient_gateway, store, run_id, version
+):
+    with (
+        request_stream(
+            impatient_gateway.port, stream_path(run_id), version, receive_buffer=4096
+        ) as stalled,
+        Stream(f"{impatient_gateway.url}{stream_path(run_id)}") as silent,
+    ):
+        silent.wait_for_control("caught_up")
+        assert stalled.recv(100)
+        for _ in range(100):
+            store.add(run_id, "llm", "stream", "x" * 50_000)
+        end = f"stream ended run={run_id} client=127.0.0.1 reason=stalled"
+        wait_until(lambda: end in impatient_gateway.log.read_text(), "it is disconnected")
+        silent.wait_for_events(100)
+        received = read_to_end(stalled)
+        assert not received.endswith(b"0\r\n\r\n"), "a broken stream must not look complete"
+        store.add(run_id, "llm", "stream", "after")
+        silent.wait_for_events(101)
+        assert impatient_gateway.log.read_text().count("stream ended") == 1
+
+
+def test_a_body_that_takes_too_long_is_refused_with_408(impatient_gateway, run_id):
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", impatient_gateway.port), timeout=20) as slow:
+        slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
+    assert requests.get(f"{impatient_gateway.url}/runs/{run_id}").status_code == 404
+
+
+@pytest.mark.parametrize("pages", [1, 30])
+def test_a_client_that_does_not_read_its_page_is_disconnected_and_frees_memory(
+    impatient_gateway, store, run_id, pages
+):
+    for number in range(40):
+        store.add(run_id, "llm", "stream", f"{number}" + "x" * 200_000)
+    request = f"GET /runs/{run_id}/events?limit=1000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        for _ in range(pages):
+            idle = socket.create_connection(("127.0.0.1", impatient_gateway.port), timeout=20)
+            stack.enter_context(idle)
+            idle.sendall(request)
+        wait_until(lambda: impatient_gateway.client_count() == 0, "all are disconnected")
+        assert requests.get(f"{impatient_gateway.url}/runs/{run_id}/events?limit=1000").ok
+    assert "Traceback" not in impatient_gateway.log.read_text()
