@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_TEST := tests/integration/node
 BENCH := tests/bench
-# Test processes for each core. Most tests wait for servers.
-PYTEST ?= -n 4 --dist loadgroup
+# Four test processes, since most tests wait for servers.
+PYTEST ?= -n 4
 
 .DEFAULT_GOAL := help
 

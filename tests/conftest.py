@@ -15,9 +15,14 @@ from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.subscriber import Services
+from tests.scheduling import GroupScheduling
 from tests.servers import GatewayServer, RedisServer
 
 _numbers = itertools.count(1)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling:
+    return GroupScheduling(config, log)
 
 
 @pytest.fixture
@@ -39,9 +44,8 @@ def fake_store(fake_client: redis.Redis) -> EventStore:
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Start a real server for all tests of this process. A test that breaks it starts another."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +84,5 @@ def gateway(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
     """Start a real gateway with one worker for all tests of this process."""
-    server = GatewayServer(redis_server.url, tmp_path_factory.mktemp("gateway") / "log").start()
-    yield server
-    server.stop()
+    with GatewayServer(redis_server.url, tmp_path_factory.mktemp("gateway") / "log") as gateway:
+        yield gateway

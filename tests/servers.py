@@ -58,7 +58,31 @@ def free_port() -> int:
     return port
 
 
-class RedisServer:
+# Options of a Redis server that has on disk what it acknowledged.
+DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
+
+
+class Server:
+    """A process that starts and stops, also as a context manager."""
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def start(self) -> Self:
+        raise NotImplementedError
+
+    def stop(self) -> object:
+        raise NotImplementedError
+
+
+class RedisServer(Server):
     """A server on a free port. Its data lives in `directory`."""
 
     def __init__(self, directory: Path, *options: str):
@@ -170,7 +194,7 @@ class ReplicatedServers:
             return connection.recv(65536)
 
 
-class GatewayServer:
+class GatewayServer(Server):
     """The gateway, run as `gunicorn -c gunicorn.conf.py wsgi:app` with settings as variables."""
 
     def __init__(
@@ -199,6 +223,11 @@ class GatewayServer:
         wait_until(self._answers, "the gateway answers")
         return self
 
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop the gateway. Its log may hold no traceback."""
+        self.stop()
+        assert "Traceback" not in self.log.read_text()
+
     def stop(self, number: int = signal.SIGINT) -> int:
         """Send a signal, and return the exit status. Safe to call again."""
         if self.process is None:
@@ -222,7 +251,6 @@ class GatewayServer:
     def _answers(self) -> bool:
         if self.process.poll() is not None:
             raise AssertionError(f"the gateway exited:\n{self.log.read_text()}")
-        try:
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/healthz", timeout=5).ok
-        except requests.ConnectionError:
-            return False
+        return False

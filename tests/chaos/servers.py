@@ -14,7 +14,7 @@ import requests
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers import ROOT, GatewayServer, RedisServer, wait_until
+from tests.servers import DURABLE, ROOT, GatewayServer, RedisServer, wait_until
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
 
@@ -26,7 +26,7 @@ class DurableRedis(RedisServer):
     """A server that writes every event to disk before it acknowledges it."""
 
     def __init__(self, directory: Path):
-        super().__init__(directory, "--appendonly", "yes", "--appendfsync", "always")
+        super().__init__(directory, *DURABLE)
 
     def client(self) -> redis.Redis:
         no_retry = Retry(NoBackoff(), 0)

@@ -1,11 +1,11 @@
-"""Servers that belong to one test, which may break them. They stop with the test."""
+"""Servers for integration tests: those of one test, which may break them, and an impatient one."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.servers import GatewayServer, RedisServer
+from tests.servers import DURABLE, GatewayServer, RedisServer
 
 
 @pytest.fixture
@@ -14,9 +14,7 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
     with contextlib.ExitStack() as stack:
 
         def start(*options: str) -> RedisServer:
-            server = RedisServer(tmp_path_factory.mktemp("redis"), *options)
-            stack.callback(server.stop)
-            return server.start()
+            return stack.enter_context(RedisServer(tmp_path_factory.mktemp("redis"), *options))
 
         yield start
 
@@ -24,7 +22,7 @@ def start_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 @pytest.fixture
 def durable_redis(start_redis: Callable[..., RedisServer]) -> RedisServer:
     """Start a server that keeps its data when it is killed."""
-    return start_redis("--appendonly", "yes", "--appendfsync", "always")
+    return start_redis(*DURABLE)
 
 
 @pytest.fixture
@@ -37,21 +35,21 @@ def start_gateway(
 
     Settings are given as environment variables. After the test, no log may hold a traceback.
     """
-    gateways: list[GatewayServer] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(redis_url: str = redis_server.url, **settings: object) -> GatewayServer:
-        log = tmp_path_factory.mktemp("gateway") / "log"
-        gateways.append(GatewayServer(redis_url, log, **settings))
-        return gateways[-1].start()
+        def start(redis_url: str = redis_server.url, **settings: object) -> GatewayServer:
+            log = tmp_path_factory.mktemp("gateway") / "log"
+            return stack.enter_context(GatewayServer(redis_url, log, **settings))
 
-    yield start
-    for gateway in gateways:
-        gateway.stop()
-    for gateway in gateways:
-        assert "Traceback" not in gateway.log.read_text()
+        yield start
 
 
-@pytest.fixture
-def impatient_gateway(start_gateway: Callable[..., GatewayServer]) -> GatewayServer:
+@pytest.fixture(scope="session")
+def impatient_gateway(
+    redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GatewayServer]:
     """Start a gateway that disconnects clients after one second without progress."""
-    return start_gateway(application="tests.programs.impatient_gateway:app")
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    application = "tests.programs.impatient_gateway:app"
+    with GatewayServer(redis_server.url, log, application=application) as gateway:
+        yield gateway

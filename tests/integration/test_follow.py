@@ -264,17 +264,16 @@ def test_head_has_the_headers_and_joins_nothing(gateway, run_id):
     assert requests.head(stream_url(gateway, run_id, "tail=x")).status_code == 400
 
 
-def test_a_client_that_disconnects_is_noticed_at_once(gateway, store, redis_client, run_id):
+def test_a_client_that_disconnects_is_noticed_before_any_heartbeat(start_gateway, store, run_id):
+    gateway = start_gateway(HEARTBEAT_SECONDS=3600)
     store.add(run_id, "llm", "stream")
     streams = [Stream(stream_url(gateway, run_id)) for _ in range(20)]
     for stream in streams:
         stream.wait_for_control("caught_up")
     assert gateway.client_count() >= 20
-    began = time.monotonic()
     for stream in streams:
         stream.close()
-    wait_until(lambda: gateway.client_count() == 0, "the sockets are closed", seconds=5)
-    assert time.monotonic() - began < 10  # far from the first heartbeat
+    wait_until(lambda: gateway.client_count() == 0, "the sockets are closed")
     ended = f"stream ended run={run_id} client=127.0.0.1 reason=disconnected"
     wait_until(lambda: gateway.log.read_text().count(ended) == 20, "the ends are in the log")
 

@@ -69,10 +69,10 @@ def test_without_followers_the_next_read_finds_the_run_lost(store, gateway, run_
     store.add(other, "llm", "stream", lease_seconds=1)
 
     def ended() -> bool:
-        return requests.get(f"{gateway.url}/runs/{run_id}", timeout=5).json()["ended"]
+        return requests.get(f"{gateway.url}/runs/{run_id}", timeout=20).json()["ended"]
 
     wait_until(ended, "the run is lost")
-    history = requests.get(f"{gateway.url}/runs/{other}/events", timeout=5).json()["events"]
+    history = requests.get(f"{gateway.url}/runs/{other}/events", timeout=20).json()["events"]
     assert [event["event"]["action"] for event in history] == ["stream", "lost"]
 
 
@@ -94,13 +94,13 @@ def test_a_run_that_cannot_be_marked_lost_can_be_read(start_redis, start_gateway
     store = EventStore(server.url)
     store.add(f"{run_id}-other", "llm", "stream")
     store.add(run_id, "llm", "stream", lease_seconds=1)
-    requests.get(f"{gateway.url}/runs/{run_id}-other", timeout=5).raise_for_status()
+    requests.get(f"{gateway.url}/runs/{run_id}-other", timeout=20).raise_for_status()
     with server.client() as client:
         client.config_set("maxmemory", "1")
         overdue = time.monotonic() + 2
         wait_until(lambda: time.monotonic() > overdue, "the lease has expired")
         for path in ("", "/events"):
-            answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=5)
+            answer = requests.get(f"{gateway.url}/runs/{run_id}{path}", timeout=20)
             assert answer.status_code == 200, answer.text
         with Stream(stream_url(gateway, run_id)) as stream:
             stream.wait_for_control("caught_up")
@@ -117,9 +117,9 @@ def test_a_lost_run_that_is_started_again_has_no_lease_unless_given_one(
         stream.wait_for_end()
     body = {"event_category": "llm", "event_action": "stream"}
     url = f"{gateway.url}/runs/{run_id}/events"
-    assert requests.post(url, json=body, timeout=5).status_code == 409
+    assert requests.post(url, json=body, timeout=20).status_code == 409
     started = {"event_category": "lifecycle", "event_action": "started"}
-    assert requests.post(url, json=started, timeout=5).status_code == 201
+    assert requests.post(url, json=started, timeout=20).status_code == 201
     _, fields = redis_client.xrevrange(f"run:{run_id}:events", count=1)[0]
     assert b"lease_seconds" not in fields
 

@@ -88,7 +88,7 @@ class Nginx:
         return psutil.Process(self.process.pid).children()
 
     def _answers(self) -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/healthz", timeout=5).ok
         return False
 

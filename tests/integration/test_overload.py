@@ -28,10 +28,8 @@ MAX_STREAMS = 4
 def small(redis_server, tmp_path_factory) -> Iterator[GatewayServer]:
     """Start a gateway that admits few streams, and asks clients to come back soon."""
     log = tmp_path_factory.mktemp("gateway") / "log"
-    gateway = GatewayServer(redis_server.url, log, MAX_STREAMS=MAX_STREAMS, RETRY_MS=90).start()
-    yield gateway
-    gateway.stop()
-    assert "Traceback" not in log.read_text()
+    with GatewayServer(redis_server.url, log, MAX_STREAMS=MAX_STREAMS, RETRY_MS=90) as gateway:
+        yield gateway
 
 
 @pytest.fixture
@@ -162,65 +160,65 @@ def open_and_drop(port: int, connections: int, seconds: float) -> None:
         wait_until(lambda due=due: time.monotonic() >= due, "the next is due")
 
 
-def test_streams_that_are_reset_before_they_begin_free_their_places(start_gateway, run_id):
+def test_streams_that_are_reset_before_they_begin_free_their_places(small, run_id):
     request = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
-    gateway = start_gateway(MAX_STREAMS=MAX_STREAMS)
+    wait_until(lambda: _open_streams(small) == 0, "the streams of the previous test have ended")
     for _ in range(40):
-        connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=20)
+        connection = socket.create_connection(("127.0.0.1", small.port), timeout=20)
         connection.sendall(request)
         reset(connection)
-    wait_until(lambda: "stream opened" in gateway.log.read_text(), "some streams are opened")
-    assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
-    wait_until(lambda: _open_streams(gateway) == 0, "their places are free again", seconds=5)
+    opened = f"stream opened run={run_id} "
+    wait_until(lambda: opened in small.log.read_text(), "some streams are opened")
+    assert requests.get(f"{small.url}/healthz", timeout=20).status_code == 200
+    wait_until(lambda: _open_streams(small) == 0, "their places are free again")
 
 
-def allow_files(gateway: GatewayServer, files: int) -> None:
-    """Replace the gateway's worker by one that may have only some files open."""
-    [former] = gateway.workers()
-    psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (files, files))
-    gateway.process.send_signal(signal.SIGHUP)
-    former.wait(20)
+@pytest.fixture(scope="module")
+def few_files(redis_server, tmp_path_factory) -> Iterator[GatewayServer]:
+    """Start a gateway whose worker may have only 256 files open."""
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    with GatewayServer(redis_server.url, log) as gateway:
+        [former] = gateway.workers()
+        psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (256, 256))
+        gateway.process.send_signal(signal.SIGHUP)
+        former.wait(20)
+        yield gateway
 
 
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/plain"])
-def test_slow_bodies_are_refused_before_descriptors_run_out(start_gateway, run_id, kind):
-    gateway = start_gateway()
+def test_slow_bodies_are_refused_before_descriptors_run_out(few_files, run_id, kind):
     request = (
         f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
         f"Content-Type: {kind}\r\nContent-Length: 100000\r\n\r\n{{"
     ).encode()
-    allow_files(gateway, 400)
     with contextlib.ExitStack() as stack:
         for _ in range(600):
-            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+            connection = socket.create_connection(("127.0.0.1", few_files.port), timeout=20)
             stack.enter_context(connection)
             connection.sendall(request)
-        assert requests.get(f"{gateway.url}/healthz", timeout=20).status_code == 200
-        assert append(gateway, run_id).status_code == 201
+        assert requests.get(f"{few_files.url}/healthz", timeout=20).status_code == 200
+        assert append(few_files, run_id).status_code == 201
 
 
-def test_streams_are_refused_before_descriptors_run_out(start_gateway, run_id):
+def test_streams_are_refused_before_descriptors_run_out(few_files, run_id):
     """The limit of open files counts, even below MAX_STREAMS."""
-    gateway = start_gateway()
     request = (
         f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n"
         "Accept: text/event-stream\r\nConnection: close\r\n\r\n"
     ).encode()
-    allow_files(gateway, 256)
     with contextlib.ExitStack() as stack:
         for _ in range(300):
-            connection = socket.create_connection(("127.0.0.1", gateway.port), timeout=5)
+            connection = socket.create_connection(("127.0.0.1", few_files.port), timeout=20)
             stack.enter_context(connection)
             connection.sendall(request)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
-        assert requests.get(f"{gateway.url}/healthz", timeout=5).status_code == 200
-        assert append(gateway, run_id).status_code == 201
+        assert requests.get(f"{few_files.url}/healthz", timeout=20).status_code == 200
+        assert append(few_files, run_id).status_code == 201
 
 
 @pytest.mark.parametrize("body", [None, b"x", b"x" * 60_000], ids=["health", "small", "large"])
-def test_a_client_that_pipelines_without_end_delays_no_other_client(start_gateway, run_id, body):
+def test_a_client_that_pipelines_without_end_delays_no_other_client(gateway, run_id, body):
     """Its requests need no Redis, so the worker never waits between them."""
-    gateway = start_gateway()
     request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
     if body is not None:
         head = (
@@ -246,7 +244,7 @@ def test_a_client_that_pipelines_without_end_delays_no_other_client(start_gatewa
             thread.start()
         try:
             for _ in range(10):
-                assert requests.get(f"{gateway.url}/healthz", timeout=5).ok
+                assert requests.get(f"{gateway.url}/healthz", timeout=20).ok
                 assert append(gateway, run_id).status_code == 201
         finally:
             greedy.shutdown(socket.SHUT_RDWR)
@@ -254,8 +252,7 @@ def test_a_client_that_pipelines_without_end_delays_no_other_client(start_gatewa
                 thread.join(20)
 
 
-def test_appends_with_slow_bodies_keep_out_no_complete_append(start_gateway, run_id):
-    gateway = start_gateway()
+def test_appends_with_slow_bodies_keep_out_no_complete_append(gateway, run_id):
     head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     event = b'{"event_category": "llm", "event_action": "stream"}'
     with contextlib.ExitStack() as stack:

@@ -4,20 +4,45 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import requests
 
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, wait_until
+from tests.servers import DURABLE, GatewayServer, RedisServer, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), *DURABLE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(server, tmp_path_factory) -> Iterator[GatewayServer]:
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    with GatewayServer(server.url, log, HEARTBEAT_SECONDS=1) as gateway:
+        yield gateway
+
+
 @pytest.fixture
-def gateway(durable_redis, start_gateway) -> GatewayServer:
-    return start_gateway(durable_redis.url, HEARTBEAT_SECONDS=1)
+def durable_redis(server) -> Iterator[RedisServer]:
+    """Return the server, and replace it after the test, so that no outage outlives its test."""
+    yield server
+    server.stop()
+    server.start()
+
+
+@pytest.fixture
+def gateway(durable_redis, shared_gateway) -> GatewayServer:
+    """Return the gateway once it is ready."""
+    ready = f"{shared_gateway.url}/readyz"
+    wait_until(lambda: requests.get(ready, timeout=20).ok, "the gateway is ready")
+    return shared_gateway
 
 
 @pytest.mark.parametrize("fault", ["stop", "pause"])

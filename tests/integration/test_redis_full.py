@@ -10,7 +10,7 @@ import requests
 from app.client import Client
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
-from tests.servers import GatewayServer, RedisServer, wait_until
+from tests.servers import DURABLE, GatewayServer, RedisServer, wait_until
 
 ROOM = 3 * 1024 * 1024  # bytes
 BATCH, BATCHES = 100, 40
@@ -41,6 +41,10 @@ class Run:
         self.server.stop()
         self.server.start()
 
+    def refusals(self) -> int:
+        """Return how often the gateway has logged that Redis refused an append."""
+        return self.gateway.log.read_text().count("Redis cannot serve")
+
     @property
     def numbers(self) -> list[int]:
         return [event.data["number"] for event in self.store.get_events(self.id)]
@@ -51,9 +55,26 @@ makes_room = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis"), *DURABLE) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(server, tmp_path_factory) -> Iterator[GatewayServer]:
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    with GatewayServer(server.url, log) as gateway:
+        yield gateway
+
+
 @pytest.fixture
-def run(durable_redis, start_gateway, run_id) -> Run:
-    return Run(durable_redis, start_gateway(durable_redis.url), run_id)
+def run(server, shared_gateway, run_id) -> Iterator[Run]:
+    """Return a run on the server, which is emptied after the test."""
+    yield Run(server, shared_gateway, run_id)
+    with server.client() as client:
+        client.config_set("maxmemory", 0)
+        client.flushall()
 
 
 def event(number: int) -> dict:
@@ -141,10 +162,10 @@ def test_an_appender_waits_for_room(run: Run, make_room: Callable[[Run], None]):
                 appender.emit("llm", "stream", event(number)["data"])
         return appender.stored
 
+    refusals = run.refusals()
     with ThreadPoolExecutor() as pool:
         emitting = pool.submit(emit_all)
-        refused = "Redis cannot serve"
-        wait_until(lambda: refused in run.gateway.log.read_text(), "an append is refused")
+        wait_until(lambda: run.refusals() > refusals, "an append is refused")
         numbers = run.numbers
         assert numbers == list(range(len(numbers)))
         make_room(run)

@@ -32,7 +32,7 @@ def test_clients_that_stall_while_a_run_is_busy_cost_no_memory(start_gateway, st
                 fast.wait_for_events(number + 1)
         assert fast.sequences == list(range(1, 2001))
         assert (worker.memory_info().rss - before) / MEGABYTE < 40
-        assert requests.get(f"{gateway.url}/healthz", timeout=5).ok
+        assert requests.get(f"{gateway.url}/healthz", timeout=20).ok
 
 
 def test_clients_that_stall_in_the_history_share_the_memory_of_one(start_gateway, store, run_id):
@@ -73,7 +73,7 @@ def test_a_client_that_reads_nothing_for_too_long_is_disconnected_and_no_other(
         assert not received.endswith(b"0\r\n\r\n"), "a broken stream must not look complete"
         store.add(run_id, "llm", "stream", "after")
         silent.wait_for_events(101)
-        assert impatient_gateway.log.read_text().count("stream ended") == 1
+        assert impatient_gateway.log.read_text().count(f"stream ended run={run_id} ") == 1
 
 
 def test_a_body_that_takes_too_long_is_refused_with_408(impatient_gateway, run_id):

@@ -23,6 +23,7 @@ from tests.integration.ingest.producer import (
     line,
     send_until_answered,
 )
+from tests.servers import GatewayServer
 
 
 def test_a_client_that_sends_on_after_a_bad_line_gets_the_answer(gateway, store, run_id):
@@ -86,20 +87,25 @@ def test_a_line_without_an_end_is_413_and_takes_no_memory(gateway, store, run_id
     assert is_healthy(gateway)
 
 
+@pytest.fixture(scope="module")
+def short_logs(redis_server, tmp_path_factory) -> Iterator[GatewayServer]:
+    """Start a gateway that keeps ten events of each run, so that a body may be large."""
+    log = tmp_path_factory.mktemp("gateway") / "log"
+    with GatewayServer(redis_server.url, log, STREAM_MAXLEN=10) as gateway:
+        yield gateway
+
+
 @pytest.mark.parametrize("http_chunk", [True, False], ids=["chunked", "with length"])
 @pytest.mark.parametrize(
     ("piece", "megabytes"),
     [(line("x" * 200_000) * 5, 40), (b"\n" * MB, 3)],
     ids=["events", "blank"],
 )
-def test_a_body_of_many_megabytes_takes_no_memory(
-    start_gateway, run_id, piece, megabytes, http_chunk
-):
-    gateway = start_gateway(STREAM_MAXLEN=10)
+def test_a_body_of_many_megabytes_takes_no_memory(short_logs, run_id, piece, megabytes, http_chunk):
     pieces = megabytes * MB // len(piece)
     headers = [CHUNKED] if http_chunk else [f"Content-Length: {pieces * len(piece)}"]
-    with Producer(gateway, run_id, *headers) as producer:
-        MemoryCheck(gateway).send(producer, megabytes, piece, http_chunk)
+    with Producer(short_logs, run_id, *headers) as producer:
+        MemoryCheck(short_logs).send(producer, megabytes, piece, http_chunk)
         status, answer = producer.end() if http_chunk else producer.answer()
     assert (status, answer["stored"]) == (200, pieces * piece.count(b"{"))
 

@@ -33,7 +33,7 @@ def test_the_answer_after_an_outage_of_redis_agrees_with_the_log(
         producer.send(*map(line, range(100)))
         wait_until(lambda: client.xlen(f"run:{run_id}:events") == 100, "they are stored")
         sending = threading.Thread(target=send_until_answered, args=(producer,))
-        sending.start_gateway()
+        sending.start()
         wait_until(lambda: client.xlen(f"run:{run_id}:events") > 200, "more are stored")
         getattr(durable_redis, fault)()
         sending.join()
@@ -41,7 +41,7 @@ def test_the_answer_after_an_outage_of_redis_agrees_with_the_log(
         assert status == 503
         assert answer["stored"] > 200
         assert answer["line"] == answer["stored"] + 1
-        durable_redis.start_gateway() if fault == "stop" else durable_redis.resume()
+        durable_redis.start() if fault == "stop" else durable_redis.resume()
     with Producer(gateway, run_id) as producer:
         producer.send(line("again"))
         stored = producer.end()[1]["last_sequence"] - 1
@@ -107,7 +107,7 @@ def test_a_producer_that_sends_on_while_the_gateway_stops_gets_the_answer(
     gateway = start_gateway(DRAIN_SECONDS=1)
     with Producer(gateway, run_id) as producer:
         sending = threading.Thread(target=send_until_answered, args=(producer,))
-        sending.start_gateway()
+        sending.start()
         wait_until(lambda: store.state(run_id).length > 10, "some are stored")
         gateway.process.send_signal(signal.SIGTERM)
         sending.join()

@@ -13,10 +13,6 @@ from app.own_redis import OwnRedis, OwnRedisError, find_server
 from tests.integration.launcher.launched import own_port
 from tests.servers import ROOT, free_port, wait_until
 
-# Every launcher takes the first free port from 6379 on for its Redis, and needs the same port
-# after a crash. A launcher of another test process could take that port in between.
-pytestmark = pytest.mark.xdist_group("launcher")
-
 SILENT_SERVER = ROOT / "tests" / "programs" / "silent_redis_server.sh"
 
 

@@ -9,11 +9,6 @@ from tests.clients import Stream
 from tests.integration.launcher.launched import DRAIN_SECONDS, Directory, own_port
 from tests.servers import wait_until
 
-# Every launcher takes the first free port from 6379 on for its Redis, and needs the same port
-# after a crash. A launcher of another test process could take that port in between.
-pytestmark = pytest.mark.xdist_group("launcher")
-
-
 # Output
 
 

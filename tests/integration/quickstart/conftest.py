@@ -16,9 +16,8 @@ SNIPPETS = (Path(__file__).parent / "snippets.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Start a server for the quickstart, which uses run 1 and deletes all logs."""
-    server = RedisServer(tmp_path_factory.mktemp("redis")).start()
-    yield server
-    server.stop()
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(scope="package")
@@ -27,9 +26,8 @@ def gateway(
 ) -> Iterator[GatewayServer]:
     """Start a gateway whose clients reconnect quickly."""
     log = tmp_path_factory.mktemp("gateway") / "log"
-    gateway = GatewayServer(server.url, log, RETRY_MS=50).start()
-    yield gateway
-    gateway.stop()
+    with GatewayServer(server.url, log, RETRY_MS=50) as gateway:
+        yield gateway
 
 
 @pytest.fixture

@@ -13,9 +13,6 @@ from tests.processes import run_node, sequences_of
 from tests.raw_http import reset_when_closed
 from tests.servers import wait_until
 
-# The tests share a Redis server that each of them empties.
-pytestmark = pytest.mark.xdist_group("quickstart")
-
 
 def stream_url(port: int, run_id: str, query: str = "") -> str:
     return f"http://127.0.0.1:{port}/runs/{run_id}/events/stream?{query}"

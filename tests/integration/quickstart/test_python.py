@@ -16,9 +16,6 @@ from tests.clients import Stream
 from tests.processes import running
 from tests.servers import ROOT, wait_until
 
-# The tests share a Redis server that each of them empties.
-pytestmark = pytest.mark.xdist_group("quickstart")
-
 KEY = "run:1:events"
 
 

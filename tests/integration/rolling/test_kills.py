@@ -74,7 +74,7 @@ def reload(gateway: GatewayServer) -> None:
 
 def restart(gateway: GatewayServer) -> None:
     assert gateway.stop(signal.SIGTERM) == 0
-    gateway.start_gateway()
+    gateway.start()
 
 
 def kill_worker(gateway: GatewayServer) -> None:

@@ -135,7 +135,7 @@ def test_every_append_during_a_stop_is_answered_and_a_reload_fails_none(
     producers = [threading.Thread(target=produce, args=(f"p{index}",)) for index in range(4)]
     try:
         for producer in producers:
-            producer.start_gateway()
+            producer.start()
         wait_until(lambda: len(answered) > 50, "appends go on")
         gateway.process.send_signal(number)
         worker.wait(DRAIN_SECONDS + GRACE_SECONDS)
@@ -165,7 +165,7 @@ def test_silent_clients_and_a_silent_redis_do_not_delay_a_stop(start_gateway, st
     stream = StreamBody(gateway, run_id)
     stream.wait_for("gateway.caught_up")
     producer = threading.Thread(target=append)
-    producer.start_gateway()
+    producer.start()
     assert connected.wait(20)
     with contextlib.ExitStack() as stack:
         _fill_with_idle_clients(gateway, EventStore(redis.url), f"{run_id}-long", stack)
