@@ -43,9 +43,9 @@ def wait_until(predicate: Callable[[], Result], description: str, seconds: float
 def free_port() -> int:
     """Return a TCP port that no other test process is given while this one runs.
 
-    On Linux a socket that is bound but does not listen keeps the port: a server that sets
-    SO_REUSEADDR, as all of ours do, can still listen there, again and again, while nobody
-    else is given the port. Until a server listens, connections are refused.
+    On Linux, a bound socket that does not listen keeps the port from all other processes. A
+    server that sets SO_REUSEADDR, as all of ours do, can still listen on the port, and listen
+    again after a restart. While no server listens, connections are refused.
     """
     reservation = socket.socket()
     reservation.bind(("127.0.0.1", 0))
@@ -102,7 +102,7 @@ class RedisServer(Server):
                 *("--save", "", *self._options),
             ]
         )
-        wait_until(self._answers, "Redis answers")
+        wait_until(self._answers, "Redis answers", 50)
         return self
 
     def stop(self) -> None:
@@ -220,7 +220,7 @@ class GatewayServer(Server):
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=self._environ, stderr=log, stdout=log
             )
-        wait_until(self._answers, "the gateway answers")
+        wait_until(self._answers, "the gateway answers", 50)
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -14,7 +14,7 @@ from tests.chaos.wire import BROKEN, connect, read_chunks, read_head
 BEHAVIOURS = ("steady", "slow", "fickle", "steady", "steady", "newcomer", *("slow", "fickle") * 2)
 LEAVING = ("fickle", "newcomer")
 
-# Heartbeats come every 2 s, whatever Redis does.
+# Heartbeats come every 2 s, even while Redis is away.
 SILENCE_SECONDS = 30.0
 SLOW_BYTES_A_SECOND = 20_000
 STAY_SECONDS = 6.0

@@ -62,7 +62,7 @@ class MeasuredGateway(GatewayServer):
                 stderr=log,
                 stdout=log,
             )
-        wait_until(self._answers, "the gateway answers")
+        wait_until(self._answers, "the gateway answers", 50)
         return self
 
     def stop(self, number: int = signal.SIGINT) -> int:

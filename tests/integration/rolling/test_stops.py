@@ -94,12 +94,12 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
         assert ask(half_sent, body[5:])[0].status == 201
         answer, _ = ask(whole, head + body)
         assert (answer.status, answer.getheader("Connection")) == (201, "close")
-        answer, told = ask(browser, get(stream_path(run_id), "text/event-stream"))
+        answer, document = ask(browser, get(stream_path(run_id), "text/event-stream"))
         assert answer.status == 200
-        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n\n", told)
-        answer, told = ask(script, get(stream_path(run_id), "*/*"))
+        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n\n", document)
+        answer, document = ask(script, get(stream_path(run_id), "*/*"))
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
-        assert json.loads(told)["status"] == 503
+        assert json.loads(document)["status"] == 503
         assert ask(healthz, get("/healthz", "*/*"))[0].status == 200
         answer, _ = ask(readyz, get("/readyz", "*/*"))
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
