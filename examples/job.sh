@@ -26,15 +26,15 @@ complain() {
 # repeat it safely.
 append() {
   local answer
-  answer=$(curl -sS --fail-with-body --retry 5 "${@:3}" \
+  answer=$(curl -sS --fail-with-body --max-time 30 --retry 5 "${@:3}" \
     -H 'Content-Type: application/json' -H "Idempotency-Key: $1-$$-$(date +%s)" \
     -d "{\"event_category\": \"lifecycle\", \"event_action\": \"$1\", \"data\": $2}") && return
   complain "lifecycle.$1 was not stored" "$answer"
   return 1
 }
 
-# Each line of standard input becomes an event. The texts together are the output exactly, but
-# bytes that are not UTF-8 become U+FFFD. A longer line becomes several events.
+# Each line of standard input becomes an event, one of more than 32,768 characters several. The
+# texts together are the output exactly, but bytes that are not UTF-8 become U+FFFD.
 to_events='
 import json
 lines = open(0, encoding="utf-8", errors="replace", newline="\n")
