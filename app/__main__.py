@@ -20,12 +20,15 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from .capacity import Capacity, open_files
-from .own_redis import OwnRedis, OwnRedisError
-from .settings import Settings, SettingsError
-from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
-from .streaming.event_store import EventStore
-from .streaming.log.connection import default_url, without_password
+try:
+    from .capacity import Capacity, open_files
+    from .own_redis import OwnRedis, OwnRedisError
+    from .settings import Settings, SettingsError
+    from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
+    from .streaming.event_store import EventStore
+    from .streaming.log.connection import default_url, without_password
+except ModuleNotFoundError as error:  # installed without the extra
+    sys.exit(f"tailrace: the package {error.name} is missing; install tailrace[server]")
 
 HERE = Path(__file__).parent
 DATA = Path(".data")
