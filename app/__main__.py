@@ -23,7 +23,7 @@ from .own_redis import OwnRedis, OwnRedisError
 from .settings import Settings, SettingsError
 from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
 from .streaming.event_store import EventStore
-from .streaming.log.redis_client import default_url, without_password
+from .streaming.log.redis_url import default_url, without_password
 
 HERE = Path(__file__).parent
 DATA = Path(".data")

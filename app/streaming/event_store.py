@@ -13,8 +13,8 @@ from .event import Event, check_run_id
 from .event_id import EventId
 from .log import connection
 from .log.reader import LogReader
-from .log.redis_client import default_url, make_client
 from .log.redis_keys import redis_keys
+from .log.redis_url import default_url, make_client
 from .log.shared_connection import SharedConnection
 from .log.writer import TOO_OLD, LogWriter
 from .new_event import (

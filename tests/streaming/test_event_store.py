@@ -22,7 +22,7 @@ from app.streaming.errors import (
 from app.streaming.event import pairs
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.event_store import EventStore
-from app.streaming.log import connection, redis_client, shared_connection
+from app.streaming.log import connection, redis_url, shared_connection
 from app.streaming.log import reader as log_reader
 from tests.servers import ROOT, free_port, wait_until
 
@@ -840,7 +840,7 @@ def test_an_append_whose_answer_is_lost_is_not_repeated_blindly(store, deaf_port
 
 
 def test_a_paused_server_is_given_up_within_seconds(redis_server, run_id, monkeypatch):
-    monkeypatch.setattr(redis_client, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(redis_url, "COMMAND_TIMEOUT_SECONDS", 0.3)
     store = EventStore(redis_server.url)
     store.add(run_id, "llm", "stream")
     redis_server.pause()

@@ -159,14 +159,15 @@ class SharedConnection:
             raise
 
     def _appoint_next_leader(self, request: "_Request") -> None:
-        request.is_leader = False
         if self._waiting and self._waiting[0] is request:
             self._waiting.popleft()
-        self._has_leader = bool(self._waiting)
-        if self._waiting:
-            successor = self._waiting[0]
+        successor = self._waiting[0] if self._waiting else None
+        # Nothing is called between these steps, so no KeyboardInterrupt can come between them.
+        self._has_leader = successor is not None
+        request.is_leader = False
+        if successor is not None:
             successor.is_leader = True
-            if successor.wake is not None:  # it waits for that
+            if successor.wake is not None:  # which each request has that waits
                 successor.wake.set()
 
     def _ensure_connected(self) -> RedisConnection:

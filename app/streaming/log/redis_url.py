@@ -1,4 +1,4 @@
-"""The client of one Redis server, made from a URL, with the settings that must not change."""
+"""The URL of a Redis server, and the client that it makes, with the settings that are pinned."""
 
 # getaddrinfo imports it at the first connection. A child that is forked during that import, with
 # the import's lock held, could never connect.
