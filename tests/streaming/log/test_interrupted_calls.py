@@ -1,7 +1,6 @@
 """Calls that a signal handler interrupts, or that an exception such as KeyboardInterrupt ends."""
 
 import itertools
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from app.streaming import reentrancy
 from app.streaming.errors import ReentrantCall, StreamingError
 from app.streaming.log import connection, redis_url, shared_connection
 from tests.interruptions import handled_at
-from tests.servers import ROOT
+from tests.run_program import run_program
 from tests.streaming.log.callers import (
     Caller,
     blocked_leader,
@@ -193,32 +192,25 @@ def test_a_signal_handler_gets_an_error_while_redis_is_away_too(breakable):
 # Programs
 
 
-def run_program(name: str, *arguments: str, gevent: bool = False) -> str:
-    """Run a program of tests/programs in a process, and return what it prints."""
-    modules = ["gevent.monkey", "--module"] if gevent else []
-    done = subprocess.run(
-        [sys.executable, "-m", *modules, f"tests.programs.{name}", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+def output_of(name: str, *arguments: str, gevent: bool = False) -> str:
+    """Run a program of tests/programs that does not fail, and return what it prints."""
+    ended = run_program(name, *arguments, gevent=gevent)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip()
 
 
 def test_a_signal_handler_does_not_wait_for_the_callers_its_thread_waits_for(redis_server, run_id):
     name = "signal_handler_calls_while_its_thread_waits"
-    assert run_program(name, redis_server.url, run_id) == "done"
+    assert output_of(name, redis_server.url, run_id) == "done"
 
 
 def test_thousands_of_signal_handlers_harm_no_append(redis_server, run_id):
     """A handler either appends or gets ReentrantCall, and the log holds what each was told."""
-    assert int(run_program("signal_handler_appends", redis_server.url, run_id)) > 0
+    assert int(output_of("signal_handler_appends", redis_server.url, run_id)) > 0
 
 
 def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_server, run_id):
-    refused = run_program("signal_handler_appends", redis_server.url, run_id, gevent=True)
+    refused = output_of("signal_handler_appends", redis_server.url, run_id, gevent=True)
     assert refused == "0"
 
 
@@ -238,11 +230,11 @@ def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_ser
 )
 def test_a_killed_greenlet_does_not_harm_the_calls_of_others(redis_server, run_id, scene):
     name = "greenlets_share_a_connection"
-    assert run_program(name, redis_server.url, run_id, scene, gevent=True) == "done"
+    assert output_of(name, redis_server.url, run_id, scene, gevent=True) == "done"
 
 
 @pytest.mark.parametrize(
     "scene", ["one_caller", "while_another_thread_leads", "many_threads_at_once"]
 )
 def test_a_forked_child_uses_a_connection_of_its_own(redis_server, run_id, scene):
-    assert run_program("forked_child_calls_redis", redis_server.url, run_id, scene) == "done"
+    assert output_of("forked_child_calls_redis", redis_server.url, run_id, scene) == "done"
