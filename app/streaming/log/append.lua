@@ -1,5 +1,5 @@
 -- Appends events to a run's log, all or none. Finds a repeat by its idempotency key, refuses
--- what may not be appended, gives sequences, and keeps the TTL right.
+-- what may not be appended, numbers the events, and keeps the TTL right.
 -- KEYS[1]  the log
 -- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended; id and
 --          sequence are those of the first event

@@ -133,7 +133,7 @@ def pack(*commands: Command) -> bytes:
 
     redis-py's own packer looks at each argument first, which takes three times as long.
     """
-    # hiredis declares that a tuple of one argument is all it takes.
+    # hiredis declares a tuple of exactly one argument.
     return b"".join([hiredis.pack_command(tuple(each)) for each in commands])  # type: ignore[arg-type]
 
 
@@ -171,7 +171,7 @@ def _read_reply(link: RedisConnection) -> Reply:
 
 
 def checked(reply: Reply) -> Reply:
-    """Return a reply that is no error. Raises NotALog, NoScriptError or StoreUnavailable."""
+    """Return a reply, or raise NotALog, NoScriptError or StoreUnavailable for an error reply."""
     if not isinstance(reply, ResponseError):
         return reply
     if isinstance(reply, NoScriptError):
@@ -182,7 +182,7 @@ def checked(reply: Reply) -> Reply:
 
 
 def is_not_master(reply: Reply) -> bool:
-    """Return whether the reply says that the server is not the master, or not any more."""
+    """Return whether the reply says that the server is not the master."""
     return isinstance(reply, ReadOnlyError | MasterDownError)
 
 

@@ -1,4 +1,4 @@
-"""Leases: how long a run may be silent before it is lost, and who may say that it is.
+"""Leases: how long a run may be silent before it is lost.
 
 A producer that could not write, because Redis was out of reach or refused writes, must have its
 whole lease from then on. So a lease counts from the last moment at which this process could not

@@ -1,4 +1,4 @@
-"""The URL of a Redis server, and the client that it makes, with the settings that are pinned."""
+"""Clients made from the URLs of Redis servers, with settings that a URL cannot change."""
 
 # getaddrinfo imports it at the first connection. A child that is forked during that import, with
 # the import's lock held, could never connect.
@@ -75,10 +75,10 @@ def _server_settings(url: str) -> dict[str, Any]:
 
 
 def _make_pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
-    """Return a pool with the settings that a URL makes, except for those that are pinned."""
+    """Return a pool with the settings of a URL, except that those in _PINNED stay as they are."""
     if issubclass(settings.get("connection_class", Connection), SSLConnection):
         settings = {"redis_connect_func": _connect_over_tls, **settings}
-    if "path" not in settings:  # which a Unix socket has
+    if "path" not in settings:  # else it is a Unix socket
         settings = {
             "socket_keepalive": True,
             "socket_keepalive_options": _KEEPALIVE,

@@ -29,7 +29,7 @@ _ENDS_HOST = re.compile(r"[/?#]")
 
 
 class WatchedMaster(SentinelConnectionPoolProxy):
-    """redis-py's record of the master, asked for again once a second after its first use."""
+    """redis-py's record of the master. After its first use, a thread renews it once a second."""
 
     def __init__(self, pool: BlockingConnectionPool, service: str, sentinels: Sentinel):
         self._watched_in: int | None = None  # the process whose thread asks the Sentinels
@@ -52,7 +52,7 @@ class WatchedMaster(SentinelConnectionPoolProxy):
 
 
 def leads_to_master(link: object) -> bool:
-    """Return False if a connection leads to a server that is known to be the master no more."""
+    """Return False if a connection leads to a server that is known not to be the master."""
     if not isinstance(link, SentinelManagedConnection):
         return True
     master = link.connection_pool

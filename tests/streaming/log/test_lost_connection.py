@@ -1,4 +1,4 @@
-"""The shared connection when its server closes it, dies, pauses, or is the master no more."""
+"""The shared connection when its server closes it, dies, pauses, or is no longer the master."""
 
 import gc
 import select

@@ -1,4 +1,4 @@
-"""URLs of Sentinels, and connections to a server that is the master no more."""
+"""URLs of Sentinels, and connections to a server that is no longer the master."""
 
 import pytest
 
