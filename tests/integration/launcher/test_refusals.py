@@ -43,7 +43,7 @@ def test_all_wrong_settings_are_named_together_with_those_of_dotenv(home):
 
 
 def test_an_unknown_argument_prints_the_usage(home):
-    gateway = home.launch([*LAUNCHER, "serve"])
+    gateway = home.launch([*LAUNCHER, "fly"])
     assert gateway.process.wait(30) == 2
     assert "usage" in gateway.err
 
