@@ -2,18 +2,20 @@
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests that share a server of their module, or would take each other's port in two processes:
-# every launcher looks for a free port for its Redis from 6379 on, and needs the same port again
-# after a crash.
-GROUPS = (
-    "tests/integration/launcher/",
-    "tests/integration/quickstart/",
-    "tests/integration/ingest/test_bad_lines.py",
-    "tests/integration/test_overload.py",
-    "tests/integration/test_redis_away.py",
-    "tests/integration/test_redis_full.py",
-    "tests/integration/test_stalled_clients.py",
-)
+# Tests that use the same servers run in one process. So do tests that start a launcher: its
+# Redis takes the first free port from 6379 on, and after a crash it needs that port again, which
+# a launcher of another process might have taken.
+GROUPS = {
+    "tests/integration/launcher/": "launcher",
+    "tests/integration/test_wheel.py": "launcher",
+    "tests/integration/ingest/test_bad_lines.py": "bad lines",
+    "tests/integration/quickstart/": "quickstart",
+    "tests/integration/test_documents.py": "documents",
+    "tests/integration/test_overload.py": "overload",
+    "tests/integration/test_redis_away.py": "Redis away",
+    "tests/integration/test_redis_full.py": "Redis full",
+    "tests/integration/test_stalled_clients.py": "stalled clients",
+}
 
 
 class GroupScheduling(LoadScopeScheduling):
@@ -23,4 +25,5 @@ class GroupScheduling(LoadScopeScheduling):
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((group for group in GROUPS if nodeid.startswith(group)), nodeid)
+        groups = (group for path, group in GROUPS.items() if nodeid.startswith(path))
+        return next(groups, nodeid)
