@@ -120,10 +120,10 @@ def test_a_hundred_clients_that_reconnect_at_once_read_the_log_once(
 
 def test_a_cursor_between_two_events_hides_no_event_from_other_clients(gateway, store, run_id):
     ids = [store.add(run_id, "llm", "stream", number) for number in range(10)]
-    between = f"{ids[4]}9"  # above it, and below the next
+    cursor = f"{ids[4]}9"  # above the fifth event, and below the sixth
     url = f"{gateway.url}{stream_path(run_id)}"
-    with Stream(url, {"Last-Event-ID": between}) as between_events:
-        between_events.wait_for_control("caught_up")
+    with Stream(url, {"Last-Event-ID": cursor}) as stream:
+        stream.wait_for_control("caught_up")
         with Stream(url, {"Last-Event-ID": ids[4]}) as resumed, Stream(url) as whole:
             resumed.wait_for_control("caught_up")
             whole.wait_for_control("caught_up")

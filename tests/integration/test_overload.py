@@ -252,7 +252,8 @@ def test_a_client_that_pipelines_without_end_delays_no_other_client(gateway, run
                 thread.join(20)
 
 
-def test_appends_with_slow_bodies_keep_out_no_complete_append(gateway, run_id):
+def test_appends_with_slow_bodies_keep_out_no_complete_append(start_gateway, run_id):
+    gateway = start_gateway()
     head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
     event = b'{"event_category": "llm", "event_action": "stream"}'
     with contextlib.ExitStack() as stack:

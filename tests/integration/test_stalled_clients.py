@@ -98,4 +98,3 @@ def test_a_client_that_does_not_read_its_page_is_disconnected_and_frees_memory(
             idle.sendall(request)
         wait_until(lambda: impatient_gateway.client_count() == 0, "all are disconnected")
         assert requests.get(f"{impatient_gateway.url}/runs/{run_id}/events?limit=1000").ok
-    assert "Traceback" not in impatient_gateway.log.read_text()

@@ -91,14 +91,14 @@ def test_a_gateway_that_stops_answers_with_what_it_has_stored(start_gateway, sto
             assert (status, answer["stored"], answer["line"]) == (503, count, count + 1)
             assert answer["last_sequence"] == (count or None)
             assert producer.is_closed_by_the_gateway()
-    worker.wait(1 + 5 + 5)
+    worker.wait(30)
     if number == signal.SIGHUP:
         wait_until(lambda: gateway.workers() and is_healthy(gateway), "another worker serves")
         with Producer(gateway, run_id) as producer:
             producer.send(line(1))
             assert producer.end()[0] == 200
     else:
-        assert gateway.process.wait(10) == 0
+        assert gateway.process.wait(30) == 0
 
 
 def test_a_producer_that_sends_on_while_the_gateway_stops_gets_the_answer(
@@ -114,4 +114,4 @@ def test_a_producer_that_sends_on_while_the_gateway_stops_gets_the_answer(
         status, answer = producer.answer()
     assert status == 503
     assert answer["stored"] == store.state(run_id).last_sequence
-    assert gateway.process.wait(1 + 5 + 5) == 0
+    assert gateway.process.wait(30) == 0
