@@ -5,11 +5,9 @@ import contextlib
 import pytest
 from flask.testing import FlaskClient
 
-from app import create_app
 from app.capacity import Capacity
 from app.routes.admission import Admission, Limit, Reservation, TooBusy
 from app.settings import Settings
-from app.streaming.event_store import EventStore
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
@@ -76,8 +74,8 @@ def test_the_bytes_are_limited_to_64_of_the_largest_bodies_and_to_a_few_pieces_a
 
 
 @pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(max_body_bytes=1000), event_store=fake_store).test_client()
+def settings() -> Settings:
+    return Settings(max_body_bytes=1000)
 
 
 def admission_of(http: FlaskClient) -> Admission:

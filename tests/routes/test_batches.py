@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
@@ -14,11 +13,6 @@ PATH = "/runs/1/events"
 
 def event(data: object = None, category: str = "llm", action: str = "stream") -> dict:
     return {"event_category": category, "event_action": action, "data": data}
-
-
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
 
 
 def test_a_batch_is_201_with_the_ids_and_sequences_of_its_events(http, fake_store):

@@ -5,7 +5,6 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
-from app.streaming.event_store import EventStore
 
 LOCAL = [
     *("http://localhost", "http://localhost:5173", "https://localhost:8443"),
@@ -21,9 +20,8 @@ FOREIGN = [
 
 
 @pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    settings = Settings(cors_origins=(NAMED,))
-    return create_app(settings, event_store=fake_store).test_client()
+def settings() -> Settings:
+    return Settings(cors_origins=(NAMED,))
 
 
 def allowed(answer) -> str | None:

@@ -15,11 +15,6 @@ NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
 
 
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
-
-
 def refused(answer, status: int) -> list[str]:
     """The fields that a refusal names, once its status and shape are what they must be."""
     assert answer.status_code == status, answer.text

@@ -26,11 +26,6 @@ class BrokenStore(EventStore):
 
 
 @pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
-
-
-@pytest.fixture
 def broken(fake_client) -> FlaskClient:
     return create_app(Settings(), event_store=BrokenStore(client=fake_client)).test_client()
 

@@ -1,17 +1,5 @@
 """The state of one run's log over HTTP."""
 
-import pytest
-from flask.testing import FlaskClient
-
-from app import create_app
-from app.settings import Settings
-from app.streaming.event_store import EventStore
-
-
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
-
 
 def test_the_state_of_a_run_is_told(http, fake_store, fake_client):
     first = fake_store.add("a", "lifecycle", "started")

@@ -12,11 +12,6 @@ EVENT = {"event_category": "llm", "event_action": "stream", "data": 1}
 PATH = "/runs/1/events"
 
 
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
-
-
 def post(http: FlaskClient, key: str, event: dict = EVENT, query: str = ""):
     return http.post(PATH + query, json=event, headers={"Idempotency-Key": key})
 

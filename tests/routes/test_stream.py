@@ -14,11 +14,6 @@ def client_of(store: EventStore, **settings: object) -> FlaskClient:
     return create_app(Settings(**settings), event_store=store).test_client()
 
 
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return client_of(fake_store)
-
-
 def test_an_ended_run_is_replayed_to_its_end(http, fake_store):
     for action in ("started", "completed"):
         fake_store.add(1, "lifecycle", action)

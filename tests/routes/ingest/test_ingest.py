@@ -32,11 +32,6 @@ def ending(action: str) -> bytes:
     return line(None, "lifecycle", action)
 
 
-@pytest.fixture
-def http(fake_store: EventStore) -> FlaskClient:
-    return create_app(Settings(), event_store=fake_store).test_client()
-
-
 def send(http: FlaskClient, *lines: bytes, query: str = "", **options) -> TestResponse:
     options = {"content_type": NDJSON, **options}
     return http.post(f"{PATH}?{query}", data=b"".join(lines), **options)
