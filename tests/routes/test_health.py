@@ -28,9 +28,9 @@ def test_a_gateway_on_redis_is_alive_and_ready(store):
 def test_a_gateway_without_redis_is_alive_but_not_ready(nowhere):
     http = http_on(nowhere)
     assert http.get("/healthz").status_code == 200
-    answer = http.get("/readyz")
-    assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
-    assert int(answer.headers["Retry-After"]) > 0
+    response = http.get("/readyz")
+    assert (response.status_code, response.mimetype) == (503, "application/problem+json")
+    assert int(response.headers["Retry-After"]) > 0
 
 
 def test_a_gateway_that_is_about_to_stop_is_not_ready(store):

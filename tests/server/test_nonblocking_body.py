@@ -116,7 +116,7 @@ def chunked_bodies(draw) -> bytes:
 
 
 @given(chunked_bodies(), st.lists(st.integers(0, 1000), max_size=8), st.booleans())
-def test_a_chunked_body_is_what_gunicorn_makes_of_it(raw, places, joined):
+def test_a_chunked_body_is_read_as_gunicorn_reads_it(raw, places, joined):
     read = read_without_blocking(behind_head(CHUNKED, cut(raw, places), joined))
     assert read.whole
     assert read == read_by_gunicorn([CHUNKED + raw])
@@ -130,7 +130,7 @@ def test_a_chunked_body_is_what_gunicorn_makes_of_it(raw, places, joined):
     st.integers(0, 3),
     st.booleans(),
 )
-def test_a_malformed_one_is_refused_where_gunicorn_refuses_it(
+def test_a_malformed_chunked_body_is_refused_where_gunicorn_refuses_it(
     raw, places, place, put, dropped, joined
 ):
     """Something is put in the place of a few bytes; or the body breaks off there."""
@@ -144,20 +144,20 @@ def test_a_malformed_one_is_refused_where_gunicorn_refuses_it(
 
 
 @given(st.binary(max_size=100), st.lists(st.integers(0, 1000), max_size=8), BEHIND, st.booleans())
-def test_an_announced_body_ends_where_it_says(body, places, behind, joined):
+def test_a_body_ends_at_its_content_length(body, places, behind, joined):
     head = HEAD % b"Content-Length: %d" % len(body)
     read = read_without_blocking(behind_head(head, cut(body + behind + b" ", places), joined))
     assert read == Read(body, True, behind + b" ")
 
 
 @given(st.binary(max_size=100), st.lists(st.integers(0, 1000), max_size=8), st.integers(1, 99))
-def test_a_body_that_ends_before_is_broken_off_and_what_came_is_given(body, places, missing):
+def test_a_truncated_body_is_an_error_after_the_bytes_that_arrived(body, places, missing):
     head = HEAD % b"Content-Length: %d" % (len(body) + missing)
     read = read_without_blocking([head, *cut(body, places)])
     assert read == Read(body, whole=False)
 
 
-def test_nothing_that_has_come_is_nothing():
+def test_receive_returns_nothing_when_nothing_has_arrived():
     with Connection(CHUNKED) as connection:
         nonblocking = connection.nonblocking()
         assert nonblocking.receive(SIZE) == b""
@@ -165,7 +165,7 @@ def test_nothing_that_has_come_is_nothing():
         assert nonblocking.error is None
 
 
-def test_a_reset_breaks_it_off():
+def test_a_closed_connection_is_an_error():
     with Connection(CHUNKED + b"1\r\na") as connection:
         nonblocking = connection.nonblocking()
         assert nonblocking.receive(SIZE) == b"a"
@@ -175,12 +175,12 @@ def test_a_reset_breaks_it_off():
 
 
 @pytest.mark.parametrize("announced", [b"Content-Length: 0", b"X: no length"])
-def test_what_stands_behind_no_body_is_given_back(announced):
+def test_the_next_request_is_given_back_when_there_is_no_body(announced):
     behind = b"GET / HTTP/1.1\r\n\r\n"
     assert read_without_blocking([HEAD % announced + behind]) == Read(b"", True, behind)
 
 
-def test_it_reads_no_more_at_once_than_it_is_told():
+def test_receive_takes_no_more_than_the_given_size():
     with Connection(CHUNKED) as connection:
         nonblocking = connection.nonblocking()
         connection.client.sendall(b"ff\r\n%b" % (b"x" * 200))
@@ -192,7 +192,7 @@ def test_it_reads_no_more_at_once_than_it_is_told():
         assert (nonblocking.receive(50), nonblocking.taken) == (b"", 0)
 
 
-def test_the_end_is_where_the_trailers_end():
+def test_a_chunked_body_ends_after_its_trailers():
     with Connection(CHUNKED + b"1\r\na\r\n0") as connection:
         nonblocking = connection.nonblocking()
         nonblocking.receive(SIZE)
@@ -207,7 +207,7 @@ def test_the_end_is_where_the_trailers_end():
         nonblocking.give_back()
 
 
-def test_trailers_have_a_limit():
+def test_trailers_over_the_limit_are_an_error():
     with Connection(CHUNKED + b"0\r\n") as connection:
         nonblocking = connection.nonblocking()
         for _ in range(2 * MAX_TRAILER_BYTES // 16):
@@ -218,7 +218,7 @@ def test_trailers_have_a_limit():
         assert nonblocking.error is not None
 
 
-def test_what_is_told_of_a_malformed_body_is_short():
+def test_the_error_of_a_malformed_body_is_short():
     with Connection(CHUNKED + b"g" * 5000 + b"\r\n") as connection:
         nonblocking = connection.nonblocking()
         nonblocking.receive(SIZE)
@@ -226,7 +226,7 @@ def test_what_is_told_of_a_malformed_body_is_short():
         assert len(str(nonblocking.error)) < 300
 
 
-def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
+def test_a_chunk_size_line_without_an_end_is_an_error():
     with Connection(CHUNKED) as connection:
         nonblocking = connection.nonblocking()
         for _ in range(20_000):
@@ -238,5 +238,5 @@ def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
 
 
 @pytest.mark.parametrize("environ", [{}, {"gunicorn.socket": object()}])
-def test_of_another_server_there_is_none(environ):
+def test_there_is_no_nonblocking_body_on_another_server(environ):
     assert NonBlockingBody.of({"wsgi.input": object(), **environ}) is None

@@ -11,7 +11,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.server.worker import StreamingWorker
 
 
-def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(monkeypatch):
+def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeypatch):
     def close_and_serve(worker: GeventWorker) -> None:
         listener.close()
         worker.handle(listener, taken, ("127.0.0.1", 1))

@@ -91,7 +91,7 @@ def is_empty(ingest_loop: IngestLoop) -> bool:
     return not (ingest_loop._open or ingest_loop._due or ingest_loop._partial)
 
 
-def test_lines_of_several_requests_go_together(ingest_loop, watched):
+def test_lines_of_several_requests_are_appended_in_one_round_trip(ingest_loop, watched):
     with opened(ingest_loop, 5) as requests:
         for request in requests:
             request.send(chunk(line(1)) + chunk(line(2)))
@@ -104,7 +104,7 @@ def test_lines_of_several_requests_go_together(ingest_loop, watched):
     assert is_empty(ingest_loop)
 
 
-def test_a_line_after_silence_waits_for_nobody(watched):
+def test_a_line_after_silence_is_appended_at_once(watched):
     ingest_loop = IngestLoop(watched, flush_seconds=3600)
     with opened(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)))
@@ -112,7 +112,7 @@ def test_a_line_after_silence_waits_for_nobody(watched):
         assert stored(watched, "run-0") == [1]
 
 
-def test_who_has_much_to_say_does_not_keep_the_others_waiting(ingest_loop, watched):
+def test_a_large_producer_does_not_delay_a_small_one(ingest_loop, watched):
     many = b"".join(line(number) for number in range(5000))
     with opened(ingest_loop, 2) as [talker, other]:
         sending = gevent.spawn(talker.send, chunk(many) + LAST_CHUNK)
@@ -126,7 +126,7 @@ def test_who_has_much_to_say_does_not_keep_the_others_waiting(ingest_loop, watch
     assert stored(watched, "run-0") == list(range(5000))
 
 
-def test_an_unexpected_error_of_an_append_ends_those_whom_it_concerns(ingest_loop, watched):
+def test_an_unexpected_error_of_an_append_ends_only_the_requests_in_it(ingest_loop, watched):
     with opened(ingest_loop, 3) as [one, two, other]:
         watched.error = ZeroDivisionError()
         for request in (one, two):
@@ -142,7 +142,7 @@ def test_an_unexpected_error_of_an_append_ends_those_whom_it_concerns(ingest_loo
     assert is_empty(ingest_loop)
 
 
-def test_an_unexpected_error_of_the_loop_leaves_nobody_waiting(ingest_loop, monkeypatch):
+def test_an_unexpected_error_of_the_loop_ends_all_requests(ingest_loop, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError
 
@@ -159,7 +159,7 @@ def test_an_unexpected_error_of_the_loop_leaves_nobody_waiting(ingest_loop, monk
         assert request.ingest.events == 1
 
 
-def test_who_is_killed_while_it_waits_leaves_nothing_behind(ingest_loop, watched):
+def test_the_loop_forgets_a_request_that_is_killed_while_it_waits(ingest_loop, watched):
     with opened(ingest_loop, 2) as [killed, other]:
         killed.send(chunk(b"{"))
         gevent.sleep(0.05)
@@ -170,7 +170,7 @@ def test_who_is_killed_while_it_waits_leaves_nothing_behind(ingest_loop, watched
     assert is_empty(ingest_loop)
 
 
-def test_who_is_killed_during_a_round_leaves_nothing_behind(ingest_loop, watched):
+def test_the_loop_forgets_a_request_that_is_killed_during_a_round(ingest_loop, watched):
     with opened(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)) * 100)
         while not watched.rounds:
@@ -180,7 +180,7 @@ def test_who_is_killed_during_a_round_leaves_nothing_behind(ingest_loop, watched
     assert is_empty(ingest_loop)
 
 
-def test_who_is_told_to_end_has_stored_what_had_come(ingest_loop, watched):
+def test_a_request_that_the_worker_ends_has_stored_every_line_that_arrived(ingest_loop, watched):
     with opened(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.01)  # it rests now
@@ -192,7 +192,7 @@ def test_who_is_told_to_end_has_stored_what_had_come(ingest_loop, watched):
     assert stored(watched, "run-0") == [1, 2]
 
 
-def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(ingest_loop, watched):
+def test_a_request_that_the_worker_ends_first_stores_its_waiting_lines(ingest_loop, watched):
     with opened(ingest_loop, 1) as [request]:
         request.send(chunk(line(1) * 1010))  # more than one append takes
         while not watched.rounds:
@@ -205,7 +205,7 @@ def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(ingest_loop, wa
     assert is_empty(ingest_loop)
 
 
-def test_who_has_a_line_joins_the_next_round_however_many_have_much_to_say(ingest_loop, watched):
+def test_a_small_producer_is_served_within_three_rounds_among_many_large_ones(ingest_loop, watched):
     flood = chunk(line("x" * 100) * 400) + LAST_CHUNK
     with opened(ingest_loop, 31) as [quiet, *flooders]:
         for flooder in flooders:
@@ -224,9 +224,7 @@ def test_who_has_a_line_joins_the_next_round_however_many_have_much_to_say(inges
 
 
 @pytest.mark.parametrize("framing", [b"1%b\r\n \r\n" % (b";a" * 4000), b"1\r\n \r\n" * 1300])
-def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(
-    ingest_loop, framing, monkeypatch
-):
+def test_a_round_takes_a_bounded_number_of_bytes(ingest_loop, framing, monkeypatch):
     taken = []
     with opened(ingest_loop, 50) as requests:
         append_together = loop_module.append_together
@@ -244,7 +242,7 @@ def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(
     assert max(taken) <= 2 * ROUND_BYTES
 
 
-def test_blank_lines_take_no_more_memory_than_their_bytes(ingest_loop):
+def test_blank_lines_take_little_more_memory_than_their_bytes(ingest_loop):
     blank = chunk(b"\n" * 100_000 + b" ")
     tracemalloc.start()
     try:
@@ -264,7 +262,7 @@ def test_blank_lines_take_no_more_memory_than_their_bytes(ingest_loop):
         tracemalloc.stop()
 
 
-def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, monkeypatch):
+def test_a_line_that_arrives_during_a_slow_round_is_in_time(ingest_loop, watched, monkeypatch):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 2) as [late, other]:
         late.send(chunk(line(1)[:5]))
@@ -277,7 +275,7 @@ def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, mon
         assert (late.ingest.error, late.ingest.events) == (None, 1)
 
 
-def test_a_line_that_does_not_come_to_its_end_is_too_slow(ingest_loop, monkeypatch):
+def test_a_line_that_is_not_completed_in_time_is_408(ingest_loop, monkeypatch):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1) + b"{"))
@@ -286,7 +284,7 @@ def test_a_line_that_does_not_come_to_its_end_is_too_slow(ingest_loop, monkeypat
 
 
 @pytest.mark.parametrize("trickles", [False, True])
-def test_trailers_that_do_not_come_are_too_slow_too(ingest_loop, monkeypatch, trickles):
+def test_trailers_that_are_not_completed_in_time_are_408(ingest_loop, monkeypatch, trickles):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1)) + b"0\r\n")
@@ -298,7 +296,7 @@ def test_trailers_that_do_not_come_are_too_slow_too(ingest_loop, monkeypatch, tr
         assert (slow.ingest.error.code, slow.ingest.events) == (408, 1)
 
 
-def test_who_waits_for_trailers_is_ended_with_the_others(ingest_loop):
+def test_the_worker_ends_a_request_that_waits_for_its_trailers(ingest_loop):
     with opened(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)) + b"0\r\n")
         gevent.sleep(0.05)
@@ -307,10 +305,10 @@ def test_who_waits_for_trailers_is_ended_with_the_others(ingest_loop):
         assert (request.ingest.error.code, request.ingest.events) == (503, 1)
 
 
-def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop, watched):
+def test_all_waiting_requests_fail_at_once_when_redis_does_not_answer(ingest_loop, watched):
     big = chunk(line("x" * 1000) * 100)
     with opened(ingest_loop, 41) as [silent, *requests]:
-        watched.error = StoreUnavailable("Redis does not answer", None)
+        watched.error = StoreUnavailable("Redis does not response", None)
         for request in requests:
             request.send(big)
         for request in requests:
@@ -328,7 +326,7 @@ def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop
         assert silent.ingest.events == 1
 
 
-def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, monkeypatch):
+def test_the_loop_forgets_a_connection_that_it_cannot_register(ingest_loop, monkeypatch):
     with opened(ingest_loop, 1) as [request]:
         with monkeypatch.context() as patch:
             patch.setattr(ingest_loop._selector, "register", lambda *args: 1 / 0)
@@ -342,7 +340,7 @@ def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, 
     assert is_empty(ingest_loop)
 
 
-def test_nothing_is_read_while_lines_wait_to_be_stored(ingest_loop, watched):
+def test_nothing_is_received_while_lines_wait_to_be_stored(ingest_loop, watched):
     """A slow Redis then slows the producer down, and the bytes held are bounded."""
     peak = 0
     piece = chunk(line("x" * 1000) * 100)
