@@ -1,4 +1,4 @@
-"""The settings: defaults, what is read, what is refused, and where it is read from."""
+"""The settings: their defaults, the values that are read and refused, and their sources."""
 
 from dataclasses import FrozenInstanceError, fields
 
@@ -6,7 +6,7 @@ import pytest
 
 from app.settings import Settings, SettingsError
 
-# Every variable: its default, a value and what it reads as, and values that are refused.
+# Every variable: its default, a valid text and its value, and texts that are refused.
 VARIABLES = {
     "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
     "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", []),
@@ -34,8 +34,8 @@ VARIABLES = {
 
 
 @pytest.fixture
-def here(monkeypatch, tmp_path):
-    """A working directory of its own, and no variable of ours in the environment."""
+def clean_directory(monkeypatch, tmp_path):
+    """Change to an empty directory, and unset all variables of the settings."""
     monkeypatch.chdir(tmp_path)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
@@ -78,9 +78,9 @@ def test_an_invalid_value_is_an_error_that_names_the_variable_and_what_is_allowe
     assert "\n" not in allowed
 
 
-@pytest.mark.parametrize(("name", "edge"), [("PORT", "1"), ("PORT", "65535"), ("RETRY_MS", "1")])
-def test_the_bounds_of_a_range_are_allowed(name, edge):
-    assert getattr(Settings.load({name: edge}), name.lower()) == int(edge)
+@pytest.mark.parametrize(("name", "bound"), [("PORT", "1"), ("PORT", "65535"), ("RETRY_MS", "1")])
+def test_the_bounds_of_a_range_are_allowed(name, bound):
+    assert getattr(Settings.load({name: bound}), name.lower()) == int(bound)
 
 
 def test_all_invalid_values_are_named_at_once():
@@ -104,30 +104,30 @@ def test_settings_are_frozen():
         Settings().port = 1
 
 
-@pytest.mark.usefixtures("here")
+@pytest.mark.usefixtures("clean_directory")
 def test_the_defaults_apply_without_any_variable():
     assert Settings.load() == Settings()
 
 
-def test_the_environment_overrides_the_file(here, monkeypatch):
-    (here / ".env").write_text("PORT=9001\nHOST=0.0.0.0\n")
+def test_the_environment_overrides_the_file(clean_directory, monkeypatch):
+    (clean_directory / ".env").write_text("PORT=9001\nHOST=0.0.0.0\n")
     monkeypatch.setenv("PORT", "9002")
     assert (Settings.load().port, Settings.load().host) == (9002, "0.0.0.0")
 
 
-def test_an_empty_environment_variable_does_not_override_the_file(here, monkeypatch):
-    """As app.streaming.log.connection.default_url has it too."""
-    (here / ".env").write_text("REDIS_URL=redis://of-env/0\n")
+def test_an_empty_environment_variable_does_not_override_the_file(clean_directory, monkeypatch):
+    """The event store treats an empty REDIS_URL in the same way."""
+    (clean_directory / ".env").write_text("REDIS_URL=redis://of-env/0\n")
     monkeypatch.setenv("REDIS_URL", "")
     assert Settings.load().redis_url == "redis://of-env/0"
 
 
-def test_an_invalid_value_in_the_file_is_named(here):
-    (here / ".env").write_text("PORT=x\n")
+def test_an_invalid_value_in_the_file_is_named(clean_directory):
+    (clean_directory / ".env").write_text("PORT=x\n")
     with pytest.raises(SettingsError, match="PORT: "):
         Settings.load()
 
 
-def test_an_empty_value_in_the_file_counts_as_absent(here):
-    (here / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
+def test_an_empty_value_in_the_file_counts_as_absent(clean_directory):
+    (clean_directory / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
     assert Settings.load() == Settings()

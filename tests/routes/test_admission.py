@@ -1,4 +1,4 @@
-"""The admission's bounds, and how appends meet them, with Flask's test client."""
+"""The limits of the admission, by themselves and for appends with Flask's test client."""
 
 import contextlib
 
@@ -83,12 +83,12 @@ def admission_of(http: FlaskClient) -> Admission:
 
 
 @pytest.mark.parametrize(
-    ("bound", "value"),
+    ("name", "value"),
     [("appends", 1500), ("bytes", Admission(1000, CAPACITY).bytes.maximum - 10)],
 )
 @pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT]])
-def test_an_append_over_the_limit_is_429_and_stores_nothing(http, fake_client, bound, value, body):
-    limit = getattr(admission_of(http), bound)
+def test_an_append_over_the_limit_is_429_and_stores_nothing(http, fake_client, name, value, body):
+    limit = getattr(admission_of(http), name)
     limit.take(value)
     response = http.post(PATH, json=body)
     assert response.status_code == 429

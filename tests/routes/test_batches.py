@@ -1,4 +1,4 @@
-"""BatchSender: a JSON array on the same POST, all of whose events are stored or none."""
+"""Batches: a POST with a JSON array of events stores all of them or none."""
 
 import json
 
@@ -20,25 +20,26 @@ def test_a_batch_is_201_with_the_ids_and_sequences_of_its_events(http, fake_stor
     response = http.post(PATH, json=[event(1), event(2), event(3)])
     assert response.status_code == 201
     stored = fake_store.get_events(1)
-    assert [found.data for found in stored] == [0, 1, 2, 3]
+    assert [each.data for each in stored] == [0, 1, 2, 3]
     assert response.json == {
-        "events": [{"id": found.id, "sequence": found.sequence} for found in stored[1:]]
+        "events": [{"id": each.id, "sequence": each.sequence} for each in stored[1:]]
     }
-    assert [found.sequence for found in stored] == [1, 2, 3, 4]
+    assert [each.sequence for each in stored] == [1, 2, 3, 4]
 
 
 def test_a_batch_may_have_events_in_either_form(http, fake_store):
     http.post(PATH, json=event({"a": 1}))
     [read] = http.get(PATH).json["events"]
     assert http.post(PATH, json=[event(), read, {**event(), "source": "me"}]).status_code == 201
-    assert [found.source for found in fake_store.get_events(1)] == [None, None, None, "me"]
+    assert [each.source for each in fake_store.get_events(1)] == [None, None, None, "me"]
 
 
 @pytest.mark.parametrize("size", [1, 1000])
 def test_a_batch_has_up_to_a_thousand_events(http, fake_store, size):
     response = http.post(PATH, json=[event(number) for number in range(size)])
     assert response.status_code == 201
-    assert [told["sequence"] for told in response.json["events"]] == list(range(1, size + 1))
+    sequences = [each["sequence"] for each in response.json["events"]]
+    assert sequences == list(range(1, size + 1))
 
 
 @pytest.mark.parametrize(
@@ -55,15 +56,15 @@ def test_a_batch_has_up_to_a_thousand_events(http, fake_store, size):
         (None, "body"),
     ],
 )
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2])
 def test_an_invalid_event_is_named_by_its_index_and_nothing_is_stored(
-    http, fake_store, bad, field, place
+    http, fake_store, bad, field, index
 ):
     batch = [event(), event()]
-    batch.insert(place, bad)
+    batch.insert(index, bad)
     response = http.post(PATH, json=batch)
     assert response.status_code == 422
-    assert [error["field"] for error in response.json["errors"]] == [f"{place}.{field}"]
+    assert [error["field"] for error in response.json["errors"]] == [f"{index}.{field}"]
     assert fake_store.get_events(1) == []
 
 
@@ -74,7 +75,7 @@ def test_an_empty_or_too_large_batch_is_422(http, fake_store, size):
     assert fake_store.get_events(1) == []
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize(
     ("data", "status", "field"),
     [
@@ -90,14 +91,14 @@ def test_an_empty_or_too_large_batch_is_422(http, fake_store, size):
     ids=["1e999", "NaN", "2^64", "-2^63-1", "surrogate", "deepest", "deep", "nul"],
 )
 def test_an_invalid_value_in_a_batch_is_named_by_its_index(
-    http, fake_store, data, status, field, place
+    http, fake_store, data, status, field, index
 ):
     items = [json.dumps(event())] * 2
-    items.insert(place, f'{{"event_category":"a","event_action":"b","data":{data}}}')
+    items.insert(index, f'{{"event_category":"a","event_action":"b","data":{data}}}')
     response = http.post(PATH, data=f" [{' , '.join(items)}]\n", content_type="application/json")
     assert (response.status_code, response.json["errors"][0]["field"]) == (
         status,
-        f"{place}{field}",
+        f"{index}{field}",
     )
     assert fake_store.get_events(1) == []
 
@@ -176,5 +177,5 @@ def test_the_last_lease_of_a_batch_holds(http, fake_client):
 
 def test_add_many_returns_the_ids_in_order(any_store, run_id):
     ids = any_store.add_many(run_id, [event(number) for number in range(1000)])
-    assert [found.id for found in any_store.get_events(run_id)] == ids
+    assert [each.id for each in any_store.get_events(run_id)] == ids
     assert len(set(ids)) == 1000

@@ -1,4 +1,4 @@
-"""Appending over HTTP and reading history in pages, with Flask's test client."""
+"""Appending events and reading history in pages, with Flask's test client."""
 
 import json
 
@@ -15,8 +15,8 @@ NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
 
 
-def refused(response, status: int) -> list[str]:
-    """The fields that a refusal names, once its status and shape are what they must be."""
+def check_refusal(response, status: int) -> list[str]:
+    """Check that a response is a problem with this status; return the fields that it names."""
     assert response.status_code == status, response.text
     assert response.mimetype == "application/problem+json"
     assert response.json["status"] == status
@@ -89,12 +89,12 @@ def test_any_json_value_is_accepted_as_data(http, fake_store, value):
     assert fake_store.get_events(1)[0].data == json.loads(value)
 
 
-# What is refused changes nothing
+# A refused request changes nothing
 
 
 @pytest.fixture
-def unchanged(fake_client: redis.Redis):
-    """Looks, after the test, that nothing was stored."""
+def nothing_stored(fake_client: redis.Redis):
+    """Check after the test that Redis holds no key."""
     yield
     assert fake_client.keys("*") == []
 
@@ -104,11 +104,11 @@ BAD_RUN_IDS = ["a b", "a:b", "é", "a\n", "*", "{a}", ".", "..", "a" * 129, "a%0
 
 @pytest.mark.parametrize("run_id", BAD_RUN_IDS)
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_an_invalid_run_id_is_400(http, method, run_id):
     path = f"/runs/{run_id.replace(chr(10), '%0A')}/events"
     json_body = NAMES if method == "POST" else None
-    assert refused(http.open(path, method=method, json=json_body), 400) == ["run_id"]
+    assert check_refusal(http.open(path, method=method, json=json_body), 400) == ["run_id"]
 
 
 @pytest.mark.parametrize(
@@ -123,34 +123,34 @@ def test_an_invalid_run_id_is_400(http, method, run_id):
     ],
     ids=lambda body: body[:16],
 )
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_a_body_that_is_not_json_is_400(http, body):
-    assert refused(post(http, body), 400) == ["body"]
+    assert check_refusal(post(http, body), 400) == ["body"]
 
 
 @pytest.mark.parametrize("value", ["18446744073709551616", "-9223372036854775809", "9" * 300])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_an_integer_over_64_bits_is_422(http, value):
-    assert refused(post(http, body_with_data(f"[{value}]")), 422) == ["data"]
+    assert check_refusal(post(http, body_with_data(f"[{value}]")), 422) == ["data"]
 
 
 @pytest.mark.parametrize("depth", [129, 200, 900, 990, 1020])
 @pytest.mark.parametrize("inner", ["1", "12345678901234567890"])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_data_that_is_nested_too_deeply_is_422(http, depth, inner):
     data = "[" * depth + inner + "]" * depth
-    assert refused(post(http, body_with_data(data)), 422) == ["data"]
+    assert check_refusal(post(http, body_with_data(data)), 422) == ["data"]
 
 
 @pytest.mark.parametrize("body", ["text", None, 1, True])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_a_json_body_that_is_not_an_object_is_422(http, body):
-    assert refused(post(http, json.dumps(body).encode()), 422) == ["body"]
+    assert check_refusal(post(http, json.dumps(body).encode()), 422) == ["body"]
 
 
 def test_a_body_with_a_content_encoding_is_415(http):
     response = http.post(PATH, json=NAMES, headers={"Content-Encoding": "gzip"})
-    assert refused(response, 415) == ["Content-Encoding"]
+    assert check_refusal(response, 415) == ["Content-Encoding"]
     assert http.post(PATH, json=NAMES, headers={"Content-Encoding": "identity"}).status_code == 201
 
 
@@ -159,10 +159,10 @@ def test_a_body_with_a_content_encoding_is_415(http):
     [None, "", "text/plain", "application/x-www-form-urlencoded", "application/jsonp",
      "multipart/form-data", "application/json; charset=utf-16"],
 )  # fmt: skip
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_another_content_type_is_415(http, content_type):
     response = http.post(PATH, data=json.dumps(NAMES), content_type=content_type)
-    assert refused(response, 415) == ["Content-Type"]
+    assert check_refusal(response, 415) == ["Content-Type"]
 
 
 BAD_NAMES = ["", "a" * 65, "a b", "a.b", "a\n", "é", "a/b", None, 1, ["a"], {}, True]
@@ -170,11 +170,11 @@ BAD_NAMES = ["", "a" * 65, "a b", "a.b", "a\n", "é", "a/b", None, 1, ["a"], {},
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("field", ["event_category", "event_action"])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_an_invalid_name_is_422_in_either_form(http, field, name):
-    assert refused(http.post(PATH, json={**NAMES, field: name}), 422) == [field]
+    assert check_refusal(http.post(PATH, json={**NAMES, field: name}), 422) == [field]
     event = {"category": "llm", "action": "stream", field.removeprefix("event_"): name}
-    assert refused(http.post(PATH, json={"event": event}), 422) == [field]
+    assert check_refusal(http.post(PATH, json={"event": event}), 422) == [field]
 
 
 @pytest.mark.parametrize(
@@ -194,21 +194,21 @@ def test_an_invalid_name_is_422_in_either_form(http, field, name):
         ({"event_category": "lifecycle", "event_action": "lost"}, ["event_action"]),
     ],
 )
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_an_event_with_wrong_members_is_422(http, body, fields):
-    assert sorted(refused(http.post(PATH, json=body), 422)) == fields
+    assert sorted(check_refusal(http.post(PATH, json=body), 422)) == fields
 
 
 @pytest.mark.parametrize("field", ["data", "source"])
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_an_event_over_the_limit_is_413(http, field):
     body = {**NAMES, field: "x" * 262_144}
-    assert refused(http.post(PATH, json=body), 413) == [field]
+    assert check_refusal(http.post(PATH, json=body), 413) == [field]
 
 
-@pytest.mark.usefixtures("unchanged")
+@pytest.mark.usefixtures("nothing_stored")
 def test_a_body_over_the_limit_is_413(http):
-    assert refused(post(http, body_with_data('"%s"' % ("x" * 5_000_000))), 413) == ["body"]
+    assert check_refusal(post(http, body_with_data('"%s"' % ("x" * 5_000_000))), 413) == ["body"]
 
 
 def test_a_body_of_exactly_the_limit_is_accepted(fake_store):
@@ -222,7 +222,7 @@ def test_a_body_of_exactly_the_limit_is_accepted(fake_store):
 def test_an_append_to_an_ended_run_is_409_and_changes_nothing(http, fake_store):
     last = fake_store.add(1, "lifecycle", "completed")
     response = http.post(PATH, json=NAMES)
-    assert refused(response, 409) == []
+    assert check_refusal(response, 409) == []
     assert last in response.json["detail"]
     assert len(fake_store.get_events(1)) == 1
     started = {"event_category": "lifecycle", "event_action": "started"}
@@ -232,11 +232,11 @@ def test_an_append_to_an_ended_run_is_409_and_changes_nothing(http, fake_store):
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_a_redis_key_of_the_wrong_type_is_409(http, fake_client, method):
     fake_client.set("run:1:events", "a string")
-    assert refused(http.open(PATH, method=method, json=NAMES), 409) == []
+    assert check_refusal(http.open(PATH, method=method, json=NAMES), 409) == []
     assert fake_client.get("run:1:events") == b"a string"
 
 
-# Reading
+# Pages of history
 
 
 def read(http: FlaskClient, query: str = "") -> dict:
@@ -251,7 +251,7 @@ def data_of(page: dict) -> list:
 
 @pytest.fixture
 def ids(fake_store: EventStore) -> list[str]:
-    """The ids of seven events of run 1, whose data are 0 to 6."""
+    """Append seven events with the data 0 to 6 to run 1, and return their ids."""
     names = [("llm", "stream"), ("tool", "call")]
     return [fake_store.add(1, *names[number % 2], number) for number in range(7)]
 
@@ -354,7 +354,7 @@ def test_delete_is_204_with_and_without_a_log(http, fake_client, ids):
 def test_a_body_with_many_unknown_names_is_refused_with_one_error(http):
     body = json.dumps({**NAMES, **{f"unknown{number}": 1 for number in range(1000)}})
     response = post(http, body.encode())
-    assert refused(response, 422) == ["body"]
+    assert check_refusal(response, 422) == ["body"]
     assert len(response.data) < 1000
 
 

@@ -1,4 +1,4 @@
-"""Errors: one shape for every status, and the refusals of a query."""
+"""Problem details (RFC 9457): one shape for every error, and the refusals of a query."""
 
 import json
 
@@ -12,15 +12,15 @@ from tests.servers import free_port
 
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
-# What a document may tell beside what RFC 9457 names.
-MORE = {"stored", "last_sequence", "ended"}
+# The members that a problem may have beyond those of RFC 9457.
+EXTENSIONS = {"stored", "last_sequence", "ended"}
 
 
 class BrokenStore(EventStore):
     """A store with a bug."""
 
     def append_new(self, *args, **kwargs):
-        raise RuntimeError("a secret of the inside")
+        raise RuntimeError("an internal secret")
 
     state = page = delete = ping = append_new
 
@@ -31,19 +31,19 @@ def broken(fake_client) -> FlaskClient:
 
 
 @pytest.fixture
-def away() -> FlaskClient:
-    """A gateway whose Redis is away."""
+def without_redis() -> FlaskClient:
+    """Return a client of a gateway whose Redis cannot be reached."""
     store = EventStore(f"redis://127.0.0.1:{free_port()}")
     return create_app(Settings(), event_store=store).test_client()
 
 
 def check_problem(response, status: int) -> dict:
-    """The problem document of an response, once it has the shape of RFC 9457."""
+    """Check that a response is a problem (RFC 9457) with this status; return the document."""
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Cache-Control"] == "no-store"
     document = json.loads(response.data)
-    assert set(document) - {"errors", *MORE} == {"type", "title", "status", "detail"}
+    assert set(document) - {"errors", *EXTENSIONS} == {"type", "title", "status", "detail"}
     assert document["status"] == status
     assert document["title"]
     assert document["detail"]
@@ -99,21 +99,21 @@ def test_an_unexpected_error_is_500_and_its_details_are_only_in_the_log(
     response = broken.open(path, method=method, json=NAMES)
     check_problem(response, 500)
     assert "secret" not in response.text
-    assert "a secret of the inside" in caplog.text
+    assert "an internal secret" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", PATH), ("GET", PATH), ("DELETE", PATH), ("GET", "/runs/1"), ("GET", "/readyz")],
 )
-def test_an_unreachable_redis_is_503_with_retry_after(away, method, path):
-    response = away.open(path, method=method, json=NAMES)
+def test_an_unreachable_redis_is_503_with_retry_after(without_redis, method, path):
+    response = without_redis.open(path, method=method, json=NAMES)
     check_problem(response, 503)
     assert int(response.headers["Retry-After"]) > 0
 
 
-def test_a_stream_opens_while_redis_is_unreachable(away):
-    with away.get("/runs/1/events/stream") as response:
+def test_a_stream_opens_while_redis_is_unreachable(without_redis):
+    with without_redis.get("/runs/1/events/stream") as response:
         assert response.status_code == 200
         assert next(response.response).startswith(b"retry: ")
 

@@ -1,4 +1,4 @@
-"""The state of one run's log over HTTP."""
+"""GET /runs/{id}: the state of one run's log."""
 
 
 def test_the_state_of_a_run_has_its_length_ids_sequence_and_ttl(http, fake_store, fake_client):

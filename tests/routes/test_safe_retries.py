@@ -1,4 +1,4 @@
-"""The header Idempotency-Key, the parameter expected_sequence, and what a 503 says of them."""
+"""Safe retries of an append: Idempotency-Key, expected_sequence, leases, and `stored` in a 503."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -82,13 +82,13 @@ def test_a_lease_is_stored_with_every_event_and_left_out_of_the_history(http, fa
     }
 
 
-@pytest.mark.parametrize(("stored", "told"), [(False, False), (None, "unknown")])
-def test_a_503_says_whether_the_event_was_stored(fake_client, stored, told):
+@pytest.mark.parametrize(("stored", "reported"), [(False, False), (None, "unknown")])
+def test_a_503_says_whether_the_event_was_stored(fake_client, stored, reported):
     class Failing(EventStore):
         def append_new(self, *args, **kwargs):
             raise StoreUnavailable("away", stored)
 
     http = create_app(Settings(), event_store=Failing(client=fake_client)).test_client()
     response = http.post(PATH, json=EVENT)
-    assert (response.status_code, response.json["stored"]) == (503, told)
+    assert (response.status_code, response.json["stored"]) == (503, reported)
     assert response.headers["Retry-After"]

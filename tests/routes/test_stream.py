@@ -1,4 +1,4 @@
-"""The stream's route with Flask's test client: the ordinary generator, refusals, 204."""
+"""The stream's route with Flask's test client: the body as an iterable, refusals, 204."""
 
 import pytest
 from flask.testing import FlaskClient

@@ -24,11 +24,11 @@ def line(data: object = None, category: str = "llm", action: str = "stream", **m
     return json.dumps(event).encode() + b"\n"
 
 
-def line_with(data: str) -> bytes:
+def line_with_data(data: str) -> bytes:
     return b'{"event_category": "llm", "event_action": "stream", "data": %b}\n' % data.encode()
 
 
-def ending(action: str) -> bytes:
+def lifecycle(action: str) -> bytes:
     return line(None, "lifecycle", action)
 
 
@@ -37,8 +37,8 @@ def send(http: FlaskClient, *lines: bytes, query: str = "", **options) -> TestRe
     return http.post(f"{PATH}?{query}", data=b"".join(lines), **options)
 
 
-def refused(response: TestResponse, status: int, line: int, stored: int) -> list[str]:
-    """The fields that a refusal names, once it tells where the request ended and what is stored."""
+def check_refusal(response: TestResponse, status: int, line: int, stored: int) -> list[str]:
+    """Check a problem's status, line number and count of stored events; return its fields."""
     assert response.status_code == status, response.text
     assert response.mimetype == "application/problem+json"
     assert (response.json["status"], response.json["line"]) == (status, line)
@@ -46,7 +46,7 @@ def refused(response: TestResponse, status: int, line: int, stored: int) -> list
     return [error["field"] for error in response.json.get("errors", [])]
 
 
-def data_of(store: EventStore) -> list:
+def stored_data(store: EventStore) -> list:
     return [event.data for event in store.get_events(1)]
 
 
@@ -65,7 +65,7 @@ def test_a_line_may_be_an_event_in_either_form(http, fake_store):
     send(http, line({"a": "分\u2028"}, source="me"))
     [read] = http.get(PATH).json["events"]
     assert send(http, json.dumps(read).encode()).json["last_sequence"] == 2
-    assert data_of(fake_store) == [{"a": "分\u2028"}] * 2
+    assert stored_data(fake_store) == [{"a": "分\u2028"}] * 2
     assert [event.source for event in fake_store.get_events(1)] == ["me", "me"]
 
 
@@ -79,21 +79,21 @@ def test_a_body_without_events_is_200_and_stores_nothing(http, fake_client, body
 
 def test_a_last_line_needs_no_line_break(http, fake_store):
     assert send(http, line(1), line(2).rstrip()).json["stored"] == 2
-    assert data_of(fake_store) == [1, 2]
+    assert stored_data(fake_store) == [1, 2]
 
 
 def test_blank_lines_and_carriage_returns_are_ignored_but_counted(http, fake_store):
     crlf = [line(number).replace(b"\n", b"\r\n") for number in range(3)]
     response = send(http, b"\r\n", crlf[0], b"\n \n\t\n", crlf[1], b"\r\n", crlf[2], b"{\n")
-    assert refused(response, 400, line=9, stored=3) == ["body"]
-    assert data_of(fake_store) == [0, 1, 2]
+    assert check_refusal(response, 400, line=9, stored=3) == ["body"]
+    assert stored_data(fake_store) == [0, 1, 2]
 
 
 def test_only_a_line_feed_ends_a_line(http, fake_store):
     text = "\u2028\u2029\x85\x7f"
     body = b'{"event_category": "a", "event_action": "b",\r"data": "%b"}' % text.encode()
     assert send(http, body).json["stored"] == 1
-    assert data_of(fake_store) == [text]
+    assert stored_data(fake_store) == [text]
 
 
 def test_a_body_of_unknown_length_is_read_to_its_end(http):
@@ -114,14 +114,14 @@ NOT_JSON = [
     *(b"{", b"{'a': 1}", b'{"a": 1,}', b"nonsense", b'{"a": 1} {', b"\xff", b"\0", b"\x0b"),
     *(b'\xef\xbb\xbf{"a": 1}', '{"a": 1}'.encode("utf-16-le"), line(1)[:-3], b"data: {}"),
     b"\xc2\xa0",
-    *map(line_with, ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "01", ".5"]),
-    *map(line_with, ['"\\ud800"', '"\\udc00a"', '"\\ud800\\ud800"', '"\\q"', '"\t"', '"\r"']),
-    *map(line_with, ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000]),
+    *map(line_with_data, ["NaN", "Infinity", "-Infinity", "1e400", "-1e400", "01", ".5"]),
+    *map(line_with_data, ['"\\ud800"', '"\\udc00a"', '"\\ud800\\ud800"', '"\\q"', '"\t"', '"\r"']),
+    *map(line_with_data, ["[" * 10_000 + "]" * 10_000, '{"a":' * 10_000 + "1" + "}" * 10_000]),
     b'{"event_category": "llm", "event_action": "stream", "data": "\xff"}',
     line(1).rstrip() + line(2),
 ]  # fmt: skip
 
-WRONG_SHAPE = [
+INVALID_EVENTS = [
     (b'"text"', ["body"]),
     (b"null", ["body"]),
     (b"1", ["body"]),
@@ -139,14 +139,14 @@ WRONG_SHAPE = [
     (line(1, "lifecycle", "lost"), ["event_action"]),
     (line(1, lease_seconds=0), ["lease_seconds"]),
     (line(1, lease_seconds="5"), ["lease_seconds"]),
-    (line_with("18446744073709551616"), ["data"]),
-    (line_with("-9223372036854775809"), ["data"]),
-    (line_with("[" * 129 + "]" * 129), ["data"]),
+    (line_with_data("18446744073709551616"), ["data"]),
+    (line_with_data("-9223372036854775809"), ["data"]),
+    (line_with_data("[" * 129 + "]" * 129), ["data"]),
 ]
 
-BAD_LINES = [
+INVALID_LINES = [
     *((bad, 400, ["body"]) for bad in NOT_JSON),
-    *((bad, 422, fields) for bad, fields in WRONG_SHAPE),
+    *((bad, 422, fields) for bad, fields in INVALID_EVENTS),
     (line("x" * 262_144), 413, ["data"]),
     (line(1, source="x" * 262_144), 413, ["source"]),
     (b" " * 4_194_305, 413, ["body"]),
@@ -155,13 +155,15 @@ BAD_LINES = [
 
 
 @pytest.mark.parametrize("before", [0, 2])
-@pytest.mark.parametrize(("bad", "status", "fields"), BAD_LINES, ids=lambda each: str(each)[:20])
+@pytest.mark.parametrize(
+    ("bad", "status", "fields"), INVALID_LINES, ids=lambda each: str(each)[:20]
+)
 def test_an_invalid_line_ends_the_request_and_earlier_lines_stay_stored(
     http, fake_store, bad, status, fields, before
 ):
     bad = bad.replace(b"\n", b"") + b"\n"
     response = send(http, *map(line, range(before)), bad, line("after"))
-    assert sorted(refused(response, status, line=before + 1, stored=before)) == fields
+    assert sorted(check_refusal(response, status, line=before + 1, stored=before)) == fields
     events = fake_store.get_events(1)
     assert [event.data for event in events] == list(range(before))
     last = (events[-1].id, before) if events else (None, None)
@@ -171,26 +173,26 @@ def test_an_invalid_line_ends_the_request_and_earlier_lines_stay_stored(
 @pytest.mark.parametrize("before", [999, 1000, 1001, 2000])
 def test_the_number_of_an_invalid_line_is_right_after_several_appends(http, before):
     response = send(http, *map(line, range(before)), b"{\n")
-    refused(response, 400, line=before + 1, stored=before)
+    check_refusal(response, 400, line=before + 1, stored=before)
 
 
 def test_an_invalid_last_line_without_a_line_break_is_refused(http, fake_store):
-    assert refused(send(http, line(1), line(2)[:-2]), 400, line=2, stored=1) == ["body"]
+    assert check_refusal(send(http, line(1), line(2)[:-2]), 400, line=2, stored=1) == ["body"]
 
 
 def test_a_line_may_be_as_long_as_the_largest_body(fake_store):
     event = line(1).rstrip()
     limit = len(event) + 100
     http = create_app(Settings(max_body_bytes=limit), event_store=fake_store).test_client()
-    just = event + b" " * 100
-    body = b"\n".join([just] * 100)  # many times the limit
+    longest = event + b" " * 100
+    body = b"\n".join([longest] * 100)  # much longer than the limit
     assert send(http, body).json["stored"] == 100
-    for sent in (just + b" \n", just + b" "):
-        assert refused(send(http, event, b"\n", sent), 413, line=2, stored=1) == ["body"]
+    for sent in (longest + b" \n", longest + b" "):
+        assert check_refusal(send(http, event, b"\n", sent), 413, line=2, stored=1) == ["body"]
 
 
 def test_the_lease_of_a_refused_line_is_not_applied(http, fake_client):
-    refused(send(http, line(1), line("x" * 262_144, lease_seconds=5)), 413, line=2, stored=1)
+    check_refusal(send(http, line(1), line("x" * 262_144, lease_seconds=5)), 413, line=2, stored=1)
     [(_, fields)] = fake_client.xrange("run:1:events")
     assert b"lease_seconds" not in fields
 
@@ -203,72 +205,72 @@ def test_a_lease_holds_until_another_line_changes_it_or_the_run_ends(http, fake_
     send(http, line(1, lease_seconds=30), line(2, lease_seconds=60), line(3))
     send(http, line(4))
     assert leases()[2:] == [b"60", b"60"]
-    send(http, ending("completed"), ending("started"), line(5))
+    send(http, lifecycle("completed"), lifecycle("started"), line(5))
     assert leases()[-2:] == [None, None]
 
 
 def test_every_complete_line_of_a_truncated_body_is_stored(http, fake_store):
     body = line(1) + line(2)
     response = send(http, body, line(3)[:-5], headers={"Content-Length": str(len(body) + 900)})
-    refused(response, 400, line=3, stored=2)
-    assert data_of(fake_store) == [1, 2]
+    check_refusal(response, 400, line=3, stored=2)
+    assert stored_data(fake_store) == [1, 2]
 
 
 # The end of a run
 
 
 def test_lines_after_a_terminal_event_are_refused(http, fake_store):
-    response = send(http, line(1), ending("completed"), b"\n", line(2), line(3))
-    assert refused(response, 409, line=4, stored=2) == []
+    response = send(http, line(1), lifecycle("completed"), b"\n", line(2), line(3))
+    assert check_refusal(response, 409, line=4, stored=2) == []
     assert response.json["last_sequence"] == 2
-    assert data_of(fake_store) == [1, None]
+    assert stored_data(fake_store) == [1, None]
     assert http.get("/runs/1").json["ended"] is True
 
 
 def test_lines_for_an_ended_run_are_refused(http, fake_store):
     fake_store.add(1, "lifecycle", "failed")
     response = send(http, b"\n", line(1), line(2))
-    assert refused(response, 409, line=2, stored=0) == []
+    assert check_refusal(response, 409, line=2, stored=0) == []
     assert (response.json["last_id"], response.json["last_sequence"]) == (None, None)
     assert len(fake_store.get_events(1)) == 1
 
 
 def test_a_started_event_reopens_an_ended_run(http):
-    lines = [line(1), ending("cancelled"), ending("started"), line(2), ending("completed")]
-    assert send(http, *lines, ending("started"), line(3)).json["stored"] == 7
+    lines = [line(1), lifecycle("cancelled"), lifecycle("started"), line(2), lifecycle("completed")]
+    assert send(http, *lines, lifecycle("started"), line(3)).json["stored"] == 7
     assert http.get("/runs/1").json["ended"] is False
 
 
 def test_a_redis_key_of_the_wrong_type_is_409(http, fake_client):
     fake_client.set("run:1:events", "a string")
-    assert refused(send(http, line(1)), 409, line=1, stored=0) == []
+    assert check_refusal(send(http, line(1)), 409, line=1, stored=0) == []
 
 
-# The sequence that is expected
+# The expected sequence
 
 
 def test_the_expected_sequence_is_that_of_the_first_line_and_advances(http, fake_store):
-    lines = [*map(line, range(1500)), ending("completed"), ending("started"), line(1)]
+    lines = [*map(line, range(1500)), lifecycle("completed"), lifecycle("started"), line(1)]
     assert send(http, *lines, query="expected_sequence=1").json["last_sequence"] == 1503
     response = send(http, b"\n", line(2), query="expected_sequence=1503")
-    refused(response, 409, line=2, stored=0)
+    check_refusal(response, 409, line=2, stored=0)
     assert response.json["last_sequence"] == 1503
     assert send(http, line(2), query="expected_sequence=1504").status_code == 200
 
 
 def test_an_event_of_another_producer_between_two_appends_is_409(http, fake_store):
-    """The other's event comes between two of its appends."""
+    """The store appends an event of another producer after the first append."""
     append = fake_store.append_each
 
-    def overtaken(*args, **kwargs):
+    def append_then_interfere(*args, **kwargs):
         appended = append(*args, **kwargs)
         fake_store.append_each = append
         fake_store.add(1, "lifecycle", "started")
         return appended
 
-    fake_store.append_each = overtaken
-    response = send(http, ending("completed"), ending("started"), query="expected_sequence=1")
-    refused(response, 409, line=2, stored=1)
+    fake_store.append_each = append_then_interfere
+    response = send(http, lifecycle("completed"), lifecycle("started"), query="expected_sequence=1")
+    check_refusal(response, 409, line=2, stored=1)
     assert response.json["last_sequence"] == 2
 
 
@@ -279,7 +281,7 @@ def test_an_invalid_expected_sequence_is_400(http, fake_client, expected):
 
 
 class SlowBody(io.BytesIO):
-    """A body that gives a line now and then."""
+    """A body that returns one line every 30 ms."""
 
     def read(self, size: int = -1) -> bytes:
         gevent.sleep(0.03)
@@ -326,7 +328,7 @@ def test_an_invalid_header_or_run_id_is_refused_before_a_line_is_read(
 
 
 def test_put_is_405_and_names_the_allowed_methods(http):
-    """`curl -T` puts, unless it is told to post."""
+    """`curl -T` sends a PUT, unless `-X POST` is given."""
     response = http.put(PATH, data=line(1), content_type=NDJSON)
     assert response.status_code == 405
     assert response.mimetype == "application/problem+json"
@@ -338,16 +340,16 @@ def test_a_request_of_lines_counts_as_a_stream(fake_store):
     streams = app.extensions["tailrace"].streams
     streams._limit = 0
     response = send(app.test_client(), line(1))
-    assert refused(response, 503, line=1, stored=0) == []
+    assert check_refusal(response, 503, line=1, stored=0) == []
     assert int(response.headers["Retry-After"]) >= 1
     streams._limit = 1
-    for _ in range(3):  # each gives its place back, a refused one too
+    for _ in range(3):  # every request gives its place back, also a refused one
         assert send(app.test_client(), line(1)).json["stored"] == 1
-        refused(send(app.test_client(), b"{"), 400, line=1, stored=0)
+        check_refusal(send(app.test_client(), b"{"), 400, line=1, stored=0)
     assert len(streams) == 0
 
 
-# What fails
+# Failures of Redis and of the gateway
 
 
 class FailingStore(EventStore):
@@ -359,7 +361,7 @@ class FailingStore(EventStore):
     def append_each(self, appends):
         self.appends += 1
         if self.appends == 2:
-            return [StoreUnavailable("Redis does not response", self.stored)] * len(appends)
+            return [StoreUnavailable("Redis does not answer", self.stored)] * len(appends)
         return super().append_each(appends)
 
 
@@ -368,8 +370,10 @@ def test_a_503_says_how_many_events_are_stored_and_how_many_may_be(fake_client, 
     store = FailingStore(client=fake_client)
     store.stored = stored
     http = create_app(Settings(), event_store=store).test_client()
-    response = send(http, line(1), ending("completed"), b"\n", ending("started"), line(2), b"{")
-    assert refused(response, 503, line=4, stored=2) == []
+    response = send(
+        http, line(1), lifecycle("completed"), b"\n", lifecycle("started"), line(2), b"{"
+    )
+    assert check_refusal(response, 503, line=4, stored=2) == []
     assert response.json.get("unknown") == unknown
     assert int(response.headers["Retry-After"]) >= 1
 
@@ -383,8 +387,8 @@ def test_an_unexpected_error_is_500_and_says_how_many_events_are_stored(fake_cli
             return [outcome]
 
     http = create_app(Settings(), event_store=BrokenStore(client=fake_client)).test_client()
-    response = send(http, line(1), ending("failed"), ending("started"), line(2))
-    assert refused(response, 500, line=3, stored=2) == []
+    response = send(http, line(1), lifecycle("failed"), lifecycle("started"), line(2))
+    assert check_refusal(response, 500, line=3, stored=2) == []
     assert response.json["unknown"] == 2
     assert "ZeroDivisionError" not in response.text
 
@@ -395,7 +399,7 @@ def test_a_request_over_the_limit_of_bytes_is_429(fake_store):
     held = admission.bytes.maximum - len(line(1)) + 1
     assert admission.bytes.take(held)
     response = send(app.test_client(), line(1))
-    assert refused(response, 429, line=1, stored=0) == []
+    assert check_refusal(response, 429, line=1, stored=0) == []
     assert int(response.headers["Retry-After"]) >= 1
     admission.bytes.release(held)
     assert send(app.test_client(), *[line(1)] * 5000).json["stored"] == 5000
@@ -418,7 +422,7 @@ def test_tcp_keepalive_is_set_on_the_connection(http):
 
 
 def test_a_connection_over_a_unix_socket_is_served(http):
-    one, other = socket.socketpair()
-    with one, other:
-        response = send(http, line(1), environ_overrides={"gunicorn.socket": one})
+    server, client = socket.socketpair()
+    with server, client:
+        response = send(http, line(1), environ_overrides={"gunicorn.socket": server})
     assert response.status_code == 200
