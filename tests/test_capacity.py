@@ -16,7 +16,7 @@ def test_all_kinds_together_leave_files_for_redis_and_each_has_at_least_one_plac
     max_streams, files
 ):
     capacity = Capacity.of(max_streams, files)
-    assert all(place >= 1 for place in capacity)
+    assert all(limit >= 1 for limit in capacity)
     assert sum(capacity) + OTHER_FILES + capacity.streams // 64 <= max(files, OTHER_FILES + 4)
     assert capacity.streams <= max_streams
 

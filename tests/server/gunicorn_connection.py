@@ -18,7 +18,7 @@ def with_length(length: int) -> bytes:
 
 
 class GunicornConnection:
-    """A pair of sockets, and the request that gunicorn parsed from the bytes sent `first`."""
+    """A pair of sockets, and the request that gunicorn parsed from the bytes `first`."""
 
     def __init__(self, first: bytes) -> None:
         self.client, self.server = gevent.socket.socketpair()
@@ -46,5 +46,5 @@ class GunicornConnection:
         return body
 
     def response(self) -> Response:
-        """Return gunicorn's response object; its `start_response` is the one of WSGI."""
+        """Return gunicorn's response object; it has the `start_response` of WSGI."""
         return Response(self.request, self.server, self._config)
