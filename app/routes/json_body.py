@@ -25,7 +25,8 @@ from werkzeug.exceptions import (
 from werkzeug.http import parse_options_header
 
 from ..streaming.errors import InvalidEvent
-from ..streaming.new_event import INTEGER_RANGE, MAX_DEPTH, MAX_EVENTS
+from ..streaming.event_json import INTEGER_RANGE, MAX_DEPTH
+from ..streaming.new_event import MAX_EVENTS
 from .admission import Admission, Reservation
 
 # So much of a body over the limit is read and thrown away before the answer, and then what

@@ -15,8 +15,8 @@ import pytest
 
 from app.streaming import appender as module
 from app.streaming import batch_sender as batches
-from app.streaming.appender import MAX_WAITING_BYTES, MAX_WAITING_EVENTS, Appender
-from app.streaming.batch_sender import BATCH_BYTES
+from app.streaming.appender import Appender
+from app.streaming.batch_sender import MAX_BATCH_BYTES
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -26,6 +26,7 @@ from app.streaming.errors import (
     UnexpectedSequence,
 )
 from app.streaming.event_id import EventId
+from app.streaming.event_queue import MAX_WAITING_BYTES, MAX_WAITING_EVENTS
 from app.streaming.event_store import EventStore
 from app.streaming.log import shared_connection
 from app.streaming.new_event import MAX_EVENTS, Appended, NewEvent
@@ -154,7 +155,7 @@ def test_a_batch_has_no_more_bytes_than_one_round_trip_should():
         for _ in range(30):
             run.emit("llm", "stream", "x" * 100_000)
         log.open.set()
-    assert max(sum(map(len, batch)) for batch in log.batches) < BATCH_BYTES + 100_002
+    assert max(sum(map(len, batch)) for batch in log.batches) < MAX_BATCH_BYTES + 100_002
     assert len(log.batches) == 4
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from app.streaming.errors import InvalidEvent, InvalidInput
 from app.streaming.event import Event, check_run_id, one_line, timestamp_now
-from app.streaming.new_event import check_depth, check_name, check_names, encode_json
+from app.streaming.event_json import check_depth, encode_json
+from app.streaming.new_event import MAX_EVENT_BYTES, check_name, check_names
 
 ENTRY = {
     b"timestamp": b"2025-01-01T12:00:00.000Z",
