@@ -12,6 +12,7 @@ import pytest
 
 from app.client import Client, Ingested, transport
 from app.client import keepalive as keepalive
+from app.streaming.backoff import backoff
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -116,7 +117,7 @@ def test_the_gateways_retry_after_is_waited_for(clock):
 
 def test_pauses_grow_up_to_a_bound_and_differ():
     several = [
-        [pause for pause, _ in zip(transport.pauses(), range(12), strict=False)] for _ in range(5)
+        [pause for pause, _ in zip(backoff(transport.INITIAL_PAUSE_SECONDS, transport.MAX_PAUSE_SECONDS), range(12), strict=False)] for _ in range(5)
     ]
     assert len({pauses[0] for pauses in several}) > 1
     for pauses in several:
