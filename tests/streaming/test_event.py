@@ -236,7 +236,7 @@ def test_reserved_names_are_refused(category, action, field):
     ],
 )
 def test_any_value_of_json_is_stored_exactly(value):
-    assert orjson.loads(encode_json("data", value)) == value
+    assert orjson.loads(encode_json("data", value, MAX_EVENT_BYTES)) == value
 
 
 @dataclass
@@ -255,22 +255,22 @@ class Measure:
 )
 def test_what_json_cannot_carry_is_refused_and_the_field_is_named(value):
     with pytest.raises(InvalidEvent) as refused:
-        encode_json("source", value)
+        encode_json("source", value, MAX_EVENT_BYTES)
     assert refused.value.field == "source"
 
 
 @pytest.mark.parametrize("wrap", [nested, lambda depth: {"a": nested(depth - 1)}])
 def test_the_depth_has_its_edge_at_128(wrap):
-    assert orjson.loads(encode_json("data", wrap(128))) == wrap(128)
+    assert orjson.loads(encode_json("data", wrap(128), MAX_EVENT_BYTES)) == wrap(128)
     for depth in (129, 200, 5000):
         with pytest.raises(InvalidEvent) as refused:
-            encode_json("data", wrap(depth))
+            encode_json("data", wrap(depth), MAX_EVENT_BYTES)
         assert refused.value.field == "data"
 
 
 def test_brackets_in_width_and_in_strings_are_no_depth():
     value = [[[]] * 1000, "[" * 1000, {"{" * 1000: {}}]
-    assert orjson.loads(encode_json("data", value)) == value
+    assert orjson.loads(encode_json("data", value, MAX_EVENT_BYTES)) == value
     check_depth("data", value)
 
 
