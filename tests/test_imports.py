@@ -25,8 +25,8 @@ STREAMING_ROOT = (
     *("event_queue", "batch_sender", "appender"),
 )
 LOG = (
-    *("sentinel", "connection", "shared_connection", "scripts", "redis_keys", "log_state"),
-    *("replies", "writer", "lease", "reader"),
+    *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
+    *("log_state", "replies", "writer", "lease", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch")
 FOLLOW = (
@@ -84,7 +84,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
-    yield "app.settings", {*_root, "app.streaming.log.connection"}
+    yield "app.settings", {*_root, "app.streaming.log.redis_url"}
     yield "app.capacity", set()
     yield "app.reaper", set()
     yield "app.own_redis", {*_root, *_store}
@@ -92,7 +92,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.wiring", whole - set(_client)
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    yield "app.__main__", {*known, "app.streaming.log.connection"}
+    yield "app.__main__", {*known, "app.streaming.log.redis_url"}
     for package in ("streaming", "streaming.log", "streaming.wire", "streaming.follow"):
         yield f"app.{package}", set()
     for package in ("server", "routes", "routes.ingest"):

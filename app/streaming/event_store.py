@@ -14,6 +14,7 @@ from .event_id import EventId
 from .log import connection
 from .log.reader import LogReader
 from .log.redis_keys import redis_keys
+from .log.redis_url import default_url, make_client
 from .log.shared_connection import SharedConnection
 from .log.writer import TOO_OLD, LogWriter
 from .new_event import (
@@ -64,7 +65,7 @@ class EventStore(LogReader):
         max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         if client is None:
-            client = connection.make_client(url or connection.default_url())
+            client = make_client(url or default_url())
         shared = SharedConnection(partial(connection.make_connection, client))
         writer = LogWriter(
             shared,
@@ -227,7 +228,7 @@ class EventStore(LogReader):
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 
-    def connect(self, read_timeout: float) -> redis.connection.Connection:
+    def connect(self, read_timeout: float) -> connection.RedisConnection:
         """Return a new connection to the same server, not yet connected.
 
         `read_timeout` is in seconds.

@@ -102,9 +102,7 @@ def test_signal_handlers_emit_and_so_does_the_code_that_they_interrupt(
 def test_a_handler_of_sigterm_can_emit_the_last_event_of_a_run(
     redis_server, store, run_id, gevent, way
 ):
-    command = program_command(
-        "cancel_run_on_sigterm", redis_server.url, run_id, way, gevent=gevent
-    )
+    command = program_command("cancel_run_on_sigterm", redis_server.url, run_id, way, gevent=gevent)
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

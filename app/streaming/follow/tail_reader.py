@@ -15,9 +15,9 @@ from ..event_id import ZERO, EventId
 from ..event_store import EventStore
 from ..log.connection import checked, exchange, exchange_packed, translated_errors
 from ..log.log_state import LogState
-from ..log.replies import streams
+from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
-from ..log.shared_connection import SILENT_SECONDS
+from ..log.shared_connection import MAX_REPLY_DELAY_SECONDS
 from ..wire.formats import FrameBatch
 from ..wire.frame import Frame, frames_from
 from .feed import Feed
@@ -131,7 +131,7 @@ class TailReader:
             return
         reply = self._wait_for_entries(group)
         truncated, most, began = False, 0, time.monotonic()
-        for key, entries in streams(reply):
+        for key, entries in parse_streams(reply):
             if not entries:  # Redis 7.0 wakes for what was deleted in the same transaction
                 continue
             feed, mark = group.asked(key)
@@ -175,7 +175,7 @@ class TailReader:
                 return checked(exchange_packed(self._link, packed, 1)[0])
         finally:
             self.blocked_client = None
-            if time.monotonic() - sent > left + SILENT_SECONDS:
+            if time.monotonic() - sent > left + MAX_REPLY_DELAY_SECONDS:
                 self._connected_at = time.monotonic()  # it was none, whatever it looked like
 
     def _publish(

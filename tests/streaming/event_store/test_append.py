@@ -4,12 +4,13 @@ import pytest
 
 from app.streaming.errors import RunEnded
 from app.streaming.event_store import EventStore
-from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, InBackground, add_many, key, ttl
+from tests.streaming.event_store.logs import (
     DAY,
     MAX_TEST_SECONDS,
     InBackground,
     add_many,
     key,
+    ttl,
 )
 
 

@@ -16,7 +16,7 @@ from app.streaming.errors import (
     StoreUnavailable,
 )
 from app.streaming.event_store import EventStore
-from app.streaming.log import connection
+from app.streaming.log import redis_url
 from tests.servers import free_port
 from tests.streaming.event_store.logs import InBackground, data_of, key
 
@@ -202,7 +202,7 @@ def test_an_append_whose_reply_is_lost_is_not_repeated(store, lossy_port, run_id
 
 
 def test_calls_to_a_paused_server_time_out(redis_server, run_id, monkeypatch):
-    monkeypatch.setattr(connection, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(redis_url, "COMMAND_TIMEOUT_SECONDS", 0.3)
     store = EventStore(redis_server.url)
     store.add(run_id, "llm", "stream")
     redis_server.pause()

@@ -56,7 +56,7 @@ def test_all_events_are_read_across_pages(any_store, run_id, count):
 
 
 def test_large_events_are_read_a_few_at_a_time(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "READ_BYTES", 1000)
+    monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 1000)
     monkeypatch.setattr(log_reader, "INITIAL_COUNT", 2)
     for number in range(7):
         any_store.add(run_id, "llm", "stream", f"{number}{'x' * 600}")
@@ -68,9 +68,8 @@ def test_a_limit_bounds_what_is_read(any_store, run_id, limit):
     ids = add_many(any_store, run_id, 100)
     expected = list(range(100))
     assert data_of(any_store.get_events(run_id, limit=limit)) == expected[:limit]
-    assert (
-        data_of(any_store.get_events_after(run_id, ids[0], limit=limit)) == expected[1 : limit + 1]
-    )
+    later = any_store.get_events_after(run_id, ids[0], limit=limit)
+    assert data_of(later) == expected[1 : limit + 1]
 
 
 def test_the_events_after_an_id_exclude_it_whether_or_not_it_exists(any_store, run_id):
@@ -133,7 +132,7 @@ def test_a_page_is_filtered_by_category_and_action(
 
 
 def test_an_empty_page_says_where_to_continue(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "SCAN_LIMIT", 3)
+    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 3)
     ids = add_many(any_store, run_id, 4)
     any_store.add(run_id, "tool", "call", "found")
     page = any_store.page(run_id, categories=["tool"])
@@ -143,7 +142,7 @@ def test_an_empty_page_says_where_to_continue(any_store, run_id, monkeypatch):
 
 
 def test_the_bytes_of_a_page_are_bounded(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "PAGE_BYTES", 2500)
+    monkeypatch.setattr(log_reader, "MAX_PAGE_BYTES", 2500)
     for _ in range(5):
         any_store.add(run_id, "llm", "stream", "x" * 1000)
     page = any_store.page(run_id)

@@ -94,7 +94,7 @@ def test_a_block_may_be_longer_than_the_time_out_of_an_injected_client(
 
 
 def test_a_long_block_is_made_of_several_reads(store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "MAX_BLOCK_SECONDS", 0.05)
     waiting = InBackground(lambda: store.subscribe(run_id, "0-0", block_ms=20_000))
     assert store.subscribe(run_id, block_ms=300) == []
     store.add(run_id, "llm", "stream", "came")
@@ -114,7 +114,7 @@ def test_the_cursor_starts_again_in_a_log_that_was_replaced(any_store, client, r
 def test_a_blocked_subscribe_notices_that_the_log_was_replaced(
     store, redis_client, run_id, monkeypatch
 ):
-    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "MAX_BLOCK_SECONDS", 0.05)
     add_many(store, run_id, 1)
 
     def follow() -> list:
