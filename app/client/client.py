@@ -33,7 +33,7 @@ from .request_body import EventLines, encode_event
 from .responses import parse_appended, parse_document, parse_event, parse_ingested
 from .transport import Transport
 
-MAX_PAGE = 1000
+MAX_PAGE_EVENTS = 1000
 
 
 class Client:
@@ -254,7 +254,9 @@ class Client:
         events: list[Event] = []
         query["order"] = "desc" if descending else "asc"
         while limit is None or len(events) < limit:
-            query["limit"] = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(events))
+            query["limit"] = (
+                MAX_PAGE_EVENTS if limit is None else min(MAX_PAGE_EVENTS, limit - len(events))
+            )
             page = parse_document(self._transport.request("GET", path, params=query))
             events += map(parse_event, page["events"])
             if page["next"] is None:

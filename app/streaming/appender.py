@@ -54,38 +54,38 @@ class Appender:
         expected_sequence: int | None = None,
         retry_seconds: float = 30.0,
     ):
-        self._make_sender = partial(BatchSender, append, retry_seconds=retry_seconds)
+        self._make_batch_sender = partial(BatchSender, append, retry_seconds=retry_seconds)
         self._max_event_bytes = max_event_bytes
         self._closed = False
         self._begin(expected_sequence)
         _appenders.add(self)
 
     def _begin(self, expected_sequence: int | None) -> None:
-        self._sender = self._make_sender(expected_sequence=expected_sequence)
+        self._batch_sender = self._make_batch_sender(expected_sequence=expected_sequence)
         self._queue = EventQueue()
         self._error: Exception | None = None
-        self._has_sender = self._starting = False
+        self._has_thread = self._starting = False
         self._sending = threading.Lock()  # held by the sender thread
 
     @property
     def stored(self) -> int:
         """How many events are in the log."""
-        return self._sender.stored
+        return self._batch_sender.stored
 
     @property
     def refused(self) -> int:
         """How many events were refused."""
-        return self._sender.refused
+        return self._batch_sender.refused
 
     @property
     def last_id(self) -> str | None:
         """The id of the last event in the log."""
-        return self._sender.last_id
+        return self._batch_sender.last_id
 
     @property
     def last_sequence(self) -> int | None:
         """The sequence of the last event in the log."""
-        return self._sender.last_sequence
+        return self._batch_sender.last_sequence
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +106,8 @@ class Appender:
 
         `data` and `source` are any JSON values; for `lease_seconds` see AppendOptions. Raises
         InvalidInput, InvalidEvent or EventTooLarge for this event, which is then left out;
-        ValueError after `close`; and the final error of an earlier event.
+        ValueError after `close`; the final error of an earlier event; and ReentrantCall if it
+        would have to wait in a signal handler that interrupted a call.
         """
         new_event = NewEvent.of(
             event_category, event_action, data, source, max_bytes=self._max_event_bytes
@@ -119,7 +120,7 @@ class Appender:
             raise ValueError("the appender is closed")
         self._raise_error()
         self._queue.put(new_event, lease_seconds)
-        self._make_sure_of_sender()
+        self._make_sure_of_thread()
 
     def flush(self) -> None:
         """Wait until all events so far are in the log.
@@ -128,12 +129,12 @@ class Appender:
         ReentrantCall in a signal handler that interrupted a call.
         """
         one_call_per_thread.check()
-        if self._has_sender or not self._queue.is_empty():
-            flushed = self._queue.put_signal()
-            self._make_sure_of_sender()
+        if self._has_thread or not self._queue.is_empty():
+            flushed = self._queue.put_wakeup()
+            self._make_sure_of_thread()
             flushed.get()
         self._raise_error()
-        refusal, self._sender.refusal = self._sender.refusal, None
+        refusal, self._batch_sender.refusal = self._batch_sender.refusal, None
         _unreported.discard(self)
         if refusal is not None:
             raise refusal
@@ -149,12 +150,12 @@ class Appender:
             _unreported.discard(self)
             raise self._error
 
-    def _make_sure_of_sender(self) -> None:
-        if self._has_sender and not self._starting:
+    def _make_sure_of_thread(self) -> None:
+        if self._has_thread and not self._starting:
             return
-        # A signal handler that comes before the thread is started has to start one itself.
+        # A signal handler may come before the thread is started. Then it starts one itself.
         self._starting = True
-        self._has_sender = True
+        self._has_thread = True
         _flush_at_exit_of_child()
         try:
             # The start of a threading.Thread waits until the thread runs.
@@ -164,9 +165,9 @@ class Appender:
         self._starting = False
 
     def _send_here(self) -> None:
-        """Send in this thread, unless a signal handler interrupted it while it sends."""
-        self._has_sender = self._sending.locked()
-        if not self._has_sender:
+        """Send in this thread, unless this is a signal handler that interrupted a call."""
+        self._has_thread = self._sending.locked()
+        if not self._has_thread:
             with contextlib.suppress(ReentrantCall):
                 one_call_per_thread.check()
                 self._send_all(0)
@@ -180,28 +181,28 @@ class Appender:
         """
         with self._sending:
             while True:
-                self._has_sender = True
+                self._has_thread = True
                 while (taken := self._take(idle_seconds)) is not None:
                     self._send(taken)
-                self._has_sender = False
+                self._has_thread = False
                 if self._queue.is_empty():  # else a caller has relied on this sender
                     return
 
     def _take(self, idle_seconds: float) -> Taken | None:
-        return self._queue.take(0.0 if self._closed else idle_seconds, self._sender.max_bytes)
+        return self._queue.take(0.0 if self._closed else idle_seconds, self._batch_sender.max_bytes)
 
     def _send(self, taken: Taken) -> None:
         """Append the events, unless there was a final error, and wake the callers that wait."""
         try:
             if taken.new_events and self._error is None:
-                self._sender.send(AppendBatch.of(taken.new_events, taken.lease_seconds))
+                self._batch_sender.send(AppendBatch.of(taken.new_events, taken.lease_seconds))
         except BaseException as error:
             broken_off = StoreUnavailable("the sender was interrupted", None)
             self._error = error if isinstance(error, Exception) else broken_off
             _unreported.add(self)
-        if self._sender.refusal is not None:
+        if self._batch_sender.refusal is not None:
             _unreported.add(self)
-        self._queue.give_signals(taken)
+        self._queue.wake(taken)
 
 
 # All appenders, and those with an error that no call has raised, which must not be forgotten.
@@ -234,7 +235,7 @@ def _leave_to_parent() -> None:
     _has_finalizer = False
     _unreported.clear()
     for appender in _appenders:
-        appender._begin(appender._sender.expected_sequence)
+        appender._begin(appender._batch_sender.expected_sequence)
 
 
 os.register_at_fork(after_in_child=_leave_to_parent)

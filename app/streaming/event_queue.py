@@ -18,27 +18,27 @@ MAX_WAITING_BYTES = 8 * 1024 * 1024
 
 # A caller waits in `get` until the sender puts None. An Event or a Condition has a lock, which
 # an interrupted caller could hold.
-Signal = queue.SimpleQueue[None]
+Wakeup = queue.SimpleQueue[None]
 
 # An event in the queue, its lease, and the bytes of all events that were put up to this one.
 _Waiting = tuple[NewEvent, int | None, int]
 
 
 class Taken(NamedTuple):
-    """What the sender took: events to append together, and the signals that came with them."""
+    """What the sender took: events to append together, and callers to wake after that."""
 
     new_events: list[NewEvent]
     lease_seconds: int | None
-    signals: list[Signal]
+    wakeups: list[Wakeup]
 
 
 class EventQueue:
     """Holds up to 10,000 events or about 8 MiB. Any thread may put; one at a time may take."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Waiting | Signal] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Waiting | Wakeup] = queue.SimpleQueue()
         self._put_bytes = self._taken_bytes = 0
-        self._waiting_for_room: deque[Signal] = deque()
+        self._waiting_for_room: deque[Wakeup] = deque()
 
     def is_empty(self) -> bool:
         """Return whether nothing waits."""
@@ -58,9 +58,9 @@ class EventQueue:
         wait for that call.
         """
         one_call_per_thread.check()
-        room: Signal = queue.SimpleQueue()
+        room: Wakeup = queue.SimpleQueue()
         self._waiting_for_room.append(room)
-        if self.is_full():  # still, so the sender will see the signal
+        if self.is_full():  # still, so the sender will see the wakeup
             room.get()
 
     def put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
@@ -70,11 +70,11 @@ class EventQueue:
         self._put_bytes = put_bytes = self._put_bytes + new_event.size
         self._queue.put((new_event, lease_seconds, put_bytes))
 
-    def put_signal(self) -> Signal:
-        """Return a signal that the sender gives after it has sent all events before it."""
-        signal: Signal = queue.SimpleQueue()
-        self._queue.put(signal)
-        return signal
+    def put_wakeup(self) -> Wakeup:
+        """Return a wakeup that comes after all events before it are sent."""
+        wakeup: Wakeup = queue.SimpleQueue()
+        self._queue.put(wakeup)
+        return wakeup
 
     def take(self, timeout: float, max_bytes: int) -> Taken | None:
         """Wait up to `timeout` seconds for an item, and take a batch of about `max_bytes`.
@@ -83,7 +83,7 @@ class EventQueue:
         events after it, but must store those before.
         """
         new_events: list[NewEvent] = []
-        signals: list[Signal] = []
+        wakeups: list[Wakeup] = []
         lease, size = None, 0
         with contextlib.suppress(queue.Empty):
             item = self._queue.get(timeout=timeout)
@@ -96,13 +96,13 @@ class EventQueue:
                     if len(new_events) == MAX_EVENTS or size >= max_bytes or new_event.terminal:
                         break
                 else:
-                    signals.append(item)
+                    wakeups.append(item)
                 item = self._queue.get_nowait()
-        return Taken(new_events, lease, signals) if new_events or signals else None
+        return Taken(new_events, lease, wakeups) if new_events or wakeups else None
 
-    def give_signals(self, taken: Taken) -> None:
+    def wake(self, taken: Taken) -> None:
         """Wake the callers that wait for what was taken, and those that wait for room."""
-        for signal in taken.signals:
-            signal.put(None)
+        for wakeup in taken.wakeups:
+            wakeup.put(None)
         while self._waiting_for_room:
             self._waiting_for_room.popleft().put(None)

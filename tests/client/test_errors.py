@@ -107,3 +107,18 @@ def test_the_caller_sets_the_size_of_the_largest_event(way):
 def test_a_url_without_http_is_refused(url):
     with pytest.raises(InvalidInput, match="url"):
         Client(url)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.add(1, "llm", "stream", lease=60),
+        lambda client: client.add_many(1, [EVENT], lease=60),
+        lambda client: client.append_new(1, [], lease=60),
+    ],
+)
+def test_an_unknown_option_is_a_type_error(call):
+    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+        with pytest.raises(TypeError, match="lease"):
+            call(client)
+    assert gateway.requests == []

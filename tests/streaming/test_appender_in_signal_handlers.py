@@ -25,7 +25,7 @@ def test_an_interrupted_flush_does_not_stop_the_sender():
     log.open.clear()
     run = Appender(log)
     emit(run, 0)
-    wait_until(lambda: log.calls, "it is being sent")
+    wait_until(lambda: log.calls, "the event is being sent")
     with pytest.raises(KeyboardInterrupt), interrupted_after(0.1):
         run.flush()
     emit(run, 1)
