@@ -184,7 +184,7 @@ class Client:
         `categories` and `actions` filter the events; terminal events always pass. Events of the
         category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
 
-        Raises InvalidInput for a wrong argument, and Refused if there is no gateway.
+        Raises InvalidInput for a wrong argument, and Refused if the URL is not that of a gateway.
         """
         if last_event_id not in ("earliest", "latest"):
             EventId.parse(last_event_id, "last_event_id")
@@ -212,7 +212,7 @@ class Client:
         return self._pages(run_id, limit, False, {"after": str(after)})
 
     def state(self, run_id: int | str) -> dict[str, Any] | None:
-        """Return the state of the run's log (`length`, `last_id`, `ended` …), or None."""
+        """Return the state of the run's log (`length`, `last_id`, `ended` …), None without one."""
         try:
             return parse_document(self._transport.request("GET", f"/runs/{check_run_id(run_id)}"))
         except Refused as error:
@@ -254,9 +254,8 @@ class Client:
         events: list[Event] = []
         query["order"] = "desc" if descending else "asc"
         while limit is None or len(events) < limit:
-            query["limit"] = (
-                MAX_PAGE_EVENTS if limit is None else min(MAX_PAGE_EVENTS, limit - len(events))
-            )
+            left = MAX_PAGE_EVENTS if limit is None else limit - len(events)
+            query["limit"] = min(MAX_PAGE_EVENTS, left)
             page = parse_document(self._transport.request("GET", path, params=query))
             events += map(parse_event, page["events"])
             if page["next"] is None:

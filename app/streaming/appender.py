@@ -21,7 +21,7 @@ IDLE_SECONDS = 5.0
 
 
 class Appender:
-    """Appends a run's events from a thread of its own (a greenlet, if gevent has patched).
+    """Appends a run's events in another thread (a greenlet, if gevent has patched).
 
     The sender appends an event at once. Events that come meanwhile are the next batch. While
     the store is unavailable, the sender repeats the batch under the same key, so no event is

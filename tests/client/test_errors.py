@@ -118,7 +118,10 @@ def test_a_url_without_http_is_refused(url):
     ],
 )
 def test_an_unknown_option_is_a_type_error(call):
-    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
-        with pytest.raises(TypeError, match="lease"):
-            call(client)
+    with (
+        FakeGateway([STORED]) as gateway,
+        Client(gateway.url) as client,
+        pytest.raises(TypeError, match="lease"),
+    ):
+        call(client)
     assert gateway.requests == []

@@ -185,10 +185,10 @@ def _forward_all(listener: socket.socket, port: int) -> None:
         with near, socket.create_connection(("127.0.0.1", port)) as far:
             while asked := near.recv(65536):
                 far.sendall(asked)
-                answer = far.recv(65536)
+                reply = far.recv(65536)
                 if b"EVAL" in asked:
                     break
-                near.sendall(answer)
+                near.sendall(reply)
 
 
 @pytest.mark.parametrize("injected", [False, True])
