@@ -1,22 +1,23 @@
-"""Signal handlers in tests: they run between any two steps of a program, wherever it is."""
+"""Signal handlers in tests: a handler can run between any two bytecodes of a program."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import FrameType, ModuleType
+from typing import Any
 
 
 @contextmanager
 def handled_at(
     step: int, handler: Callable[[], object], *modules: ModuleType
 ) -> Iterator[list[int]]:
-    """Run a handler before the so manieth bytecode of some modules that this thread runs.
+    """Call a handler once, before the given bytecode of this thread's code in some modules.
 
-    It gives a list that is not empty once that was so.
+    `step` counts bytecodes from 1. Yields a list that stays empty until the handler was called.
     """
     files, left, done = {module.__file__ for module in modules}, step, []
 
-    def trace(frame, event, argument):
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left
         if frame.f_code.co_filename not in files:
             return None

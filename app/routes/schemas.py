@@ -1,8 +1,7 @@
 """The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
 
-import re
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -11,17 +10,23 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
-from ..streaming.errors import InvalidInput
+from ..streaming.errors import InvalidEvent, InvalidInput
+from ..streaming.event import NAME, NAME_RULE
 from ..streaming.event_id import EventId
-from ..streaming.new_event import MAX_EVENTS, MAX_NUMBER, MAX_SEQUENCE, NewEvent
+from ..streaming.new_event import (
+    MAX_EVENTS,
+    MAX_NUMBER,
+    MAX_SEQUENCE,
+    NewEvent,
+    check_names,
+)
 
 # A body with more names is refused with one message, and not with one for each name.
 MAX_NAMES = 16
 
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_NAME = Regexp(_PLAIN_NAME, error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
+_NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
 
 class RunIdConverter(BaseConverter):
@@ -29,11 +34,6 @@ class RunIdConverter(BaseConverter):
 
     regex = r"(?s:.)+?"
     part_isolating = False
-
-
-@lru_cache(maxsize=1000)  # a producer appends the same few again and again
-def _are_plain(category: str, action: str) -> bool:
-    return bool(_PLAIN_NAME.fullmatch(category) and _PLAIN_NAME.fullmatch(action))
 
 
 class EventSchema(Schema):
@@ -78,12 +78,11 @@ class EventSchema(Schema):
         loading is a tenth of an append's cost.
         """
         if type(body) is dict and body.keys() <= _USUAL_NAMES:
-            category, action = body.get("event_category"), body.get("event_action")
-            if (
-                type(category) is type(action) is str
-                and len(category) + len(action) <= 128
-                and _are_plain(category, action)
-            ):
+            try:
+                check_names(body.get("event_category"), body.get("event_action"))
+            except InvalidEvent:  # the schema says what is wrong
+                pass
+            else:
                 return body
         loaded: dict[str, Any] = self.load(body)
         return loaded
