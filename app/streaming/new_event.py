@@ -203,13 +203,13 @@ def check_range(field: str, value: int, maximum: int = MAX_NUMBER) -> None:
         raise InvalidInput(field, f"must be a whole number from 1 to {maximum}")
 
 
-def check_name(field: str, name: str) -> None:
+def check_name(field: str, name: object) -> None:
     """Raise InvalidEvent, naming `field`, unless the name fits the pattern."""
     if not isinstance(name, str) or not NAME.match(name):
         raise InvalidEvent(field, f"must be {NAME_RULE}")
 
 
-def check_names(category: str, action: str) -> None:
+def check_names(category: object, action: object) -> None:
     """Raise InvalidEvent unless a producer may append events of these names."""
     if isinstance(category, str) and isinstance(action, str):
         _check_names(category, action)
