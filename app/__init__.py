@@ -33,7 +33,7 @@ def create_app(settings: Settings | None = None, *, event_store: EventStore | No
     from .streaming.follow.history import History
     from .streaming.follow.open_streams import OpenStreams
     from .streaming.follow.reader_pool import ReaderPool
-    from .streaming.follow.subscriber import Services
+    from .streaming.follow.services import Services
 
     settings = settings or Settings.load()
     store = event_store or EventStore(
