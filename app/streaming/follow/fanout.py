@@ -9,7 +9,7 @@ from ..wire.frame_batch import FrameBatch
 from .client_socket import ClientSocket
 
 # After this many sockets the loop gives way to appends, health checks and other feeds.
-SENDS_IN_A_ROW = 256
+MAX_SENDS_IN_A_ROW = 256
 
 
 class ParkedSubscriber(Protocol):
@@ -72,7 +72,7 @@ class Fanout:
                 sent = 0
             if sent != size:
                 subscriber.unpark(memoryview(chunk)[sent:])
-            if number % SENDS_IN_A_ROW == 0:
+            if number % MAX_SENDS_IN_A_ROW == 0:
                 time.sleep(0)
         if size:
             self.last_sent = time.monotonic()

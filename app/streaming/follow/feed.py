@@ -12,8 +12,8 @@ from .fanout import Fanout, ParkedSubscriber
 
 # How many batches and bytes a feed keeps for subscribers that are a little behind. Others read
 # from the log.
-RECENT_BATCHES = 256
-RECENT_BYTES = 256 * 1024
+MAX_RECENT_BATCHES = 256
+MAX_RECENT_BYTES = 256 * 1024
 
 
 class Position(NamedTuple):
@@ -153,7 +153,7 @@ class Feed:
             self.added += batch.events
             self.sequence = sequence
             self.ended = ended
-            while len(self._batches) > RECENT_BATCHES or self._bytes > RECENT_BYTES:
+            while len(self._batches) > MAX_RECENT_BATCHES or self._bytes > MAX_RECENT_BYTES:
                 oldest = self._batches.popleft()
                 self._bytes -= oldest.size
                 self.floor = oldest.end

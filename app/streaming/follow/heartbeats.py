@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import Protocol
 
 # After this many sends the loop gives way to other greenlets.
-SENDS_IN_A_ROW = 256
+MAX_SENDS_IN_A_ROW = 256
 
 # A timer may fire a little early.
 MIN_SLEEP_SECONDS = 0.01
@@ -74,7 +74,7 @@ class Heartbeats:
                     continue
                 if next_call:
                     self._put(subscriber, next_call)
-                if number % SENDS_IN_A_ROW == 0:
+                if number % MAX_SENDS_IN_A_ROW == 0:
                     time.sleep(0)
 
     def _put(self, subscriber: HeartbeatSubscriber, due: float) -> None:

@@ -123,7 +123,7 @@ class Replay:
 
     @property
     def feed(self) -> Feed:
-        """The run's feed, once the replay has joined it."""
+        """The run's feed; the replay must have joined it."""
         assert self._feed is not None
         return self._feed
 
@@ -169,8 +169,9 @@ class Replay:
         """Make the generators raise ReplayStopped before they look at the feed or log again."""
         self._stopped = True
 
-    def leave(self, subscriber: FeedSubscriber) -> None:
-        """Let the subscriber leave the feed; safe to repeat."""
+    def close(self, subscriber: FeedSubscriber) -> None:
+        """Stop, and let the subscriber leave the feed; safe to repeat."""
+        self.stop()
         if self._feed is not None:
             self._services.readers.leave(self._feed, subscriber)
             self._feed = None
@@ -209,9 +210,8 @@ class Replay:
     def _check_cursor(self, state: LogState) -> Steps[None]:
         """Yield a notice if the log does not continue from the cursor of the client."""
         yield from self._notify(state)
-        if (
-            yield from self._with_retries(self._services.store.is_missing, self.run_id, self.cursor)
-        ):
+        is_missing = self._services.store.is_missing
+        if (yield from self._with_retries(is_missing, self.run_id, self.cursor)):
             yield self._notice("reset", state, ZERO)
 
     def _history(self, end: EventId) -> Steps[None]:
@@ -238,10 +238,10 @@ class Replay:
     def _may_be_missing_events(self, page: FrameBatch | None, first_id: EventId | None) -> bool:
         """Return whether entries after the cursor were trimmed before a page was read."""
         if page is not None and first_id is None:
-            return False  # from memory, where a page begins after what was trimmed
+            return False  # a page from memory continues from the cursor without a hole
         if self.cursor == ZERO or (first_id is not None and first_id.before() <= self.cursor):
             return False
-        # A first id within the page was trimmed up to after the page was read.
+        # If the first id lies within the page, the log was trimmed after the page was read.
         return page is None or first_id is None or first_id <= page.frames[0].cursor
 
     def _check_log(self) -> Steps[bool]:

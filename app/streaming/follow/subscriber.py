@@ -54,7 +54,7 @@ class Subscriber:
 
     Attributes:
         reason: why the stream ends, None while it goes on.
-        events: how many events were sent, without those since it parked.
+        events: how many events were sent. Those since it parked are added when it unparks.
         cursor: the cursor of the client, while parked.
         client_socket: the client's socket, once the state is WRITING.
     """
@@ -158,7 +158,7 @@ class Subscriber:
         self.reason = self.reason or "closed"
         if state is State.PARKED:
             self._leave_fanout()
-        self._replay.leave(self)
+        self._replay.close(self)
         if state in (State.WRITING, State.PARKED):
             self.client_socket.close()
         self._on_closed(self)

@@ -75,7 +75,7 @@ def test_a_subscriber_whose_socket_takes_a_part_is_unparked_with_exactly_the_res
 @pytest.fixture
 def interrupt(monkeypatch) -> Callable[..., None]:
     """Run steps when the loop gives way, which it does here after each socket."""
-    monkeypatch.setattr(fanout_module, "SENDS_IN_A_ROW", 1)
+    monkeypatch.setattr(fanout_module, "MAX_SENDS_IN_A_ROW", 1)
 
     def interrupt(*steps: Callable[[], object]) -> None:
         remaining = list(steps)
@@ -89,7 +89,7 @@ def interrupt(monkeypatch) -> Callable[..., None]:
 
 
 def test_the_loop_gives_way_after_a_number_of_sockets(feed, monkeypatch):
-    monkeypatch.setattr(fanout_module, "SENDS_IN_A_ROW", 10)
+    monkeypatch.setattr(fanout_module, "MAX_SENDS_IN_A_ROW", 10)
     pauses: list[float] = []
     monkeypatch.setattr(fanout_module.time, "sleep", pauses.append)
     subscribers = [FakeSubscriber(feed) for _ in range(35)]

@@ -73,7 +73,7 @@ def test_ended_is_that_of_the_last_batch(feed):
 
 
 def test_a_feed_keeps_a_limited_number_of_batches(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BATCHES", 3)
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BATCHES", 3)
     publish(feed, 6, 7)
     for number in (8, 9, 10):
         publish(feed, number)
@@ -82,7 +82,7 @@ def test_a_feed_keeps_a_limited_number_of_batches(feed, monkeypatch):
 
 
 def test_a_feed_keeps_a_limited_number_of_bytes(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BYTES", 2500)
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BYTES", 2500)
     for number in range(6, 16):
         publish(feed, number, size=1000)
     assert after(feed, 13) == [14, 15]
@@ -90,7 +90,7 @@ def test_a_feed_keeps_a_limited_number_of_bytes(feed, monkeypatch):
 
 
 def test_a_batch_over_the_limit_is_not_kept_and_not_skipped(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BYTES", 1000)
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BYTES", 1000)
     publish(feed, 6, size=2000)
     assert feed.position.id == EventId(6, 0)
     assert after(feed, 5) is None  # so that it is read from the log

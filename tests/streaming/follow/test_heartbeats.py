@@ -209,7 +209,7 @@ def test_a_subscriber_that_is_added_during_a_tick_is_not_lost(clock, heartbeats,
 
 
 def test_the_loop_gives_way_while_it_calls_many_subscribers(clock, heartbeats, add, monkeypatch):
-    monkeypatch.setattr(heartbeats_module, "SENDS_IN_A_ROW", 10)
+    monkeypatch.setattr(heartbeats_module, "MAX_SENDS_IN_A_ROW", 10)
     subscribers = [add() for _ in range(45)]
     for _ in range(5):
         clock.run(heartbeats, INTERVAL)
