@@ -218,6 +218,8 @@ class TailReader:
     def _connect(self) -> Connection:
         with translated_errors():
             link = self._store.connect(CHECK_SECONDS + REPLY_TIMEOUT_SECONDS)
+            # An exchange would connect too, but only `connect` asks the Sentinels for the master.
+            link.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
             self._client_id = _unblockable(link)
         self._link = link
         self._connected_at = time.monotonic()

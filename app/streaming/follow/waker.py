@@ -67,6 +67,13 @@ class Waker:
 
     def _unblock(self, client_ids: list[int]) -> None:
         with translated_errors():
-            link = self._link = self._link or self._store.connect(REPLY_TIMEOUT_SECONDS)
+            link = self._link or self._connect()
             for client_id in client_ids:
                 exchange(link, ("CLIENT", "UNBLOCK", client_id))
+
+    def _connect(self) -> Connection:
+        link = self._store.connect(REPLY_TIMEOUT_SECONDS)
+        # An exchange would connect too, but only `connect` asks the Sentinels for the master.
+        link.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        self._link = link
+        return link
