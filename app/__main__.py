@@ -1,6 +1,7 @@
-"""`python -m app`: starts Redis if none is given, runs gunicorn, stops what it started last.
+"""The command `tailrace` (in a checkout `python -m app`): serve a gateway, or check its settings.
 
-`python -m app check` validates the settings, looks at Redis, and prints the settings as JSON.
+`serve`, the default, starts a Redis if REDIS_URL names none, runs gunicorn, and stops both in
+order. `check` validates the settings, looks at Redis, and prints the settings as JSON.
 """
 
 import contextlib
@@ -13,95 +14,106 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from .capacity import Capacity, open_files
-from .own_redis import OwnRedis, OwnRedisError
-from .settings import Settings, SettingsError
-from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
-from .streaming.event_store import EventStore
-from .streaming.log.connection import default_url, without_password
+try:
+    from .capacity import Capacity, open_files
+    from .own_redis import OwnRedis, OwnRedisError
+    from .settings import Settings, SettingsError
+    from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
+    from .streaming.event_store import EventStore
+    from .streaming.log.redis_url import default_url, without_password
+except ModuleNotFoundError as error:  # installed without the extra
+    sys.exit(f"tailrace: the package {error.name} is missing; install tailrace[server]")
 
 HERE = Path(__file__).parent
 DATA = Path(".data")
 
-STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
-PORT_SECONDS = 10.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+PORT_WAIT_SECONDS = 10.0
+GUNICORN_STOP_SECONDS = 10.0
+
+COMMAND = "python -m app" if __package__ == "app" else "tailrace"
 
 
 class Reaper:
-    """Ends the children should this process be killed; see `app/reaper.py`."""
+    """A process that stops this one's children if this one is killed; see `reaper.py`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
+        # It gets its lines through this pipe, and notices the end of this process by it.
+        read_end, self._to_reaper = os.pipe()
         self._process = Popen(
-            [sys.executable, "-S", HERE / "reaper.py"],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            bufsize=0,
+            [sys.executable, "-S", HERE / "reaper.py"], stdin=read_end, start_new_session=True
         )
-        self._children: list[Popen] = []
+        os.close(read_end)
+        self._children: list[Popen[bytes]] = []
 
-    def spawn(self, name: str, stop_signal: signal.Signals, command: list, **how: Any) -> Popen:
-        """Start a child, and have it ended by a signal, then killed, when this process is.
+    def spawn(
+        self, name: str, stop_signal: signal.Signals, command: Sequence[str], **options: Any
+    ) -> "Popen[bytes]":
+        """Start a child that the reaper stops with `stop_signal`, and then kills.
 
-        It makes itself known before it becomes another program: there is no moment at which
-        it lives and the reaper does not know it. It has a session of its own: a Ctrl-C in the
-        terminal must come to gunicorn once, and to Redis after that has ended.
+        The child announces itself to the reaper before it becomes another program, so there is
+        no moment at which it runs and the reaper does not know it. It has its own session: a
+        Ctrl-C in the terminal must reach gunicorn once, and Redis only after gunicorn has ended.
         """
 
-        def begin() -> None:
+        def announce() -> None:
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper may be gone
             with contextlib.suppress(BrokenPipeError):
                 os.write(to_reaper, f"{name} {os.getpid()} {stop_signal.value}\n".encode())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
-        to_reaper = self._process.stdin.fileno()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        to_reaper = self._to_reaper
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
-            child = Popen(command, start_new_session=True, preexec_fn=begin, **how)
+            child = Popen(command, start_new_session=True, preexec_fn=announce, **options)
             self._children.append(child)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return child
 
     def dismiss(self) -> None:
-        """All children have ended, but for one whose start a stop has broken off."""
+        """Kill the reaper, once all children have ended.
+
+        A child may still run if a stop interrupted its start; it is killed too.
+        """
         for child in self._children:
             if child.poll() is None:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
         self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
+        os.close(self._to_reaper)
 
 
 def check() -> int:
-    """Print the settings as JSON, and how many connections a worker has at the most; 2 when one
-    is wrong, or Redis is too old."""
+    """Print the settings as JSON, with the number of connections of a worker.
+
+    Returns 2 if a setting is wrong, or if Redis is too old.
+    """
     settings = Settings.load()
     url = settings.redis_url or default_url()
     try:
         EventStore(url).check_server()
     except ServerTooOld as error:
-        print(f"tailrace: {without_password(url)}: {error}", file=sys.stderr)
+        _complain(f"{without_password(url)}: {error}")
         return 2
     except StoreUnavailable as error:
-        print(
-            f"tailrace: cannot reach Redis at {without_password(url)}, and goes on trying: {error}",
-            file=sys.stderr,
-        )
+        _complain(f"cannot reach Redis at {without_password(url)}, and will go on trying: {error}")
     capacity = Capacity.of(settings.max_streams, open_files(hard=True))
     print(json.dumps({**dataclasses.asdict(settings), "worker_connections": sum(capacity)}))
     return 0
 
 
 def serve() -> int:
-    """Run the gateway until it is stopped; gives gunicorn's exit status."""
-    # Until gunicorn runs, a stop just leaves, and what was started is stopped on the way.
-    for number in STOPS:
+    """Run the gateway until it is stopped; return gunicorn's exit status."""
+    # Until gunicorn runs, a stop signal just exits. The exit stops what was started.
+    for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: sys.exit(0))
     settings = Settings.load()
     _wait_for_port(settings.host, settings.port)
@@ -129,8 +141,8 @@ def serve() -> int:
 
 
 def _wait_for_port(host: str, port: int) -> None:
-    """Look that the gateway can listen there; a former one may be on its way out."""
-    until = time.monotonic() + PORT_SECONDS
+    """Wait until the gateway can listen there: an earlier one may still be stopping."""
+    until = time.monotonic() + PORT_WAIT_SECONDS
     while True:
         try:
             [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
@@ -148,8 +160,8 @@ def _wait_for_port(host: str, port: int) -> None:
             time.sleep(0.1)
 
 
-def _listens(settings: Settings) -> bool:
-    """Whether somebody takes connections where the gateway is to be."""
+def _is_listening(settings: Settings) -> bool:
+    """Whether a process accepts connections on the gateway's address."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     try:
         socket.create_connection((host, settings.port), timeout=1).close()
@@ -158,69 +170,84 @@ def _listens(settings: Settings) -> bool:
     return True
 
 
+def _gunicorn_configuration() -> Path:
+    """Return the path of gunicorn.conf.py: beside the package in a checkout, else inside it."""
+    inside = HERE / "gunicorn.conf.py"
+    return inside if inside.exists() else HERE.parent / "gunicorn.conf.py"
+
+
 def _run_gunicorn(
     settings: Settings, environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper
 ) -> int:
-    """Run gunicorn to its end, and start a Redis that died meanwhile again."""
-    command = [sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"]
+    """Run gunicorn to its end, and restart the gateway's own Redis if it dies meanwhile."""
+    configuration = str(_gunicorn_configuration())
+    command = [sys.executable, "-m", "gunicorn", "-c", configuration, f"{__package__}:create_app()"]
     gunicorn = reaper.spawn("gunicorn", signal.SIGINT, command, env=environ)
     try:
-        asked = _forward_signals(gunicorn, settings)
+        received = _forward_signals(gunicorn, settings)
         while gunicorn.poll() is None:
             if own_redis and not own_redis.running:
-                print("tailrace: its own Redis has died, and is started again", file=sys.stderr)
+                _complain("its own Redis has died, and is started again")
                 own_redis.start()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 gunicorn.wait(timeout=0.5)
-        # However it ends once it was asked to, even while it was still starting, is in order.
-        return 0 if asked & set(STOPS) else abs(gunicorn.returncode)
+        # After a stop signal any end is in order, even one during the start.
+        return 0 if received & set(STOP_SIGNALS) else abs(gunicorn.returncode)
     finally:
-        _end(gunicorn)
+        _stop_gunicorn(gunicorn)
 
 
-def _forward_signals(gunicorn: Popen, settings: Settings) -> set[int]:
-    """Forward to gunicorn what this process is sent; gives the set of what it was sent."""
-    asked: set[int] = set()
+def _forward_signals(gunicorn: "Popen[bytes]", settings: Settings) -> set[int]:
+    """Forward this process's signals to gunicorn; return the set of those received so far."""
+    received: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
-        asked.add(number)
-        if _listens(settings):
+        received.add(number)
+        if _is_listening(settings):
             gunicorn.send_signal(number)
-        else:  # it does not heed signals yet, and serves nobody
+        else:  # gunicorn does not handle signals yet, and serves no request
             os.killpg(gunicorn.pid, signal.SIGKILL)
 
-    forwarded = [*STOPS, signal.SIGUSR1]
-    if not os.isatty(0):  # a terminal that closes sends SIGHUP, which means to leave
+    forwarded = [*STOP_SIGNALS, signal.SIGUSR1]
+    if not os.isatty(0):  # a closing terminal sends SIGHUP to mean: exit
         forwarded.append(signal.SIGHUP)
     for number in forwarded:
         signal.signal(number, forward)
-    return asked
+    return received
 
 
-def _end(gunicorn: Popen) -> None:
-    """Leave nothing of gunicorn behind, whatever happened."""
+def _stop_gunicorn(gunicorn: "Popen[bytes]") -> None:
     if gunicorn.poll() is None:
         gunicorn.send_signal(signal.SIGINT)
         try:
-            gunicorn.wait(timeout=10)
+            gunicorn.wait(timeout=GUNICORN_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             gunicorn.kill()
             gunicorn.wait()
 
 
-def main(arguments: list[str]) -> int:
-    commands = {(): serve, ("check",): check}
-    command = commands.get(tuple(arguments))
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        print(f"tailrace: {line}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    commands: dict[tuple[str, ...], Callable[[], int]] = {
+        (): serve,
+        ("serve",): serve,
+        ("check",): check,
+    }
+    command = commands.get(tuple(sys.argv[1:] if arguments is None else arguments))
     if command is None:
-        print("usage: python -m app [check]", file=sys.stderr)
+        print(f"usage: {COMMAND} [serve | check]", file=sys.stderr)
         return 2
     try:
         return command()
     except (SettingsError, InvalidInput, OwnRedisError) as error:
-        for line in str(error).splitlines():
-            print(f"tailrace: {line}", file=sys.stderr)
+        _complain(str(error))
         return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

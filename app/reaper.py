@@ -1,8 +1,9 @@
-"""Ends a launcher's children once the launcher is gone, even if it was killed with -9.
+"""Stops a launcher's children once the launcher is gone, even if it was killed with -9.
 
-Reads lines, `NAME PID SIGNAL`, one by each child as it starts; a later child of a name takes
-the place of the former. At their end, which is the launcher's, it stops what is still there,
-the last first, and insists after a while. A launcher that ends in order kills it first.
+Reads lines `NAME PID SIGNAL` from standard input, one from each child as it starts; a later child
+of the same name replaces the earlier one. The input ends when the launcher does. Then the reaper
+stops every child that is still alive, the last one first, and kills it after a while. A launcher
+that ends in order kills the reaper first.
 """
 
 import os
@@ -16,17 +17,17 @@ PATIENCE_SECONDS = 8.0
 def alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-        # One that has ended and that nobody has waited for yet is dead all the same.
+        # A process that has ended, and that nobody has waited for yet, counts as dead.
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except ProcessLookupError:
         return False
-    except FileNotFoundError:  # no /proc here: not Linux
+    except FileNotFoundError:  # there is no /proc: the system is not Linux
         return True
 
 
 def stop(pid: int, number: int) -> None:
-    """Signal a process, wait for its end, and then kill what is left of its group."""
+    """Signal a process, wait until it ends, then kill what is left of its group."""
     until = time.monotonic() + PATIENCE_SECONDS
     try:
         os.kill(pid, number)
@@ -42,8 +43,8 @@ def main() -> None:
     for line in sys.stdin:
         name, pid, number = line.split()
         children[name] = int(pid), int(number)
-    for pid, number in reversed(children.values()):
-        stop(pid, number)
+    for child, signal_number in reversed(children.values()):
+        stop(child, signal_number)
 
 
 if __name__ == "__main__":

@@ -11,30 +11,31 @@ from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
 from .streaming.errors import InvalidInput
-from .streaming.log.connection import make_client
+from .streaming.log.redis_url import make_client
 from .streaming.new_event import MAX_NUMBER
 
 
 class SettingsError(Exception):
-    """Some variables hold what is not allowed; the message names each, one a line."""
+    """Some variables have values that are not allowed; the message names one on each line."""
 
 
-def _setting(default: Any, form: mm.Field) -> Any:
+def _setting(default: Any, form: "mm.Field[Any]") -> Any:
     return field(default=default, metadata={"form": form})
 
 
-def _whole(least: int, most: int | None = None) -> mm.Field:
-    allowed = f"from {least} to {most}" if most else f"of {least} or more"
-    invalid = {"invalid": f"Must be a whole number {allowed}."}
-    return mm.Integer(validate=Range(least, most, error=invalid["invalid"]), error_messages=invalid)
+def _whole(minimum: int, maximum: int | None = None) -> mm.Integer:
+    allowed = f"from {minimum} to {maximum}" if maximum else f"of {minimum} or more"
+    invalid = f"Must be a whole number {allowed}."
+    in_range = Range(minimum, maximum, error=invalid)
+    return mm.Integer(validate=in_range, error_messages={"invalid": invalid})
 
 
-def _one_of(*choices: str) -> mm.Field:
+def _one_of(*choices: str) -> mm.String:
     return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
 
 
 class _RedisUrl(mm.String):
-    """A URL that a client can be made of."""
+    """A URL from which a client can be made."""
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
         try:
@@ -44,24 +45,26 @@ class _RedisUrl(mm.String):
         return value
 
 
-_ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)\Z"
+_ORIGIN = Regexp(
+    r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)\Z",
+    error="Must be * or origins such as https://a.example.",
+)
 
 
-class _Origins(mm.Field):
+class _Origins(mm.Field[tuple[str, ...]]):
     """Origins separated by commas, as a tuple."""
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
-        form = Regexp(_ORIGIN, error="Must be * or origins such as https://a.example.")
-        return tuple(form(origin) for origin in origins)
+        return tuple(_ORIGIN(origin) for origin in origins)
 
 
 @dataclass(frozen=True)
 class Settings:
     """What an operator may set; each is the variable of the same name in capitals.
 
-    Times are in the unit that the name ends with, sizes in bytes. `redis_url` is None when
-    it was not given.
+    A time is in the unit at the end of its name; a size is in bytes. `redis_url` is None if it
+    was not given.
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
@@ -84,21 +87,25 @@ class Settings:
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Read the environment, which beats `.env`; raises SettingsError.
+        """Read the settings from `environ`, or from the environment and `.env`.
 
-        An empty variable counts as absent.
+        The environment wins over `.env`. An empty variable counts as absent. Raises
+        SettingsError.
         """
-        if environ is None:
-            given = {name: value for name, value in os.environ.items() if value}
-            try:
-                environ = {**dotenv_values(".env"), **given}
-            except UnicodeDecodeError:
-                raise SettingsError(".env: must be in UTF-8") from None
+        given = _environment() if environ is None else environ
         forms = {setting.name.upper(): setting.metadata["form"] for setting in fields(cls)}
-        given = {name: environ[name] for name in forms if environ.get(name)}
+        present = {name: given[name] for name in forms if given.get(name)}
         try:
-            values = Schema.from_dict(forms)(unknown=EXCLUDE).load(given)
+            values = Schema.from_dict(forms)(unknown=EXCLUDE).load(present)
         except ValidationError as error:
             lines = [f"{name}: {' '.join(why)}" for name, why in error.messages_dict.items()]
             raise SettingsError("\n".join(lines)) from None
         return cls(**{name.lower(): value for name, value in values.items()})
+
+
+def _environment() -> dict[str, str]:
+    try:
+        from_file = {name: value for name, value in dotenv_values(".env").items() if value}
+    except UnicodeDecodeError:
+        raise SettingsError(".env: must be in UTF-8") from None
+    return from_file | {name: value for name, value in os.environ.items() if value}

@@ -1,97 +1,120 @@
-"""The admission: what this worker has taken in and Redis has not stored yet, within its bounds.
+"""How much a worker admits at once: appends, bodies, bytes that wait for Redis or for clients.
 
-A Redis that is slow is felt by the producers in this way, and not by the worker's memory.
+A slow Redis must slow the producers down. It must not fill the worker's memory.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
+from flask import Response
+from werkzeug.exceptions import ServiceUnavailable
+
 from ..capacity import Capacity
 from ..streaming.errors import StreamingError
 
-# What all bodies that are reservation may have together, as a multiple of the largest one. However
-# small that is, a request of lines may be read from in larger pieces.
+# The bytes of all bodies in memory, as a multiple of the largest body. A request of lines may
+# be read in pieces larger than a small maximum, so there is a minimum for it.
 MAX_BODIES = 64
-_MIN_BODY_BYTES = 256 * 1024
+MIN_BODY_BYTES = 256 * 1024
+
+# The bytes of all pages that clients have not read yet.
+MAX_UNSENT_BYTES = 256 * 1024 * 1024
 
 
 class TooBusy(StreamingError):
-    """This worker holds as much as it may; nothing of what it refuses was stored."""
+    """This worker holds as much as it may. It stored nothing of what it refuses."""
+
+
+class Limit:
+    """Counts what a worker holds of one kind, up to a maximum."""
+
+    __slots__ = ("held", "maximum")
+
+    def __init__(self, maximum: int) -> None:
+        self.held = 0
+        self.maximum = maximum
+
+    def take(self, amount: int = 1) -> bool:
+        """Count `amount` in, and return True; if it is too much, return False."""
+        if self.held + amount > self.maximum:
+            return False
+        self.held += amount
+        return True
+
+    def release(self, amount: int = 1) -> None:
+        """Count `amount` out."""
+        self.held -= amount
 
 
 class Admission:
-    """Counts the appends under way, the bodies still to come, the connections that linger over
-    the rest of one that was refused, and the bytes that are reservation."""
+    """The limits of one worker.
 
-    def __init__(self, max_body_bytes: int, capacity: Capacity):
-        self.capacity = capacity
-        self.most_bytes = MAX_BODIES * max(max_body_bytes, _MIN_BODY_BYTES)
-        self.appends = 0
-        self.reading = 0
-        self.lingering = 0
-        self.bytes = 0
+    `appends` counts appends whose body is complete; `bodies` bodies that are still arriving,
+    so that slow ones keep out nobody whose body is complete; `bytes` the bytes of bodies that
+    are not stored yet; `lingering` the connections that read the rest of a refused body;
+    `unsent_bytes` the bytes of pages that clients have not read.
+    """
 
-    @contextmanager
-    def linger(self) -> Iterator[bool]:
-        """While what nobody wants is read; gives whether there is a place for that."""
-        has_place = self.lingering < max(1, self.capacity.others // 2)
-        self.lingering += has_place
-        try:
-            yield has_place
-        finally:
-            self.lingering -= has_place
+    def __init__(self, max_body_bytes: int, capacity: Capacity) -> None:
+        self.appends = Limit(capacity.appends)
+        self.bodies = Limit(capacity.bodies)
+        self.bytes = Limit(MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES))
+        self.lingering = Limit(max(1, capacity.others // 2))
+        self.unsent_bytes = Limit(MAX_UNSENT_BYTES)
+
+    def hold_until_sent(self, response: Response) -> None:
+        """Count the bytes of a response until it is sent or given up; raises 503."""
+        size = len(response.get_data())
+        if not self.unsent_bytes.take(size):
+            raise ServiceUnavailable("too many pages are waiting for clients that do not read")
+        response.call_on_close(lambda: self.unsent_bytes.release(size))
 
 
 class Reservation:
-    """What one request holds of the admission, until it is let go of or the context ends."""
+    """What one request holds of the worker's limits, until its context ends."""
 
-    __slots__ = ("_admission", "_placed", "bytes")
+    __slots__ = ("_admission", "_is_append", "bytes")
 
-    def __init__(self, admission: Admission):
+    def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._placed = False
+        self._is_append = False
         self.bytes = 0
 
     def hold(self, size: int) -> None:
-        """Take in some bytes more; raises TooBusy."""
-        if self._admission.bytes + size > self._admission.most_bytes:
-            raise TooBusy("too much waits to be stored")
-        self._admission.bytes += size
+        """Hold `size` more bytes; raises TooBusy."""
+        if not self._admission.bytes.take(size):
+            raise TooBusy("too many bytes are waiting to be stored")
         self.bytes += size
 
-    def now(self, size: int) -> None:
-        """Hold so many bytes instead of those before; raises TooBusy for more."""
+    def resize(self, size: int) -> None:
+        """Hold `size` bytes in total from now on; raises TooBusy if that is too much."""
         if size > self.bytes:
             self.hold(size - self.bytes)
         else:
-            self.let_go(self.bytes - size)
-
-    def let_go(self, size: int) -> None:
-        self._admission.bytes -= size
-        self.bytes -= size
+            self._admission.bytes.release(self.bytes - size)
+            self.bytes = size
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """While a body is waited for; raises TooBusy."""
-        if self._admission.reading >= self._admission.capacity.bodies:
-            raise TooBusy("too many bodies are still to come")
-        self._admission.reading += 1
+    def receiving(self) -> Iterator[None]:
+        """Count a body while it arrives; raises TooBusy."""
+        if not self._admission.bodies.take():
+            raise TooBusy("too many bodies are still arriving")
         try:
             yield
         finally:
-            self._admission.reading -= 1
+            self._admission.bodies.release()
 
-    def take_place(self) -> None:
-        """Count an append whose body is there, until the context ends; raises TooBusy."""
-        if self._admission.appends >= self._admission.capacity.appends:
-            raise TooBusy("too many appends are under way")
-        self._admission.appends += 1
-        self._placed = True
+    def begin_append(self) -> None:
+        """Count an append until the context ends; raises TooBusy."""
+        if not self._admission.appends.take():
+            raise TooBusy("too many appends are in progress")
+        self._is_append = True
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._admission.appends -= self._placed
-        self.let_go(self.bytes)
+        if self._is_append:
+            self._admission.appends.release()
+        self.resize(0)

@@ -1,23 +1,23 @@
-"""Whether the process lives, and whether it can serve."""
+"""Whether the process is alive, and whether it can serve."""
 
 from flask import Blueprint, Response
+from werkzeug.exceptions import ServiceUnavailable
 
 from .gateway import gateway
-from .problems import problem
 
 blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
 def healthz() -> Response:
-    """The process answers; nothing else is asked."""
+    """Answer 200 while the process is alive; check nothing else."""
     return Response(b'{"status":"ok"}', mimetype="application/json")
 
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Redis answers, and the worker is not about to stop."""
+    """Answer 200 if Redis answers and takes writes, and the worker is not stopping; else 503."""
     if gateway().streams.draining:
-        return problem(503, "the worker is draining")
+        raise ServiceUnavailable("the worker is draining")
     gateway().store.ping()
     return Response(b'{"status":"ready"}', mimetype="application/json")

@@ -1,7 +1,8 @@
 """Errors as problem details (RFC 9457), one shape for every status."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -9,7 +10,9 @@ from flask import Flask, Response, request
 from marshmallow import ValidationError
 from werkzeug.exceptions import HTTPException
 from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.wrappers import Response as BaseResponse
 
+from ..server.body import BodyError
 from ..streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -29,109 +32,138 @@ RETRY_AFTER_SECONDS = 1
 log = logging.getLogger("tailrace.http")
 
 
-def problem(
-    status: int,
-    detail: str,
-    errors: list[dict[str, str]] | None = None,
-    headers: Mapping[str, str] | None = None,
-    **members: Any,
-) -> Response:
-    """A problem document; `errors` names what is wrong field by field, `members` tell more."""
-    document: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTP_STATUS_CODES.get(status, "Error"),
-        "status": status,
-        "detail": detail,
-        **members,
-    }
-    if errors:
-        document["errors"] = errors
-    response = Response(orjson.dumps(document), status, mimetype="application/problem+json")
-    if status in (429, 503):
-        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
-    response.headers["Cache-Control"] = "no-store"
-    response.headers.update(headers or {})
-    if request.endpoint == "events.append":
-        level = logging.WARNING if status >= 500 else logging.INFO
-        fields = {"path": request.path, "status": status, "detail": detail}
-        message = "append refused path=%(path)r status=%(status)d: %(detail)r"
-        log.log(level, message, fields, extra=fields)
-    return response
+class FieldError(HTTPException):
+    """A request refused with `status` because of one `field`, which the problem names."""
+
+    def __init__(self, status: int, field: str, detail: str) -> None:
+        super().__init__(f"{field}: {detail}")
+        self.code = status
+        self.field = field
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem before it is rendered.
+
+    `errors` name what is wrong field by field, as (field, detail). `members` are further
+    members of the document.
+    """
+
+    status: int
+    detail: str
+    errors: Sequence[tuple[str, str]] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def init_app(app: Flask) -> None:
     for kind in _PROBLEMS:
-        app.register_error_handler(kind, as_problem)
+        app.register_error_handler(kind, respond)
 
 
-def as_problem(error: Exception, **members: Any) -> Response:
-    """The problem document of whatever a request has raised, with further `members`."""
+def respond(error: Exception, **members: Any) -> BaseResponse:
+    """Return the response to a request that raised `error`, with further `members`."""
+    if isinstance(error, HTTPException) and (error.code is None or error.code < 400):
+        return error.get_response()  # a redirect
     kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
-    return _PROBLEMS[kind](error, **members)
+    return _render(_PROBLEMS[kind](error, members))
 
 
-def _http_error(error: HTTPException, **members: Any) -> Response:
-    response = error.get_response()
-    if error.code is None or error.code < 400:
-        return response
-    headers = {name: response.headers[name] for name in ("Allow",) if name in response.headers}
-    errors = getattr(error, "errors", None)
-    return problem(error.code, error.description or "", errors, headers, **members)
+def _render(problem: Problem) -> Response:
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
+        "status": problem.status,
+        "detail": problem.detail,
+        **problem.members,
+    }
+    if problem.errors:
+        document["errors"] = [{"field": name, "detail": why} for name, why in problem.errors]
+    response = Response(orjson.dumps(document), problem.status, mimetype="application/problem+json")
+    response.headers["Cache-Control"] = "no-store"
+    if problem.status in (429, 503):
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response.headers.update(problem.headers)
+    if _is_append():
+        _log_refusal(problem)
+    return response
 
 
-def _schema_error(error: ValidationError, **members: Any) -> Response:
+def _is_append() -> bool:
+    return request.endpoint == "events.append"
+
+
+def _log_refusal(problem: Problem) -> None:
+    level = logging.WARNING if problem.status >= 500 else logging.INFO
+    fields = {"path": request.path, "status": problem.status, "detail": problem.detail}
+    message = "append refused path=%(path)r status=%(status)d: %(detail)r"
+    log.log(level, message, fields, extra=fields)
+
+
+def _http_error(error: HTTPException, members: dict[str, Any]) -> Problem:
+    errors = [(error.field, error.detail)] if isinstance(error, FieldError) else []
+    allow = error.get_response().headers.get("Allow")
+    headers = {"Allow": allow} if allow else {}
+    return Problem(error.code or 500, error.description or "", errors, members, headers)
+
+
+def _body_error(error: BodyError, members: dict[str, Any]) -> Problem:
+    return Problem(400, f"body: {error}", [("body", str(error))], members)
+
+
+def _schema_error(error: ValidationError, members: dict[str, Any]) -> Problem:
     errors = [
-        {"field": field, "detail": " ".join(map(str, messages))}
-        for field, messages in error.messages_dict.items()
+        (name, " ".join(map(str, messages))) for name, messages in error.messages_dict.items()
     ]
     if isinstance(error, InvalidQuery):
-        return problem(400, "the query is not of the form it must have", errors, **members)
-    return problem(422, "the event is not of the form it must have", errors, **members)
+        return Problem(400, "the query has parameters that are not allowed", errors, members)
+    return Problem(422, "the event has members that are not allowed", errors, members)
 
 
-def _invalid_input(error: InvalidInput, **members: Any) -> Response:
+def _invalid_input(error: InvalidInput, members: dict[str, Any]) -> Problem:
     status = {EventTooLarge: 413, InvalidEvent: 422}.get(type(error), 400)
-    errors = [{"field": error.field, "detail": error.message}]
-    return problem(status, str(error), errors, **members)
+    return Problem(status, str(error), [(error.field, error.message)], members)
 
 
-def _run_ended(error: RunEnded, **members: Any) -> Response:
-    return problem(409, str(error), **{"ended": True, **members})
+def _run_ended(error: RunEnded, members: dict[str, Any]) -> Problem:
+    return Problem(409, str(error), members={"ended": True, **members})
 
 
-def _not_a_log(error: NotALog, **members: Any) -> Response:
-    return problem(409, str(error), **members)
+def _not_a_log(error: NotALog, members: dict[str, Any]) -> Problem:
+    return Problem(409, str(error), members=members)
 
 
-def _unexpected_sequence(error: UnexpectedSequence, **members: Any) -> Response:
-    # The run's, and not that of what one request has stored of it.
-    return problem(409, str(error), **{**members, "last_sequence": error.last_sequence})
+def _unexpected_sequence(error: UnexpectedSequence, members: dict[str, Any]) -> Problem:
+    # The last sequence of the run, not that of what this request has stored.
+    return Problem(409, str(error), members={**members, "last_sequence": error.last_sequence})
 
 
-def _key_reused(error: KeyReused, **members: Any) -> Response:
-    return problem(422, str(error), **members)
+def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
+    return Problem(422, str(error), members=members)
 
 
-def _unavailable(error: StoreUnavailable, **members: Any) -> Response:
+def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     log.warning("Redis cannot serve: %s", error)
-    told = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
-    if request.endpoint == "events.append":
+    detail = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
+    if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}
-    return problem(503, told, **members)
+    return Problem(503, detail, members=members)
 
 
-def _too_busy(error: TooBusy, **members: Any) -> Response:
-    return problem(429, str(error), **{"stored": False, **members})
+def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
+    return Problem(429, str(error), members={"stored": False, **members})
 
 
-def _unexpected(error: Exception, **members: Any) -> Response:
+def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:
     log.exception("unexpected error path=%r", request.path)
-    return problem(500, "an unexpected error, which the log of the gateway tells", **members)
+    return Problem(500, "an unexpected error; the gateway's log has the details", members=members)
 
 
-_PROBLEMS: dict[type[Exception], Callable[..., Response]] = {
+_PROBLEMS: dict[type[Exception], Callable[[Any, dict[str, Any]], Problem]] = {
     HTTPException: _http_error,
+    BodyError: _body_error,
     ValidationError: _schema_error,
     InvalidInput: _invalid_input,
     RunEnded: _run_ended,

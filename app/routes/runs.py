@@ -10,7 +10,7 @@ blueprint = Blueprint("runs", __name__)
 
 @blueprint.get("/runs/<run_id>")
 def show(run_id: str) -> Response:
-    """The run's log as it is now; 404 when there is none."""
+    """Answer the state of the run's log; 404 if there is no log."""
     state = gateway().store.state(run_id, ttl=True)
     if not state.exists:
         abort(404, f"run {run_id} has no log")

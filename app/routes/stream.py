@@ -1,12 +1,13 @@
-"""Following a run live, over Server-Sent Events or as JSON lines."""
+"""Following a run live, as Server-Sent Events or as JSON lines."""
 
 import logging
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MIMEAccept
+from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import parse_accept_header
 from werkzeug.wsgi import ClosingIterator
 
@@ -17,12 +18,16 @@ from ..streaming.follow.replay import Start
 from ..streaming.follow.subscriber import Subscriber
 from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
 from .gateway import gateway
-from .problems import problem
 from .schemas import StreamQuery
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 blueprint = Blueprint("stream", __name__)
 
 log = logging.getLogger("tailrace.stream")
+
+ResponseType = TypeVar("ResponseType", bound=Response)
 
 _stream_query = StreamQuery()
 _CONTENT_TYPES = ("text/event-stream", "application/x-ndjson")
@@ -30,30 +35,32 @@ _CONTENT_TYPES = ("text/event-stream", "application/x-ndjson")
 
 @blueprint.get("/runs/<any_run_id:run_id>/events/stream")
 def follow(run_id: str) -> Response:
-    """History from the cursor, then live, until the run ends or the client goes."""
+    """Stream the history from the cursor, then what is live, until the run ends."""
     check_run_id(run_id)
     query = _stream_query.of_request()
-    start, view = _start(query), _view(query)
+    start, stream_format = _start(query), _stream_format(query)
     if request.method == "HEAD":
-        return _response(view.wire)
+        return _response(stream_format.wire, Response)
     streams = gateway().streams
-    subscriber = streams.subscriber(run_id, start, view)
+    subscriber = streams.subscriber(run_id, start, stream_format)
     if _is_over(subscriber):
         return Response(status=204)
     if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
         return _overloaded()
-    response = _response(view.wire, StreamResponse)
+    response = _response(stream_format.wire, StreamResponse)
     response.subscriber = subscriber
     return response
 
 
 class StreamResponse(Response):
-    """A response whose body is a subscriber's: through an client_socket, or else iterated."""
+    """A response whose body a subscriber writes: to the hijacked connection, or as an iterable."""
 
     automatically_set_content_length = False
     subscriber: Subscriber
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def __call__(
+        self, environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
         try:
             start_response(self.status, self.get_wsgi_headers(environ).to_wsgi_list())
             client_socket = hijack(start_response)
@@ -68,8 +75,8 @@ class StreamResponse(Response):
 
 
 def _start(query: Mapping[str, Any]) -> Start:
-    # A browser that reconnects sends the header to the URL that it first opened, whose
-    # parameter is older.
+    # A browser that reconnects sends the header, and the URL that it opened first. The
+    # parameter in that URL is older.
     if header := request.headers.get("Last-Event-ID"):
         return Start.parse(header, "Last-Event-ID")
     if parameter := query["last_event_id"]:
@@ -79,24 +86,24 @@ def _start(query: Mapping[str, Any]) -> Start:
     return Start(tail=query["tail"])
 
 
-def _view(query: Mapping[str, Any]) -> StreamFormat:
-    json_lines = _wants_json_lines(request.headers.get("Accept", ""))
-    return _shared_view(
+def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
+    json_lines = _prefers_json_lines(request.headers.get("Accept", ""))
+    return _shared_format(
         frozenset(query["category"]), frozenset(query["action"]), json_lines, query["typed"]
     )
 
 
 @lru_cache(maxsize=100)
-def _wants_json_lines(accept: str) -> bool:
+def _prefers_json_lines(accept: str) -> bool:
     accepted = parse_accept_header(accept, MIMEAccept)
     return accepted.best_match(_CONTENT_TYPES, default=_CONTENT_TYPES[0]) == _CONTENT_TYPES[1]
 
 
 @lru_cache(maxsize=1000)
-def _shared_view(
+def _shared_format(
     categories: frozenset[str], actions: frozenset[str], json_lines: bool, typed: bool
 ) -> StreamFormat:
-    """One object for all who see the same."""
+    """Return one object for all subscribers that get the same bytes."""
     return StreamFormat(
         Filter(categories, actions), JsonLines() if json_lines else EventStream(typed)
     )
@@ -110,19 +117,19 @@ def _is_over(subscriber: Subscriber) -> bool:
 
 
 def _overloaded() -> Response:
-    # A browser never comes back from a 503, but from the end of a stream it does.
+    """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
     accepted = (
         kind.partition(";")[0].strip().lower() for kind in request.accept_mimetypes.values()
     )
-    log.warning("stream refused: too many, or draining path=%r", request.path)
+    log.warning("stream refused: too many streams, or draining path=%r", request.path)
     if "text/event-stream" in accepted:
-        response = _response(EventStream())
+        response = _response(EventStream(), Response)
         response.data = EventStream().retry(gateway().settings.retry_ms)
         return response
-    return problem(503, "too many streams, or the worker is about to stop")
+    raise ServiceUnavailable("too many streams, or the worker is about to stop")
 
 
-def _response(wire: WireFormat, kind: type[Response] = Response) -> Response:
+def _response(wire: WireFormat, kind: type[ResponseType]) -> ResponseType:
     response = kind(content_type=wire.content_type)
     response.headers["Cache-Control"] = "no-cache, no-transform"
     response.headers["X-Accel-Buffering"] = "no"

@@ -1,1 +1,1 @@
-"""Everything that relies on gunicorn's insides, and nothing else does."""
+"""Everything that relies on gunicorn's internals; no other package does."""

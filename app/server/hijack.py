@@ -1,4 +1,4 @@
-"""Takes a client's connection over from gunicorn's gevent worker, once its headers are out."""
+"""Hijacks a client's connection from gunicorn's gevent worker, once the headers are sent."""
 
 from gevent.socket import socket as GeventSocket
 from gunicorn.http.wsgi import Response as GunicornResponse
@@ -7,23 +7,27 @@ from ..streaming.follow.client_socket import ClientSocket
 
 
 def hijack(start_response: object) -> ClientSocket | None:
-    """The client_socket of the response that was just started; None where it must be iterated."""
-    writer = gunicorn_response(start_response)
-    if writer is None:
+    """Send the headers of the response just started, and return its connection.
+
+    Returns None if the server is not gunicorn on a plain socket: then the response must be
+    iterated.
+    """
+    response = gunicorn_response(start_response)
+    if response is None:
         return None
-    writer.force_close()  # what is pipelined behind this request is never read
-    writer.send_headers()
-    client_socket = ClientSocket(writer.sock, writer.chunked)
-    writer.chunked = False  # the body's end is not gunicorn's to write
+    response.force_close()  # requests pipelined behind this one are never read
+    response.send_headers()
+    client_socket = ClientSocket(response.sock, response.chunked)
+    response.chunked = False  # gunicorn must not write the end of the body
     return client_socket
 
 
 def gunicorn_response(start_response: object) -> GunicornResponse | None:
-    """What gunicorn is to write the response with; None where it writes to no plain socket.
+    """Return gunicorn's response object, or None if it does not write to a plain socket.
 
-    Other servers, TLS in the worker and HTTP/2 offer none, and a middleware may stand between.
+    Other servers, TLS in the worker and HTTP/2 have none. A middleware may stand between.
     """
-    writer = getattr(start_response, "__self__", None)
-    if type(writer) is GunicornResponse and type(writer.sock) is GeventSocket:
-        return writer
+    response = getattr(start_response, "__self__", None)
+    if type(response) is GunicornResponse and type(response.sock) is GeventSocket:
+        return response
     return None

@@ -14,6 +14,7 @@ from .event_id import EventId
 from .log import connection
 from .log.reader import LogReader
 from .log.redis_keys import redis_keys
+from .log.redis_url import default_url, make_client
 from .log.shared_connection import SharedConnection
 from .log.writer import TOO_OLD, LogWriter
 from .new_event import (
@@ -61,7 +62,7 @@ class EventStore(LogReader):
         max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         if client is None:
-            client = connection.make_client(url or connection.default_url())
+            client = make_client(url or default_url())
         connect = partial(connection.make_connection, client)
         make_writer = partial(
             LogWriter,
@@ -277,7 +278,7 @@ class EventStore(LogReader):
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 
-    def connect(self, read_timeout: float) -> redis.connection.Connection:
+    def connect(self, read_timeout: float) -> connection.RedisConnection:
         """A connection of the caller's own to the same server, not yet connected."""
         return connection.make_connection(self._client, read_timeout)
 

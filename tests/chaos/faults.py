@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from app.streaming.log.connection import COMMAND_TIMEOUT_SECONDS
+from app.streaming.log.redis_url import COMMAND_TIMEOUT_SECONDS
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Producer
 from tests.chaos.servers import KeptRedis, WatchedGateway

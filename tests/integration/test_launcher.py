@@ -362,7 +362,7 @@ def test_every_wrong_setting_is_named_at_once_those_of_dotenv_too(home):
 
 
 def test_an_unknown_argument_is_answered_with_the_usage(home):
-    gateway = home.launch([*LAUNCHER, "serve"])
+    gateway = home.launch([*LAUNCHER, "fly"])
     assert gateway.process.wait(30) == 2
     assert "usage" in gateway.err
 

@@ -27,7 +27,7 @@ from tests.servers import ROOT, free_port, wait_until
 # Debian has it where only root looks.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
 [CONFIGURED] = re.findall(
-    r"^```nginx\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE
+    r"^```nginx\n(.*?)^```$", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL | re.MULTILINE
 )
 PLAIN = "location / { proxy_pass http://127.0.0.1:8082; }"
 

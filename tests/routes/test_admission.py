@@ -7,70 +7,72 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.capacity import Capacity
-from app.routes.admission import Admission, Reservation, TooBusy
+from app.routes.admission import Admission, Limit, Reservation, TooBusy
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
-PLACES = Capacity(streams=10, appends=20, bodies=30, others=4)
+CAPACITY = Capacity(streams=10, appends=20, bodies=30, others=4)
 
 
 def test_bytes_are_held_up_to_the_limit_and_not_beyond():
-    admission = Admission(10, PLACES)
-    one, other = Reservation(admission), Reservation(admission)
-    one.hold(admission.most_bytes - 3)
-    other.hold(3)
+    admission = Admission(10, CAPACITY)
+    first, second = Reservation(admission), Reservation(admission)
+    first.hold(admission.bytes.maximum - 3)
+    second.hold(3)
     with pytest.raises(TooBusy):
-        other.hold(1)
-    assert (one.bytes + other.bytes, admission.bytes) == (
-        admission.most_bytes,
-        admission.most_bytes,
-    )
-    one.let_go(1)
-    other.hold(1)
+        second.hold(1)
+    assert first.bytes + second.bytes == admission.bytes.held == admission.bytes.maximum
+    first.resize(first.bytes - 1)
+    second.hold(1)
     with pytest.raises(TooBusy):
-        one.hold(1)
+        first.hold(1)
 
 
-def test_appends_are_taken_up_to_the_limit_and_let_go_of_all_that_they_hold():
-    admission = Admission(10, PLACES)
+def test_appends_are_admitted_up_to_the_limit_and_release_everything_they_hold():
+    admission = Admission(10, CAPACITY)
     with contextlib.ExitStack() as stack:
-        for _ in range(PLACES.appends):
-            stack.enter_context(Reservation(admission)).take_place()
+        for _ in range(CAPACITY.appends):
+            stack.enter_context(Reservation(admission)).begin_append()
         with pytest.raises(TooBusy), Reservation(admission) as reservation:
-            reservation.take_place()
-        assert admission.appends == PLACES.appends
+            reservation.begin_append()
+        assert admission.appends.held == CAPACITY.appends
     with Reservation(admission) as reservation:
         reservation.hold(10)
-        reservation.let_go(3)
+        reservation.resize(7)
     with pytest.raises(TooBusy), Reservation(admission) as reservation:
-        reservation.hold(admission.most_bytes + 1)
-    assert (admission.appends, admission.bytes) == (0, 0)
+        reservation.hold(admission.bytes.maximum + 1)
+    assert (admission.appends.held, admission.bytes.held) == (0, 0)
 
 
-def test_bodies_are_waited_for_up_to_a_limit_of_their_own():
-    admission = Admission(10, PLACES)
+def test_bodies_that_are_still_arriving_have_a_limit_of_their_own():
+    admission = Admission(10, CAPACITY)
     with contextlib.ExitStack() as stack:
-        for _ in range(PLACES.bodies):
-            stack.enter_context(Reservation(admission).reading())
-        with pytest.raises(TooBusy), Reservation(admission).reading():
+        for _ in range(CAPACITY.bodies):
+            stack.enter_context(Reservation(admission).receiving())
+        with pytest.raises(TooBusy), Reservation(admission).receiving():
             pytest.fail("one too many")
         with Reservation(admission) as reservation:
-            reservation.take_place()
-    assert (admission.appends, admission.reading) == (0, 0)
+            reservation.begin_append()
+    assert (admission.appends.held, admission.bodies.held) == (0, 0)
 
 
-def test_those_who_linger_have_half_of_the_places_of_others():
-    admission = Admission(10, PLACES)
-    with admission.linger() as one, admission.linger() as two, admission.linger() as three:
-        assert (one, two, three) == (True, True, False)
-    assert admission.lingering == 0
+def test_lingering_connections_have_half_of_the_places_of_short_requests():
+    assert Admission(10, CAPACITY).lingering.maximum == CAPACITY.others // 2 == 2
 
 
-def test_the_limit_is_64_of_the_largest_bodies_and_holds_a_few_pieces_in_any_case():
-    assert Admission(4_194_304, PLACES).most_bytes == 64 * 4_194_304
-    assert Admission(1, PLACES).most_bytes == 16 * 1024 * 1024
+def test_a_limit_counts_up_to_its_maximum():
+    limit = Limit(2)
+    assert [limit.take(), limit.take(), limit.take()] == [True, True, False]
+    limit.release()
+    assert limit.take()
+    assert limit.held == 2
+
+
+def test_the_bytes_are_limited_to_64_of_the_largest_bodies_and_to_a_few_pieces_at_least():
+    assert Admission(4_194_304, CAPACITY).bytes.maximum == 64 * 4_194_304
+    assert Admission(1, CAPACITY).bytes.maximum == 16 * 1024 * 1024
 
 
 @pytest.fixture
@@ -78,31 +80,32 @@ def http(fake_store: EventStore) -> FlaskClient:
     return create_app(Settings(max_body_bytes=1000), event_store=fake_store).test_client()
 
 
-def intake_of(http: FlaskClient) -> Admission:
+def admission_of(http: FlaskClient) -> Admission:
     return http.application.extensions["tailrace"].admission
 
 
 @pytest.mark.parametrize(
     ("bound", "value"),
-    [("appends", 1500), ("bytes", Admission(1000, PLACES).most_bytes - 10)],
+    [("appends", 1500), ("bytes", Admission(1000, CAPACITY).bytes.maximum - 10)],
 )
 @pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT]])
 def test_an_append_too_many_is_429_and_stores_nothing(http, fake_client, bound, value, body):
-    setattr(intake_of(http), bound, value)
+    limit = getattr(admission_of(http), bound)
+    limit.take(value)
     answer = http.post(PATH, json=body)
     assert answer.status_code == 429
     assert answer.mimetype == "application/problem+json"
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.json["stored"] is False
     assert fake_client.keys("*") == []
-    assert getattr(intake_of(http), bound) == value
+    assert limit.held == value
     assert http.get("/healthz").status_code == 200
     assert http.get(PATH).status_code == 200
-    setattr(intake_of(http), bound, 0)
+    limit.release(value)
     assert http.post(PATH, json=body).status_code == 201
 
 
 @pytest.mark.parametrize("body", [b"{}", b"{", b"x" * 1000, b"x" * 1001, b"x" * 200_000])
 def test_nothing_is_held_once_an_append_was_refused(http, body):
     assert http.post(PATH, data=body, content_type="application/json").status_code >= 400
-    assert (intake_of(http).appends, intake_of(http).bytes) == (0, 0)
+    assert (admission_of(http).appends.held, admission_of(http).bytes.held) == (0, 0)

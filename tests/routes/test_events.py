@@ -299,7 +299,7 @@ def test_next_is_walked_under_a_filter_too(http):
 
 @pytest.mark.usefixtures("ids")
 def test_next_goes_on_when_a_filter_matched_nothing_in_a_page(http, monkeypatch):
-    monkeypatch.setattr(log_reader, "SCAN_LIMIT", 2)
+    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 2)
     seen, query, pages = [], "", 0
     while query is not None:
         page = read(http, f"action=call&{query}")

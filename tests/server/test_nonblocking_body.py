@@ -11,9 +11,9 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.parser import RequestParser
 from hypothesis import given
 from hypothesis import strategies as st
-from werkzeug.exceptions import BadRequest
 
-from app.server.nonblocking_body import TRAILER_BYTES, NonBlockingBody
+from app.server.body import BodyError
+from app.server.nonblocking_body import MAX_TRAILER_BYTES, NonBlockingBody
 
 HEAD = b"POST /runs/1/events HTTP/1.1\r\nHost: a\r\n%b\r\n\r\n"
 CHUNKED = HEAD % b"Transfer-Encoding: chunked"
@@ -59,16 +59,16 @@ def read_without_blocking(pieces: list[bytes]) -> Read:
         body = nonblocking.receive(SIZE)
         for piece in pieces[1:]:
             connection.client.sendall(piece)
-            if not nonblocking.broken:
+            if not nonblocking.error:
                 body += nonblocking.receive(SIZE)
         connection.client.shutdown(1)
-        while not (nonblocking.ended or nonblocking.broken):
+        while not (nonblocking.ended or nonblocking.error):
             body += nonblocking.receive(SIZE)
         try:
             nonblocking.give_back()
-        except BadRequest:
+        except BodyError:
             return Read(body, whole=False)
-        if nonblocking.broken:
+        if nonblocking.error:
             return Read(body, whole=False)
         return Read(body, True, rest_of(connection))
 
@@ -162,7 +162,7 @@ def test_nothing_that_has_come_is_nothing():
         nonblocking = connection.nonblocking()
         assert nonblocking.receive(SIZE) == b""
         assert not nonblocking.ended
-        assert nonblocking.broken is None
+        assert nonblocking.error is None
 
 
 def test_a_reset_breaks_it_off():
@@ -171,7 +171,7 @@ def test_a_reset_breaks_it_off():
         assert nonblocking.receive(SIZE) == b"a"
         connection.client.close()
         assert nonblocking.receive(SIZE) == b""
-        assert nonblocking.broken is not None
+        assert nonblocking.error is not None
 
 
 @pytest.mark.parametrize("announced", [b"Content-Length: 0", b"X: no length"])
@@ -210,12 +210,12 @@ def test_the_end_is_where_the_trailers_end():
 def test_trailers_have_a_limit():
     with Connection(CHUNKED + b"0\r\n") as connection:
         nonblocking = connection.nonblocking()
-        for _ in range(2 * TRAILER_BYTES // 16):
+        for _ in range(2 * MAX_TRAILER_BYTES // 16):
             connection.client.sendall(b"X: 0123456789a\r\n")
             nonblocking.receive(SIZE)
-            if nonblocking.broken:
+            if nonblocking.error:
                 break
-        assert nonblocking.broken is not None
+        assert nonblocking.error is not None
 
 
 def test_what_is_told_of_a_malformed_body_is_short():
@@ -223,7 +223,7 @@ def test_what_is_told_of_a_malformed_body_is_short():
         nonblocking = connection.nonblocking()
         nonblocking.receive(SIZE)
         nonblocking.receive(SIZE)
-        assert len(str(nonblocking.broken)) < 300
+        assert len(str(nonblocking.error)) < 300
 
 
 def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
@@ -232,9 +232,9 @@ def test_a_line_before_a_chunk_that_does_not_end_breaks_it_off():
         for _ in range(20_000):
             connection.client.sendall(b"1")
             nonblocking.receive(SIZE)
-            if nonblocking.broken:
+            if nonblocking.error:
                 break
-        assert nonblocking.broken is not None
+        assert nonblocking.error is not None
 
 
 @pytest.mark.parametrize("environ", [{}, {"gunicorn.socket": object()}])

@@ -22,7 +22,7 @@ from app.streaming.errors import (
 from app.streaming.event import pairs
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.event_store import EventStore
-from app.streaming.log import connection, shared_connection
+from app.streaming.log import connection, redis_url, shared_connection
 from app.streaming.log import reader as log_reader
 from tests.servers import ROOT, free_port, wait_until
 
@@ -317,7 +317,7 @@ def test_all_events_are_read_over_the_edges_of_the_pages(any_store, run_id, coun
 
 
 def test_pages_of_large_events_are_read_few_at_a_time(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "READ_BYTES", 1000)
+    monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 1000)
     monkeypatch.setattr(log_reader, "INITIAL_COUNT", 2)
     for number in range(7):
         any_store.add(run_id, "llm", "stream", f"{number}{'x' * 600}")
@@ -392,7 +392,7 @@ def test_a_page_is_filtered_by_category_and_action(
 
 
 def test_a_filter_that_matches_little_still_says_where_to_go_on(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "SCAN_LIMIT", 3)
+    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 3)
     ids = add_many(any_store, run_id, 4)
     any_store.add(run_id, "tool", "call", "found")
     page = any_store.page(run_id, categories=["tool"])
@@ -402,7 +402,7 @@ def test_a_filter_that_matches_little_still_says_where_to_go_on(any_store, run_i
 
 
 def test_a_page_holds_so_many_bytes_at_the_most(any_store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "PAGE_BYTES", 2500)
+    monkeypatch.setattr(log_reader, "MAX_PAGE_BYTES", 2500)
     for _ in range(5):
         any_store.add(run_id, "llm", "stream", "x" * 1000)
     page = any_store.page(run_id)
@@ -546,7 +546,7 @@ def test_a_block_may_be_longer_than_the_time_out_of_an_injected_client(
 
 
 def test_a_block_longer_than_one_slice_goes_on_in_the_next(store, run_id, monkeypatch):
-    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "MAX_BLOCK_SECONDS", 0.05)
     waiting = InBackground(lambda: store.subscribe(run_id, "0-0", block_ms=20_000))
     assert store.subscribe(run_id, block_ms=300) == []
     store.add(run_id, "llm", "stream", "came")
@@ -566,7 +566,7 @@ def test_the_cursor_goes_back_to_the_beginning_of_a_log_begun_anew(any_store, cl
 def test_a_log_begun_anew_while_a_subscription_blocks_is_noticed(
     store, redis_client, run_id, monkeypatch
 ):
-    monkeypatch.setattr(log_reader, "BLOCK_SLICE_SECONDS", 0.05)
+    monkeypatch.setattr(log_reader, "MAX_BLOCK_SECONDS", 0.05)
     add_many(store, run_id, 1)
 
     def follow() -> list:
@@ -840,7 +840,7 @@ def test_an_append_whose_answer_is_lost_is_not_repeated_blindly(store, deaf_port
 
 
 def test_a_paused_server_is_given_up_within_seconds(redis_server, run_id, monkeypatch):
-    monkeypatch.setattr(connection, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(redis_url, "COMMAND_TIMEOUT_SECONDS", 0.3)
     store = EventStore(redis_server.url)
     store.add(run_id, "llm", "stream")
     redis_server.pause()

@@ -1,32 +1,36 @@
-"""Streaming ingest: the lines of one long request, on their way into a run's log."""
+"""One request of lines: from the bytes of its body to what was stored of them."""
 
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
+from ...server.body import BodyError
 from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..admission import Reservation, TooBusy
-from ..json_body import parse_json, patience_since, refused, too_slow
+from ..json_body import parse_json, seconds_left, too_slow
+from ..problems import FieldError
 from ..schemas import EventSchema
+from .line_buffer import LineBuffer, LineTooLong
 
 _event_schema = EventSchema()
 
 
 class Ingest:
-    """What has come of a request of lines, and what of it was stored.
+    """What arrived of a request of lines, and what of it was stored.
 
-    Who reads the request gives it the body's bytes, has it append (`append_together`) while
-    `has_lines`, and tells it how the body ended. Once it is `over`, `error` is what has ended
-    it, if it was not the body's end. Nothing is read ahead while it has lines: what Redis is
-    slow to take waits in the sockets, so that the producer feels its pace.
+    The code that reads the request passes the body's bytes in (`receive`), has complete lines
+    appended (`append_together`) while `has_lines`, and says how the body ended (`end_body` or
+    `abort`). It reads nothing ahead while there are lines: what Redis is slow to take waits in
+    the sockets, and slows the producer down.
 
-    `closed` is whether nothing more is to be taken in, `over` whether nothing more will happen.
-    `line` is the number of the first line that was not taken in, or not stored; `events` is
-    how many were stored, `unknown` how many had an append that was not answered.
+    `closed`: nothing more will be received. `over`: nothing more will happen. `error`: what
+    ended the request, if the end of the body did not. `line`: the number of the first line that
+    was not received, or not stored. `events`: how many events were stored. `unknown`: how many
+    events were in an append that got no reply.
     """
 
     kind = "ingest"
@@ -36,9 +40,9 @@ class Ingest:
         run_id: str,
         expected_sequence: int | None,
         reservation: Reservation,
-        longest_line: int,
+        max_line_bytes: int,
         max_event_bytes: int,
-    ):
+    ) -> None:
         self.run_id = run_id
         self.reason: str | None = None
         self.error: Exception | None = None
@@ -46,30 +50,27 @@ class Ingest:
         self.line = 1
         self.events = 0
         self.unknown = 0
-        self.wake: Callable[[], None] | None = None  # has its reader see to it at once
-        self._expected = expected_sequence
+        self.wake: Callable[[], None] | None = None  # has the reader attend to it at once
+        self._expected_sequence = expected_sequence
         self._reservation = reservation
-        self._longest = longest_line
-        self._most_bytes = max_event_bytes
-        # The bytes that have come, in one piece: as lines they would take many times as much.
-        self._text: bytes | bytearray = b""
-        self._at = 0  # where the next line begins
-        self._whole = 0  # up to where lines have come to their end
+        self._max_line_bytes = max_line_bytes
+        self._max_event_bytes = max_event_bytes
+        self._buffer = LineBuffer(max_line_bytes)
         self._appending: list[NewEvent] = []
         self._first_line = 0  # of those
         self._last: Appended | None = None
 
-    # For who reads the request
+    # For the code that reads the request
 
     @property
     def has_lines(self) -> bool:
-        """Whether there are lines that were not appended yet."""
-        return self._at < self._whole
+        """Whether there are complete lines that were not appended yet."""
+        return self._buffer.has_lines
 
     @property
-    def is_halfway(self) -> bool:
-        """Whether a line has begun that has not come to its end."""
-        return self._whole < len(self._text)
+    def has_partial_line(self) -> bool:
+        """Whether a line has begun and is not complete."""
+        return self._buffer.has_partial_line
 
     @property
     def over(self) -> bool:
@@ -77,37 +78,27 @@ class Ingest:
 
     @property
     def size(self) -> int:
-        """How many bytes of it are reservation."""
+        """The number of bytes that the request holds."""
         return self._reservation.bytes
 
-    def take_in(self, piece: bytes) -> None:
-        """Take in some bytes of the body, once it has no lines any more."""
-        before = len(self._text)
+    def receive(self, piece: bytes) -> None:
+        """Add bytes of the body, when it has no lines left."""
         try:
-            self._reservation.now(before + len(piece))
+            self._reservation.resize(self._buffer.size + len(piece))
+            self._buffer.add(piece)
         except TooBusy as error:
-            self.break_off(error)
-            return
-        if not before:
-            self._text = piece
-        else:
-            if isinstance(self._text, bytes):
-                self._text = bytearray(self._text)  # which grows without being copied
-            self._text += piece
-        break_at = piece.rfind(b"\n")
-        if break_at >= 0:
-            self._whole = before + break_at + 1
-        if len(self._text) - self._whole > self._longest:
-            self.break_off(self._too_long())
+            self.abort(error)
+        except LineTooLong:
+            self.abort(self._line_too_long())
 
-    def finish(self) -> None:
-        """The body has come to its end; its last line needs no line break."""
+    def end_body(self) -> None:
+        """The body has ended; its last line needs no line break."""
         if not self.closed:
             self.closed = True
-            self._whole = len(self._text)
+            self._buffer.end()
 
-    def break_off(self, error: Exception) -> None:
-        """The body does not come to its end; its last line did not arrive whole."""
+    def abort(self, error: Exception) -> None:
+        """The body will not end well; its incomplete last line is not stored."""
         if not self.closed:
             self.closed = True
             self.error = error
@@ -115,50 +106,51 @@ class Ingest:
     # For `append_together`
 
     def next_append(self) -> Append | None:
-        """The next lines, as they are appended together; None for none. What became of it
-        is to be told before the next."""
-        new_events, lease = [], None
+        """Return the next lines as one append, None if there are none.
+
+        `settle` or `fail` must be called with its outcome before the next call.
+        """
+        new_events: list[NewEvent] = []
+        lease = None
         try:
             for _ in range(MAX_EVENTS):
-                if self._at >= self._whole:
+                if not self._buffer.has_lines:
                     break
                 line = self._next_line()
-                if len(line) > self._longest:
-                    raise self._too_long()
-                if line.strip(b" \t\r"):  # else a producer's sign of life, if it wants to give one
+                if line.strip(b" \t\r"):  # a blank line only shows that the producer is alive
                     new_event, own_lease = _event_schema.new_event_from(
-                        parse_json(line), self._most_bytes
+                        parse_json(line), self._max_event_bytes
                     )
+                    if not new_events:
+                        self._first_line = self.line
                     new_events.append(new_event)
                     lease = own_lease or lease
-                    if len(new_events) == 1:
-                        self._first_line = self.line
                 self.line += 1
-                # What follows a terminal event is refused, but not with it.
+                # An event after a terminal one is refused, but must not be refused with it.
                 if new_events and new_events[-1].terminal:
                     break
-        except Exception as error:  # what came before it is appended all the same
-            self.refuse(error)
+        except Exception as error:  # the lines before it are appended all the same
+            self.fail(error)
         self._appending = new_events
         if not new_events:
-            self._let_go()
+            self._free()
             return None
-        return Append(self.run_id, new_events, None, self._expected, lease)
+        return Append(self.run_id, new_events, None, self._expected_sequence, lease)
 
-    def appended(self, outcome: Appended | StreamingError) -> None:
-        """What became of the append."""
+    def settle(self, outcome: Appended | StreamingError) -> None:
+        """Note the outcome of the append."""
         if isinstance(outcome, StreamingError):
-            self.refuse(outcome)
+            self.fail(outcome)
             return
         self._last = outcome
         self.events += len(self._appending)
-        if self._expected is not None:
-            self._expected += len(self._appending)
+        if self._expected_sequence is not None:
+            self._expected_sequence += len(self._appending)
         self._appending = []
-        self._let_go()
+        self._free()
 
-    def refuse(self, error: Exception) -> None:
-        """End it before the lines that are left, and those of an append that has failed."""
+    def fail(self, error: Exception) -> None:
+        """End the request with an error; the current append and all later lines are lost."""
         if self._appending:
             self.line = self._first_line
             if not isinstance(error, StreamingError) or getattr(error, "stored", False) is None:
@@ -166,22 +158,22 @@ class Ingest:
             self._appending = []
         self.error = error
         self.closed = True
-        self._at = self._whole
-        self._let_go()
+        self._buffer.skip_lines()
+        self._free()
 
-    # For the worker, and for the answer
+    # For the worker, and for the response
 
     def end(self, reason: str) -> None:
-        """Take no lines but those that have arrived."""
+        """Store the lines that have arrived, and receive no more."""
         self.reason = self.reason or reason
         if self.wake is not None:
             self.wake()
 
     def cut(self) -> None:
-        """Nothing waits for the client but its answer."""
+        """Do nothing: nothing waits for the client except its response."""
 
     def result(self) -> dict[str, Any]:
-        """What of the request was stored."""
+        """Return what of the request was stored."""
         return {
             "stored": self.events,
             "last_id": self._last and self._last.last_id,
@@ -189,93 +181,95 @@ class Ingest:
         }
 
     def error_members(self) -> dict[str, Any]:
-        """The same for a request that was ended, and where."""
+        """Return the same for a problem document, with the number of the line at fault."""
         unknown = {"unknown": self.unknown} if self.unknown else {}
         return {"line": self.line, **self.result(), **unknown}
 
     def _next_line(self) -> bytes | bytearray:
-        end = self._text.find(b"\n", self._at, self._whole)
-        if end < 0:  # the last one
-            end = self._whole
-        line = self._text[self._at : end]
-        self._at = end + 1
-        return line
+        try:
+            return self._buffer.next_line()
+        except LineTooLong:
+            raise self._line_too_long() from None
 
-    def _too_long(self) -> HTTPException:
-        detail = f"a line must be at most {self._longest} bytes"
-        return refused(RequestEntityTooLarge, "body", detail)
+    def _line_too_long(self) -> FieldError:
+        return FieldError(413, "body", f"a line must be at most {self._max_line_bytes} bytes")
 
-    def _let_go(self) -> None:
-        """Keep only what has not come to its end, once nothing else is left."""
+    def _free(self) -> None:
+        """Free the memory of stored lines, once no other line is left."""
         if self.has_lines:
             return
-        if self._whole or self.closed:
-            self._text = b"" if self.closed else self._text[self._whole :]
-            self._at = self._whole = 0
-        self._reservation.now(len(self._text))
+        if self.closed:
+            self._buffer.clear()
+        else:
+            self._buffer.compact()
+        self._reservation.resize(self._buffer.size)
 
 
-class Pace:
-    """How long a line takes to come, while nothing but its producer keeps it from that."""
+class ProgressTimer:
+    """Finds out whether a line takes too long to arrive when only its producer delays it."""
 
-    def __init__(self):
+    __slots__ = ("begun",)
+
+    def __init__(self) -> None:
         self.begun: float | None = None
 
     @property
     def too_slow(self) -> bool:
-        return self.begun is not None and not patience_since(self.begun)
+        return self.begun is not None and not seconds_left(self.begun)
 
-    def check(self, waits: bool, moved_on: bool) -> None:
-        """Whether something is still to come, and whether as much has come as could be asked for.
+    def check(self, incomplete: bool, progress: bool) -> None:
+        """Note whether something is `incomplete`, and whether there was `progress`.
 
-        Raises 408 when that has taken too long.
+        Raises 408 if it took too long.
         """
-        if not waits:
+        if not incomplete:
             self.begun = None
-        elif moved_on or self.begun is None:
+        elif progress or self.begun is None:
             self.begun = time.monotonic()
         elif self.too_slow:
             raise too_slow()
 
 
 def append_together(ingests: Iterable[Ingest], store: EventStore) -> StoreUnavailable | None:
-    """Append the next lines of some requests, in one round trip; what kept Redis from it, if
-    nothing came of that."""
-    theirs = [(each, append) for each in ingests if (append := each.next_append())]
-    if not theirs:
+    """Append the next lines of some requests in one round trip.
+
+    Returns the error if Redis could not be reached.
+    """
+    pairs = [(each, append) for each in ingests if (append := each.next_append())]
+    if not pairs:
         return None
     try:
-        outcomes = store.append_each([append for _, append in theirs])
-    except Exception as error:  # an unexpected one too is told to all whom it concerns
-        for each, _ in theirs:
-            each.refuse(error)
+        outcomes = store.append_each([append for _, append in pairs])
+    except Exception as error:  # also an unexpected one ends all requests that it concerns
+        for each, _ in pairs:
+            each.fail(error)
         return error if isinstance(error, StoreUnavailable) else None
-    for (each, _), outcome in zip(theirs, outcomes, strict=True):
-        each.appended(outcome)
+    for (each, _), outcome in zip(pairs, outcomes, strict=True):
+        each.settle(outcome)
     return None
 
 
 def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> None:
-    """Read one request until it is over, on a server whose connections nobody else may read."""
-    pace = Pace()
+    """Read one request to its end, on a server whose connections the loop cannot read."""
+    timer = ProgressTimer()
     try:
         for piece in pieces:
-            ingest.take_in(piece)
+            ingest.receive(piece)
             while ingest.has_lines:
                 append_together([ingest], store)
             if ingest.closed:
                 return
             if ingest.reason is not None:
-                raise about_to_stop()
-            pace.check(ingest.is_halfway, moved_on=b"\n" in piece)
-            time.sleep(0)  # lines that are blank wait for nobody, and hold up everybody else
-        ingest.finish()
-    except HTTPException as error:
-        ingest.break_off(error)
+                raise stopping()
+            timer.check(ingest.has_partial_line, progress=b"\n" in piece)
+            time.sleep(0)  # blank lines wait for nothing, and would keep the others waiting
+        ingest.end_body()
+    except (HTTPException, BodyError) as error:
+        ingest.abort(error)
     while not ingest.over:
         append_together([ingest], store)
 
 
-def about_to_stop() -> HTTPException:
-    """The error of a request that was told to end."""
+def stopping() -> HTTPException:
+    """Return the error of a request that a stopping worker ends."""
     return ServiceUnavailable("the worker is about to stop")

@@ -1,14 +1,14 @@
-"""One loop reads all requests of lines, and appends what has come in one round trip.
+"""One loop reads all requests of lines, and appends what has arrived in one round trip.
 
-A hundred producers of fifty lines a second give one every 200 µs. A turn and a round trip for
-each line would cost what a request does, so the loop rests after a round, as readers do after a
-burst. A line that comes after silence is read at once.
+A hundred producers of fifty lines a second send one line every 200 µs. A turn and a round trip
+for each line would cost as much as a request. So the loop rests after a round, as the readers do
+after a burst. A line that arrives after silence is read at once.
 """
 
 import logging
+import selectors
 import time
 from functools import partial
-from selectors import EVENT_READ
 from typing import Any
 
 import gevent
@@ -20,181 +20,187 @@ from ...server.nonblocking_body import NonBlockingBody
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore
 from ...streaming.follow.client_socket import READABLE
-from .ingest import Ingest, Pace, about_to_stop, append_together
+from .ingest import Ingest, ProgressTimer, append_together, stopping
 
-# What one round takes of all connections, about, so that what else the worker does has its turn,
-# and of each of many: who has much to say must not keep those waiting who have a line.
+# About what one round takes from all connections, so that the worker's other greenlets get their
+# turn; and the least that it takes from each, so that a large producer delays no small one.
 ROUND_BYTES = 64 * 1024
 MIN_SHARE_BYTES = 2 * 1024
 
-# So much earlier than readers, who act at whole flush intervals, does the loop: then they find
-# what it has appended, and the worker is awake for both. As a share of the interval.
-EARLIER = 1 / 8
+# The readers act at whole multiples of the flush interval. The loop acts this much earlier, as a
+# share of the interval: the readers then find what it appended, and the worker wakes up once.
+LEAD_SHARE = 1 / 8
 
-# So often the lines are looked at that have begun and not come to their end.
+# How often the loop looks for incomplete lines that take too long.
 SWEEP_SECONDS = 1.0
 
 log = logging.getLogger("tailrace.stream")
 
 
 class IngestLoop:
-    """The requests of lines that this worker reads."""
+    """Reads the requests of lines of one worker."""
 
-    def __init__(self, store: EventStore, flush_seconds: float):
+    def __init__(self, store: EventStore, flush_seconds: float) -> None:
         self._store = store
         self._flush_seconds = flush_seconds
         self._open: dict[_Request, None] = {}
-        self._due: dict[_Request, None] = {}  # those to see to, in the order of their turns
-        self._halfway: set[_Request] = set()
+        self._due: dict[_Request, None] = {}  # the requests to attend to, in order
+        self._partial: set[_Request] = set()  # those with something incomplete
         self._swept = 0.0
         self._awake = Event()
-        self._selector = None
+        self._selector: selectors.DefaultSelector | None = None
 
     def read(self, ingest: Ingest, body: NonBlockingBody) -> None:
-        """Read a request until it is over; raises 400 where what stands behind it is malformed."""
-        if self._selector is None:
-            # gevent's own is for waiting. This one is asked without, for all that are ready.
-            self._selector = get_original("selectors", "DefaultSelector")()
-            gevent.spawn(self._run)
+        """Read a request until it is over; raises BodyError if its trailers are malformed."""
+        selector = self._start()
         request = _Request(ingest, body)
-        self._selector.register(body, EVENT_READ, request)
+        selector.register(body, selectors.EVENT_READ, request)
         try:
             self._open[request] = None
-            ingest.wake = partial(self._see_to, request)
-            self._see_to(request)  # something may have come with its head
+            ingest.wake = partial(self._attend, request)
+            self._attend(request)  # something may have arrived with the head
             request.done.wait()
-        finally:  # unless it is over, the worker does not wait any longer
-            ingest.break_off(about_to_stop())
+        finally:  # if the request is not over, its greenlet was killed
+            ingest.abort(stopping())
             ingest.wake = None
             self._leave(request)
         body.give_back()
 
-    def _see_to(self, request: "_Request") -> None:
+    def _start(self) -> selectors.DefaultSelector:
+        """Start the loop, if it does not run yet."""
+        if self._selector is None:
+            # gevent's own selector can only wait. This one is polled for all that are ready.
+            selector: selectors.DefaultSelector = get_original("selectors", "DefaultSelector")()
+            self._selector = selector
+            gevent.spawn(self._run, selector)
+        return self._selector
+
+    def _attend(self, request: "_Request") -> None:
         self._due[request] = None
         self._awake.set()
 
     def _leave(self, request: "_Request") -> None:
-        """Read nothing more of a request; safe to repeat."""
-        if request in self._open:
+        """Stop reading a request; safe to repeat."""
+        if request in self._open and self._selector is not None:
             del self._open[request]
             self._selector.unregister(request.body)
             self._due.pop(request, None)
-            self._halfway.discard(request)
+            self._partial.discard(request)
 
-    def _run(self) -> None:
-        watcher = gevent.get_hub().loop.io(self._selector.fileno(), READABLE)
+    def _run(self, selector: selectors.DefaultSelector) -> None:
+        watcher = gevent.get_hub().loop.io(selector.fileno(), READABLE)
         while True:
             try:
-                self._turn(watcher)
+                self._turn(selector, watcher)
             except Exception as error:
                 log.exception("unexpected error in streaming ingest")
-                self._give_up(error)
-                gevent.sleep(1.0)  # whatever it is, it must not take up the worker
+                self._fail_all(error)
+                gevent.sleep(1.0)  # the error may come back at once, and must not use the CPU
 
-    def _turn(self, watcher: Any) -> None:
-        """Wait until somebody is due, see to those who are, and rest."""
+    def _turn(self, selector: selectors.DefaultSelector, watcher: Any) -> None:
+        """Wait until a request is due, attend to all that are, and rest."""
         self._sweep()
-        self._find_ready()
+        self._find_ready(selector)
         if self._due:
-            gevent.sleep(self._until_next() if self._round() else 0)
+            gevent.sleep(self._until_next_flush() if self._round(selector) else 0)
             return
         self._awake.clear()
         watcher.start(self._awake.set)
-        self._awake.wait(SWEEP_SECONDS if self._halfway else None)
+        self._awake.wait(SWEEP_SECONDS if self._partial else None)
         watcher.stop()
 
-    def _until_next(self) -> float:
+    def _until_next_flush(self) -> float:
         flush = self._flush_seconds
-        return flush - (time.monotonic() + EARLIER * flush) % flush if flush else 0.0
+        return flush - (time.monotonic() + LEAD_SHARE * flush) % flush if flush else 0.0
 
-    def _find_ready(self) -> None:
-        self._due.update([(key.data, None) for key, _ in self._selector.select(0)])
+    def _find_ready(self, selector: selectors.DefaultSelector) -> None:
+        self._due.update([(key.data, None) for key, _ in selector.select(0)])
 
-    def _round(self) -> bool:
-        """See to those who are due, each up to its share; whether that was all there was."""
+    def _round(self, selector: selectors.DefaultSelector) -> bool:
+        """Attend to the requests that are due; return whether everything was read."""
         share = max(MIN_SHARE_BYTES, ROUND_BYTES // len(self._due))
         requests, size, all_read = [], 0, True
         while self._due and size < ROUND_BYTES:
             request = next(iter(self._due))
             del self._due[request]
-            request.take_in(share)
+            request.receive(share)
             size += max(request.body.taken, request.ingest.size)
             all_read = all_read and not request.body.has_more
             requests.append(request)
-        lost = append_together([request.ingest for request in requests], self._store)
-        if lost is not None:
-            self._tell_others(lost)
+        unavailable = append_together([request.ingest for request in requests], self._store)
+        if unavailable is not None:
+            self._fail_due(selector, unavailable)
         for request in requests:
-            self._look_after(request)
+            self._finish_turn(request)
         return size > 0 and all_read and not self._due
 
-    def _tell_others(self, lost: StoreUnavailable) -> None:
-        """Have those who are due not wait for Redis one after the other."""
-        self._find_ready()
+    def _fail_due(self, selector: selectors.DefaultSelector, error: StoreUnavailable) -> None:
+        """Fail all requests that are due: they must not wait for Redis one after the other."""
+        self._find_ready(selector)
         for request in self._due:
-            request.ingest.refuse(StoreUnavailable(str(lost)))
+            request.ingest.fail(StoreUnavailable(str(error)))
 
-    def _look_after(self, request: "_Request") -> None:
-        """After its turn: let it go, or see to it again, now or when something comes."""
+    def _finish_turn(self, request: "_Request") -> None:
+        """End a request that is over; else attend to it again, at once or when bytes arrive."""
         if request.ingest.over:
             self._end(request)
-        elif request in self._open:  # and was not killed meanwhile
+        elif request in self._open:  # its greenlet may have been killed meanwhile
             if request.ingest.has_lines or request.ingest.reason is not None:
                 self._due[request] = None
-            if request.pace.begun is not None:
-                self._halfway.add(request)
-            elif request in self._halfway:
-                self._halfway.remove(request)
+            if request.timer.begun is not None:
+                self._partial.add(request)
+            else:
+                self._partial.discard(request)
 
     def _end(self, request: "_Request") -> None:
         self._leave(request)
         request.done.set()
 
     def _sweep(self) -> None:
-        """See to those from whom something is due for too long, which may have come meanwhile."""
+        """Attend to requests whose incomplete line took too long; it may be complete by now."""
         now = time.monotonic()
         if now >= self._swept + SWEEP_SECONDS:
             self._swept = now
-            self._due.update([(each, None) for each in self._halfway if each.pace.too_slow])
+            self._due.update([(each, None) for each in self._partial if each.timer.too_slow])
 
-    def _give_up(self, error: Exception) -> None:
+    def _fail_all(self, error: Exception) -> None:
         for request in list(self._open):
-            request.ingest.refuse(error)
+            request.ingest.fail(error)
             self._end(request)
 
 
 class _Request:
-    """A request of lines that is open, and who waits for its end."""
+    """An open request of lines, and the event that its greenlet waits for."""
 
-    __slots__ = ("body", "done", "ingest", "pace")
+    __slots__ = ("body", "done", "ingest", "timer")
 
-    def __init__(self, ingest: Ingest, body: NonBlockingBody):
+    def __init__(self, ingest: Ingest, body: NonBlockingBody) -> None:
         self.ingest = ingest
         self.body = body
-        self.pace = Pace()
+        self.timer = ProgressTimer()
         self.done = Event()
 
-    def take_in(self, size: int) -> None:
-        """Take in some bytes of what has come, where earlier lines do not wait any more."""
+    def receive(self, size: int) -> None:
+        """Take up to `size` bytes that have arrived, if no earlier line waits to be stored."""
         ingest, body = self.ingest, self.body
         if ingest.closed or ingest.has_lines:
             return
         if piece := body.receive(size):
-            ingest.take_in(piece)
-        if body.broken is not None:
-            ingest.break_off(body.broken)
+            ingest.receive(piece)
+        if body.error is not None:
+            ingest.abort(body.error)
         elif body.ended:
-            ingest.finish()
+            ingest.end_body()
         elif ingest.reason is not None:
-            ingest.break_off(about_to_stop())
+            ingest.abort(stopping())
         else:
-            self._check_pace()
+            self._check_progress()
 
-    def _check_pace(self) -> None:
-        """Break off where a line does not come to its end, or what stands behind the body."""
+    def _check_progress(self) -> None:
+        """Abort if a line, or the trailers after the body, took too long to arrive."""
         ingest, body = self.ingest, self.body
-        waits = ingest.is_halfway or body.is_ending
+        incomplete = ingest.has_partial_line or body.is_ending
         try:
-            self.pace.check(waits, moved_on=ingest.has_lines or body.has_more)
+            self.timer.check(incomplete, progress=ingest.has_lines or body.has_more)
         except HTTPException as error:
-            ingest.break_off(error)
+            ingest.abort(error)

@@ -6,7 +6,9 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from ..event_id import ZERO, EventId
+from ..log.log_state import LogState
 from ..wire.formats import StreamFormat
+from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch
 from .fanout import Fanout, ParkedSubscriber
 
@@ -164,6 +166,30 @@ class Feed:
             self._wake_all()
         else:
             self._wake()
+
+    def check(self, position: Position, added: int, state: LogState) -> bool:
+        """Compare with the state of the log; return whether the feed has read the whole log.
+
+        `position` and `added` are the feed's from before the state was read. Another log resets
+        the feed. If entries were deleted before they were read, subscribers get a gap notice.
+        """
+        self.note_deleted(state.deleted)
+        continuity = state.continuity(position.id, added)
+        if continuity == "reset":
+            self.reset(position.epoch)
+            return False
+        if state.end_id is not None and state.end_id > position.id:
+            return False  # the next XREAD returns these entries
+        last_id = position.id
+        if continuity == "gap":
+            last_id = state.last_id
+            data = state.control_data(str(position.id))
+            gap = Frame.control(self.run_id, "gap", data, cursor=last_id)
+            batch = FrameBatch(position.id, [gap])
+            self.publish(position, batch, state.last_sequence, state.ended)
+        self.settle(last_id, state.last_sequence, state.ended)
+        self.forget()
+        return True
 
     def note_deleted(self, deleted: EventId) -> None:
         """Forget the recent batches if an entry up to `deleted` was deleted since."""

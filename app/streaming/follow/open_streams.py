@@ -7,8 +7,7 @@ from typing import Protocol
 
 from ..wire.formats import StreamFormat
 from .replay import Start
-from .services import Services
-from .subscriber import Subscriber
+from .subscriber import Services, Subscriber
 
 # How long a drain waits for streams to write what belongs before their end.
 FINISH_SECONDS = 1.0

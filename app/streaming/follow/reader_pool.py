@@ -6,7 +6,8 @@ from collections.abc import Callable
 from ..event_store import EventStore
 from ..log.log_state import LogState
 from .feed import Feed, FeedSubscriber, Position
-from .tail_reader import GROUP_SIZE, TailReader
+from .group_read import GROUP_SIZE
+from .tail_reader import TailReader
 from .waker import Waker
 
 

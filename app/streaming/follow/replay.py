@@ -4,16 +4,18 @@ import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ..backoff import backoff
 from ..errors import InvalidInput, NotALog, StoreUnavailable
 from ..event_id import ZERO, EventId
+from ..event_store import EventStore
 from ..log.log_state import NO_LOG, LogState
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch
 from .feed import Feed, FeedSubscriber, Position
-from .services import Services
+from .history import History
+from .reader_pool import ReaderPool
 
 INITIAL_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 2.0
@@ -80,6 +82,19 @@ T = TypeVar("T")
 Steps = Generator[Step, None, T]
 
 
+class Sources(Protocol):
+    """Where a replay reads from."""
+
+    @property
+    def store(self) -> EventStore: ...
+
+    @property
+    def readers(self) -> ReaderPool: ...
+
+    @property
+    def history(self) -> History: ...
+
+
 class ReplayStopped(Exception):
     """`Replay.stop` was called."""
 
@@ -101,7 +116,7 @@ class Replay:
         "_feed",
         "_opening",
         "_reset_until",
-        "_services",
+        "_sources",
         "_start",
         "_stopped",
         "cursor",
@@ -109,12 +124,12 @@ class Replay:
         "run_id",
     )
 
-    def __init__(self, run_id: str, start: Start, services: Services):
+    def __init__(self, run_id: str, start: Start, sources: Sources):
         self.run_id = run_id
         self.cursor = start.id or ZERO
         self.epoch = 0
         self._start = start
-        self._services = services
+        self._sources = sources
         self._feed: Feed | None = None
         self._deleted = ZERO  # the feed's value as of the last check
         self._opening: tuple[Position | None, LogState] | None = None
@@ -173,20 +188,20 @@ class Replay:
         """Stop, and let the subscriber leave the feed; safe to repeat."""
         self.stop()
         if self._feed is not None:
-            self._services.readers.leave(self._feed, subscriber)
+            self._sources.readers.leave(self._feed, subscriber)
             self._feed = None
 
     def _read_state(self) -> tuple[Position | None, LogState]:
         # The position comes first: what the feed has read, the log must hold afterwards.
-        position = self._services.readers.position(self.run_id)
-        return position, self._services.store.state(self.run_id)
+        position = self._sources.readers.position(self.run_id)
+        return position, self._sources.store.state(self.run_id)
 
     def _begin(self, subscriber: FeedSubscriber) -> Steps[None]:
         """Join the feed, send the history, and tell the client that it has caught up."""
         position, state = self._opening or (yield from self._with_retries(self._read_state))
         self._opening = None
         yield from self._find_cursor(state)
-        feed = self._services.readers.join(self.run_id, position, state, subscriber)
+        feed = self._sources.readers.join(self.run_id, position, state, subscriber)
         self._feed = feed
         self.epoch, joined_at = feed.position
         self._deleted = state.deleted
@@ -202,7 +217,7 @@ class Replay:
             self.cursor = state.last_id
         elif start.tail is not None:
             self.cursor = yield from self._with_retries(
-                self._services.store.cursor_before_tail, self.run_id, state.last_id, start.tail
+                self._sources.store.cursor_before_tail, self.run_id, state.last_id, start.tail
             )
         elif start.id is None and state.first_id is not None:
             self.cursor = state.first_id.before()
@@ -210,7 +225,7 @@ class Replay:
     def _check_cursor(self, state: LogState) -> Steps[None]:
         """Yield a notice if the log does not continue from the cursor of the client."""
         yield from self._notify(state)
-        is_missing = self._services.store.is_missing
+        is_missing = self._sources.store.is_missing
         if (yield from self._with_retries(is_missing, self.run_id, self.cursor)):
             yield self._notice("reset", state, ZERO)
 
@@ -219,7 +234,7 @@ class Replay:
         feed = self.feed
         while self.cursor < end:
             page, first_id = yield from self._with_retries(
-                self._services.history.page, feed, self.cursor, end
+                self._sources.history.page, feed, self.cursor, end
             )
             if feed.epoch != self.epoch:
                 return  # the page may be from another log
@@ -246,13 +261,13 @@ class Replay:
 
     def _check_log(self) -> Steps[bool]:
         """Yield a notice if events were missed; return whether it is another log."""
-        state = yield from self._with_retries(self._services.store.state, self.run_id)
+        state = yield from self._with_retries(self._sources.store.state, self.run_id)
         is_another = state.continuity(self.cursor) == "reset"
         yield from self._notify(state)
         if is_another:
             # One subscriber does not reset the feed of all. The feed's reader checks for itself.
             self._reset_until = time.monotonic() + RESET_WAIT_SECONDS
-            self._services.readers.check_now(self.feed)
+            self._sources.readers.check_now(self.feed)
         return is_another
 
     def _notify(self, state: LogState) -> Steps[None]:
@@ -276,7 +291,7 @@ class Replay:
 
     def _state_or_no_log(self) -> LogState:
         try:
-            return self._services.store.state(self.run_id)
+            return self._sources.store.state(self.run_id)
         except NotALog:
             return NO_LOG
 

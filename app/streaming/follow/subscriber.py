@@ -5,24 +5,40 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
 
 import gevent
 
 from ..event_id import EventId
+from ..event_store import EventStore
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, http_chunk
 from .client_socket import ClientGone, ClientSocket, ClientStalled
 from .fanout import Fanout
+from .heartbeats import Heartbeats
+from .history import History
+from .reader_pool import ReaderPool
 from .replay import UP_TO_DATE, Replay, ReplayStopped, Start, Steps
-from .services import Services
 
 # A heartbeat comes after a random part of the interval, this share at least, so that the
 # viewers of a run do not all get theirs at the same moment.
 MIN_BEAT_SHARE = 0.75
 
 log = logging.getLogger("tailrace.stream")
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all subscribers of a worker share."""
+
+    store: EventStore
+    readers: ReaderPool
+    history: History
+    heartbeats: Heartbeats
+    heartbeat_seconds: float = 15.0
+    retry_ms: int = 3000
 
 
 class State(Enum):

@@ -5,22 +5,26 @@ import threading
 import time
 from typing import Any
 
-from redis.connection import Connection
-
 from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import ZERO
 from ..event_store import EventStore
-from ..log.connection import checked, exchange, exchange_packed, translated_errors
-from ..log.replies import streams
+from ..log.connection import (
+    RedisConnection,
+    checked,
+    exchange,
+    exchange_packed,
+    translated_errors,
+)
+from ..log.log_state import LogState
+from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
-from ..log.shared_connection import SILENT_SECONDS
-from ..wire.frame import frames_from
-from .feed import Feed
-from .feed_update import check_feed, publish, watch_lease
+from ..log.shared_connection import MAX_REPLY_DELAY_SECONDS
+from ..wire.frame import Frame, frames_from
+from ..wire.frame_batch import FrameBatch
+from .feed import Feed, Position
 from .group_read import GroupRead, feed_key
 
-GROUP_SIZE = 64
 READ_COUNT = 256
 
 # A blocking XREAD stays silent for ever on a log that was deleted, or replaced by a log with
@@ -28,13 +32,11 @@ READ_COUNT = 256
 CHECK_SECONDS = 5.0
 REPLY_TIMEOUT_SECONDS = 5.0
 
+# The shortest time between two checks, for a lease that is about to run out.
+MIN_CHECK_SECONDS = 0.25
+
 # Where the server forbids CLIENT UNBLOCK, an XREAD blocks for this long at most.
 SHORT_BLOCK_SECONDS = 0.1
-
-# After a delivery the reader rests this many times as long as the delivery took, up to a bound
-# in seconds.
-PAUSE_SHARE = 6.0
-MAX_PAUSE_SECONDS = 0.05
 
 INITIAL_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 2.0
@@ -55,7 +57,7 @@ class TailReader:
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         self._lock = threading.Lock()
-        self._link: Connection | None = None
+        self._link: RedisConnection | None = None
         self._closed = False
         self._group: GroupRead | None = None
         self._next_check = time.monotonic() + CHECK_SECONDS
@@ -142,7 +144,7 @@ class TailReader:
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
-    def _wait_for_entries(self, link: Connection, group: GroupRead) -> Any:
+    def _wait_for_entries(self, link: RedisConnection, group: GroupRead) -> Any:
         max_block = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
         block = max(0.001, min(max_block, self._next_check - time.monotonic()))
         packed = group.pack(int(block * 1000) or 1)
@@ -152,7 +154,7 @@ class TailReader:
                 return checked(exchange_packed(link, packed, 1)[0])
         finally:
             self.blocked_client = None
-            if time.monotonic() - sent_at > block + SILENT_SECONDS:
+            if time.monotonic() - sent_at > block + MAX_REPLY_DELAY_SECONDS:
                 # The connection was silent for too long. Leases count from now, as if it had
                 # been broken.
                 self._connected_at = time.monotonic()
@@ -160,32 +162,48 @@ class TailReader:
     def _publish_all(self, group: GroupRead, reply: Any) -> None:
         """Publish what an XREAD returned, then rest until the next flush."""
         truncated, max_entries, began = False, 0, time.monotonic()
-        for key, entries in streams(reply):
+        for key, entries in parse_streams(reply):
             if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
                 continue
             feed, position = group.origin(key)
             full = len(entries) == READ_COUNT
-            frames = frames_from(feed.run_id, entries)
-            if publish(self._store, feed, position, frames, truncated=full):
-                self._next_check = 0.0
+            self._publish(feed, position, frames_from(feed.run_id, entries), truncated=full)
             truncated |= full
             max_entries = max(max_entries, len(entries))
         delivery_seconds = time.monotonic() - began if max_entries > 1 else 0.0
-        pause = self._pause(delivery_seconds, len(group))
+        pause = group.pause(self._flush_seconds, delivery_seconds)
         # Until the next whole multiple of the pause, so that all readers of the machine read at
         # the same moments. Redis and this worker then wake once for all of them.
         time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
 
-    def _pause(self, delivery_seconds: float, keys: int) -> float:
-        """Return how long to let events gather before they are read and delivered together.
+    def _publish(
+        self, feed: Feed, position: Position, frames: list[Frame], truncated: bool
+    ) -> None:
+        """Publish the frames that were read from a position; `truncated` if more may follow.
 
-        It is at least the flush interval, and up to three times the interval in a full group,
-        since an XREAD costs more with more keys. If events came faster than they were delivered,
-        it is a multiple of `delivery_seconds`, so that most of the time is left for others: a
-        thousand viewers then get fewer and larger writes.
+        If entries were trimmed or deleted before they were read, a gap notice comes first.
+        Another log resets the feed, and nothing is published.
         """
-        flush = self._flush_seconds * (1 + 2 * keys / GROUP_SIZE)
-        return max(flush, min(PAUSE_SHARE * delivery_seconds, MAX_PAUSE_SECONDS))
+        notices, added, sequence = [], feed.added, feed.sequence
+        if feed.position is not position:
+            return  # the feed moved between readers, and the other one has published this
+        last = frames[-1]
+        if last.sequence != sequence + len(frames):
+            # Entries are missing, or it is another log, or others than Tailrace wrote to it,
+            # which is fine.
+            state = self._store.state(feed.run_id)
+            continuity = state.continuity(position.id, added + len(frames))
+            if continuity == "reset" or self._store.is_missing(feed.run_id, position.id):
+                feed.reset(position.epoch)
+                return
+            if continuity == "gap":
+                data, cursor = state.control_data(str(position.id)), frames[0].cursor.before()
+                notices = [Frame.control(feed.run_id, "gap", data, cursor=cursor)]
+        batch = FrameBatch(position.id, notices + frames)
+        last_sequence = sequence + len(frames) if last.sequence is None else last.sequence
+        feed.publish(position, batch, last_sequence, ended=last.terminal and not truncated)
+        if last.terminal and truncated:
+            self._next_check = 0.0  # only the log tells whether the run ends there
 
     def _check(self) -> None:
         """Check whether every log is still there, the same one, a stream, and not ended."""
@@ -199,9 +217,26 @@ class TailReader:
             if state is None:
                 if position.id > ZERO:
                     feed.reset(position.epoch)  # the log that was followed is not there any more
-            elif check_feed(feed, position, added, state):
-                next_check = watch_lease(self._store, feed, state, self._connected_at)
-                self._next_check = min(self._next_check, next_check)
+            elif feed.check(position, added, state):
+                self._watch_lease(feed, state)
+
+    def _watch_lease(self, feed: Feed, state: LogState) -> None:
+        """End a run that was silent for its whole lease, if this reader has watched all of it.
+
+        The feed must have read the whole log.
+        """
+        if state.lease_seconds is None or state.end_id is None or state.ended:
+            return
+        silent_since = max(feed.changed_at, self._connected_at, self._store.last_refusal)
+        due = silent_since + state.lease_seconds
+        now = time.monotonic()
+        if now < due:
+            self._next_check = min(self._next_check, max(due, now + MIN_CHECK_SECONDS))
+            return
+        try:
+            self._store.mark_lost(feed.run_id, state.end_id, watched=True)
+        except StoreUnavailable as error:  # the other feeds go on
+            log.warning("run %s cannot be ended now: %s", feed.run_id, error)
 
     def _exclude(self, feed: Feed, excluded: bool) -> None:
         """Take a feed whose key holds no stream out of the group, or put it back."""
@@ -215,11 +250,11 @@ class TailReader:
                 self._group = None
                 log.warning("run %s is not followed: its key holds no stream", feed.run_id)
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> RedisConnection:
         with translated_errors():
             link = self._store.connect(CHECK_SECONDS + REPLY_TIMEOUT_SECONDS)
             # An exchange would connect too, but only `connect` asks the Sentinels for the master.
-            link.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            link.connect()
             self._client_id = _unblockable(link)
         self._link = link
         self._connected_at = time.monotonic()
@@ -231,7 +266,7 @@ class TailReader:
 
     def _disconnect(self) -> None:
         if self._link is not None:
-            self._link.disconnect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+            self._link.disconnect()
             self._link = None
 
     def _back_off(self, error: Exception) -> None:
@@ -247,7 +282,7 @@ class TailReader:
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
-def _unblockable(link: Connection) -> int | None:
+def _unblockable(link: RedisConnection) -> int | None:
     """Return the connection's client id, or None if the server forbids CLIENT ID or UNBLOCK."""
     [client_id] = exchange(link, ("CLIENT", "ID"))
     if not isinstance(client_id, int):

@@ -4,11 +4,9 @@ import logging
 import threading
 import time
 
-from redis.connection import Connection
-
 from ..errors import StoreUnavailable
 from ..event_store import EventStore
-from ..log.connection import exchange, translated_errors
+from ..log.connection import RedisConnection, exchange, translated_errors
 from .tail_reader import REPLY_TIMEOUT_SECONDS, TailReader
 
 # The pause before the first attempt, so that feeds that join together cost one attempt, and the
@@ -28,7 +26,7 @@ class Waker:
 
     def __init__(self, store: EventStore):
         self._store = store
-        self._link: Connection | None = None
+        self._link: RedisConnection | None = None
         self._readers: set[TailReader] = set()
         self._lock = threading.Lock()
         self._has_readers = threading.Event()
@@ -71,9 +69,9 @@ class Waker:
             for client_id in client_ids:
                 exchange(link, ("CLIENT", "UNBLOCK", client_id))
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> RedisConnection:
         link = self._store.connect(REPLY_TIMEOUT_SECONDS)
         # An exchange would connect too, but only `connect` asks the Sentinels for the master.
-        link.connect()  # type: ignore[no-untyped-call]  # redis-py has no types here
+        link.connect()
         self._link = link
         return link

@@ -1,22 +1,26 @@
--- Appends events to a run's log, all or none: find a repeat, refuse, number, add, keep the
--- TTL right.
+-- Appends events to a run's log, all or none. Finds a repeat by its idempotency key, refuses
+-- what may not be appended, numbers the events, and keeps the TTL right.
 -- KEYS[1]  the log
--- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended, the
---          first two being those of the first event
--- KEYS[3]  sorted set: the same keys by the time in their events' ids, to forget the oldest
+-- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended; id and
+--          sequence are those of the first event
+-- KEYS[3]  sorted set: the same keys by the time in their events' ids, to remove the oldest
 -- ARGV     1 maxlen, 2 TTL of an ended run (ms), 3 idle TTL (ms), 4 timestamp,
 --          5 idempotency key, 6 expected sequence, 7 lease (s), each of 5 to 7 '' for none;
---          then for each event category, action, data (JSON), source (JSON, '' for none)
+--          then for each event: category, action, data (JSON), source (JSON, '' for none)
 -- Returns  {'added' or 'repeated', id, sequence, timestamp} of the first event; the ids of the
 --          others count up from it
---          {'key reused', id of the first event that it appended}
+--          {'key reused', id of the first event that was appended with the key}
 --          {'unexpected', last sequence}
 --          {'ended', id of the last entry}
+--          {'too old', false} on a server older than Redis 7.0
 
 local log, keys, order = KEYS[1], KEYS[2], KEYS[3]
 local timestamp, key, expected, lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local FIRST = 8
-local count = (#ARGV - FIRST + 1) / 4
+local EVENTS_AT = 8  -- the index of the first event in ARGV
+local MAX_KEYS_REMOVED = 8  -- by one append
+local MAX_COUNTER_DIGITS = 15  -- a Lua number holds every counter of so many digits exactly
+local MAX_TTL_USED_MS = 3600000  -- then the idle TTL is renewed
+local count = (#ARGV - EVENTS_AT + 1) / 4
 
 local function is_terminal(category, action)
   return category == 'lifecycle' and (action == 'completed' or action == 'failed'
@@ -35,13 +39,13 @@ local function nth_id(first, n)
 end
 
 local function is_nth_event(entry, n)
-  local fields, at = by_name(entry[2]), FIRST + 4 * n
+  local fields, at = by_name(entry[2]), EVENTS_AT + 4 * n
   return fields.event_category == ARGV[at] and fields.event_action == ARGV[at + 1]
     and fields.data == ARGV[at + 2] and (fields.source or '') == ARGV[at + 3]
 end
 
 local known = key ~= '' and redis.call('HGET', keys, key)
-if key ~= '' then redis.call('ZSCORE', order, key) end  -- refuses another type, before it is late
+if key ~= '' then redis.call('ZSCORE', order, key) end  -- fails before anything is written
 if known then
   local id, sequence, appended, when = string.match(known, '^(%S+) (%S+) (%S+) (%S+)$')
   local retained = redis.call('XRANGE', log, id, nth_id(id, appended - 1))
@@ -61,7 +65,7 @@ local ttl = redis.call('PTTL', log)
 if ttl ~= -2 then  -- there is a log
   local info = redis.call('XINFO', 'STREAM', log)
   added = nil
-  for i = 1, #info, 2 do  -- without a table of them all, which is felt
+  for i = 1, #info, 2 do  -- a table of all fields would make the script measurably slower
     local name = info[i]
     if name == 'entries-added' then added = info[i + 1]
     elseif name == 'first-entry' then first_entry = info[i + 1]
@@ -85,28 +89,28 @@ if last_entry then
   ended = is_terminal(category, action) and last_entry[1]
   if not ended and lease == '' then lease = leased end
 end
-for at = FIRST, #ARGV, 4 do
+for at = EVENTS_AT, #ARGV, 4 do
   local category, action = ARGV[at], ARGV[at + 1]
   if ended and not (category == 'lifecycle' and action == 'started') then return {'ended', ended} end
   ended = is_terminal(category, action) and 'of the same batch'
 end
 
--- Ids of others may count on beyond what a number of Lua's holds exactly: nth_id would be wrong,
--- and an XADD refused after some that were not.
-if count > 1 and #string.match(last_id, '%d+$') > 15 then
+-- If others wrote an id with a greater counter, nth_id would be wrong, and Redis would refuse an
+-- XADD after it had carried out some.
+if count > 1 and #string.match(last_id, '%d+$') > MAX_COUNTER_DIGITS then
   return redis.error_reply('ERR the ids of this log leave no room for a batch')
 end
 
--- entries-added outlives trimming and deletion, so no sequence is ever given twice.
+-- entries-added survives trimming and deletion, so no sequence is ever given twice.
 local id
-if count == 1 and lease == '' and ARGV[FIRST + 3] == '' then
-  -- Most appends. No table is made for them, which is felt: a number is passed as it is, too.
+if count == 1 and lease == '' and ARGV[EVENTS_AT + 3] == '' then
+  -- Most appends. Making no table, and passing the number as it is, is measurably faster.
   id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], '*', 'timestamp', timestamp,
-                  'sequence', added + 1, 'event_category', ARGV[FIRST],
-                  'event_action', ARGV[FIRST + 1], 'data', ARGV[FIRST + 2])
+                  'sequence', added + 1, 'event_category', ARGV[EVENTS_AT],
+                  'event_action', ARGV[EVENTS_AT + 1], 'data', ARGV[EVENTS_AT + 2])
 else
   for n = 0, count - 1 do
-    local at = FIRST + 4 * n
+    local at = EVENTS_AT + 4 * n
     local entry = {'timestamp', timestamp, 'sequence', added + 1 + n,
                    'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
@@ -133,13 +137,15 @@ if key ~= '' then
   redis.call('HSET', keys, key, table.concat(
     {id, string.format('%.0f', added + 1), string.format('%.0f', count), timestamp}, ' '))
   redis.call('ZADD', order, string.match(id, '^%d+'), key)
-  -- A key is kept as long as an event of it: with every new one, a few of trimmed events go.
+  -- A key is kept as long as one of its events. Each append with a key removes a few keys whose
+  -- events were trimmed.
   local retained = first_entry and string.match(first_entry[1], '^%d+')
   if retained then
-    local gone = redis.call('ZRANGEBYSCORE', order, '-inf', '(' .. retained, 'LIMIT', 0, 8)
-    if #gone > 0 then
-      redis.call('HDEL', keys, unpack(gone))
-      redis.call('ZREM', order, unpack(gone))
+    local old = redis.call('ZRANGEBYSCORE', order, '-inf', '(' .. retained,
+                           'LIMIT', 0, MAX_KEYS_REMOVED)
+    if #old > 0 then
+      redis.call('HDEL', keys, unpack(old))
+      redis.call('ZREM', order, unpack(old))
     end
   end
   if ttl > 0 then keep_for(ttl) end
@@ -148,10 +154,10 @@ end
 if ended then
   keep_for(ARGV[2])
 else
-  -- Renewed only once an hour of it (a tenth, of a short one) is used up, so that most
-  -- appends write no TTL; and never shortened.
+  -- The TTL is renewed only when an hour of it (a tenth, if it is short) is used up, so that most
+  -- appends write no TTL. It is never shortened.
   local idle = tonumber(ARGV[3])
-  if ttl < idle - math.min(3600000, idle / 10) then
+  if ttl < idle - math.min(MAX_TTL_USED_MS, idle / 10) then
     keep_for(ARGV[3])
   end
 end

@@ -1,4 +1,4 @@
-"""The state of a run's log at one moment, and what a follower has to be sent about it."""
+"""The state of a run's log at one moment, and what it means for a follower's cursor."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,10 +10,17 @@ from ..event_id import ZERO, EventId
 class LogState:
     """A run's log at one moment.
 
-    `first_id` and `end_id` are the first and last retained entry (None: none is retained),
-    `last_id` is the last id ever given, retained or not; `last_sequence` counts the entries
-    ever added; `deleted` is the greatest id that was deleted (not trimmed); `lease_seconds`
-    is how long the run may be silent; `ttl` is in seconds, None without one.
+    Attributes:
+        length: how many entries the log retains.
+        first_id: the id of the first retained entry, or None.
+        first_sequence: the sequence of the first retained entry.
+        last_id: the last id that was ever given, retained or not.
+        last_sequence: how many entries were ever added.
+        ended: whether the last retained entry is terminal.
+        end_id: the id of the last retained entry, or None.
+        deleted: the greatest id of an entry that was deleted, not trimmed.
+        lease_seconds: how long the run may be silent, or None.
+        ttl: after how many seconds Redis removes the log, or None.
     """
 
     length: int
@@ -32,11 +39,15 @@ class LogState:
         return self.last_id > ZERO
 
     def continuity(self, cursor: EventId, added: int = 0) -> Literal["gap", "reset"] | None:
-        """What a follower who has got everything up to `cursor` must be told.
+        """Compare the log with what a follower has that got everything up to `cursor`.
 
-        A gap: entries after the cursor were trimmed, or deleted one by one. A reset: the
-        cursor is none of this log's, which was deleted or begun anew. `added` is how many
-        entries the follower knows to have been added: in one log that number never falls.
+        `added` is how many entries the follower knows to have been added. In one log that number
+        never falls.
+
+        Returns:
+            "gap" if entries after the cursor were trimmed, or deleted one by one.
+            "reset" if the cursor is not of this log: the log was deleted, or begun again.
+            None if the follower misses nothing.
         """
         if cursor > self.last_id or added > self.last_sequence:
             return "reset"
@@ -50,7 +61,7 @@ class LogState:
         return "gap" if cursor < self.deleted else None
 
     def control_data(self, requested: str) -> dict[str, str | None]:
-        """The data of a control event: what was asked for, and what there is now."""
+        """Return the data of a control event: the requested cursor, and the ids there are now."""
         return {
             "requested": requested,
             "earliest": str(self.first_id) if self.first_id else None,

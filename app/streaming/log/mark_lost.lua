@@ -1,8 +1,9 @@
--- Ends a run whose producer is lost: appends lifecycle.lost, unless an event has come since.
--- KEYS     the log, and the two keys of its idempotency keys (see append.lua)
+-- Ends a run whose producer is lost: appends lifecycle.lost, unless an event has come meanwhile.
+-- KEYS     the log, and the two keys for its idempotency keys (see append.lua)
 -- ARGV     1 id of the last entry as the caller saw it, 2 timestamp, 3 TTL of an ended run (ms),
---          4 '1' where the caller has watched the whole lease, so that clocks do not matter
--- Returns  1 where it was appended, 0 where the run goes on, or has ended already
+--          4 '1' if the caller has watched the run for its whole lease; else the clock of Redis
+--          decides
+-- Returns  1 if the event was appended, 0 if the run goes on or has ended already
 
 local log = KEYS[1]
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]

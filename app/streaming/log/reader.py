@@ -1,48 +1,49 @@
-"""Reading a run's log: by cursor, in pages, as it grows, and what state it is in."""
+"""Reads of a run's log: its events by cursor, in pages and as they come, and its state."""
 
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import redis
 
-from ..errors import InvalidInput, StoreUnavailable
+from ..errors import InvalidInput
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
-from . import connection, replies
+from .connection import Reply, call, call_all, checked, is_wrong_type, make_blocking_client
+from .lease import Leases
 from .log_state import LogState
 from .redis_keys import log_key
+from .replies import parse_events, parse_log_state, parse_streams
 from .shared_connection import SharedConnection
 from .writer import LogWriter
 
-# One blocking XREAD lasts at most this long, so that a log that was deleted or begun anew
-# meanwhile, on which it would stay silent for ever, is noticed.
-BLOCK_SLICE_SECONDS = 5.0
+# A blocking XREAD stays silent for ever on a log that is deleted or begun again meanwhile. So
+# one lasts no longer than this, and the log is checked before the next.
+MAX_BLOCK_SECONDS = 5.0
 
-# How many entries one command reads at first, and then, by their size, at the most.
+# How many entries the first command of a scan reads. The next ones read as many as their size
+# allows.
 INITIAL_COUNT = 64
-READ_COUNT = 1000
-READ_BYTES = 256 * 1024
+MAX_READ_COUNT = 1000
+MAX_READ_BYTES = 256 * 1024
 
-# What a page scans and holds at the most.
-SCAN_LIMIT = 10_000
-PAGE_BYTES = 16 * 1024 * 1024
+MAX_SCANNED_ENTRIES = 10_000
+MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some events of a log, and where the next page goes on (None at its end)."""
+    """Some events of a log, and where the next page goes on (None at the end)."""
 
     events: list[Event]
     next: EventId | None
 
 
 def next_count(size: int, entries: int) -> int:
-    """How many entries to read next, after some entries of `size` bytes together."""
-    return max(1, min(READ_COUNT, READ_BYTES * entries // size))
+    """Return how many entries to read next, if the last `entries` had `size` bytes together."""
+    return max(1, min(MAX_READ_COUNT, MAX_READ_BYTES * entries // size))
 
 
 def _check_limit(limit: int | None) -> None:
@@ -51,24 +52,30 @@ def _check_limit(limit: int | None) -> None:
 
 
 class LogReader:
-    """Reads the logs of one server; the first to find that a run is lost has `writer` end it."""
+    """Reads the logs on one server. A read that finds a lease expired ends the run first.
+
+    Every method raises InvalidInput for an argument that is not allowed, NotALog if the run's
+    key in Redis does not hold a stream, StoreUnavailable if Redis cannot serve, and
+    ReentrantCall in a signal handler that has interrupted a call.
+    """
 
     def __init__(self, client: redis.Redis, shared: SharedConnection, writer: LogWriter):
         self._client = client
-        self._blocking_client = connection.make_blocking_client(client, BLOCK_SLICE_SECONDS)
+        self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
         self._writer = writer
         self._tails = threading.local()
+        self.leases = Leases(shared, writer)
 
     @property
     def last_refusal(self) -> float:
-        """When Redis last did not take a write of the `writer`: a monotonic time, or -inf."""
-        return self._writer.last_refusal
+        """When Redis last refused or lost a write of this process: a monotonic time, or -inf."""
+        return self.leases.last_refusal
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
     ) -> list[Event]:
-        """The events of a run, all of them unless limited, in the order of the log."""
+        """Return the events of a run in the order of the log, at most `limit` of them."""
         _check_limit(limit)
         self.state(check_run_id(run_id))
         return list(islice(self._scan(str(run_id), descending=descending), limit))
@@ -76,7 +83,7 @@ class LogReader:
     def get_events_after(
         self, run_id: int | str, last_id: str, *, limit: int | None = None
     ) -> list[Event]:
-        """The events after the id `last_id`, all of them unless limited."""
+        """Return the events after the id `last_id`, at most `limit` of them."""
         _check_limit(limit)
         after = EventId.parse(last_id, "last_id")
         self.state(check_run_id(run_id))
@@ -93,17 +100,18 @@ class LogReader:
         categories: Sequence[str] = (),
         actions: Sequence[str] = (),
     ) -> Page:
-        """Up to `limit` events strictly between two ids, those that the filter lets pass.
+        """Return up to `limit` events that lie strictly between two ids and pass a filter.
 
-        A page may be shorter than `limit` before the end: it scans SCAN_LIMIT entries and
-        holds about PAGE_BYTES at the most. `next` is the `after` of the following page, the
-        `before` when descending.
+        A page can be shorter than `limit` before the end of the log: it scans up to
+        MAX_SCANNED_ENTRIES entries, and holds about MAX_PAGE_BYTES. Its `next` is the `after` of
+        the following page, or the `before` when descending.
         """
         run_id = check_run_id(run_id)
-        self.state(run_id)  # which ends the run, if its producer is lost
-        found, size, scanned, position = [], 0, 0, None
+        self.state(run_id)  # ends the run if its lease has expired
+        found: list[Event] = []
+        size, scanned, position = 0, 0, None
         for event in self._scan(run_id, after, before, descending):
-            if len(found) == limit or size > PAGE_BYTES or scanned == SCAN_LIMIT:
+            if len(found) == limit or size > MAX_PAGE_BYTES or scanned == MAX_SCANNED_ENTRIES:
                 return Page(found, position)
             position, scanned = EventId.parse(event.id), scanned + 1
             if (not categories or event.category in categories) and (
@@ -116,64 +124,47 @@ class LogReader:
     def subscribe(
         self, run_id: int | str, last_id: str | None = None, block_ms: int | None = 5000
     ) -> list[Event]:
-        """Wait for events: those after `last_id`, or [] when none came in `block_ms`.
+        """Wait for events and return them, or [] if none came within `block_ms` milliseconds.
 
-        Without `last_id` it begins at the tail as of the first call, and goes on from where
-        it was: the cursor is kept per store, run and thread. Such a cursor goes back to the
-        beginning of a log that was deleted and begun anew, and so does a `last_id` that the
-        log has not reached. As in Redis, a `block_ms` of 0 waits for ever; None does not wait.
+        With `last_id` these are the events after that id. Without it, the first call begins at
+        the end of the log, and each later one goes on where the last one stopped: this object
+        keeps a cursor for each run and thread. Either cursor goes back to the beginning if it
+        lies beyond the end of the log, which was deleted and begun again.
+
+        As in Redis, a `block_ms` of 0 waits for ever. None does not wait.
         """
         run_id = check_run_id(run_id)
         if block_ms is not None and block_ms < 0:
             raise InvalidInput("block_ms", "must be 0 or more, or None")
         deadline = None if block_ms == 0 else time.monotonic() + (block_ms or 0) / 1000
         if last_id is not None:
-            cursor, tails = EventId.parse(last_id, "last_id"), None
-        else:
-            tails = self._tails.__dict__
-            if run_id not in tails:
-                tails[run_id] = self.state(run_id).last_id
-            cursor = tails[run_id]
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            events = self._read_blocking(run_id, cursor, left)
-            if tails is not None:
-                if events:
-                    tails[run_id] = EventId.parse(events[-1].id)
-                elif self.state(run_id).last_id < cursor:
-                    cursor = tails[run_id] = ZERO
-                    continue
-            elif not events:
-                state = self.state(run_id)
-                if (state.end_id or ZERO) > cursor:
-                    continue  # the run is lost, or something has come just now
-                if state.last_id < cursor:
-                    cursor = ZERO
-                    continue
-            if events or (left is not None and left <= 0):
-                return events
+            return self._read_until(run_id, EventId.parse(last_id, "last_id"), deadline)
+        tails: dict[str, EventId] = self._tails.__dict__
+        if run_id not in tails:
+            tails[run_id] = self.state(run_id).last_id
+        return self._read_until(run_id, tails[run_id], deadline, tails)
 
     def state(self, run_id: int | str, *, ttl: bool = False) -> LogState:
-        """Return the state of a run's log, after ending the run if its lease has run out.
+        """Return the state of a run's log, after ending the run if its lease has expired.
 
-        NO_LOG where there is no log. With `ttl` the state says how long the log is kept.
+        Without a log it is NO_LOG. With `ttl` the state says how long Redis keeps the log.
         """
         run_id = check_run_id(run_id)
         state = self._state(run_id, ttl)
-        return self._state(run_id, ttl) if self._is_lost(run_id, state) else state
+        return self._state(run_id, ttl) if self.leases.end_if_lost(run_id, state) else state
 
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
-        """The logs of several runs in one round trip; None where the key holds no log."""
+        """Return the states of several logs in one round trip, None for a key without a log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
         return [
-            None if connection.is_wrong_type(reply) else replies.log_state(reply)
-            for reply in connection.call_all(self._client, *commands)
+            None if is_wrong_type(reply) else parse_log_state(reply)
+            for reply in call_all(self._client, *commands)
         ]
 
     def is_missing(self, run_id: str, cursor: EventId) -> bool:
-        """Whether the log ought to retain the entry at a cursor, and does not."""
+        """Return whether the log lacks the entry at a cursor, though it should retain it."""
         key = log_key(run_id)
-        if connection.checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
+        if checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
             return False
         state = self._state(run_id)
         retained = state.first_id is not None and state.first_id <= cursor < state.last_id
@@ -181,18 +172,18 @@ class LogReader:
 
     def history(
         self, run_id: str, after: EventId, upto: EventId, count: int
-    ) -> tuple[list[Any], LogState]:
+    ) -> tuple[list[Reply], LogState]:
         """Return up to `count` raw entries of `after` < id <= `upto`, and the log's state then."""
         key = log_key(run_id)
-        entries, stream = connection.call_all(
+        entries, stream = call_all(
             self._client,
             ("XRANGE", key, f"({after}", str(upto), "COUNT", count),
-            ("XINFO", "STREAM", key),  # afterwards: what was deleted by then is told
+            ("XINFO", "STREAM", key),  # after the entries, so that no deletion goes unnoticed
         )
-        return connection.checked(entries), replies.log_state(stream)
+        return checked(entries), parse_log_state(stream)
 
     def cursor_before_tail(self, run_id: str, last_id: EventId, count: int) -> EventId:
-        """The cursor after which `count` entries follow up to `last_id`; ZERO if fewer."""
+        """Return the cursor after which `count` entries follow up to `last_id`, ZERO if fewer."""
         ids = (EventId.parse(event.id) for event in self._scan(run_id, descending=True))
         upto_last = (event_id for event_id in ids if event_id <= last_id)
         return next(islice(upto_last, count, None), ZERO)
@@ -202,26 +193,8 @@ class LogReader:
     def _state(self, run_id: str, ttl: bool = False) -> LogState:
         key = log_key(run_id)
         if not ttl:
-            return replies.log_state(self._shared.call("XINFO", "STREAM", key))
-        return replies.log_state(*self._shared.call_all(("XINFO", "STREAM", key), ("TTL", key)))
-
-    def _is_lost(self, run_id: str, state: LogState) -> bool:
-        """Whether the run has been ended just now, since its lease has run out."""
-        if not self._is_overdue(state):
-            return False
-        try:
-            return self._writer.mark_lost(run_id, state.end_id, watched=False)
-        except StoreUnavailable:  # a full memory, a replica: it can be read nevertheless
-            return False
-
-    def _is_overdue(self, state: LogState) -> bool:
-        """Whether the lease has run out, as far as can be told here."""
-        lease = state.lease_seconds
-        if lease is None or state.ended or time.time() * 1000 < state.last_id.ms + lease * 1000:
-            return False
-        # Whoever could not write, here at least, must have had the whole of it since.
-        since = max(self._shared.connected_since, self.last_refusal)
-        return time.monotonic() - since >= lease
+            return parse_log_state(self._shared.call("XINFO", "STREAM", key))
+        return parse_log_state(*self._shared.call_all(("XINFO", "STREAM", key), ("TTL", key)))
 
     def _scan(
         self,
@@ -230,18 +203,16 @@ class LogReader:
         before: EventId | None = None,
         descending: bool = False,
     ) -> Iterator[Event]:
-        """Every event strictly between two ids, read in pages as it is asked for."""
+        """Yield every event strictly between two ids. Each page is read when it is needed."""
         if after == LAST or before == ZERO:
-            return  # nothing lies beyond the ends, and Redis refuses to be asked
+            return  # there is no id beyond, and Redis refuses such a command
         command = "XREVRANGE" if descending else "XRANGE"
         lower, upper = f"({after}" if after else "-", f"({before}" if before else "+"
         count = INITIAL_COUNT
         while True:
             start, stop = (upper, lower) if descending else (lower, upper)
-            entries = connection.call(
-                self._client, command, log_key(run_id), start, stop, "COUNT", count
-            )
-            events = replies.events(run_id, entries)
+            entries = call(self._client, command, log_key(run_id), start, stop, "COUNT", count)
+            events = parse_events(run_id, entries)
             yield from events
             if len(events) < count:
                 return
@@ -252,17 +223,45 @@ class LogReader:
             size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
             count = next_count(size, len(events))
 
+    def _read_until(
+        self,
+        run_id: str,
+        cursor: EventId,
+        deadline: float | None,
+        tails: dict[str, EventId] | None = None,
+    ) -> list[Event]:
+        """Return the events after a cursor, as soon as there are any, or [] at the deadline.
+
+        `tails` is where the cursor of this run is kept, if it is.
+        """
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            events = self._read_blocking(run_id, cursor, left)
+            if events:
+                if tails is not None:
+                    tails[run_id] = EventId.parse(events[-1].id)
+                return events
+            state = self.state(run_id)
+            if state.last_id < cursor:
+                cursor = ZERO
+                if tails is not None:
+                    tails[run_id] = ZERO
+            elif tails is None and (state.end_id or ZERO) > cursor:
+                continue  # the run was lost, or an event has just come
+            elif left is not None and left <= 0:
+                return []
+
     def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
-        """One XREAD that blocks for what is `left` (None: without end), within one slice."""
+        """Send one XREAD that blocks for `left` seconds (None: no deadline), within the bound."""
         blocking = left is None or left > 0
-        longest = BLOCK_SLICE_SECONDS if left is None else min(left, BLOCK_SLICE_SECONDS)
-        block_ms = max(1, int(1000 * longest))
-        reply = connection.call(
+        block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
+        block_ms = max(1, int(1000 * block_seconds))
+        reply = call(
             self._blocking_client,
-            *("XREAD", "COUNT", READ_COUNT),
+            *("XREAD", "COUNT", MAX_READ_COUNT),
             *(("BLOCK", block_ms) if blocking else ()),
             *("STREAMS", log_key(run_id), str(cursor)),
         )
-        for _, entries in replies.streams(reply):
-            return replies.events(run_id, entries)
+        for _, entries in parse_streams(reply):
+            return parse_events(run_id, entries)
         return []

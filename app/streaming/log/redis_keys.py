@@ -4,12 +4,15 @@ from functools import lru_cache
 
 
 def log_key(run_id: str) -> str:
-    """The key of a run's log."""
+    """Return the key of a run's log."""
     return f"run:{run_id}:events"
 
 
-@lru_cache(maxsize=1000)  # a producer appends to the same one again and again
+@lru_cache(maxsize=1000)  # a producer appends to the same run again and again
 def redis_keys(run_id: str) -> tuple[str, str, str]:
-    """The run's log, and what is kept beside it of idempotency keys, in the same slot."""
+    """Return the key of a run's log, and the two keys for its idempotency keys.
+
+    The hash tag puts all three in one slot.
+    """
     log = log_key(run_id)
     return log, f"{{{log}}}:keys", f"{{{log}}}:key-order"

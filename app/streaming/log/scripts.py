@@ -1,19 +1,18 @@
-"""The scripts that Redis runs, each as one atomic step, from the `.lua` files beside this one."""
+"""The Lua scripts of this directory. Redis runs each call of one as a single atomic step."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from redis.exceptions import NoScriptError
 
 from ..errors import StoreUnavailable, StreamingError
-from .connection import checked
+from .connection import Argument, Command, Reply, checked
 from .shared_connection import SharedConnection
 
 
 class Script:
-    """A script that is called by its digest, and sent whole where the server is_missing it."""
+    """A script, called by its digest. Its source is sent only to a server that lacks it."""
 
     def __init__(self, connection: SharedConnection, name: str, keys: int):
         self._connection = connection
@@ -21,40 +20,40 @@ class Script:
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._keys = keys
 
-    def run(self, *keys_and_arguments: Any) -> Any:
-        """What the script returns, in bytes; raises NotALog or StoreUnavailable."""
+    def run(self, *keys_and_arguments: Argument) -> Reply:
+        """Run the script and return its raw reply. Raises NotALog and StoreUnavailable."""
         call, arguments = self._connection.call, (self._keys, *keys_and_arguments)
         try:
             return checked(call("EVALSHA", self._digest, *arguments))
-        except NoScriptError:  # so nothing was run
+        except NoScriptError:  # Redis has run nothing
             return checked(call("EVAL", self._source, *arguments))
 
-    def run_each(self, calls: Sequence[Sequence[Any]]) -> list[Any]:
-        """What it returns to each of some calls that are sent together; what `run` raises for
-        one of them is a value here.
+    def run_each(self, calls: Sequence[Command]) -> list[Reply]:
+        """Run the script once for each of some calls, all sent together.
 
-        Raises StoreUnavailable where the round trip came to nothing. A server that is_missing the
-        script may run the calls in another order.
+        Returns the raw reply to each call, or the error that `run` would raise for it. A server
+        that lacks the script may run the calls in another order. Raises StoreUnavailable if no
+        call was answered.
         """
         replies = self._call_each("EVALSHA", self._digest, calls)
-        lacking = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if lacking:
+        refused = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if refused:
             try:
-                again = self._call_each("EVAL", self._source, [calls[at] for at in lacking])
-            except StoreUnavailable as error:  # the others have their answers
-                again = [error] * len(lacking)
-            for at, reply in zip(lacking, again, strict=True):
+                again = self._call_each("EVAL", self._source, [calls[at] for at in refused])
+            except StoreUnavailable as error:  # the other calls have their replies
+                again = [error] * len(refused)
+            for at, reply in zip(refused, again, strict=True):
                 replies[at] = reply
         return replies
 
     def _call_each(
-        self, command: str, script: str | bytes, calls: Sequence[Sequence[Any]]
-    ) -> list[Any]:
+        self, command: str, script: str | bytes, calls: Sequence[Command]
+    ) -> list[Reply]:
         commands = [(command, script, self._keys, *arguments) for arguments in calls]
-        return [_checked(reply) for reply in self._connection.call_all(*commands)]
+        return [_reply_or_error(reply) for reply in self._connection.call_all(*commands)]
 
 
-def _checked(reply: Any) -> Any:
+def _reply_or_error(reply: Reply) -> Reply:
     if type(reply) is list:
         return reply
     try:

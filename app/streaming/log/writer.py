@@ -1,10 +1,9 @@
-"""Writing a run's log: what an append may carry, and what the scripts make of it."""
+"""Writes to a run's log: what the scripts get, and what their replies mean."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
 
 from ..errors import (
     KeyReused,
@@ -17,6 +16,7 @@ from ..errors import (
 from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
+from .connection import Argument, Command, Reply
 from .redis_keys import redis_keys
 from .scripts import Script
 from .shared_connection import SharedConnection
@@ -25,7 +25,16 @@ TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 
 
 class LogWriter:
-    """Appends to the logs of one server, over one shared connection, within their limits."""
+    """Appends to the logs on one server, over one shared connection.
+
+    Args:
+        shared: the connection.
+        maxlen: about how many entries a log retains.
+        ended_ttl_seconds: how long Redis keeps a log after a terminal event.
+        idle_ttl_seconds: how long Redis keeps a log after its last append, while not ended.
+
+    `last_refusal` is when Redis last refused or lost a write: a monotonic time, or -inf.
+    """
 
     def __init__(
         self,
@@ -45,20 +54,20 @@ class LogWriter:
         self._mark_lost = Script(shared, "mark_lost.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
-        self.last_refusal = -math.inf  # monotonic; the last write that Redis did not take
+        self.last_refusal = -math.inf
 
     def append(self, append: Append) -> Appended:
-        """Carry out one append; for the errors see `EventStore.append`."""
+        """Carry out one append. See `EventStore.append` for the errors."""
         check_append(len(append.new_events), *append[2:])
         return _appended(append, self._run(self._append, *self._arguments(append, timestamp_now())))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
-        """Carry out some appends in one round trip, each for itself; its error is a value.
+        """Carry out several appends in one round trip. Return the result or error of each.
 
-        Raises StoreUnavailable where the round trip came to nothing.
+        Raises StoreUnavailable if no append was answered.
         """
         timestamp = timestamp_now()
-        calls = [self._arguments(each, timestamp) for each in appends]
+        calls = [self._arguments(append, timestamp) for append in appends]
         try:
             replies = self._append.run_each(calls)
         except StoreUnavailable:
@@ -66,8 +75,21 @@ class LogWriter:
             raise
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
 
-    def _arguments(self, append: Append, timestamp: str) -> tuple[Any, ...]:
+    def mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
+        """End a run whose lease has expired. See `EventStore.mark_lost`."""
+        marked = self._run(
+            self._mark_lost,
+            *redis_keys(run_id),
+            str(last_id),
+            timestamp_now(),
+            self._ended_ttl_ms,
+            int(watched),
+        )
+        return bool(marked)
+
+    def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
+        fields: Iterable[Argument] = chain.from_iterable(new_events)
         return (
             *redis_keys(run_id),
             *self._limits,
@@ -75,10 +97,10 @@ class LogWriter:
             idempotency_key or b"",
             expected_sequence or b"",
             lease_seconds or b"",
-            *chain.from_iterable(new_events),
+            *fields,
         )
 
-    def _outcome(self, append: Append, reply: Any) -> Appended | StreamingError:
+    def _outcome(self, append: Append, reply: Reply) -> Appended | StreamingError:
         if isinstance(reply, StreamingError):
             if isinstance(reply, StoreUnavailable):
                 self.last_refusal = time.monotonic()
@@ -88,19 +110,7 @@ class LogWriter:
         except StreamingError as error:
             return error
 
-    def mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
-        """End a run whose lease has run out; see `EventStore.mark_lost`."""
-        lost = self._run(
-            self._mark_lost,
-            *redis_keys(run_id),
-            str(last_id),
-            timestamp_now(),
-            self._ended_ttl_ms,
-            int(watched),
-        )
-        return bool(lost)
-
-    def _run(self, script: Script, *arguments: Any) -> Any:
+    def _run(self, script: Script, *arguments: Argument) -> Reply:
         try:
             return script.run(*arguments)
         except StoreUnavailable:
@@ -108,17 +118,17 @@ class LogWriter:
             raise
 
 
-def _appended(append: Append, reply: Sequence[Any]) -> Appended:
-    """What `append.lua` tells of an append; raises what it refused it for."""
-    status, told = reply[:2]
+def _appended(append: Append, reply: Reply) -> Appended:
+    """Return what `append.lua` appended, or raise the error for which it refused to."""
+    status, value = reply[:2]
     if status in (b"added", b"repeated"):
         _, _, sequence, timestamp = reply
-        first_id, repeated = EventId.from_redis(told), status == b"repeated"
+        first_id, repeated = EventId.from_redis(value), status == b"repeated"
         return Appended(first_id, sequence, len(append.new_events), repeated, timestamp.decode())
     if status == b"key reused":
-        raise KeyReused(f"the idempotency key was used for event {told.decode()}")
+        raise KeyReused(f"the idempotency key was used for event {value.decode()}")
     if status == b"unexpected":
-        raise UnexpectedSequence(told)
+        raise UnexpectedSequence(value)
     if status == b"ended":
-        raise RunEnded(f"run {append.run_id} ended with event {told.decode()}")
+        raise RunEnded(f"run {append.run_id} ended with event {value.decode()}")
     raise ServerTooOld(TOO_OLD)

@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.routes import json_body as body
+from app.routes import json_body
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
@@ -292,7 +292,7 @@ class SlowBody(io.BytesIO):
 
 
 def test_a_producer_of_lines_may_take_its_time_as_no_other_may(http, monkeypatch):
-    monkeypatch.setattr(body, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(json_body, "READ_SECONDS", 0.1)
 
     def status(content_type: str) -> int:
         return http.post(
@@ -397,20 +397,22 @@ def test_an_unexpected_error_tells_what_is_stored_too(fake_client):
 def test_a_gateway_that_holds_too_much_refuses_with_429_and_lets_go(fake_store):
     app = create_app(Settings(max_body_bytes=1000), event_store=fake_store)
     admission = app.extensions["tailrace"].admission
-    admission.bytes = admission.most_bytes - len(line(1)) + 1
+    held = admission.bytes.maximum - len(line(1)) + 1
+    assert admission.bytes.take(held)
     answer = send(app.test_client(), line(1))
     assert refused(answer, 429, line=1, stored=0) == []
     assert int(answer.headers["Retry-After"]) >= 1
-    admission.bytes = 0
+    admission.bytes.release(held)
     assert send(app.test_client(), *[line(1)] * 5000).json["stored"] == 5000
-    assert (admission.bytes, admission.appends) == (0, 0)
+    assert (admission.bytes.held, admission.appends.held) == (0, 0)
 
 
 @pytest.mark.parametrize("body", [b"{\n" * 10, line(1) * 10, line(1) + b"{", b"x" * 5_000_000, b""])
 def test_nothing_is_held_once_a_request_has_ended(http, body):
     gateway = http.application.extensions["tailrace"]
+    admission = gateway.admission
     send(http, body)
-    assert (gateway.admission.bytes, gateway.admission.appends, len(gateway.streams)) == (0, 0, 0)
+    assert (admission.bytes.held, admission.appends.held, len(gateway.streams)) == (0, 0, 0)
 
 
 def test_tcp_is_to_notice_a_producer_that_vanishes(http):

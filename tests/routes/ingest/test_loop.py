@@ -1,4 +1,4 @@
-"""The ingest_loop: several requests in one round trip, turns, and what ends them."""
+"""The ingest loop: several requests in one round trip, turns, and what ends them."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from app.capacity import Capacity
-from app.routes import json_body as body
+from app.routes import json_body
 from app.routes.admission import Admission, Reservation
 from app.routes.ingest import loop as loop_module
 from app.routes.ingest.ingest import Ingest
@@ -88,7 +88,7 @@ def stored(store: EventStore, run_id: str) -> list:
 
 
 def is_empty(ingest_loop: IngestLoop) -> bool:
-    return not (ingest_loop._open or ingest_loop._due or ingest_loop._halfway)
+    return not (ingest_loop._open or ingest_loop._due or ingest_loop._partial)
 
 
 def test_lines_of_several_requests_go_together(ingest_loop, watched):
@@ -146,8 +146,8 @@ def test_an_unexpected_error_of_the_loop_leaves_nobody_waiting(ingest_loop, monk
     def fail(*args):
         raise ZeroDivisionError
 
-    with opened(ingest_loop, 3) as requests, monkeypatch.context() as broken:
-        broken.setattr(ingest_loop, "_look_after", fail)
+    with opened(ingest_loop, 3) as requests, monkeypatch.context() as patch:
+        patch.setattr(ingest_loop, "_finish_turn", fail)
         requests[0].send(chunk(line(1)))
         for request in requests:
             request.reading.get(timeout=5)
@@ -231,11 +231,11 @@ def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(
     with opened(ingest_loop, 50) as requests:
         append_together = loop_module.append_together
 
-        def noting(ingests, store):
+        def noted(ingests, store):
             taken.append(sum(each.body.taken for each in requests if each.ingest in ingests))
             return append_together(ingests, store)
 
-        monkeypatch.setattr(loop_module, "append_together", noting)
+        monkeypatch.setattr(loop_module, "append_together", noted)
         for request in requests:
             request.send(framing * 8)
         with gevent.Timeout(20):
@@ -265,7 +265,7 @@ def test_blank_lines_take_no_more_memory_than_their_bytes(ingest_loop):
 
 
 def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, monkeypatch):
-    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 2) as [late, other]:
         late.send(chunk(line(1)[:5]))
         gevent.sleep(0.05)
@@ -278,7 +278,7 @@ def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, mon
 
 
 def test_a_line_that_does_not_come_to_its_end_is_too_slow(ingest_loop, monkeypatch):
-    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1) + b"{"))
         slow.reading.get(timeout=10)
@@ -287,7 +287,7 @@ def test_a_line_that_does_not_come_to_its_end_is_too_slow(ingest_loop, monkeypat
 
 @pytest.mark.parametrize("trickles", [False, True])
 def test_trailers_that_do_not_come_are_too_slow_too(ingest_loop, monkeypatch, trickles):
-    monkeypatch.setattr(body, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
     with opened(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1)) + b"0\r\n")
         while trickles and not slow.reading.ready():
@@ -316,8 +316,8 @@ def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop
         for request in requests:
             request.reading.get(timeout=5)
             assert type(request.ingest.error) is StoreUnavailable
-            told = request.ingest.error_members()
-            assert (told["line"], told["stored"]) == (1, 0)
+            members = request.ingest.error_members()
+            assert (members["line"], members["stored"]) == (1, 0)
         assert len(watched.rounds) <= 2
         assert sum(request.ingest.unknown for request in requests) == sum(
             len(append.new_events) for appends in watched.rounds for append in appends
@@ -330,8 +330,8 @@ def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop
 
 def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, monkeypatch):
     with opened(ingest_loop, 1) as [request]:
-        with monkeypatch.context() as broken:
-            broken.setattr(ingest_loop._selector, "register", lambda *args: 1 / 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest_loop._selector, "register", lambda *args: 1 / 0)
             refused = Open(ingest_loop, "refused")
             with pytest.raises(ZeroDivisionError):
                 refused.reading.get(timeout=5)
@@ -343,16 +343,16 @@ def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, 
 
 
 def test_nothing_is_read_while_lines_wait_to_be_stored(ingest_loop, watched):
-    """So a producer feels the pace of Redis, and what is reservation has bounds."""
-    most = 0
+    """A slow Redis then slows the producer down, and the bytes held are bounded."""
+    peak = 0
     piece = chunk(line("x" * 1000) * 100)
     with opened(ingest_loop, 1) as [request]:
         sending = gevent.spawn(lambda: [request.send(piece) for _ in range(100)])
         while not sending.ready():
-            most = max(most, request.reservation.bytes)
+            peak = max(peak, request.reservation.bytes)
             gevent.sleep(0)
         request.send(LAST_CHUNK)
         request.reading.get(timeout=20)
         assert request.ingest.events == 10_000
-    assert 0 < most <= 64 * 1024 + 1100
+    assert 0 < peak <= 64 * 1024 + 1100
     assert request.reservation.bytes == 0

@@ -10,8 +10,7 @@ from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.replay import Start
-from app.streaming.follow.services import Services
-from app.streaming.follow.subscriber import Subscriber
+from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat, WireFormat
 
 EARLIEST = Start()

@@ -124,7 +124,7 @@ def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(histo
 
 
 def test_a_page_of_large_events_is_bounded_in_bytes(history, fill, monkeypatch):
-    monkeypatch.setattr(log_reader, "READ_BYTES", 10_000)
+    monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 10_000)
     feed = fill("r", *range(1, 201), size=1000)
     first, _ = history.page(feed, START, feed.position.id)
     second, _ = history.page(feed, first.end, feed.position.id)

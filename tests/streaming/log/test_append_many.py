@@ -1,4 +1,4 @@
-"""Appends of many events, all or none: what each may say, and how many are read."""
+"""Appends of many events, all or none: what each event may hold, and how many are read."""
 
 from collections import UserDict
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def test_events_are_appended_together_and_follow_on_each_other(any_store, run_id
     assert (appended.first_sequence, appended.last_sequence) == (2, 4)
 
 
-def test_any_iterable_of_any_mappings_is_taken(any_store, run_id):
+def test_any_iterable_of_any_mappings_is_accepted(any_store, run_id):
     given = (UserDict({**EVENT, "data": number}) for number in range(3))
     assert len(any_store.add_many(run_id, given)) == 3
 
@@ -44,7 +44,7 @@ def test_any_iterable_of_any_mappings_is_taken(any_store, run_id):
         ({"more": 1}, "more"),
     ],
 )
-def test_what_is_wrong_with_an_event_is_named_by_its_index(fake_store, run_id, bad, field):
+def test_an_error_names_the_event_by_its_index(fake_store, run_id, bad, field):
     with pytest.raises(InvalidEvent) as refused:
         fake_store.append_many(run_id, [EVENT, EVENT, bad, EVENT])
     assert refused.value.field == f"2.{field}"
@@ -52,7 +52,7 @@ def test_what_is_wrong_with_an_event_is_named_by_its_index(fake_store, run_id, b
 
 
 @pytest.mark.parametrize("bad", [None, 7, "llm", [], list(EVENT.items()), ("llm", "stream")])
-def test_what_is_no_mapping_is_named_by_its_index(fake_store, run_id, bad):
+def test_an_event_that_is_no_mapping_is_named_by_its_index(fake_store, run_id, bad):
     with pytest.raises(InvalidEvent) as refused:
         fake_store.append_many(run_id, [EVENT, bad])
     assert refused.value.field == "1"
@@ -74,7 +74,7 @@ def test_a_bad_lease_is_named_by_its_index(fake_store, run_id, lease):
 
 
 @pytest.mark.parametrize("lease", [0, False, "", True])
-def test_a_bad_lease_of_them_all_is_named_as_such(fake_store, run_id, lease):
+def test_a_bad_lease_for_all_events_is_named_without_an_index(fake_store, run_id, lease):
     with pytest.raises(InvalidInput) as refused:
         fake_store.append_many(run_id, [EVENT], lease_seconds=lease)
     assert refused.value.field == "lease_seconds"
@@ -90,7 +90,7 @@ def test_a_bad_lease_of_them_all_is_named_as_such(fake_store, run_id, lease):
         ((1, None), None, b"1"),
     ],
 )
-def test_the_last_lease_that_is_named_holds(
+def test_the_last_lease_of_an_event_wins_over_the_lease_for_all(
     fake_store, fake_client, run_id, of_events, of_all, expected
 ):
     events = [{**EVENT, "lease_seconds": lease} for lease in of_events]
@@ -98,19 +98,19 @@ def test_the_last_lease_that_is_named_holds(
     assert leases(fake_client, run_id) == [expected] * 2
 
 
-class Broken(UserDict):
-    """A mapping of the caller's that fails by itself."""
+class BrokenMapping(UserDict):
+    """A mapping of the caller that raises an error."""
 
     def __getitem__(self, name: str) -> object:
-        raise TypeError("of the caller's own")
+        raise TypeError("raised by the caller")
 
 
-def test_an_error_of_the_callers_own_stays_what_it_is(fake_store, run_id):
-    with pytest.raises(TypeError, match="of the caller's own"):
-        fake_store.append_many(run_id, [EVENT, Broken(EVENT)])
+def test_an_error_of_the_callers_mapping_is_not_translated(fake_store, run_id):
+    with pytest.raises(TypeError, match="raised by the caller"):
+        fake_store.append_many(run_id, [EVENT, BrokenMapping(EVENT)])
 
 
-def test_no_more_is_read_than_it_takes_to_refuse_it(fake_store, run_id):
+def test_an_endless_iterable_is_read_only_up_to_the_limit(fake_store, run_id):
     read = []
 
     def endless() -> Iterator[dict]:
@@ -126,12 +126,12 @@ def test_no_more_is_read_than_it_takes_to_refuse_it(fake_store, run_id):
 
 
 @pytest.mark.parametrize("count", [1, 1000])
-def test_so_many_are_appended_at_once(fake_store, run_id, count):
+def test_the_smallest_and_the_largest_number_of_events_are_appended(fake_store, run_id, count):
     assert len(fake_store.add_many(run_id, repeat(EVENT, count))) == count
 
 
 @pytest.mark.parametrize("count", [0, 1001])
-def test_none_and_too_many_are_refused(fake_store, run_id, count):
+def test_no_events_and_too_many_events_are_refused(fake_store, run_id, count):
     with pytest.raises(InvalidEvent) as refused:
         fake_store.add_many(run_id, repeat(EVENT, count))
     assert refused.value.field == "events"
@@ -139,7 +139,7 @@ def test_none_and_too_many_are_refused(fake_store, run_id, count):
 
 
 @pytest.mark.parametrize("counter", [2**53, 2**64 - 2])
-def test_ids_of_others_that_leave_no_room_for_a_batch_refuse_it_whole(store, redis_client, counter):
+def test_a_batch_after_an_id_with_a_huge_counter_is_refused_whole(store, redis_client, counter):
     key = f"run:no-room-{counter}:events"
     redis_client.xadd(key, {"a": "b"}, id=f"99999999999999-{counter}")
     events = [{"event_category": "llm", "event_action": "stream"}] * 10

@@ -25,7 +25,7 @@ def beside(run_id: str) -> list[str]:
     return [f"{{{log(run_id)}}}:keys", f"{{{log(run_id)}}}:key-order"]
 
 
-def test_a_repeat_gives_the_first_event_and_appends_nothing(any_store, run_id):
+def test_a_repeat_returns_the_first_event_and_appends_nothing(any_store, run_id):
     first = any_store.append(run_id, "llm", "stream", {"a": 1}, "me", idempotency_key="k")
     again = any_store.append(run_id, "llm", "stream", {"a": 1}, "me", idempotency_key="k")
     assert (first.repeated, again.repeated) == (False, True)
@@ -42,52 +42,52 @@ def test_a_repeat_gives_the_first_event_and_appends_nothing(any_store, run_id):
         ("llm", "stream", {"a": 1}, "me"),
     ],
 )
-def test_a_key_that_comes_with_another_event_is_refused(any_store, run_id, other):
+def test_a_key_with_another_event_is_refused(any_store, run_id, other):
     any_store.add(run_id, "llm", "stream", {"a": 1}, idempotency_key="k")
     with pytest.raises(KeyReused):
         any_store.add(run_id, *other, idempotency_key="k")
     assert len(any_store.get_events(run_id)) == 1
 
 
-def test_a_key_is_one_run_s_alone(any_store, run_id):
+def test_two_runs_can_use_the_same_key(any_store, run_id):
     any_store.add(run_id, "llm", "stream", 1, idempotency_key="k")
     assert not any_store.append(f"{run_id}-2", "llm", "stream", 2, idempotency_key="k").repeated
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 129, "\n", "a\x7f", 7])
-def test_a_key_of_another_form_is_refused(any_store, run_id, key):
+def test_a_malformed_key_is_refused(any_store, run_id, key):
     with pytest.raises(InvalidInput) as refused:
         any_store.add(run_id, "llm", "stream", idempotency_key=key)
     assert refused.value.field == "idempotency_key"
 
 
-def test_every_visible_character_may_be_in_a_key(any_store, run_id):
+def test_a_key_can_hold_every_visible_ascii_character(any_store, run_id):
     key = "".join(map(chr, range(0x21, 0x7F)))
     first = any_store.add(run_id, "llm", "stream", idempotency_key=key)
     assert any_store.add(run_id, "llm", "stream", idempotency_key=key) == first
 
 
-def test_a_repeated_end_is_no_append_after_the_end(any_store, run_id):
+def test_a_repeated_terminal_event_is_not_an_append_after_the_end(any_store, run_id):
     ended = any_store.add(run_id, "lifecycle", "completed", idempotency_key="k")
     assert any_store.add(run_id, "lifecycle", "completed", idempotency_key="k") == ended
     with pytest.raises(RunEnded):
         any_store.add(run_id, "lifecycle", "completed", idempotency_key="other")
 
 
-def test_a_repeat_does_not_mind_the_sequence_that_it_expected(any_store, run_id):
+def test_a_repeat_ignores_its_expected_sequence(any_store, run_id):
     first = any_store.add(run_id, "a", "b", idempotency_key="k", expected_sequence=1)
     any_store.add(run_id, "a", "b")
     assert any_store.add(run_id, "a", "b", idempotency_key="k", expected_sequence=1) == first
 
 
-def test_a_refused_append_leaves_its_key_free(any_store, run_id):
+def test_a_refused_append_does_not_use_up_its_key(any_store, run_id):
     with pytest.raises(UnexpectedSequence):
         any_store.add(run_id, "llm", "stream", idempotency_key="k", expected_sequence=5)
     assert not any_store.append(run_id, "llm", "stream", idempotency_key="k").repeated
 
 
 @pytest.mark.parametrize("how", ["deleted by the store", "deleted by others", "entry deleted"])
-def test_a_key_goes_when_its_event_goes(any_store, client, run_id, how):
+def test_a_key_is_forgotten_with_its_event(any_store, client, run_id, how):
     first = any_store.add(run_id, "llm", "stream", 1, idempotency_key="k")
     if how == "deleted by the store":
         any_store.delete(run_id)
@@ -99,7 +99,7 @@ def test_a_key_goes_when_its_event_goes(any_store, client, run_id, how):
     assert not any_store.append(run_id, "llm", "stream", 2, idempotency_key="k").repeated
 
 
-def test_the_keys_of_trimmed_events_go_with_them(redis_server, redis_client, run_id):
+def test_the_keys_of_trimmed_events_are_removed(redis_server, redis_client, run_id):
     small = EventStore(redis_server.url, maxlen=10)
     for number in range(1000):
         small.add(run_id, "llm", "stream", idempotency_key=f"k{number}")
@@ -113,7 +113,7 @@ def test_the_keys_of_trimmed_events_go_with_them(redis_server, redis_client, run
 
 
 @pytest.mark.parametrize("sequence", ["5000", "nan", "-1", "x", "1e300"])
-def test_what_others_write_as_a_sequence_forgets_no_key(any_store, client, run_id, sequence):
+def test_a_wrong_sequence_written_by_others_forgets_no_key(any_store, client, run_id, sequence):
     client.xadd(log(run_id), {"sequence": sequence})
     first = any_store.append(run_id, "llm", "stream", idempotency_key="k")
     for number in range(20):
@@ -124,14 +124,14 @@ def test_what_others_write_as_a_sequence_forgets_no_key(any_store, client, run_i
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_companion_key_of_another_type_stores_nothing(any_store, client, run_id, which):
+def test_a_key_of_another_type_beside_the_log_refuses_the_append(any_store, client, run_id, which):
     client.set(beside(run_id)[which], "a string")
     with pytest.raises(NotALog):
         any_store.add(run_id, "llm", "stream", idempotency_key="k")
     assert any_store.get_events(run_id) == []
 
 
-def test_the_keys_live_as_long_as_the_log(any_store, client, run_id):
+def test_the_keys_have_the_ttl_of_the_log(any_store, client, run_id):
     any_store.add(run_id, "llm", "stream", idempotency_key="k")
 
     def lives() -> list[int]:
@@ -146,13 +146,13 @@ def test_the_keys_live_as_long_as_the_log(any_store, client, run_id):
     assert all(1000 < ttl <= 86_400 for ttl in lives())
 
 
-def test_an_append_without_a_key_leaves_nothing_beside_the_log(any_store, client, run_id):
+def test_an_append_without_a_key_writes_only_the_log(any_store, client, run_id):
     any_store.add(run_id, "llm", "stream")
     any_store.add(run_id, "lifecycle", "completed")
     assert client.keys(f"*{run_id}:*") == [log(run_id).encode()]
 
 
-def test_of_many_who_repeat_at_once_one_appends(store, run_id):
+def test_of_twenty_concurrent_repeats_one_appends(store, run_id):
     outcomes = []
 
     def append() -> None:
@@ -171,14 +171,14 @@ def test_of_many_who_repeat_at_once_one_appends(store, run_id):
 # The sequence that a producer expects
 
 
-def test_an_event_is_appended_as_the_sequence_that_is_expected(any_store, run_id):
+def test_an_event_with_the_right_expected_sequence_is_appended(any_store, run_id):
     for sequence in (1, 2, 3):
         any_store.add(run_id, "llm", "stream", expected_sequence=sequence)
     assert [event.sequence for event in any_store.get_events(run_id)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("expected", [1, 2, 4, 2**53])
-def test_a_stale_producer_is_stopped_and_told_the_last_sequence(any_store, run_id, expected):
+def test_a_wrong_expected_sequence_is_refused_with_the_last_sequence(any_store, run_id, expected):
     any_store.add(run_id, "llm", "stream")
     any_store.add(run_id, "llm", "stream")
     with pytest.raises(UnexpectedSequence) as refused:
@@ -187,7 +187,7 @@ def test_a_stale_producer_is_stopped_and_told_the_last_sequence(any_store, run_i
     assert len(any_store.get_events(run_id)) == 2
 
 
-def test_the_expected_sequence_is_looked_at_before_the_end(any_store, run_id):
+def test_the_expected_sequence_is_checked_before_the_end_of_the_run(any_store, run_id):
     any_store.add(run_id, "lifecycle", "completed")
     with pytest.raises(UnexpectedSequence):
         any_store.add(run_id, "llm", "stream", expected_sequence=1)
@@ -196,7 +196,7 @@ def test_the_expected_sequence_is_looked_at_before_the_end(any_store, run_id):
 
 
 @pytest.mark.parametrize("expected", [0, -1, 2**53 + 1, 1.5, "1", True])
-def test_an_expected_sequence_that_is_none_is_refused(any_store, run_id, expected):
+def test_a_malformed_expected_sequence_is_refused(any_store, run_id, expected):
     with pytest.raises(InvalidInput) as refused:
         any_store.add(run_id, "llm", "stream", expected_sequence=expected)
     assert refused.value.field == "expected_sequence"
@@ -227,7 +227,7 @@ def test_an_append_whose_answer_was_lost_may_be_stored_and_is_safe_to_repeat(tmp
         server.stop()
 
 
-def test_an_append_that_a_full_memory_refuses_was_not_stored(tmp_path, run_id):
+def test_an_append_refused_for_lack_of_memory_was_not_stored(tmp_path, run_id):
     server = RedisServer(tmp_path, "--maxmemory-policy", "noeviction").start()
     try:
         store = EventStore(server.url)
@@ -244,7 +244,7 @@ def test_an_append_that_a_full_memory_refuses_was_not_stored(tmp_path, run_id):
         server.stop()
 
 
-def test_redis_keeps_its_promise_to_a_client_of_another_kind(redis_server, run_id):
+def test_a_client_with_resp3_and_decoding_can_repeat_an_append(redis_server, run_id):
     client = redis.Redis.from_url(redis_server.url, protocol=3, decode_responses=True)
     theirs = EventStore(client=client)
     first = theirs.append(run_id, "llm", "stream", 1, idempotency_key="k")

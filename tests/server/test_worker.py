@@ -1,7 +1,6 @@
-"""gunicorn's hooks, where a real gateway cannot be brought to the moment in question."""
+"""The worker, at moments to which a real gateway cannot be brought."""
 
 import os
-import runpy
 from types import SimpleNamespace
 
 from gevent import socket
@@ -9,7 +8,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
-from tests.servers import ROOT
+from app.server.worker import StreamingWorker
 
 
 def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(monkeypatch):
@@ -23,14 +22,14 @@ def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(m
 
     hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
-    streaming_worker = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["worker_class"]
+
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     taken, client = socket.socketpair()
     with client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         config = Config()
-        worker = streaming_worker(1, os.getppid(), [listener], None, 30, config, Logger(config))
+        worker = StreamingWorker(1, os.getppid(), [listener], None, 30, config, Logger(config))
         worker.wsgi = hello
         worker.run()
         assert client.recv(1000).endswith(b"hello")

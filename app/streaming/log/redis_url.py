@@ -1,0 +1,116 @@
+"""Clients made from the URLs of Redis servers, with settings that a URL cannot change."""
+
+# getaddrinfo imports it at the first connection. A child that is forked during that import, with
+# the import's lock held, could never connect.
+import encodings.idna  # noqa: F401
+import os
+import re
+import socket
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+from dotenv import dotenv_values
+from redis.connection import Connection, SSLConnection, parse_url
+
+from ..errors import InvalidInput
+from .connection import NO_RETRIES
+from .sentinel import SENTINEL_SCHEME, make_sentinel_pool
+
+DEFAULT_URL = "redis://localhost:6379/0"
+
+POOL_SIZE = 16
+POOL_WAIT_SECONDS = 2.0
+CONNECT_TIMEOUT_SECONDS = 2.0
+COMMAND_TIMEOUT_SECONDS = 3.0
+
+_DATABASE_PATH = re.compile(r"/?[0-9]*")
+
+_PINNED = {
+    # With RESP3 and maintenance notifications redis-py does not check for unread replies. A
+    # command can then get the reply to the one before it.
+    "protocol": 2,
+    "driver_info": None,
+    "decode_responses": False,
+    "retry": NO_RETRIES,
+    "retry_on_timeout": False,
+}
+
+# The operating system finds out within seconds when the machine at the other end of an idle
+# connection is gone.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 2), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)  # not everywhere
+}
+
+
+def default_url() -> str:
+    """Return REDIS_URL from the environment, else from `.env`, else the URL of a local server."""
+    return os.environ.get("REDIS_URL") or dotenv_values(".env").get("REDIS_URL") or DEFAULT_URL
+
+
+def make_client(url: str) -> redis.Redis:
+    """Return a client with short timeouts, and with a bounded pool whose callers wait.
+
+    With `redis+sentinel://user:password@host:port,host:port/service/0`, each new connection asks
+    those Sentinels for the master of the service. Raises InvalidInput for a URL that cannot be
+    used.
+    """
+    try:
+        if url.startswith(SENTINEL_SCHEME):
+            pool = make_sentinel_pool(url, _make_pool)
+        else:
+            pool = _make_pool(_server_settings(url))
+        pool.connection_class(**pool.connection_kwargs)  # checks the settings; connects nowhere
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("REDIS_URL", str(error)) from None
+    return redis.Redis(connection_pool=pool)
+
+
+def _server_settings(url: str) -> dict[str, Any]:
+    if not _DATABASE_PATH.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
+        raise ValueError("the path must be the number of a database")
+    return dict(parse_url(url))
+
+
+def _make_pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
+    """Return a pool with the settings of a URL, except that those in _PINNED stay as they are."""
+    if issubclass(settings.get("connection_class", Connection), SSLConnection):
+        settings = {"redis_connect_func": _connect_over_tls, **settings}
+    if "path" not in settings:  # else it is a Unix socket
+        settings = {
+            "socket_keepalive": True,
+            "socket_keepalive_options": _KEEPALIVE,
+            **settings,
+        }
+    return redis.BlockingConnectionPool(
+        **{
+            "socket_timeout": COMMAND_TIMEOUT_SECONDS,
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            **settings,
+            **_PINNED,
+            "max_connections": POOL_SIZE,
+            "timeout": POOL_WAIT_SECONDS,
+        }
+    )
+
+
+def _connect_over_tls(link: Connection) -> None:
+    """Connect as usual, and read the session tickets that a TLS 1.3 server sends.
+
+    redis-py takes a connection with unread bytes for a broken one.
+    """
+    link.on_connect()
+    link.send_command("PING")
+    link.read_response()
+
+
+def without_password(url: str) -> str:
+    """Return a URL with *** instead of its password, for logs and messages."""
+    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    credentials, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials.partition(':')[0]}:***@{host}"))

@@ -1,0 +1,235 @@
+"""The import rule of ARCHITECTURE.md, and the rules that hold for every module."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import ROOT
+
+PACKAGE = ROOT / "app"
+APP = sorted(PACKAGE.rglob("*.py"))
+MODULES = [
+    *APP,
+    *(path for path in sorted((ROOT / "tests").rglob("*.py")) if ".venv" not in path.parts),
+    *sorted((ROOT / "examples").glob("*.py")),
+    *(ROOT / "wsgi.py", ROOT / "gunicorn.conf.py"),
+]
+
+# In each line, a module imports only what stands before it, and the lines named for it.
+STREAMING_ROOT = (
+    *("errors", "reentrancy", "backoff", "event_id", "event", "new_event"),
+    *("batch_sender", "appender"),
+)
+LOG = (
+    *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
+    *("log_state", "replies", "writer", "lease", "reader"),
+)
+WIRE = ("frame", "formats", "frame_batch")
+FOLLOW = (
+    *("client_socket", "fanout", "feed", "history", "heartbeats", "group_read", "tail_reader"),
+    *("waker", "reader_pool", "replay", "subscriber", "open_streams"),
+)
+SERVER = ("body", "linger", "nonblocking_body", "hijack", "response", "worker", "arbiter")
+ROUTES = (
+    *("lean_flask", "cors", "schemas", "admission", "problems", "json_body"),
+    *("ingest.line_buffer", "ingest.ingest", "ingest.loop", "gateway"),
+    *("health", "runs", "events", "stream"),
+)
+CLIENT = (
+    *("sse_parser", "keepalive", "early_response", "responses", "bodies", "transport"),
+    *("follower", "client"),
+)
+
+
+def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
+    return [f"app.{package}.{module}" for module in modules]
+
+
+# What each module may import of the app, in one order from the bottom to the top.
+_root = in_package("streaming", STREAMING_ROOT)
+_log = in_package("streaming.log", LOG)
+_store = ["app.streaming.event_store"]
+_wire = in_package("streaming.wire", WIRE)
+_follow = in_package("streaming.follow", FOLLOW)
+_server = in_package("server", SERVER)
+_routes = in_package("routes", ROUTES)
+_client = in_package("client", CLIENT)
+
+# Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
+STREAMING_FOR_ROUTES = [
+    *_root,
+    *_store,
+    *in_package("streaming.wire", ("formats",)),
+    *in_package("streaming.follow", ("client_socket", "open_streams", "replay", "subscriber")),
+]
+
+
+def rule() -> Iterator[tuple[str, set[str]]]:
+    """Every module, and what it may import of the app."""
+    layers = (
+        (_root, []),
+        (_log, _root),
+        (_store, [*_root, *_log]),
+        (_wire, [*_root, *_log]),
+        (_follow, [*_root, *_log, *_store, *_wire]),
+        (_server, in_package("streaming.follow", ("client_socket",))),
+        (_routes, [*STREAMING_FOR_ROUTES, *_server, "app.settings", "app.capacity"]),
+        (_client, _root),
+    )
+    for modules, below in layers:
+        for number, module in enumerate(modules):
+            yield module, {*modules[:number], *below}
+    yield "app.client", {"app.client.client", "app.client.responses"}
+    yield "app.settings", {*_root, "app.streaming.log.redis_url"}
+    yield "app.capacity", set()
+    yield "app.reaper", set()
+    yield "app.own_redis", {*_root, *_store}
+    whole = {name_of(path) for path in APP} - {"app", "app.__main__", "app.wiring"}
+    yield "app.wiring", whole - set(_client)
+    yield "app", {"app.wiring", "app.settings", *_store}
+    known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
+    yield "app.__main__", {*known, "app.streaming.log.redis_url"}
+    for package in ("streaming", "streaming.log", "streaming.wire", "streaming.follow"):
+        yield f"app.{package}", set()
+    for package in ("server", "routes", "routes.ingest"):
+        yield f"app.{package}", set()
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Every imported module, with the name that is taken from it, wherever it stands."""
+    package = name_of(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                whole = f"{module}.{alias.name}"
+                yield (whole, None) if is_module(whole) else (module, alias.name)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def app_imports(path: Path) -> set[str]:
+    return {module for module, _ in imports_of(path) if module.split(".")[0] == "app"}
+
+
+def libraries(path: Path) -> set[str]:
+    return {module.split(".")[0] for module, _ in imports_of(path)}
+
+
+RULE = dict(rule())
+
+
+def test_every_module_has_its_place_in_the_rule():
+    assert {name_of(path) for path in APP} == set(RULE)
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_a_module_imports_only_what_the_rule_allows(path):
+    assert app_imports(path) <= RULE[name_of(path)]
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "streaming").rglob("*.py")), ids=name_of)
+def test_streaming_knows_nothing_of_the_web(path):
+    web = {"flask", "werkzeug", "marshmallow", "gunicorn"}
+    assert not libraries(path) & web
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_only_the_server_package_imports_gunicorn(path):
+    assert "gunicorn" not in libraries(path) or path.parent == PACKAGE / "server"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "routes").rglob("*.py")), ids=name_of)
+def test_routes_import_neither_redis_nor_private_names(path):
+    assert "redis" not in libraries(path)
+    for module, name in imports_of(path):
+        if module.startswith("app."):
+            assert not (name or "").startswith("_"), f"{module}.{name} is private"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=name_of)
+def test_the_client_imports_only_requests_orjson_and_the_standard_library(path):
+    assert libraries(path) <= {*sys.stdlib_module_names, "app", "orjson", "requests", "urllib3"}
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_imports_inside_the_package_are_relative(path):
+    """The same tree is installed under another name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level or node.module.split(".")[0] != "app"
+        elif isinstance(node, ast.Import):
+            assert not [alias for alias in node.names if alias.name.split(".")[0] == "app"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "program"),
+    [
+        (["flask", "gevent", "gunicorn"], "import_event_store.py"),
+        (
+            ["flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"],
+            "import_client.py",
+        ),
+    ],
+    ids=["event store", "client"],
+)
+def test_a_producer_needs_nothing_of_the_server(hidden, program):
+    command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]
+    subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
+    for name in ("arbiter", "worker"):
+        path = PACKAGE / "server" / f"{name}.py"
+        assert not libraries(path) & {"flask", "redis", "werkzeug"}
+        assert app_imports(path) <= {"app.streaming.follow.client_socket"}
+    assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {
+        *sys.stdlib_module_names,
+        "gevent",
+    }
+
+
+@pytest.mark.parametrize("path", APP, ids=name_of)
+def test_no_function_imports(path):
+    if path == PACKAGE / "__init__.py":
+        return  # importing the package must need no Flask
+    functions = (
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.Lambda)
+    )
+    inner = [part for function in functions for part in ast.walk(function)]
+    assert not [part for part in inner if isinstance(part, ast.Import | ast.ImportFrom)]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.read_text().strip()], ids=name_of
+)
+def test_every_module_opens_with_a_docstring(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    sorted({path.parent for path in APP}),
+    ids=lambda folder: name_of(folder / "__init__.py"),
+)
+def test_a_package_holds_at_most_a_dozen_modules(folder):
+    assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 12
