@@ -23,7 +23,8 @@ from app.settings import Settings
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.subscriber import Services, Start, Subscriber
+from app.streaming.follow.replay import Start
+from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.clients import Stream
 from tests.servers import GatewayServer, wait_until
@@ -599,7 +600,7 @@ def test_two_whose_log_is_begun_anew_under_them_get_the_new_one_once_and_after_t
             store.add(run_id, "tool", "anew", "x" * 2000)
         store.add(run_id, "lifecycle", "completed")
         last_id = store.state(run_id).last_id
-        wait_until(lambda: services.readers.mark(run_id) == (1, last_id), "the reader has seen it")
+        wait_until(lambda: services.readers.position(run_id) == (1, last_id), "the reader has seen it")
         # Then both get nothing of it before they are told
         for replay in (first, second):
             replay.read_until(300)
