@@ -600,7 +600,9 @@ def test_two_whose_log_is_begun_anew_under_them_get_the_new_one_once_and_after_t
             store.add(run_id, "tool", "anew", "x" * 2000)
         store.add(run_id, "lifecycle", "completed")
         last_id = store.state(run_id).last_id
-        wait_until(lambda: services.readers.position(run_id) == (1, last_id), "the reader has seen it")
+        wait_until(
+            lambda: services.readers.position(run_id) == (1, last_id), "the reader has seen it"
+        )
         # Then both get nothing of it before they are told
         for replay in (first, second):
             replay.read_until(300)
