@@ -11,10 +11,6 @@ import pytest
 import redis
 
 from app.streaming.event_store import EventStore
-from app.streaming.follow.heartbeats import Heartbeats
-from app.streaming.follow.history import History
-from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.subscriber import Services
 from tests.scheduling import GroupScheduling
 from tests.servers import GatewayServer, RedisServer
 
@@ -70,13 +66,6 @@ def client(request: pytest.FixtureRequest, any_store: EventStore) -> redis.Redis
     """Return a client of the server that `any_store` uses."""
     on_fakeredis = request.node.callspec.params["any_store"] == "fakeredis"
     return request.getfixturevalue("fake_client" if on_fakeredis else "redis_client")
-
-
-@pytest.fixture
-def services(store: EventStore) -> Services:
-    """Wire the live side on the real server, as the app factory does, without a flush interval."""
-    history = History(store)
-    return Services(store, ReaderPool(store, 0.0, history.drop), history, Heartbeats(15.0))
 
 
 @pytest.fixture(scope="session")

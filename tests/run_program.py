@@ -1,4 +1,4 @@
-"""Runs the programs of tests/programs, each in a process of its own."""
+"""Runs the programs of tests/programs, each in another process."""
 
 import subprocess
 import sys

@@ -1,23 +1,25 @@
-"""The capacity of a worker, by what is wanted of it and how many files it may have open."""
+"""The capacity of a worker, for a number of streams and of files that it may open."""
 
 import pytest
 
 from app.capacity import OTHER_FILES, Capacity
 
 
-def test_where_there_are_files_enough_all_is_as_it_is_wanted():
+def test_with_enough_files_every_kind_has_its_maximum():
     assert Capacity.of(10_000, 2**31) == (10_000, 1500, 1500, 1000)
     assert Capacity.of(4, 20_000) == (4, 1500, 1500, 1000)
 
 
-@pytest.mark.parametrize("wanted", [1, 100, 10_000, 10**9])
+@pytest.mark.parametrize("max_streams", [1, 100, 10_000, 10**9])
 @pytest.mark.parametrize("files", [1, 64, 256, 400, 1024, 4096, 10_000, 65_536])
-def test_all_together_leave_files_for_redis_and_each_has_some(wanted, files):
-    capacity = Capacity.of(wanted, files)
-    assert all(place >= 1 for place in capacity)
+def test_all_kinds_together_leave_files_for_redis_and_each_has_at_least_one_place(
+    max_streams, files
+):
+    capacity = Capacity.of(max_streams, files)
+    assert all(limit >= 1 for limit in capacity)
     assert sum(capacity) + OTHER_FILES + capacity.streams // 64 <= max(files, OTHER_FILES + 4)
-    assert capacity.streams <= wanted
+    assert capacity.streams <= max_streams
 
 
-def test_streams_have_most_of_what_is_scarce():
+def test_streams_get_most_of_a_small_number_of_files():
     assert Capacity.of(10_000, 1024).streams > 700

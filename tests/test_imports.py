@@ -21,8 +21,8 @@ MODULES = [
 
 # In each line, a module imports only what stands before it, and the lines named for it.
 STREAMING_ROOT = (
-    *("errors", "reentrancy", "backoff", "event_id", "event", "new_event"),
-    *("batch_sender", "appender"),
+    *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
+    *("event_queue", "batch_sender", "appender"),
 )
 LOG = (
     *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
@@ -40,7 +40,7 @@ ROUTES = (
     *("health", "runs", "events", "stream"),
 )
 CLIENT = (
-    *("sse_parser", "keepalive", "early_response", "responses", "bodies", "transport"),
+    *("sse_parser", "keepalive", "early_response", "responses", "request_body", "transport"),
     *("follower", "client"),
 )
 
@@ -83,7 +83,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for modules, below in layers:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
-    yield "app.client", {"app.client.client", "app.client.responses"}
+    yield "app.client", {"app.client.client", "app.streaming.errors"}
     yield "app.settings", {*_root, "app.streaming.log.redis_url"}
     yield "app.capacity", set()
     yield "app.reaper", set()

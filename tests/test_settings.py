@@ -1,4 +1,4 @@
-"""The settings: defaults, what is read, what is refused, and where it is read from."""
+"""The settings: their defaults, the values that are read and refused, and their sources."""
 
 from dataclasses import FrozenInstanceError, fields
 
@@ -6,7 +6,7 @@ import pytest
 
 from app.settings import Settings, SettingsError
 
-# Every variable: its default, a value and what it reads as, and values that are refused.
+# Every variable: its default, a valid text and its value, and texts that are refused.
 VARIABLES = {
     "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
     "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", []),
@@ -34,15 +34,15 @@ VARIABLES = {
 
 
 @pytest.fixture
-def here(monkeypatch, tmp_path):
-    """A working directory of its own, and no variable of ours in the environment."""
+def clean_directory(monkeypatch, tmp_path):
+    """Change to an empty directory, and unset all variables of the settings."""
     monkeypatch.chdir(tmp_path)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
-def test_these_are_all_variables():
+def test_the_table_of_variables_is_complete():
     assert {setting.name.upper() for setting in fields(Settings)} == set(VARIABLES)
 
 
@@ -69,7 +69,7 @@ def test_an_empty_variable_counts_as_absent(name):
 @pytest.mark.parametrize(
     ("name", "bad"), [(name, bad) for name, (*_, refused) in VARIABLES.items() for bad in refused]
 )
-def test_a_wrong_value_names_the_variable_and_says_what_is_allowed(name, bad):
+def test_an_invalid_value_is_an_error_that_names_the_variable_and_what_is_allowed(name, bad):
     with pytest.raises(SettingsError) as error:
         Settings.load({name: bad})
     named, _, allowed = str(error.value).partition(": ")
@@ -78,12 +78,12 @@ def test_a_wrong_value_names_the_variable_and_says_what_is_allowed(name, bad):
     assert "\n" not in allowed
 
 
-@pytest.mark.parametrize(("name", "edge"), [("PORT", "1"), ("PORT", "65535"), ("RETRY_MS", "1")])
-def test_the_edges_of_what_is_allowed_are_allowed(name, edge):
-    assert getattr(Settings.load({name: edge}), name.lower()) == int(edge)
+@pytest.mark.parametrize(("name", "bound"), [("PORT", "1"), ("PORT", "65535"), ("RETRY_MS", "1")])
+def test_the_bounds_of_a_range_are_allowed(name, bound):
+    assert getattr(Settings.load({name: bound}), name.lower()) == int(bound)
 
 
-def test_all_wrong_values_are_named_at_once():
+def test_all_invalid_values_are_named_at_once():
     with pytest.raises(SettingsError) as error:
         Settings.load({"PORT": "x", "LOG_LEVEL": "y", "HOST": "0.0.0.0"})
     assert [line.partition(":")[0] for line in str(error.value).splitlines()] == [
@@ -91,11 +91,11 @@ def test_all_wrong_values_are_named_at_once():
     ]  # fmt: skip
 
 
-def test_other_variables_are_ignored():
+def test_unknown_variables_are_ignored():
     assert Settings.load({"PATH": "/bin", "port": "1"}) == Settings()
 
 
-def test_a_star_names_every_origin():
+def test_an_asterisk_allows_every_origin():
     assert Settings.load({"CORS_ORIGINS": "*"}).cors_origins == ("*",)
 
 
@@ -104,30 +104,30 @@ def test_settings_are_frozen():
         Settings().port = 1
 
 
-@pytest.mark.usefixtures("here")
-def test_without_anything_the_defaults_hold():
+@pytest.mark.usefixtures("clean_directory")
+def test_the_defaults_apply_without_any_variable():
     assert Settings.load() == Settings()
 
 
-def test_the_environment_beats_the_file(here, monkeypatch):
-    (here / ".env").write_text("PORT=9001\nHOST=0.0.0.0\n")
+def test_the_environment_overrides_the_file(clean_directory, monkeypatch):
+    (clean_directory / ".env").write_text("PORT=9001\nHOST=0.0.0.0\n")
     monkeypatch.setenv("PORT", "9002")
     assert (Settings.load().port, Settings.load().host) == (9002, "0.0.0.0")
 
 
-def test_an_empty_variable_of_the_environment_leaves_it_to_the_file(here, monkeypatch):
-    """As app.streaming.log.connection.default_url has it too."""
-    (here / ".env").write_text("REDIS_URL=redis://of-env/0\n")
+def test_an_empty_environment_variable_does_not_override_the_file(clean_directory, monkeypatch):
+    """The event store treats an empty REDIS_URL in the same way."""
+    (clean_directory / ".env").write_text("REDIS_URL=redis://of-env/0\n")
     monkeypatch.setenv("REDIS_URL", "")
     assert Settings.load().redis_url == "redis://of-env/0"
 
 
-def test_a_wrong_value_in_the_file_is_named(here):
-    (here / ".env").write_text("PORT=x\n")
+def test_an_invalid_value_in_the_file_is_named(clean_directory):
+    (clean_directory / ".env").write_text("PORT=x\n")
     with pytest.raises(SettingsError, match="PORT: "):
         Settings.load()
 
 
-def test_an_empty_line_of_the_file_counts_as_absent(here):
-    (here / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
+def test_an_empty_value_in_the_file_counts_as_absent(clean_directory):
+    (clean_directory / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
     assert Settings.load() == Settings()

@@ -1,6 +1,6 @@
-"""The client over HTTP, for a process that has no access to Redis."""
+"""The client over HTTP, for processes that have no access to Redis."""
 
+from ..streaming.errors import Ingested
 from .client import Client
-from .responses import Ingested
 
 __all__ = ["Client", "Ingested"]

@@ -1,15 +1,16 @@
-"""The client over HTTP, for a process that has no access to Redis."""
+"""The client: appends to runs, follows them and reads them through a gateway."""
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import orjson
 import requests
 
 from ..streaming.appender import Appender
 from ..streaming.errors import (
+    Ingested,
     InvalidInput,
     Refused,
     StoreUnavailable,
@@ -20,30 +21,37 @@ from ..streaming.event import Event, check_run_id
 from ..streaming.event_id import EventId
 from ..streaming.new_event import (
     MAX_EVENT_BYTES,
+    Append,
     Appended,
+    AppendOptions,
     NewEvent,
     check_append,
     new_events_from,
 )
-from .bodies import Lines, encode_event
 from .follower import Follower
-from .responses import Ingested, parse_appended, parse_document, parse_event
+from .request_body import EventLines, encode_event
+from .responses import parse_appended, parse_document, parse_event, parse_ingested
 from .transport import Transport
 
-__all__ = ["Client", "Ingested"]
-
-MAX_PAGE = 1000
+MAX_PAGE_EVENTS = 1000
 
 
 class Client:
     """Appends to runs, follows them and reads them, through the gateway at `url`.
 
-    One client serves any number of threads, greenlets and signal handlers, and a forked process
-    goes on with it. A request that gets no answer, or one that asks to come again (408, 429,
-    5xx), is repeated until `retry_seconds` have gone by, and is StoreUnavailable then; with 0
-    there is one attempt. All errors are of `app.streaming.errors`: those of the event store,
-    and Refused for what has no type of its own there. `max_event_bytes` is the largest event
-    that is sent, as the JSON of its data and source: MAX_EVENT_BYTES of the gateway's settings.
+    Any number of threads and greenlets may share a client, and a forked process may go on with
+    it. In a signal handler that interrupted a request, every method but `stream` raises
+    ReentrantCall; only `Appender.emit` may be called there.
+
+    A request that gets no response, or 408, 429 or 5xx, is repeated for `retry_seconds`; then
+    StoreUnavailable is raised. With 0 there is one attempt. All errors are from
+    `app.streaming.errors`: those of the event store, and Refused for other responses.
+
+    Args:
+        url: begins with `http://` or `https://`.
+        retry_seconds: how long a request is repeated.
+        max_event_bytes: the largest event, as the JSON of its data and source: the setting
+            MAX_EVENT_BYTES of the gateway.
     """
 
     def __init__(
@@ -51,9 +59,6 @@ class Client:
     ):
         self._max_event_bytes = max_event_bytes
         self._transport = Transport(url, retry_seconds)
-        # A signal handler may wait for appenders, while the request that it has interrupted
-        # holds the connections of the others and cannot go on.
-        self._appenders_transport = Transport(url, retry_seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +69,6 @@ class Client:
     def close(self) -> None:
         """Close the connections that are not in use."""
         self._transport.close()
-        self._appenders_transport.close()
 
     # Writing
 
@@ -75,78 +79,54 @@ class Client:
         event_action: str,
         data: Any = None,
         source: Any = None,
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> str:
-        """Append an event and give its id, with the arguments and errors of the event store.
+        """Append an event and return its id.
 
-        It is never appended twice: it has a key of its own, where none is given.
+        `data` and `source` are any JSON values. For the keywords see AppendOptions; without an
+        idempotency key the client makes one, so repeats store the event once. Raises as
+        `EventStore.append` does, and Refused.
         """
         new_event = NewEvent.of(
             event_category, event_action, data, source, max_bytes=self._max_event_bytes
         )
-        return self.append_new(
-            run_id,
-            [new_event],
-            idempotency_key=idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
-        ).last_id
+        return self.append_new(run_id, [new_event], **options).last_id
 
     def add_many(
         self,
         run_id: int | str,
         events: Iterable[Mapping[str, Any]],
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> list[str]:
-        """Append 1 to 1,000 events, all or none, and give their ids.
+        """Append 1 to 1,000 events, all or none, and return their ids.
 
-        Each is a mapping with `event_category`, `event_action`, and perhaps `data`, `source`
-        and `lease_seconds`. An InvalidInput names a field of one as `<index>.<field>`.
+        Each event is a mapping with `event_category`, `event_action`, and optionally `data`,
+        `source` and `lease_seconds`; the last lease counts. Raises as `add` does; an
+        InvalidInput names a field of one event as `<index>.<key>`.
         """
-        new_events, lease = new_events_from(events, self._max_event_bytes)
-        return self.append_new(
-            run_id,
-            new_events,
-            idempotency_key=idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease or lease_seconds,
-        ).ids()
+        new_events, lease_seconds = new_events_from(events, self._max_event_bytes)
+        if lease_seconds is not None:
+            options["lease_seconds"] = lease_seconds
+        return self.append_new(run_id, new_events, **options).ids()
 
     def append_new(
-        self,
-        run_id: int | str,
-        new_events: Sequence[NewEvent],
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        self, run_id: int | str, new_events: list[NewEvent], **options: Unpack[AppendOptions]
     ) -> Appended:
-        """Append 1 to 1,000 new_events as `add_many` does events."""
-        return self._append(
-            self._transport.request,
-            run_id,
-            new_events,
-            idempotency_key=uuid.uuid4().hex if idempotency_key is None else idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
-        )
+        """Append 1 to 1,000 new events, as `add_many` appends mappings."""
+        if options.get("idempotency_key") is None:
+            options["idempotency_key"] = uuid.uuid4().hex
+        return self._append(self._transport.request, run_id, new_events, **options)
 
     def appender(self, run_id: int | str, *, expected_sequence: int | None = None) -> Appender:
-        """What appends a run's events in the background, as a context; see `Appender`.
+        """Return an Appender, which appends events of the run in the background.
 
-        The first event is appended only as the `expected_sequence`, the others after it.
+        Use it as a context. The first event must get the `expected_sequence`, if one is given.
         """
         return Appender(
-            partial(self._append, self._appenders_transport.send_once, check_run_id(run_id)),
+            partial(self._append, self._transport.send_once, check_run_id(run_id)),
             max_event_bytes=self._max_event_bytes,
             expected_sequence=expected_sequence,
-            retry_seconds=self._appenders_transport.retry_seconds,
+            retry_seconds=self._transport.retry_seconds,
         )
 
     def stream(
@@ -156,30 +136,30 @@ class Client:
         *,
         expected_sequence: int | None = None,
     ) -> Ingested:
-        """Append events, as `add_many` takes them, each as soon as it is yielded.
+        """Append events, as `add_many` takes them, each as soon as the iterable yields it.
 
-        It is one long request, which is not repeated; while no event comes for long, blank
-        lines keep proxies from cutting it off. What goes wrong ends it, an exception that
-        `events` raises too, and what came before that stays: a StreamingError tells it as its
-        `ingested`, which is None where the connection broke and nobody knows.
+        This is one long request, which is not repeated. While the iterable yields nothing, blank
+        lines keep proxies from closing the connection. `events` may itself use this client.
+        The first event must get the `expected_sequence`, if one is given.
+
+        Returns what was stored. An error ends the stream, and so does an exception of `events`;
+        the events before it are stored. The `ingested` of a StreamingError says what was
+        stored; it is None if the connection broke and nobody knows.
         """
-        lines = Lines(events, self._max_event_bytes)
+        lines = EventLines(events, self._max_event_bytes)
         try:
-            answer = self._transport.send(
+            response = self._transport.send_body(
                 _events_path(run_id),
                 iter(lines),
                 params={"expected_sequence": expected_sequence},
                 headers={"Content-Type": "application/x-ndjson"},
             )
         except UnexpectedSequence as error:
-            if error.ingested is not None:  # whose sequence is the run's, and not ours
-                stored = error.ingested.stored
-                last = expected_sequence + stored - 1 if stored else None
-                error.ingested = error.ingested._replace(last_sequence=last)
+            error.ingested = _part_of_stream(error.ingested, expected_sequence)
             raise
         except StoreUnavailable as error:
             raise error from lines.error or error.__cause__
-        ingested = Ingested.of(parse_document(answer))
+        ingested = parse_ingested(parse_document(response))
         if isinstance(lines.error, StreamingError):
             lines.error.ingested = ingested
         if lines.error is not None:
@@ -197,12 +177,14 @@ class Client:
         categories: Sequence[str] = (),
         actions: Sequence[str] = (),
     ) -> Iterator[Event]:
-        """The events after `last_event_id`, or after `earliest` or `latest`, as they come.
+        """Yield the events after `last_event_id`, an id or `earliest` or `latest`, as they come.
 
-        Instead of that it may begin `tail` events before the end. It goes on over outages of
-        any length, without losing or doubling an event, and ends when the run has. Events of
-        the category `gateway` tell what happened to the stream itself (caught_up, gap, reset);
-        their id is None. Events that end the run pass the filter.
+        With `tail` it starts that many events before the end instead. It resumes after outages
+        of any length without losing or repeating an event, and ends when the run has ended.
+        `categories` and `actions` filter the events; terminal events always pass. Events of the
+        category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
+
+        Raises InvalidInput for a wrong argument, and Refused if the URL is not that of a gateway.
         """
         if last_event_id not in ("earliest", "latest"):
             EventId.parse(last_event_id, "last_event_id")
@@ -218,19 +200,19 @@ class Client:
         categories: Sequence[str] = (),
         actions: Sequence[str] = (),
     ) -> list[Event]:
-        """The events of a run that pass the filter, all of them unless limited."""
+        """Return the events of a run that pass the filter, at most `limit` of them."""
         query = {"category": list(categories), "action": list(actions)}
         return self._pages(run_id, limit, descending, query)
 
     def get_events_after(
         self, run_id: int | str, last_id: str, *, limit: int | None = None
     ) -> list[Event]:
-        """The events after the id `last_id`, all of them unless limited."""
+        """Return the events after the id `last_id`, at most `limit` of them."""
         after = EventId.parse(last_id, "last_id")
         return self._pages(run_id, limit, False, {"after": str(after)})
 
     def state(self, run_id: int | str) -> dict[str, Any] | None:
-        """The run's log as of now: `length`, `last_id`, `ended` …; None without a log."""
+        """Return the state of the run's log (`length`, `last_id`, `ended` …), None without one."""
         try:
             return parse_document(self._transport.request("GET", f"/runs/{check_run_id(run_id)}"))
         except Refused as error:
@@ -238,37 +220,42 @@ class Client:
                 return None
             raise
 
+    # Inside
+
     def _append(
         self,
-        ask: Callable[..., requests.Response],
+        request: Callable[..., requests.Response],
         run_id: int | str,
-        new_events: Sequence[NewEvent],
-        *,
-        idempotency_key: str,
-        expected_sequence: int | None,
-        lease_seconds: int | None,
+        new_events: list[NewEvent],
+        **options: Unpack[AppendOptions],
     ) -> Appended:
-        check_append(len(new_events), idempotency_key, expected_sequence, lease_seconds)
-        # The lease holds for all of them, whichever bears it.
-        events = [encode_event(new_event, lease_seconds) for new_event in new_events]
-        answer = ask(
+        append = Append(check_run_id(run_id), new_events, **options)
+        check_append(len(new_events), *append[2:])
+        # The gateway gives the lease to all events of the request.
+        events = [encode_event(new_event, append.lease_seconds) for new_event in new_events]
+        response = request(
             "POST",
             _events_path(run_id),
-            params={"expected_sequence": expected_sequence},
+            params={"expected_sequence": append.expected_sequence},
             data=orjson.dumps(events[0] if len(events) == 1 else events),
-            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{idempotency_key}"'},
+            headers={
+                "Content-Type": "application/json",
+                "Idempotency-Key": f'"{append.idempotency_key}"',
+            },
         )
-        return parse_appended(answer)
+        return parse_appended(response)
 
     def _pages(
         self, run_id: int | str, limit: int | None, descending: bool, query: dict[str, Any]
     ) -> list[Event]:
         if limit is not None and limit < 0:
             raise InvalidInput("limit", "must not be negative")
-        path, events = _events_path(run_id), []
+        path = _events_path(run_id)
+        events: list[Event] = []
         query["order"] = "desc" if descending else "asc"
         while limit is None or len(events) < limit:
-            query["limit"] = MAX_PAGE if limit is None else min(MAX_PAGE, limit - len(events))
+            left = MAX_PAGE_EVENTS if limit is None else limit - len(events)
+            query["limit"] = min(MAX_PAGE_EVENTS, left)
             page = parse_document(self._transport.request("GET", path, params=query))
             events += map(parse_event, page["events"])
             if page["next"] is None:
@@ -279,3 +266,12 @@ class Client:
 
 def _events_path(run_id: int | str) -> str:
     return f"/runs/{check_run_id(run_id)}/events"
+
+
+def _part_of_stream(ingested: Ingested | None, expected_sequence: int | None) -> Ingested | None:
+    """Replace the last sequence of the run by that of the last event stored of the stream."""
+    if ingested is None:
+        return None
+    if expected_sequence is None or not ingested.stored:
+        return ingested._replace(last_sequence=None)
+    return ingested._replace(last_sequence=expected_sequence + ingested.stored - 1)

@@ -1,8 +1,8 @@
-"""An HTTP adapter for long bodies of lines: it stops sending when the answer is there already.
+"""An HTTP adapter for long bodies of lines: it stops sending once the server has responded.
 
-A server that refuses a part of a body answers at once, throws away what still comes for a
-while, and then closes. By itself a client would go on sending into that, and might at last see
-a reset in the place of the answer.
+A server that refuses part of a body responds at once. For a while it discards what still comes,
+and then it closes the connection. A client that goes on sending could see a reset instead of
+the response.
 """
 
 import contextlib
@@ -12,53 +12,63 @@ from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool
 from urllib3.util import wait_for_read
 
 from .keepalive import with_keepalive
 
 
 class EarlyResponseAdapter(HTTPAdapter):
-    """Sends a body up to the moment in which the server answers, and gives that answer.
+    """Sends a body until the server responds, and returns that response.
 
-    For sessions of a single request: what was broken off leaves a connection of no use.
+    Use a session for one request only: an early response leaves its connection unusable.
     """
 
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> HTTPConnectionPool:
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
         pool = super().get_connection_with_tls_context(*args, **kwargs)
-        pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
+        if isinstance(pool, HTTPConnectionPool):
+            pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
         return pool
 
 
-class _Lines:
-    """Sends the lines of a body, each in a chunk of its own, and blank ones between them."""
+class _Connection(HTTPConnection):
+    # If sending fails with a BrokenPipeError, urllib3 reads the response all the same.
 
-    def request(self, method: str, url: str, body: Iterator[bytes], **options: Any) -> None:
-        blank_line = partial(self.send, b"1\r\n\n\r\n")
-        with contextlib.closing(with_keepalive(body, blank_line)) as lines:
-            super().request(method, url, lines, **options)
-
-
-class _Connection(_Lines, HTTPConnection):
-    # urllib3 takes a BrokenPipeError while it sends for what an early answer may look like,
-    # and goes on to read the answer.
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
+        with _lines_of(self, body) as lines:
+            super().request(method, url, lines, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self.sock is not None and wait_for_read(self.sock, timeout=0):
             raise BrokenPipeError
-        _send(super(), data)
+        with _errors_as_broken_pipe():
+            super().send(data)
 
 
-class _SecureConnection(_Lines, HTTPSConnection):
-    # Its socket is readable for more reasons than an answer (session tickets), so that one is
-    # noticed only when sending fails.
+class _SecureConnection(HTTPSConnection):
+    # Over TLS the socket is also readable without a response (session tickets). So an early
+    # response is noticed only when sending fails.
+
+    def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
+        with _lines_of(self, body) as lines:
+            super().request(method, url, lines, *args, **kwargs)
 
     def send(self, data: Any) -> None:
-        _send(super(), data)
+        with _errors_as_broken_pipe():
+            super().send(data)
 
 
-def _send(connection: Any, data: Any) -> None:
+@contextlib.contextmanager
+def _lines_of(connection: HTTPConnection, body: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """Give the lines of a body; send blank lines, each in its own chunk, between slow ones."""
+    blank_line = partial(connection.send, b"1\r\n\n\r\n")
+    with contextlib.closing(with_keepalive(body, blank_line)) as lines:
+        yield lines
+
+
+@contextlib.contextmanager
+def _errors_as_broken_pipe() -> Iterator[None]:
     try:
-        connection.send(data)
+        yield
     except OSError as error:
         raise BrokenPipeError from error

@@ -1,25 +1,26 @@
-"""Following a run over as many connections as it takes."""
+"""Follows one run over as many connections as needed."""
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import orjson
 import requests
 
+from ..streaming.backoff import backoff
 from ..streaming.errors import Refused, StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY, Event
-from .responses import BROKEN, parse_event
+from .responses import CONNECTION_ERRORS, parse_event
 from .sse_parser import Message, SseParser
-from .transport import FOLLOW_TIMEOUTS, Transport, pauses
+from .transport import FOLLOW_TIMEOUTS, INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
 
-# Before a stream is opened again, unless the gateway says another time.
+# Before the next connection, unless the gateway asks for another time.
 RECONNECT_SECONDS = 3.0
 
 READ_BYTES = 65536
 
-# Accept-Encoding: what a proxy compresses, it also holds back.
+# Accept-Encoding: a proxy that compresses a stream also holds it back.
 _HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 log = logging.getLogger("tailrace.client")
@@ -44,31 +45,32 @@ class Follower:
         self._filter = {"category": list(categories), "action": list(actions)}
 
     def events(self) -> Iterator[Event]:
-        """The events, until the run has ended; raises what the gateway refuses for good."""
-        waiting = pauses()
+        """Yield the events until the run has ended. Raises an error that no repeat can mend."""
+        pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         while True:
+            pause: float | None
             try:
                 response = self._open()
             except StoreUnavailable as error:
-                log.warning("%s cannot be followed now: %s", self._path, error)
-                pause = error.retry_after + next(waiting)
+                log.warning("cannot follow %s now: %s", self._path, error)
+                pause = error.retry_after + next(pauses)
             else:
                 with response:
                     if response.status_code == 204:
                         return
-                    waiting = pauses()
+                    pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
                     pause = yield from self._read(response)
                 if pause is None:
                     return
             time.sleep(pause)
 
     def _open(self) -> requests.Response:
-        query: dict[str, Any] = self._filter
-        headers = _HEADERS
+        query: dict[str, Any] = dict(self._filter)
+        headers = dict(_HEADERS)
         if self._cursor:
-            headers = {**headers, "Last-Event-ID": self._cursor}
+            headers["Last-Event-ID"] = self._cursor
         else:
-            query = {**query, "tail": self._tail}
+            query["tail"] = self._tail
         response = self._transport.send_once(
             "GET",
             self._path,
@@ -77,14 +79,19 @@ class Follower:
             stream=True,
             timeout=FOLLOW_TIMEOUTS,
         )
-        kind = response.headers.get("Content-Type", "")
-        if response.status_code != 204 and not kind.startswith("text/event-stream"):
+        content_type = response.headers.get("Content-Type", "")
+        if response.status_code != 204 and not content_type.startswith("text/event-stream"):
             response.close()
-            raise Refused(response.status_code, f"the answer is no event stream, but {kind!r}")
+            raise Refused(
+                response.status_code, f"the response is not an event stream: {content_type!r}"
+            )
         return response
 
-    def _read(self, response: requests.Response) -> Iterator[Event]:
-        """The events of one connection; gives the pause before the next one, None at the end."""
+    def _read(self, response: requests.Response) -> Generator[Event, None, float | None]:
+        """Yield the events of one connection.
+
+        Returns the pause before the next connection in seconds, None if the run has ended.
+        """
         parser = SseParser(self._cursor)
         caught_up = terminal = False
         try:
@@ -97,18 +104,18 @@ class Follower:
                         caught_up = True
                     self._cursor = message.last_event_id or self._cursor
                     yield event
-        except BROKEN as error:
-            log.warning("%s broke after %s: %s", self._path, self._cursor, error)
+        except CONNECTION_ERRORS as error:
+            log.warning("%s broke after event %s: %s", self._path, self._cursor, error)
         else:
             if terminal:
-                return self._pause_after_the_end(caught_up)
+                return self._pause_after_end(caught_up)
         return RECONNECT_SECONDS if parser.retry_seconds is None else parser.retry_seconds
 
-    def _pause_after_the_end(self, caught_up: bool) -> float | None:
-        """None where the run had ended, 0 where only the gateway knows that.
+    def _pause_after_end(self, caught_up: bool) -> float | None:
+        """Return None if the run has ended, 0 if only the gateway knows.
 
-        A gateway that stops ends its streams too. It may do so in the middle of the history
-        of a run that was reopened, and a filter may hide that one was.
+        A gateway that stops also ends its streams. It may do that in the middle of the history
+        of a run that was reopened, and a filter may hide that it was.
         """
         return 0.0 if any(self._filter.values()) or not caught_up else None
 
@@ -117,4 +124,4 @@ def _parse_event(message: Message) -> Event:
     try:
         return parse_event(orjson.loads(message.data))
     except (ValueError, LookupError, TypeError) as error:
-        raise Refused(200, f"the stream is not a gateway's: {error!r}") from error
+        raise Refused(200, f"the stream is not from a Tailrace gateway: {error!r}") from error

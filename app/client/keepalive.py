@@ -1,20 +1,23 @@
-"""Signs of life in a body whose next line is long in coming: blank lines, which mean nothing.
+"""Keeps a long request alive: sends blank lines, which mean nothing, while no line comes.
 
-Without them a proxy takes a producer that is silent for one that has gone.
+Without them a proxy takes a silent producer for one that has gone.
 """
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 # nginx waits for 60 seconds.
 SILENT_SECONDS = 15.0
 
 
-def with_keepalive(lines: Iterable[bytes], send_blank_line: Callable[[], None]) -> Iterator[bytes]:
-    """The lines, with blank ones sent by another thread while the next one is waited for.
+def with_keepalive(
+    lines: Iterable[bytes], send_blank_line: Callable[[], None]
+) -> Generator[bytes, None, None]:
+    """Yield the lines; another thread calls `send_blank_line` while the next line is awaited.
 
-    The thread ends before this does. Where it could not send, BrokenPipeError is raised.
+    The thread ends before the generator does. Raises BrokenPipeError if the thread could not
+    send.
     """
     sending, ended = threading.Lock(), threading.Event()
     broken: list[OSError] = []
@@ -29,8 +32,8 @@ def with_keepalive(lines: Iterable[bytes], send_blank_line: Callable[[], None]) 
                 except OSError as error:
                     broken.append(error)
 
-    thread = threading.Thread(target=keep_alive, name="signs-of-life", daemon=True)
-    with contextlib.suppress(RuntimeError):  # none may be started while the interpreter exits
+    thread = threading.Thread(target=keep_alive, name="keepalive", daemon=True)
+    with contextlib.suppress(RuntimeError):  # no thread can start while the interpreter exits
         thread.start()
     try:
         for line in lines:

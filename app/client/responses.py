@@ -1,8 +1,8 @@
-"""What a gateway's answers mean to a client: events, and the errors that problems tell of."""
+"""Parses the responses of a gateway: events, and the errors that problem details describe."""
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import requests
@@ -10,6 +10,7 @@ import urllib3
 
 from ..streaming.errors import (
     EventTooLarge,
+    Ingested,
     InvalidEvent,
     InvalidInput,
     KeyReused,
@@ -24,8 +25,8 @@ from ..streaming.event import Event
 from ..streaming.event_id import EventId
 from ..streaming.new_event import Appended
 
-# What is raised when a connection cannot be made, breaks or stays silent.
-BROKEN = (
+# `requests` raises these if a connection cannot be made, breaks, or stays silent.
+CONNECTION_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
@@ -33,45 +34,40 @@ BROKEN = (
 )
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
-
-
-class Ingested(NamedTuple):
-    """What of a stream of events was stored: how many, and where the last of them stands."""
-
-    stored: int
-    last_id: str | None
-    last_sequence: int | None
-
-    @classmethod
-    def of(cls, document: Mapping[str, Any]) -> "Ingested":
-        return cls(document["stored"], document["last_id"], document["last_sequence"])
+_NOT_A_GATEWAY = "the response is not from a Tailrace gateway"
 
 
 def parse_document(response: requests.Response) -> dict[str, Any]:
-    """The JSON object of an answer; raises Refused where it is none of a gateway's."""
+    """Return the JSON object of a response. Raises Refused if there is none."""
     try:
         document = orjson.loads(response.content)
     except orjson.JSONDecodeError:
         document = None
     if not isinstance(document, dict):
-        raise Refused(response.status_code, "the answer is not a gateway's: no JSON object")
+        raise Refused(response.status_code, f"{_NOT_A_GATEWAY}: it has no JSON object")
     return document
 
 
 def parse_appended(response: requests.Response) -> Appended:
-    """Where the events of an append stand; raises Refused for what is no gateway's answer."""
+    """Return what an append stored. Raises Refused if the response does not say that."""
     document = parse_document(response)
     try:
         events = document.get("events", [document])
-        first = EventId.parse(events[0]["id"])
-        sequence, count = events[0]["sequence"], len(events)
+        first_id = EventId.parse(events[0]["id"])
+        sequence, length = events[0]["sequence"], len(events)
     except (LookupError, TypeError, InvalidInput):
-        raise Refused(response.status_code, "the answer is not a gateway's") from None
-    return Appended(first, sequence, count, response.headers.get("Idempotent-Replayed") == "true")
+        raise Refused(response.status_code, f"{_NOT_A_GATEWAY}: it has no events") from None
+    repeated = response.headers.get("Idempotent-Replayed") == "true"
+    return Appended(first_id, sequence, length, repeated)
+
+
+def parse_ingested(document: Mapping[str, Any]) -> Ingested:
+    """Return what was stored of a stream of events."""
+    return Ingested(document["stored"], document["last_id"], document["last_sequence"])
 
 
 def parse_event(document: Mapping[str, Any]) -> Event:
-    """An event out of its JSON; a control event's id and sequence are None."""
+    """Return the event of a JSON document. The id and sequence of a control event are None."""
     return Event(
         id=document["id"],
         run_id=document["run_id"],
@@ -79,28 +75,30 @@ def parse_event(document: Mapping[str, Any]) -> Event:
         timestamp=document["timestamp"],
         category=document["event"]["category"],
         action=document["event"]["action"],
-        data_json=_encoded(document["data"]),
-        source_json=_encoded(document["source"]),
+        data_json=_encode_json(document["data"]),
+        source_json=_encode_json(document["source"]),
     )
 
 
 def parse_error(response: requests.Response) -> StreamingError:
-    """The error that an answer tells of, with what of a stream was stored before it."""
+    """Return the error that a response describes, with what was stored of a stream before it."""
     try:
         problem = parse_document(response)
-    except Refused:  # a proxy's
+    except Refused:  # the response of a proxy
         problem = {}
     error = _parse_error(response, problem)
     if "line" in problem:
-        error.ingested = Ingested.of(problem)
+        error.ingested = parse_ingested(problem)
     return error
 
 
 def connection_error(error: Exception) -> StoreUnavailable:
-    """The error that a broken connection is to a caller."""
+    """Return the error to raise for one of CONNECTION_ERRORS."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     never_sent = isinstance(reason, urllib3.exceptions.ConnectTimeoutError)
-    return StoreUnavailable(f"no answer of the gateway: {error}", False if never_sent else None)
+    return StoreUnavailable(
+        f"no response from the gateway: {error}", stored=False if never_sent else None
+    )
 
 
 def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> StreamingError:
@@ -108,7 +106,7 @@ def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> Str
     detail = problem.get("detail") or response.reason or "no reason given"
     fields = _fields(problem)
     if status in (408, 429) or status >= 500:
-        stored = False if status < 500 or _tells_what_was_stored(problem) else None
+        stored = False if status < 500 or _says_what_was_stored(problem) else None
         return StoreUnavailable(f"{status}: {detail}", stored, _retry_after(response))
     if status in _BY_FIELD and fields:
         return _BY_FIELD[status](fields[0]["field"], fields[0]["detail"])
@@ -129,7 +127,7 @@ def _conflict(detail: str, problem: Mapping[str, Any]) -> StreamingError:
     return NotALog(detail)
 
 
-def _tells_what_was_stored(problem: Mapping[str, Any]) -> bool:
+def _says_what_was_stored(problem: Mapping[str, Any]) -> bool:
     return problem.get("stored", "unknown") != "unknown" and "unknown" not in problem
 
 
@@ -143,13 +141,13 @@ def _fields(problem: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _retry_after(response: requests.Response) -> float:
-    """The seconds that an answer asks for; a date, which gateways do not send, is none."""
+    """Return the seconds of Retry-After. Gateways send no dates, which count as 0."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0
 
 
-def _encoded(value: Any) -> bytes:
+def _encode_json(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # deeper than it writes, as what others XADD may be
+    except TypeError:  # deeper than orjson writes: another program can XADD such data
         return json.dumps(value).encode()

@@ -1,17 +1,17 @@
-"""Server-Sent Events as a client reads them (section 9.2 of the HTML Living Standard)."""
+"""Parses Server-Sent Events (section 9.2 of the HTML Living Standard)."""
 
 import codecs
 import re
 from typing import NamedTuple
 
-# Nothing else ends a line: str.splitlines knows several more.
+# Only these end a line; str.splitlines also splits at others.
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
-# A wait of more digits is over ten days, and no clock is meant.
+# More digits would be over ten days.
 _MILLISECONDS = re.compile(r"[0-9]{1,9}")
 
 
 class Message(NamedTuple):
-    """One dispatched event; `last_event_id` is the stream's as of then, its own or not."""
+    """One dispatched event. `last_event_id` is the last id in the stream up to this event."""
 
     event: str
     data: str
@@ -19,10 +19,10 @@ class Message(NamedTuple):
 
 
 class SseParser:
-    """Reads one stream, in pieces of any size.
+    """Parses one stream, in pieces of any size.
 
-    `retry_seconds` is how long the server asks to wait before the next connection, None until
-    it does. A stream that goes on from another starts with that one's `last_event_id`.
+    `retry_seconds` is how long the server asks to wait before the next connection, or None. A
+    stream that resumes another one starts with its `last_event_id`.
     """
 
     def __init__(self, last_event_id: str = ""):
@@ -32,28 +32,28 @@ class SseParser:
         self._data: list[str] = []
         self._unfinished: list[str] = []
         self._after_cr = False
-        # This one leaves a byte order mark at the beginning out, as the standard wants it.
+        # "-sig" drops a byte order mark at the beginning, as the standard asks.
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
 
     def feed(self, piece: bytes) -> list[Message]:
-        """The events that are complete with the next piece of the stream."""
+        """Take the next piece of the stream, and return the events that it completes."""
         text = self._decoder.decode(piece)
         if not text:
             return []
-        if self._after_cr:  # that line has ended already
+        if self._after_cr:  # the CR has already ended that line
             text = text.removeprefix("\n")
         self._after_cr = text.endswith("\r")
         first, *others = _LINE_BREAK.split(text)
         self._unfinished.append(first)
         messages = []
         for unfinished in others:
-            message = self._take("".join(self._unfinished))
+            message = self._read_line("".join(self._unfinished))
             self._unfinished = [unfinished]
             if message is not None:
                 messages.append(message)
         return messages
 
-    def _take(self, line: str) -> Message | None:
+    def _read_line(self, line: str) -> Message | None:
         if not line:
             return self._dispatch()
         name, _, value = line.partition(":")

@@ -14,7 +14,8 @@ from werkzeug.http import parse_options_header
 from ..server.body import read_arrived, read_pieces
 from ..server.linger import linger, take_unread
 from ..streaming.errors import InvalidEvent
-from ..streaming.new_event import INTEGER_RANGE, MAX_DEPTH, MAX_EVENTS
+from ..streaming.event_json import INTEGER_RANGE, MAX_DEPTH
+from ..streaming.new_event import MAX_EVENTS
 from .admission import Admission, Reservation
 from .problems import FieldError
 

@@ -1,8 +1,7 @@
-"""What a request may hold: the body of an append, and query parameters."""
+"""The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
 
-import re
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -11,47 +10,51 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
-from ..streaming.errors import InvalidInput
+from ..streaming.errors import InvalidEvent, InvalidInput
+from ..streaming.event import NAME, NAME_RULE
 from ..streaming.event_id import EventId
-from ..streaming.new_event import MAX_EVENTS, MAX_NUMBER, MAX_SEQUENCE, NewEvent
+from ..streaming.new_event import (
+    MAX_EVENTS,
+    MAX_NUMBER,
+    MAX_SEQUENCE,
+    NewEvent,
+    check_names,
+)
 
-# More than that is not named one by one.
+# A body with more names is refused with one message, and not with one for each name.
 MAX_NAMES = 16
 
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-_NAME = Regexp(_PLAIN_NAME, error="Must be 1 to 64 of A-Z a-z 0-9 _ -.")
+_NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
 
 class RunIdConverter(BaseConverter):
-    """Whatever stands where a run id is due, slashes too, so that its view can refuse it."""
+    """Match anything in the place of a run id, also slashes: the view then responds with 400."""
 
     regex = r"(?s:.)+?"
     part_isolating = False
 
 
-@lru_cache(maxsize=1000)  # a producer appends the same few again and again
-def _are_plain(category: str, action: str) -> bool:
-    return bool(_PLAIN_NAME.fullmatch(category) and _PLAIN_NAME.fullmatch(action))
-
-
 class EventSchema(Schema):
-    """The body of an append: flat names, or the shape in which events are read."""
+    """The body of an append: flat names, or the nested form in which events are read."""
 
     def new_event_from(self, body: Any, max_bytes: int) -> tuple[NewEvent, int | None]:
-        """The event to append, and its lease.
+        """Return the event to append, and its lease in seconds or None.
 
-        Raises ValidationError, and InvalidEvent or EventTooLarge for what no event may hold.
+        `max_bytes` is the largest size of the event's JSON. Raises ValidationError if the body
+        does not fit the schema, InvalidEvent if the event cannot be stored, and EventTooLarge.
         """
         event = self._parse_event(body)
         lease = event.pop("lease_seconds", None)
         return NewEvent.of(**event, max_bytes=max_bytes), lease
 
     def new_events_from(self, body: list[Any], max_bytes: int) -> tuple[list[NewEvent], int | None]:
-        """The events of an array, and the last lease that one of them names.
+        """Return the events of an array, and the last lease among them in seconds or None.
 
-        What is wrong with the first bad one is named by its index.
+        `max_bytes` is the largest size of one event. Raises as `new_event_from` does, for the
+        first bad event; its fields are then named `<index>.<field>`. Raises ValidationError if
+        the array is empty, or has more than MAX_EVENTS events.
         """
         if not 1 <= len(body) <= MAX_EVENTS:
             raise ValidationError({"body": [f"Must be 1 to {MAX_EVENTS} events."]})
@@ -60,8 +63,8 @@ class EventSchema(Schema):
             try:
                 new_event, own_lease = self.new_event_from(item, max_bytes)
             except ValidationError as error:
-                named = {f"{index}.{name}": told for name, told in error.messages_dict.items()}
-                raise ValidationError(named) from None
+                messages = {f"{index}.{name}": why for name, why in error.messages_dict.items()}
+                raise ValidationError(messages) from None
             except InvalidInput as error:
                 raise error.of_item(index) from None
             new_events.append(new_event)
@@ -69,19 +72,20 @@ class EventSchema(Schema):
         return new_events, lease
 
     def _parse_event(self, body: Any) -> dict[str, Any]:
-        """The arguments of an append.
+        """Return the arguments of an append; raises ValidationError.
 
-        A body that is what it should be already needs no loading, a tenth of an append's cost.
+        A valid body with nothing but the usual names is returned as it is: marshmallow's
+        loading is a tenth of an append's cost.
         """
         if type(body) is dict and body.keys() <= _USUAL_NAMES:
-            category, action = body.get("event_category"), body.get("event_action")
-            if (
-                type(category) is type(action) is str
-                and len(category) + len(action) <= 128
-                and _are_plain(category, action)
-            ):
+            try:
+                check_names(body.get("event_category"), body.get("event_action"))
+            except InvalidEvent:  # the schema says what is wrong
+                pass
+            else:
                 return body
-        return self.load(body)
+        loaded: dict[str, Any] = self.load(body)
+        return loaded
 
     event_category = fields.String(required=True, validate=_NAME)
     event_action = fields.String(required=True, validate=_NAME)
@@ -93,7 +97,10 @@ class EventSchema(Schema):
 
     @pre_load
     def flatten(self, body: Any, **kwargs: Any) -> Any:
-        """Bring the shape of a read event to flat names, without what the server assigns."""
+        """Convert the nested form to flat names, and drop the names that the server assigns.
+
+        Raises ValidationError.
+        """
         if not isinstance(body, dict):
             raise ValidationError("Must be a JSON object.", "body")
         if len(body) > MAX_NAMES:
@@ -111,9 +118,10 @@ class EventSchema(Schema):
 
 
 def idempotency_key(header: str | None) -> str | None:
-    """The key of an Idempotency-Key header, with or without its quotes; checked by the store.
+    """Return the key of an Idempotency-Key header without its quotes; None without a header.
 
-    The header is draft-ietf-httpapi-idempotency-key-header's.
+    The quotes may be missing (draft-ietf-httpapi-idempotency-key-header requires them). Raises
+    InvalidInput if there is only one. The store checks the key itself.
     """
     if header is None or '"' not in (header[:1], header[-1:]):
         return header
@@ -123,10 +131,12 @@ def idempotency_key(header: str | None) -> str | None:
 
 
 class InvalidQuery(ValidationError):
-    """Query parameters that are not of the form they must have."""
+    """Query parameters have values that are not allowed."""
 
 
-class _EventIdField(fields.Field):
+class _EventIdField(fields.Field[EventId]):
+    """An event id, `<ms>-<n>`."""
+
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> EventId:
         try:
             return EventId.parse(value)
@@ -134,37 +144,42 @@ class _EventIdField(fields.Field):
             raise ValidationError(error.message) from None
 
 
-class _Whole(fields.Field):
-    def __init__(self, least: int, most: int, **kwargs: Any):
+class _WholeNumberField(fields.Field[int]):
+    """A whole number from `minimum` to `maximum`, in decimal digits."""
+
+    def __init__(self, minimum: int, maximum: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._least, self._most = least, most
+        self._minimum, self._maximum = minimum, maximum
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> int:
-        # More than int() lets pass is none of a URL: signs, spaces, underscores.
+        # int() also allows signs, spaces and underscores, which a URL must not contain.
         number = int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else -1
-        if not self._least <= number <= self._most:
-            raise ValidationError(f"Must be a whole number from {self._least} to {self._most}.")
+        if not self._minimum <= number <= self._maximum:
+            raise ValidationError(
+                f"Must be a whole number from {self._minimum} to {self._maximum}."
+            )
         return number
 
 
 class _Query(Schema):
-    """A query string; parameters that are not known are ignored."""
+    """A query string; unknown parameters are ignored."""
 
     class Meta:
         unknown = EXCLUDE
 
     @cached_property
-    def _of_no_query(self) -> Mapping[str, Any]:
+    def _defaults(self) -> Mapping[str, Any]:
         return MappingProxyType(self.load({}))
 
     def of_request(self) -> Mapping[str, Any]:
-        """The query of the current request; raises InvalidQuery."""
+        """Return the query of the current request; raises InvalidQuery."""
         if not request.query_string:
-            return self._of_no_query
+            return self._defaults
         try:
-            return self.load(self._parameters())
+            query: dict[str, Any] = self.load(self._parameters())
         except ValidationError as error:
             raise InvalidQuery(error.messages_dict) from None
+        return query
 
     def _parameters(self) -> dict[str, Any]:
         return request.args.to_dict()
@@ -173,11 +188,11 @@ class _Query(Schema):
 class AppendQuery(_Query):
     """The query of an append."""
 
-    expected_sequence = _Whole(1, MAX_SEQUENCE, load_default=None)
+    expected_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
 
 
 class _FilteringQuery(_Query):
-    """A query whose filter may name several categories and actions."""
+    """A query that filters events by any number of categories and actions."""
 
     category = fields.List(fields.String(), load_default=())
     action = fields.List(fields.String(), load_default=())
@@ -195,13 +210,13 @@ class PageQuery(_FilteringQuery):
     after = _EventIdField(load_default=None)
     before = _EventIdField(load_default=None)
     order = fields.String(load_default="asc", validate=OneOf(("asc", "desc")))
-    limit = _Whole(1, 1000, load_default=100)
+    limit = _WholeNumberField(1, 1000, load_default=100)
 
 
 class StreamQuery(_FilteringQuery):
-    """The query of a stream, whose cursor the header Last-Event-ID overrides."""
+    """The query of a stream; the header Last-Event-ID overrides its cursor."""
 
     last_event_id = fields.String(load_default="")
     last_event_id_camel = fields.String(load_default="", data_key="lastEventId")
-    tail = _Whole(0, 10**9, load_default=None)
+    tail = _WholeNumberField(0, 10**9, load_default=None)
     typed = fields.Boolean(load_default=True, truthy={"true", "1"}, falsy={"false", "0"})

@@ -14,7 +14,8 @@ from werkzeug.wsgi import ClosingIterator
 from ..server.hijack import hijack
 from ..streaming.errors import StoreUnavailable
 from ..streaming.event import check_run_id
-from ..streaming.follow.subscriber import Start, Subscriber
+from ..streaming.follow.replay import Start
+from ..streaming.follow.subscriber import Subscriber
 from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
 from .gateway import gateway
 from .schemas import StreamQuery
@@ -110,7 +111,7 @@ def _shared_format(
 
 def _is_over(subscriber: Subscriber) -> bool:
     try:
-        return subscriber.start.nothing_follows(subscriber.state())
+        return subscriber.nothing_follows()
     except StoreUnavailable:
         return False
 

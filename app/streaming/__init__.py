@@ -1,1 +1,1 @@
-"""The log of runs and the following of it, knowing nothing of Flask."""
+"""The logs of runs: appending, reading and following them. Knows nothing of Flask."""

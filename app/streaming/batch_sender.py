@@ -1,24 +1,31 @@
-"""A run's events on their way into its log: batch after batch, each safe to repeat."""
+"""Sends the batches of an appender one after another; a repeated batch is stored once."""
 
-import random
 import time
 import uuid
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Unpack
 
+from .backoff import backoff
 from .errors import EventTooLarge, InvalidEvent, StoreUnavailable
-from .new_event import Appended, NewEvent
+from .new_event import Appended, AppendOptions, NewEvent
 
-# What one batch carries at the most.
-BATCH_BYTES = 1024 * 1024
+# About: the last event of a batch may exceed it.
+MAX_BATCH_BYTES = 1024 * 1024
 
-# Between two attempts; each pause is twice the one before, spread at random by a half.
+# Between two attempts.
 INITIAL_PAUSE_SECONDS = 0.05
 MAX_PAUSE_SECONDS = 2.0
 
 
+class AppendNew(Protocol):
+    """Appends new events to one run, all or none, as `EventStore.append_new` does."""
+
+    def __call__(
+        self, new_events: list[NewEvent], **options: Unpack[AppendOptions]
+    ) -> Appended: ...
+
+
 class AppendBatch(NamedTuple):
-    """Events that are appended together, at the first attempt and at each later one."""
+    """Events that every attempt appends together, under one key."""
 
     new_events: list[NewEvent]
     lease_seconds: int | None
@@ -26,35 +33,34 @@ class AppendBatch(NamedTuple):
 
     @classmethod
     def of(cls, new_events: list[NewEvent], lease_seconds: int | None) -> "AppendBatch":
+        """Make a batch with a key that no other batch has."""
         return cls(new_events, lease_seconds, uuid.uuid4().hex)
 
 
 class BatchSender:
-    """Appends batches, and tells what became of their events.
+    """Appends batches, repeats them while the store is unavailable, and counts their events.
 
-    A batch that is refused for what is in it is appended in parts, without the events that are
-    at fault: `refused` counts them, and `refusal` is the first error of which nobody was told.
-    `most_bytes` is what a batch should have at the most.
+    If events of a batch are refused, they are left out and the others are appended: `refused`
+    counts them, and `refusal` is the first such error since it was last set to None.
+    `max_bytes` is about the size of the largest batch to send.
     """
 
-    def __init__(
-        self,
-        append: Callable[..., Appended],
-        expected_sequence: int | None,
-        retry_seconds: float,
-    ):
+    def __init__(self, append: AppendNew, expected_sequence: int | None, retry_seconds: float):
         self.stored = 0
         self.refused = 0
         self.refusal: EventTooLarge | InvalidEvent | None = None
         self.last_id: str | None = None
         self.last_sequence: int | None = None
         self.expected_sequence = expected_sequence
-        self.most_bytes = BATCH_BYTES
+        self.max_bytes = MAX_BATCH_BYTES
         self._append = append
         self._retry_seconds = retry_seconds
 
-    def store(self, batch: AppendBatch) -> None:
-        """Append a batch; raises what goes wrong for good."""
+    def send(self, batch: AppendBatch) -> None:
+        """Append a batch, and repeat it until it is stored or `retry_seconds` are over.
+
+        Raises StoreUnavailable then, and what else `append` raises, except for refused events.
+        """
         try:
             appended = self._append_or_repeat(batch)
         except (EventTooLarge, InvalidEvent) as error:
@@ -66,21 +72,22 @@ class BatchSender:
             self.expected_sequence += len(batch.new_events)
 
     def _split(self, batch: AppendBatch, error: EventTooLarge | InvalidEvent) -> None:
-        """Append the halves of a batch that was refused, but for an event that is at fault."""
-        new_events, lease, _ = batch
+        """Send the halves of a refused batch; leave out an event that is refused alone."""
+        new_events, lease_seconds, _ = batch
         if len(new_events) == 1:
             self.refused += 1
             self.refusal = self.refusal or error
             return
-        if error.field == "body":  # and so would the next one be
-            self.most_bytes = max(1, sum(new_event.size for new_event in new_events) // 2)
+        if error.field == "body":  # the next batch would be too large as well
+            self.max_bytes = max(1, sum(new_event.size for new_event in new_events) // 2)
         half = len(new_events) // 2
         for part in (new_events[:half], new_events[half:]):
-            self.store(AppendBatch.of(part, lease))
+            self.send(AppendBatch.of(part, lease_seconds))
 
     def _append_or_repeat(self, batch: AppendBatch) -> Appended:
-        until = time.monotonic() + self._retry_seconds
-        pause, stored = INITIAL_PAUSE_SECONDS, False
+        deadline = time.monotonic() + self._retry_seconds
+        pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        stored: bool | None = False
         while True:
             try:
                 return self._append(
@@ -91,9 +98,8 @@ class BatchSender:
                 )
             except StoreUnavailable as error:
                 stored = None if error.stored is None else stored
-                wanted = error.retry_after
-                if time.monotonic() + pause + wanted > until:
+                pause = error.retry_after + next(pauses)
+                if time.monotonic() + pause > deadline:
                     error.stored = stored  # by any of the attempts
                     raise
-            time.sleep(wanted + pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, MAX_PAUSE_SECONDS)
+            time.sleep(pause)

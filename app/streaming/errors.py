@@ -1,19 +1,28 @@
-"""What can go wrong between a caller and a run's log, one type per failure to act on."""
+"""The errors of the event store and of the client: one type for each failure to act on."""
 
-from typing import Any, Self
+from typing import NamedTuple, Self
+
+
+class Ingested(NamedTuple):
+    """What was stored of a stream of events: how many, and the id and sequence of the last."""
+
+    stored: int
+    last_id: str | None
+    last_sequence: int | None
 
 
 class StreamingError(Exception):
-    """The base of every error that leaves the streaming package.
+    """The base of every error that the event store and the client raise.
 
-    Where it broke a stream of events off, `ingested` tells what of them was stored before.
+    If the error ended a stream of events, `ingested` is what was stored before it, or None if
+    nobody knows.
     """
 
-    ingested: Any = None
+    ingested: Ingested | None = None
 
 
 class InvalidInput(StreamingError, ValueError):
-    """What the caller gave is not of the form it must have; `field` names it."""
+    """An argument is wrong; `field` names it and `message` says what is allowed."""
 
     def __init__(self, field: str, message: str):
         super().__init__(f"{field}: {message}")
@@ -21,28 +30,31 @@ class InvalidInput(StreamingError, ValueError):
         self.message = message
 
     def of_item(self, index: int) -> Self:
-        """The same of one among several, whose field is named `<index>.<field>`."""
+        """Return the same error for one event of several: its field is `<index>.<field>`."""
         return type(self)(f"{index}.{self.field}", self.message)
 
 
 class InvalidEvent(InvalidInput):
-    """An event that cannot be stored: a bad name, or data that JSON cannot carry."""
+    """An event cannot be stored: a name is not allowed, or JSON cannot carry its data."""
 
 
 class EventTooLarge(InvalidInput):
-    """An event over the limit of bytes; `field` is its largest part."""
+    """An event has more bytes than allowed; `field` is its larger part."""
 
 
 class RunEnded(StreamingError):
-    """An append was refused because the run's last entry is terminal."""
+    """An append was refused because the last entry of the run is a terminal event."""
 
 
 class KeyReused(StreamingError):
-    """An idempotency key came again with another event than its first."""
+    """An idempotency key was used before, for another event."""
 
 
 class UnexpectedSequence(StreamingError):
-    """The event would not get the sequence that its producer expects."""
+    """An append was refused because its event would not get the expected sequence.
+
+    `last_sequence` is the last sequence of the run.
+    """
 
     def __init__(self, last_sequence: int):
         super().__init__(f"the last sequence of the run is {last_sequence}")
@@ -50,15 +62,14 @@ class UnexpectedSequence(StreamingError):
 
 
 class NotALog(StreamingError):
-    """The run's key in Redis holds something that is not a stream."""
+    """The key of the run in Redis holds something that is not a stream."""
 
 
 class StoreUnavailable(StreamingError):
-    """Redis did not answer, or answered that it cannot serve.
+    """Redis or the gateway did not respond, or responded that it cannot serve.
 
-    `stored` is False where nothing was appended, None where that is not known: the command
-    was sent, and its answer was lost. `retry_after` is for how many seconds a gateway asks to
-    be left alone.
+    `stored` is False if nothing was appended. It is None if nobody knows: the command was sent
+    and its reply was lost. `retry_after` is how many seconds the gateway asks to wait.
     """
 
     def __init__(self, message: str, stored: bool | None = False, retry_after: float = 0.0):
@@ -85,10 +96,10 @@ class ReentrantCall(StreamingError):
 
 
 class Refused(StreamingError):
-    """A gateway refused a request for a reason that has no type of its own here.
+    """The gateway refused a request, for a reason that has no other type here.
 
-    `status` is that of its answer, `detail` what it says, and `errors` names what is wrong
-    field by field, as mappings with `field` and `detail`.
+    `status` is the HTTP status and `detail` the reason. `errors` says what is wrong with each
+    field, as mappings with `field` and `detail`.
     """
 
     def __init__(self, status: int, detail: str, errors: list[dict[str, str]] | None = None):

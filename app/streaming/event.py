@@ -1,4 +1,4 @@
-"""The event: one immutable entry of a run's log, what may be in it, and its JSON."""
+"""The event: one immutable entry of a run's log, what it may hold, and its JSON."""
 
 import re
 import time
@@ -16,12 +16,14 @@ TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# A category or an action. It ends in \Z for callers that use `match`.
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+NAME_RULE = "1 to 64 of A-Z a-z 0-9 _ -"
 _INTEGER = re.compile(rb"[0-9]{1,18}")
 
-# Clients that split lines as Python's str.splitlines does would break an event at these.
-# Inside valid JSON they stand in strings only, where an escape means the same.
-_LINE_BREAKS_OF_SOME = (
+# Clients that split lines with str.splitlines would break an event at these characters.
+# Valid JSON has them only in strings, where an escape means the same.
+_ESCAPED_LINE_BREAKS = (
     (b"\xc2\x85", b"\\u0085"),
     (b"\xe2\x80\xa8", b"\\u2028"),
     (b"\xe2\x80\xa9", b"\\u2029"),
@@ -32,8 +34,8 @@ _LINE_BREAKS_OF_SOME = (
 class Event:
     """One entry of a run's log.
 
-    `data_json` and `source_json` are JSON text on one line, as it is stored. What an entry
-    that somebody else wrote is_missing is None, or an empty name.
+    `data_json` and `source_json` are the stored JSON, on one line. An entry that another
+    program wrote may lack fields: they are None, or an empty name.
     """
 
     id: str
@@ -47,7 +49,7 @@ class Event:
 
     @classmethod
     def from_entry(cls, run_id: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> "Event":
-        """Read a stream entry, whoever wrote it; never raises for its content."""
+        """Read a stream entry. Any program may have written it, so no content raises."""
         sequence = fields.get(b"sequence", b"")
         timestamp = fields.get(b"timestamp")
         return cls(
@@ -63,32 +65,35 @@ class Event:
 
     @property
     def event(self) -> dict[str, str]:
+        """The names of the event, as its JSON has them."""
         return {"category": self.category, "action": self.action}
 
     @property
     def data(self) -> Any:
+        """The decoded data."""
         return orjson.loads(self.data_json)
 
     @property
     def source(self) -> Any:
+        """The decoded source, None if there is none."""
         return orjson.loads(self.source_json)
 
     @property
     def name(self) -> str | None:
-        """`<category>.<action>`, or None where it cannot name an SSE event."""
+        """`<category>.<action>`, or None if that cannot name an SSE event."""
         if self.category == RESERVED_CATEGORY or not (
-            NAME.fullmatch(self.category) and NAME.fullmatch(self.action)
+            NAME.match(self.category) and NAME.match(self.action)
         ):
             return None
         return f"{self.category}.{self.action}"
 
     @property
     def terminal(self) -> bool:
-        """Whether a run whose last entry this is has ended."""
+        """Whether a run ends with this event."""
         return is_terminal(self.category, self.action)
 
     def to_json(self) -> bytes:
-        """The event as it appears everywhere over HTTP: JSON in UTF-8, on one line."""
+        """Return the event as HTTP clients get it: JSON in UTF-8, on one line."""
         return one_line(
             {
                 "id": self.id,
@@ -110,12 +115,15 @@ class Event:
 
 
 def is_terminal(category: str, action: str) -> bool:
-    """Whether a run has ended whose last event bears these names."""
+    """Return whether a run ends with an event of these names."""
     return category == "lifecycle" and action in TERMINAL_ACTIONS
 
 
 def check_run_id(run_id: int | str) -> str:
-    """Give a run id as the text it is kept as; raises InvalidInput."""
+    """Return a run id as text.
+
+    Raises InvalidInput unless it is an integer or a string of the allowed form.
+    """
     text = str(run_id) if isinstance(run_id, int) and not isinstance(run_id, bool) else run_id
     if not isinstance(text, str) or not _RUN_ID.fullmatch(text) or text in (".", ".."):
         raise InvalidInput("run_id", "must be 1 to 128 of A-Z a-z 0-9 _ . - and not . or ..")
@@ -123,25 +131,25 @@ def check_run_id(run_id: int | str) -> str:
 
 
 def one_line(document: Any) -> bytes:
-    """Encode a document as JSON on one line, in the eyes of every client."""
+    """Encode a document as JSON that every client reads as one line."""
     return with_breaks_escaped(orjson.dumps(document))
 
 
 def with_breaks_escaped(line: bytes) -> bytes:
-    """JSON without what some clients take for the end of a line."""
+    """Escape the characters in JSON that some clients take for the end of a line."""
     if not line.isascii():
-        for character, escape in _LINE_BREAKS_OF_SOME:
+        for character, escape in _ESCAPED_LINE_BREAKS:
             line = line.replace(character, escape)
     return line
 
 
 def timestamp_now() -> str:
-    """The time as events carry it: ISO 8601, UTC, milliseconds."""
+    """Return the time as events carry it: ISO 8601, UTC, milliseconds."""
     second, ms = divmod(time.time_ns() // 1_000_000, 1000)
     return f"{_date_and_time(second)}.{ms:03d}Z"
 
 
-@lru_cache(maxsize=1)  # writing it out anew is felt in an append
+@lru_cache(maxsize=1)  # formatting it for each append is measurable
 def _date_and_time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
@@ -151,19 +159,19 @@ def _text(raw: bytes) -> str:
 
 
 def stored_json(raw: bytes | None) -> bytes:
-    """The JSON of a stored field on one line: as it is, or as a string where it is broken."""
+    """Return the JSON of a stored field on one line; broken JSON becomes a string."""
     if raw is None:
         return b"null"
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:
         return orjson.dumps(_text(raw))
-    # Raw line breaks stand only between tokens: inside strings JSON forbids them.
+    # Raw line breaks are only between tokens: JSON forbids them in strings.
     return raw.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
-def pairs(reply: Any) -> dict:
-    """Names and values in turn, as Redis gives them in RESP2, as a mapping."""
+def pairs(reply: Any) -> dict[bytes, Any]:
+    """Return the names and values that Redis sent, one after another in RESP2, as a mapping."""
     if isinstance(reply, dict):
         return reply
     parts = iter(reply)

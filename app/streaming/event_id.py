@@ -1,4 +1,4 @@
-"""The event id `<ms>-<n>`, the cursor on the wire, as two numbers that compare."""
+"""The event id `<ms>-<n>`, which is the cursor on the wire: two numbers that compare."""
 
 import re
 from typing import NamedTuple
@@ -17,7 +17,10 @@ class EventId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, field: str = "id") -> "EventId":
-        """Read `<ms>-<n>`; raises InvalidInput, naming `field`, for anything else."""
+        """Read `<ms>-<n>`.
+
+        Raises InvalidInput, which names `field`, for anything else.
+        """
         match = _FORM.fullmatch(text) if isinstance(text, str) else None
         if match:
             ms, n = int(match[1]), int(match[2])
@@ -27,12 +30,12 @@ class EventId(NamedTuple):
 
     @classmethod
     def from_redis(cls, raw: bytes) -> "EventId":
-        """Read an id that Redis wrote, which needs no checking."""
+        """Read an id that Redis wrote, without checking it."""
         ms, _, n = raw.partition(b"-")
         return tuple.__new__(cls, (int(ms), int(n)))
 
     def before(self) -> "EventId":
-        """The greatest id below this one (that of 0-0 is 0-0 itself)."""
+        """Return the greatest id below this one; for 0-0, 0-0 itself."""
         if self.n:
             return EventId(self.ms, self.n - 1)
         return EventId(self.ms - 1, _MAX) if self.ms else self
@@ -45,4 +48,4 @@ ZERO = EventId(0, 0)
 """The position before the first entry of any log."""
 
 LAST = EventId(_MAX, _MAX)
-"""The greatest id that there can be."""
+"""The greatest id that exists."""

@@ -1,8 +1,8 @@
-"""The log in Redis: one stream a run, written by one atomic script and read by cursor."""
+"""The event store: writes and reads the logs of runs, each of which is one Redis stream."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import redis
 from redis.exceptions import NoPermissionError
@@ -21,6 +21,7 @@ from .new_event import (
     MAX_EVENT_BYTES,
     Append,
     Appended,
+    AppendOptions,
     NewEvent,
     check_range,
     new_events_from,
@@ -30,7 +31,7 @@ MIN_SERVER = (7, 0)
 
 
 class AppendedEvent(NamedTuple):
-    """An event in the log, and whether an earlier append with its key had put it there."""
+    """A stored event. `repeated` says whether an earlier append with the same key stored it."""
 
     event: Event
     repeated: bool
@@ -39,16 +40,18 @@ class AppendedEvent(NamedTuple):
 class EventStore(LogReader):
     """The event store of all runs on one Redis or Valkey server, 7.0 or newer.
 
+    A run id is an integer, or 1 to 128 of A-Z a-z 0-9 _ . and -. Every method raises
+    InvalidInput for a wrong argument, NotALog if the key of the run holds something else, and
+    StoreUnavailable if Redis cannot serve. In a signal handler that interrupted a call, every
+    method raises ReentrantCall; only `Appender.emit` may be called there.
+
     Args:
-        url: `redis://`, `rediss://` or `unix://`; REDIS_URL or the local server without it.
-        client: a `redis.Redis` of your own instead, whatever its protocol or decoding.
+        url: `redis://`, `rediss://` or `unix://`; without it REDIS_URL, or the local server.
+        client: a `redis.Redis` to use instead, with any protocol and decoding.
         maxlen: about how many entries a log retains.
         ended_ttl_seconds: how long a log is kept after a terminal event.
-        idle_ttl_seconds: how long a log is kept after its last append, while not ended.
+        idle_ttl_seconds: how long a log is kept after the last append to a run that goes on.
         max_event_bytes: the largest event, as the JSON of its data and source.
-
-    Every method raises InvalidInput for arguments that break the contract, NotALog where
-    the run's key holds something else, and StoreUnavailable where Redis cannot serve.
     """
 
     def __init__(
@@ -63,24 +66,15 @@ class EventStore(LogReader):
     ):
         if client is None:
             client = make_client(url or default_url())
-        connect = partial(connection.make_connection, client)
-        make_writer = partial(
-            LogWriter,
+        shared = SharedConnection(partial(connection.make_connection, client))
+        writer = LogWriter(
+            shared,
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
+        super().__init__(client, shared, writer)
         self.max_event_bytes = max_event_bytes
-        shared = SharedConnection(connect)
-        super().__init__(client, shared, make_writer(shared))
-        # A signal handler may wait for appenders, while the call that it has interrupted leads
-        # on the other connection and cannot go on.
-        self._appenders_writer = make_writer(SharedConnection(connect))
-
-    @property
-    def last_refusal(self) -> float:
-        """When Redis last did not take a write of this process: a monotonic time, or -inf."""
-        return max(self._writer.last_refusal, self._appenders_writer.last_refusal)
 
     # Writing
 
@@ -91,22 +85,11 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> str:
-        """Append an event and give its id; see `append` for the arguments and the errors."""
-        return self.append(
-            run_id,
-            event_category,
-            event_action,
-            data,
-            source,
-            idempotency_key=idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
-        ).event.id
+        """Append an event and return its id; see `append` for the arguments and the errors."""
+        appended = self.append(run_id, event_category, event_action, data, source, **options)
+        return appended.event.id
 
     def append(
         self,
@@ -115,95 +98,63 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> AppendedEvent:
-        """Append an event and give it back as it was stored.
+        """Append an event and return it as it is stored.
 
-        `data` and `source` are any JSON value; a source of None is not stored. A repeat with
-        an `idempotency_key` (1 to 128 visible ASCII characters) appends nothing and gives the
-        first event, for as long as the log retains that. The event is appended only as the
-        `expected_sequence`, where one is given. `lease_seconds` sets how long the run may be
-        silent before it is lost; every append renews what was set.
+        `data` and `source` are any JSON values; a source of None is not stored. For the
+        keywords see AppendOptions.
 
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
-        a terminal event (unless this is `lifecycle.started`, which reopens the run).
+        a terminal event, unless this event is `lifecycle.started`, which reopens the run.
         """
         run_id = check_run_id(run_id)
         new_event = NewEvent.of(
             event_category, event_action, data, source, max_bytes=self.max_event_bytes
         )
-        appended = self._writer.append(
-            Append(run_id, [new_event], idempotency_key, expected_sequence, lease_seconds)
-        )
+        appended = self._writer.append(Append(run_id, [new_event], **options))
         return AppendedEvent(new_event.as_stored(run_id, appended), appended.repeated)
 
     def add_many(
         self,
         run_id: int | str,
         events: Iterable[Mapping[str, Any]],
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> list[str]:
-        """Append up to 1,000 events, all or none, and give their ids; see `append_many`."""
-        return self.append_many(
-            run_id,
-            events,
-            idempotency_key=idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds,
-        ).ids()
+        """Append 1 to 1,000 events, all or none, and return their ids; see `append_many`."""
+        return self.append_many(run_id, events, **options).ids()
 
     def append_many(
         self,
         run_id: int | str,
         events: Iterable[Mapping[str, Any]],
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        **options: Unpack[AppendOptions],
     ) -> Appended:
-        """Append events, all or none, with sequences that follow on each other.
+        """Append 1 to 1,000 events, all or none, whose sequences follow one another.
 
-        Each is a mapping with the names of `append`'s arguments: `event_category`,
-        `event_action`, and perhaps `data`, `source` and `lease_seconds`, the last of which
-        holds. The keywords hold for all of them together. Raises as `append` does; an
-        InvalidInput then names an event as `<index>`, or its field as `<index>.<field>`, and
-        `events` where they are none, or more than 1,000.
+        Each event is a mapping with `event_category`, `event_action`, and optionally `data`,
+        `source` and `lease_seconds`; the last lease counts. The keywords are for all events
+        together; see AppendOptions.
+
+        Raises as `append` does. The field of an InvalidInput is `<index>` or `<index>.<key>`
+        for one event, and `events` if there are none or too many.
         """
-        new_events, own_lease = new_events_from(events, self.max_event_bytes)
-        return self.append_new(
-            run_id,
-            new_events,
-            idempotency_key=idempotency_key,
-            expected_sequence=expected_sequence,
-            lease_seconds=lease_seconds if own_lease is None else own_lease,
-        )
+        new_events, lease_seconds = new_events_from(events, self.max_event_bytes)
+        if lease_seconds is not None:
+            options["lease_seconds"] = lease_seconds
+        return self.append_new(run_id, new_events, **options)
 
     def append_new(
-        self,
-        run_id: int | str,
-        new_events: list[NewEvent],
-        *,
-        idempotency_key: str | None = None,
-        expected_sequence: int | None = None,
-        lease_seconds: int | None = None,
+        self, run_id: int | str, new_events: list[NewEvent], **options: Unpack[AppendOptions]
     ) -> Appended:
-        """Append 1 to 1,000 new_events as `append_many` does events."""
-        run_id = check_run_id(run_id)
-        return self._writer.append(
-            Append(run_id, new_events, idempotency_key, expected_sequence, lease_seconds)
-        )
+        """Append 1 to 1,000 new events, as `append_many` appends mappings."""
+        return self._writer.append(Append(check_run_id(run_id), new_events, **options))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
-        """Carry out some appends in one round trip; each has a result of its own, or its error.
+        """Carry out appends in one round trip, and return the result or the error of each.
 
-        For who has checked them. Two of one run may be carried out in another order. Raises
-        StoreUnavailable where the round trip came to nothing.
+        Their events and options must have been checked. Two appends to the same run may be
+        carried out in another order. Raises StoreUnavailable if the round trip failed.
         """
         return self._writer.append_each(appends)
 
@@ -214,37 +165,36 @@ class EventStore(LogReader):
         expected_sequence: int | None = None,
         retry_seconds: float = 30.0,
     ) -> Appender:
-        """What appends a run's events in the background, as a context; see `Appender`.
+        """Return an Appender, which appends events of the run in the background.
 
-        The first event is appended only as the `expected_sequence`, the others after it.
+        Use it as a context. The first event must get the `expected_sequence`, if one is given.
+        A batch that Redis cannot take is repeated for `retry_seconds`.
         """
-        run_id = check_run_id(run_id)
         return Appender(
-            lambda new_events, **how: self._appenders_writer.append(
-                Append(run_id, new_events, **how)
-            ),
+            partial(self.append_new, check_run_id(run_id)),
             max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,
         )
 
     def mark_lost(self, run_id: str, last_id: EventId, *, watched: bool = False) -> bool:
-        """End a run whose lease has run out since its last event; False when it goes on.
+        """Append `lifecycle.lost` if `last_id` is still the last event and its lease is over.
 
-        For who has been connected for the whole lease: producers that could not reach Redis
-        either must first have their turn. Who has `watched` all the time needs no clock;
-        else Redis's decides.
+        Call it only after a connection to Redis has lasted for the whole lease: producers that
+        could not reach Redis must get their turn first. With `watched` the caller has seen that
+        no event came for that long; without it the clock of Redis decides. Returns False if
+        nothing was appended.
         """
         return self._writer.mark_lost(run_id, last_id, watched)
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
-        """Keep the run's log for `ttl_seconds` from now; False when there is no log."""
+        """Keep the run's log for `ttl_seconds` from now. Return whether there is a log."""
         check_range("ttl_seconds", ttl_seconds)
         commands = [("EXPIRE", key, ttl_seconds) for key in redis_keys(check_run_id(run_id))]
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
 
     def delete(self, run_id: int | str) -> bool:
-        """Remove the run's log; False when there was none."""
+        """Delete the run's log. Return whether there was one."""
         log, *others = redis_keys(check_run_id(run_id))
         commands = ("DEL", log), ("DEL", *others)
         return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
@@ -252,15 +202,15 @@ class EventStore(LogReader):
     # The server
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless Redis answers, and takes what is written.
+        """Raise StoreUnavailable unless Redis responds and accepts writes.
 
-        A script that says what it is may write, so a server that is full, or no master, refuses
-        it before it runs; this one writes nothing.
+        The script writes nothing. But its first line declares that it may, so a full server or
+        a replica refuses to run it.
         """
         connection.call(self._client, "EVAL", "#!lua\nreturn 1", 0)
 
     def server(self) -> dict[str, str]:
-        """What the server says of itself (section `server` of INFO), if it may be asked."""
+        """Return the section `server` of INFO, or {} if this user may not read it."""
         [reply] = connection.call_all(self._client, ("INFO", "server"))
         if isinstance(reply, NoPermissionError):
             return {}
@@ -268,20 +218,23 @@ class EventStore(LogReader):
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def check_server(self) -> str:
-        """The server's name and version; raises ServerTooOld below Redis 7.0."""
+        """Return the server's name and version. Raises ServerTooOld below Redis 7.0."""
         fields = self.server()
         version = fields.get("redis_version")
         if version is None:
-            return "a server that does not tell its version"
+            return "a server of unknown version"
         if tuple(map(int, version.split(".")[:2])) < MIN_SERVER:
             raise ServerTooOld(f"{TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 
     def connect(self, read_timeout: float) -> connection.RedisConnection:
-        """A connection of the caller's own to the same server, not yet connected."""
+        """Return a new connection to the same server, not yet connected.
+
+        `read_timeout` is in seconds.
+        """
         return connection.make_connection(self._client, read_timeout)
 
     def release_idle(self) -> None:
-        """Close pooled connections that nobody uses: Redis was away, so they are dead."""
+        """Close the unused connections of the pool; after an outage they are dead."""
         self._client.connection_pool.disconnect(inuse_connections=False)

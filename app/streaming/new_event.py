@@ -1,30 +1,25 @@
-"""Events on their way into a log: what an append may carry, and where it put them."""
+"""New events: what an append may carry, and what it returns."""
 
-import math
 import re
-from collections.abc import Iterable, Mapping
-from enum import Enum
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
-
-import orjson
+from typing import Any, NamedTuple, TypedDict
 
 from .errors import EventTooLarge, InvalidEvent, InvalidInput
-from .event import NAME, RESERVED_CATEGORY, Event, is_terminal
+from .event import NAME, NAME_RULE, RESERVED_CATEGORY, Event, is_terminal
 from .event_id import EventId
+from .event_json import encode_json
 
-MAX_DEPTH = 128
 MAX_EVENT_BYTES = 262_144
-INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
-# What one append carries at the most.
+# Of one append.
 MAX_EVENTS = 1000
 
-# The largest time in seconds, or length of a log: a thousand years.
+# Of a time in seconds, and of the length of a log: a thousand years.
 MAX_NUMBER = 31_536_000_000
 
-# What a number of Lua's holds exactly.
+# The numbers of Lua are exact up to this one.
 MAX_SEQUENCE = 2**53
 
 _EVENT_NAMES = ("event_category", "event_action", "data", "source")
@@ -32,8 +27,24 @@ _NAMES = frozenset((*_EVENT_NAMES, "lease_seconds"))
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 
 
+class AppendOptions(TypedDict, total=False):
+    """The keywords of every append; each may be absent or None.
+
+    idempotency_key: 1 to 128 visible ASCII characters. A repeat with the same key appends
+        nothing and returns the first event, while the log retains that event.
+    expected_sequence: the sequence that the first event must get. If it would get another one,
+        nothing is appended, and UnexpectedSequence is raised.
+    lease_seconds: how many seconds the run may be silent before it is lost. Each append renews
+        the lease that was set last.
+    """
+
+    idempotency_key: str | None
+    expected_sequence: int | None
+    lease_seconds: int | None
+
+
 class NewEvent(NamedTuple):
-    """An event before it has an id: names, and JSON as it is stored, empty for no source."""
+    """An event that has no id yet: its names and its stored JSON, empty for no source."""
 
     category: str
     action: str
@@ -50,7 +61,11 @@ class NewEvent(NamedTuple):
         *,
         max_bytes: int = MAX_EVENT_BYTES,
     ) -> "NewEvent":
-        """Raises InvalidEvent for what no producer may append, and EventTooLarge."""
+        """Make a new event of any JSON values.
+
+        Raises InvalidEvent if a name or a value is not allowed, and EventTooLarge if the JSON
+        of `data` and `source` is over `max_bytes`.
+        """
         check_names(event_category, event_action)
         data_json = encode_json("data", data, max_bytes)
         source_json = b"" if source is None else encode_json("source", source, max_bytes)
@@ -60,7 +75,7 @@ class NewEvent(NamedTuple):
         return tuple.__new__(cls, (event_category, event_action, data_json, source_json))
 
     def as_stored(self, run_id: str, appended: "Appended") -> Event:
-        """The event that it has become, as the first of what was appended."""
+        """Return the stored event, if this was the first of what was appended."""
         return Event(
             id=str(appended.first_id),
             run_id=run_id,
@@ -74,19 +89,19 @@ class NewEvent(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes, about."""
+        """The bytes of its JSON."""
         return len(self.data_json) + len(self.source_json)
 
     @property
     def terminal(self) -> bool:
-        """Whether it ends its run."""
+        """Whether the run ends with this event."""
         return is_terminal(self.category, self.action)
 
 
 class Append(NamedTuple):
-    """What one append is to do: put 1 to MAX_EVENTS new_events in a run's log, all or none.
+    """One append to a run's log: 1 to MAX_EVENTS new events, all or none.
 
-    For the rest see `EventStore.append`.
+    The other fields are those of AppendOptions.
     """
 
     run_id: str
@@ -97,44 +112,52 @@ class Append(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Events that follow on each other in the log, and whether an earlier append with the
-    same key had put them there. Over HTTP the time of several is not told."""
+    """Events that follow one another in the log.
+
+    `repeated` says whether an earlier append with the same key stored them. `timestamp` is
+    theirs, and None over HTTP.
+    """
 
     first_id: EventId
     first_sequence: int
-    count: int
+    length: int
     repeated: bool
     timestamp: str | None = None
 
     @property
     def last_id(self) -> str:
-        return f"{self.first_id.ms}-{self.first_id.n + self.count - 1}"
+        """The id of the last event."""
+        return f"{self.first_id.ms}-{self.first_id.n + self.length - 1}"
 
     @property
     def last_sequence(self) -> int:
-        return self.first_sequence + self.count - 1
+        """The sequence of the last event."""
+        return self.first_sequence + self.length - 1
 
     def ids(self) -> list[str]:
+        """Return the ids of all events."""
         ms, first = self.first_id.ms, self.first_id.n
-        return [f"{ms}-{n}" for n in range(first, first + self.count)]
+        return [f"{ms}-{n}" for n in range(first, first + self.length)]
 
 
 def new_event_from(
     index: int, event: Mapping[str, Any], max_bytes: int = MAX_EVENT_BYTES
 ) -> tuple[NewEvent, int | None]:
-    """One of several events, by the names of `EventStore.append`'s arguments, and its lease.
+    """Return the new event and the lease that a mapping describes.
 
-    Raises InvalidInput, InvalidEvent and EventTooLarge, which name a field `<index>.<field>`.
+    Its keys are `event_category`, `event_action`, `data`, `source` and `lease_seconds`.
+    Raises InvalidInput, InvalidEvent and EventTooLarge, whose field is `<index>.<key>`.
     """
     if type(event) is not dict and not isinstance(event, Mapping):
         raise InvalidEvent(str(index), "must be a mapping")
     try:
         if not event.keys() <= _NAMES:
             [name, *_] = (name for name in event if name not in _NAMES)
-            raise InvalidEvent(name, "is no name of an event's")
+            raise InvalidEvent(name, f"is not allowed, only {', '.join(sorted(_NAMES))}")
         if (lease_seconds := event.get("lease_seconds")) is not None:
             check_range("lease_seconds", lease_seconds)
-        return NewEvent.of(*map(event.get, _EVENT_NAMES), max_bytes=max_bytes), lease_seconds
+        fields: Iterator[Any] = map(event.get, _EVENT_NAMES)
+        return NewEvent.of(*fields, max_bytes=max_bytes), lease_seconds
     except InvalidInput as error:
         raise error.of_item(index) from None
 
@@ -142,9 +165,9 @@ def new_event_from(
 def new_events_from(
     events: Iterable[Mapping[str, Any]], max_bytes: int = MAX_EVENT_BYTES
 ) -> tuple[list[NewEvent], int | None]:
-    """Events that are appended together, and the last lease that one of them names.
+    """Return the new events that mappings describe, and the last lease among them.
 
-    It reads at most one that is too many, for `check_append` to refuse.
+    It reads at most one event too many, which `check_append` refuses.
     """
     new_events, lease_seconds = [], None
     for index, event in enumerate(islice(events, MAX_EVENTS + 1)):
@@ -160,7 +183,7 @@ def check_append(
     expected_sequence: int | None,
     lease_seconds: int | None,
 ) -> None:
-    """Refuse what no append may carry; raises InvalidEvent and InvalidInput."""
+    """Raise InvalidEvent unless `events` may be appended at once, InvalidInput for an option."""
     if not 1 <= events <= MAX_EVENTS:
         raise InvalidEvent("events", f"must be 1 to {MAX_EVENTS}")
     if idempotency_key is not None and not (
@@ -173,20 +196,21 @@ def check_append(
         check_range("lease_seconds", lease_seconds)
 
 
-def check_range(field: str, value: int, largest: int = MAX_NUMBER) -> None:
-    # What is added to a clock of milliseconds must fit it, or Redis refuses halfway.
-    if type(value) is not int or not 1 <= value <= largest:
-        raise InvalidInput(field, f"must be a whole number from 1 to {largest}")
+def check_range(field: str, value: int, maximum: int = MAX_NUMBER) -> None:
+    """Raise InvalidInput, naming `field`, unless the value is an integer of 1 to `maximum`."""
+    # Redis adds it to a clock in milliseconds, and would fail halfway through an append.
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise InvalidInput(field, f"must be a whole number from 1 to {maximum}")
 
 
-def check_name(field: str, name: str) -> None:
-    """Refuse a category or an action outside the pattern, naming `field`."""
-    if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise InvalidEvent(field, "must be 1 to 64 of A-Z a-z 0-9 _ -")
+def check_name(field: str, name: object) -> None:
+    """Raise InvalidEvent, naming `field`, unless the name fits the pattern."""
+    if not isinstance(name, str) or not NAME.match(name):
+        raise InvalidEvent(field, f"must be {NAME_RULE}")
 
 
-def check_names(category: str, action: str) -> None:
-    """Refuse names that no producer may append; raises InvalidEvent."""
+def check_names(category: object, action: object) -> None:
+    """Raise InvalidEvent unless a producer may append events of these names."""
     if isinstance(category, str) and isinstance(action, str):
         _check_names(category, action)
     else:
@@ -194,7 +218,7 @@ def check_names(category: str, action: str) -> None:
         check_name("event_action", action)
 
 
-@lru_cache(maxsize=1000)  # a program appends the same few again and again
+@lru_cache(maxsize=1000)  # a program uses the same few names again and again
 def _check_names(category: str, action: str) -> None:
     check_name("event_category", category)
     check_name("event_action", action)
@@ -202,50 +226,3 @@ def _check_names(category: str, action: str) -> None:
         raise InvalidEvent("event_category", f"{RESERVED_CATEGORY!r} is reserved")
     if (category, action) == ("lifecycle", "lost"):
         raise InvalidEvent("event_action", "'lifecycle.lost' is reserved")
-
-
-def encode_json(field: str, value: Any, max_bytes: int = MAX_EVENT_BYTES) -> bytes:
-    """Encode event data; raises EventTooLarge, and InvalidEvent for what JSON cannot carry.
-
-    Allowed is any JSON value of depth up to 128 with integers from -2^63 to 2^64-1.
-    """
-    try:
-        text = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATACLASS)
-    except TypeError as error:
-        raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
-    if len(text) > max_bytes:
-        raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
-    # Both walks are rare: orjson writes NaN and Infinity as null, and no value is
-    # deeper than it has brackets.
-    if b"null" in text and _has_non_finite(value):
-        raise InvalidEvent(field, "must not hold NaN or Infinity")
-    if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        check_depth(field, orjson.loads(text))
-    return text
-
-
-def check_depth(field: str, value: Any) -> None:
-    """Refuse a JSON value nested deeper than MAX_DEPTH; raises InvalidEvent."""
-    level, depth = [value], 0
-    while level:
-        containers = [item for item in level if isinstance(item, dict | list)]
-        depth += bool(containers)
-        if depth > MAX_DEPTH:
-            raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}")
-        level = [
-            inner
-            for item in containers
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
-
-
-def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_non_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_non_finite, value))
-    return False

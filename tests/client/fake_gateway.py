@@ -1,4 +1,4 @@
-"""A gateway that gives the answers of a script, and remembers what it was asked."""
+"""A gateway that sends the responses of a script and records the requests."""
 
 import contextlib
 import json
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.client import parse_headers
+from typing import BinaryIO, Self
 from urllib.parse import parse_qs, urlsplit
 
 REASONS = {200: "OK", 201: "Created", 204: "No Content"}
@@ -14,7 +15,7 @@ REASONS = {200: "OK", 201: "Created", 204: "No Content"}
 
 @dataclass
 class Request:
-    """A request as it came."""
+    """A request as the gateway got it."""
 
     method: str
     path: str
@@ -23,40 +24,46 @@ class Request:
     body: bytes
 
 
-def answer(status: int, document: object = None, **headers: str) -> bytes:
-    """A whole answer; `document` is JSON, or bytes as they are."""
-    raw = isinstance(document, bytes)
-    body = b"" if document is None else document if raw else json.dumps(document).encode()
-    kind = "application/problem+json" if status >= 400 else "application/json"
+def response(status: int, document: object = None, **headers: str) -> bytes:
+    """Return a whole response; the document becomes JSON unless it is bytes."""
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    if document is None:
+        body = b""
+    content_type = "application/problem+json" if status >= 400 else "application/json"
+    all_headers = {"Content-Type": content_type, "Content-Length": str(len(body))}
+    all_headers |= {name.replace("_", "-").title(): value for name, value in headers.items()}
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Some Reason')}", "Connection: close"]
-    told = {"Content-Type": kind, "Content-Length": str(len(body))}
-    told |= {name.replace("_", "-").title(): value for name, value in headers.items()}
-    lines += [f"{name}: {value}" for name, value in told.items()]
+    lines += [f"{name}: {value}" for name, value in all_headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def stream(*blocks: str, clean: bool = True) -> bytes:
-    """An open stream; one that is not clean breaks off."""
+def problem(status: int, **members: object) -> bytes:
+    """Return a response with problem details."""
+    return response(status, {"type": "about:blank", "status": status, "detail": "so", **members})
+
+
+def stream(*blocks: str, complete: bool = True) -> bytes:
+    """Return an event stream; unless it is complete, its connection breaks."""
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
         "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
     )
     chunks = [f"{block}\n\n".encode() for block in blocks]
     body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
-    return head.encode() + body + (b"0\r\n\r\n" if clean else b"")
+    return head.encode() + body + (b"0\r\n\r\n" if complete else b"")
 
 
 @dataclass
 class FakeGateway:
-    """Answers one request a connection, as the script says; None hangs up.
+    """Sends one response a connection, in the order of the script; for None it hangs up.
 
-    The last answer of the script is given again and again.
+    It sends the last response again and again.
     """
 
     script: list[bytes | None]
     requests: list[Request] = field(default_factory=list)
 
-    def __enter__(self) -> "FakeGateway":
+    def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -68,8 +75,9 @@ class FakeGateway:
         self._listener.close()
         self._thread.join(10)
 
-    def told(self, what: Callable[[Request], object]) -> list:
-        return [what(request) for request in self.requests]
+    def of_requests(self, part: Callable[[Request], object]) -> list:
+        """Return a part of every request."""
+        return [part(request) for request in self.requests]
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -82,7 +90,7 @@ class FakeGateway:
                         connection.sendall(given)
 
 
-def _read(reader) -> Request:
+def _read(reader: BinaryIO) -> Request:
     method, target, _ = reader.readline().decode().split()
     headers = {name.lower(): value for name, value in parse_headers(reader).items()}
     if headers.get("transfer-encoding") == "chunked":

@@ -1,4 +1,4 @@
-"""Following: resumption, the end of a run, outages, and what is refused for good."""
+"""Following a run: resumption, the end of the run, outages, and final errors."""
 
 import json
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ import pytest
 
 from app.client import Client, follower
 from app.streaming.errors import InvalidInput, Refused
-from tests.client.fake_gateway import FakeGateway, Request, answer, stream
+from tests.client.fake_gateway import FakeGateway, Request, response, stream
 
-OVER = answer(204)
+OVER = response(204)
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
-    """The pauses that a follower made, which take no time."""
+    """Record the pauses of a follower, which take no time."""
     pauses: list[float] = []
     monkeypatch.setattr(follower, "time", SimpleNamespace(sleep=pauses.append))
     return pauses
 
 
 def event(number: int | None, name: str = "llm.stream", position: int | None = None) -> str:
-    """A frame; a control event has no number, and perhaps a position."""
+    """Return a frame. A control event has no number, and may have a position."""
     category, action = name.split(".")
     document = {
         "id": f"{number}-0" if number else None, "run_id": "1", "sequence": number,
@@ -39,7 +39,7 @@ def caught_up(position: int) -> str:
 
 
 def followed(script: list[bytes | None], *arguments, **options) -> tuple[list, list[Request]]:
-    """What a follower of the script yields, in short, and what it asked."""
+    """Return the ids (or actions) that a follower of the script yields, and its requests."""
     with FakeGateway(script) as gateway, Client(gateway.url) as client:
         events = [each.id or each.action for each in client.follow(1, *arguments, **options)]
     return events, gateway.requests
@@ -57,7 +57,7 @@ def test_a_run_is_followed_to_its_end():
     assert requests[0].headers["accept"] == "text/event-stream"
 
 
-def test_events_have_what_those_of_the_store_have():
+def test_events_are_those_of_the_store():
     with FakeGateway([stream(event(7)), OVER]) as gateway:
         [followed] = Client(gateway.url).follow(1)
     assert (followed.id, followed.run_id, followed.sequence) == ("7-0", "1", 7)
@@ -66,20 +66,20 @@ def test_events_have_what_those_of_the_store_have():
     assert followed.timestamp == "2025-01-01T12:00:00.000Z"
 
 
-@pytest.mark.parametrize("clean", [True, False])
-def test_a_stream_that_ends_before_the_run_is_resumed_from_its_last_id(pauses, clean):
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_stream_that_ends_before_the_run_is_resumed_from_its_last_id(pauses, complete):
     blocks = "retry: 1500", event(1), event(2), event(3)
-    # What is broken off is so within the third event.
-    first = stream(*blocks[:-1]) if clean else stream(*blocks, clean=False)[:-4]
-    script = [first, stream(caught_up(5), clean=clean), stream(event(6)), OVER]
+    # The incomplete stream breaks within the third event.
+    first = stream(*blocks[:-1]) if complete else stream(*blocks, complete=False)[:-4]
+    script = [first, stream(caught_up(5), complete=complete), stream(event(6)), OVER]
     events, requests = followed(script)
     assert events == ["1-0", "2-0", "caught_up", "6-0"]
     assert cursors(requests) == ["earliest", "2-0", "5-0", "6-0"]
     assert pauses == [1.5, follower.RECONNECT_SECONDS, follower.RECONNECT_SECONDS]
 
 
-def test_outages_are_waited_through_however_long(pauses):
-    script = [None, answer(503, retry_after="9"), answer(500), answer(429)] + [None] * 20
+def test_a_follower_waits_through_an_outage_of_any_length(pauses):
+    script = [None, response(503, retry_after="9"), response(500), response(429)] + [None] * 20
     events, requests = followed([*script, stream(event(1)), None, OVER])
     assert events == ["1-0"]
     assert len(requests) == len(script) + 3
@@ -87,12 +87,12 @@ def test_outages_are_waited_through_however_long(pauses):
     assert pauses[-1] < 0.2, "after a stream, an outage is a new one"
 
 
-def test_a_run_that_is_over_has_no_more_events():
+def test_a_204_ends_the_iteration():
     events, requests = followed([OVER], "7-0")
     assert (events, cursors(requests)) == ([], ["7-0"])
 
 
-def test_an_end_in_the_middle_of_the_history_is_none(pauses):
+def test_a_terminal_event_in_the_middle_of_the_history_does_not_end_the_iteration(pauses):
     """A gateway that stops ends its streams, and the run may have been reopened since."""
     ended = stream(event(1, "lifecycle.completed"))
     reopened = stream(event(2, "lifecycle.started"), caught_up(2), event(3, "lifecycle.failed"))
@@ -102,7 +102,7 @@ def test_an_end_in_the_middle_of_the_history_is_none(pauses):
     assert pauses == [0.0]
 
 
-def test_behind_a_filter_only_the_gateway_knows_whether_the_run_is_over(pauses):
+def test_with_a_filter_the_gateway_decides_whether_the_run_has_ended(pauses):
     ended = stream(caught_up(1), event(2, "lifecycle.completed"))
     events, requests = followed([ended, stream(event(4)), OVER], categories=["llm"], actions=["x"])
     assert events == ["caught_up", "2-0", "4-0"]
@@ -110,22 +110,22 @@ def test_behind_a_filter_only_the_gateway_knows_whether_the_run_is_over(pauses):
     assert pauses[0] == 0.0
 
 
-def test_a_stream_that_broke_right_after_the_end_is_asked_for_again():
-    script = [stream(caught_up(1), event(2, "lifecycle.completed"), clean=False), OVER]
+def test_a_stream_that_breaks_after_the_terminal_event_is_resumed():
+    script = [stream(caught_up(1), event(2, "lifecycle.completed"), complete=False), OVER]
     events, requests = followed(script)
     assert events == ["caught_up", "2-0"]
     assert cursors(requests) == ["earliest", "2-0"]
 
 
-def test_a_tail_is_asked_for_until_there_is_a_cursor():
-    events, requests = followed([None, stream(caught_up(4), clean=False), OVER], tail=0)
+def test_the_tail_is_sent_until_there_is_a_cursor():
+    events, requests = followed([None, stream(caught_up(4), complete=False), OVER], tail=0)
     assert events == ["caught_up"]
     assert cursors(requests) == [None, None, "4-0"]
     assert [request.query.get("tail") for request in requests] == [["0"], ["0"], None]
 
 
-def test_control_events_without_an_id_leave_the_cursor(pauses):
-    script = [stream(event(1), event(None, "gateway.gap"), clean=False), OVER]
+def test_control_events_without_an_id_do_not_move_the_cursor(pauses):
+    script = [stream(event(1), event(None, "gateway.gap"), complete=False), OVER]
     events, requests = followed(script)
     assert events == ["1-0", "gap"]
     assert cursors(requests) == ["earliest", "1-0"]
@@ -134,19 +134,19 @@ def test_control_events_without_an_id_leave_the_cursor(pauses):
 @pytest.mark.parametrize(
     ("given", "kind"),
     [
-        (answer(400, {"errors": [{"field": "tail", "detail": "bad"}]}), InvalidInput),
-        (answer(404, {"detail": "no"}), Refused),
-        (answer(200, b"<html>"), Refused),
+        (response(400, {"errors": [{"field": "tail", "detail": "bad"}]}), InvalidInput),
+        (response(404, {"detail": "no"}), Refused),
+        (response(200, b"<html>"), Refused),
         (stream("data: no JSON"), Refused),
         (stream("data: []"), Refused),
     ],
 )
-def test_what_is_refused_for_good_is_raised(given, kind):
+def test_a_final_error_is_raised(given, kind):
     with pytest.raises(kind):
         followed([given])
 
 
-def test_a_follower_that_is_left_hangs_up():
+def test_closing_the_iterator_closes_the_connection():
     with FakeGateway([stream(event(1), event(2))]) as gateway, Client(gateway.url) as client:
         events: Iterator = client.follow(1)
         assert next(events).id == "1-0"

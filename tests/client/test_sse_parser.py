@@ -1,4 +1,4 @@
-"""Reading Server-Sent Events: the examples of the HTML Living Standard, and odd pieces."""
+"""Parsing Server-Sent Events: the examples of the HTML Living Standard, and odd input."""
 
 import itertools
 import re
@@ -45,13 +45,13 @@ def test_the_examples_of_the_standard(stream, messages):
 
 
 @pytest.mark.parametrize("line_break", [b"\n", b"\r", b"\r\n"])
-def test_a_line_ends_at_each_of_three_breaks_and_at_once(line_break):
+def test_each_of_three_line_breaks_ends_a_line_at_once(line_break):
     stream = line_break.join([b"id: 1", b"data: a", b"data: b", b"", b""])
     assert parsed(stream) == [("message", "a\nb", "1")]
     assert parsed(*(stream[i : i + 1] for i in range(len(stream)))) == [("message", "a\nb", "1")]
 
 
-def test_a_break_of_two_characters_in_two_pieces_is_one():
+def test_a_crlf_in_two_pieces_is_one_line_break():
     assert parsed(b"data: a\r", b"\ndata: b\r", b"", b"\n\r\n") == [("message", "a\nb", "")]
 
 
@@ -60,23 +60,23 @@ def test_nothing_else_ends_a_line(character):
     assert parsed(f"data: a{character}b\n\n".encode()) == [("message", f"a{character}b", "")]
 
 
-def test_a_byte_order_mark_is_left_out_at_the_beginning_only():
+def test_a_byte_order_mark_is_dropped_only_at_the_beginning():
     bom = b"\xef\xbb\xbf"
     assert parsed(bom[:1], bom[1:] + b"data: a\n\n" + bom + b"data: b\n\n") == [
         ("message", "a", "")
     ]
 
 
-def test_what_is_no_utf_8_is_replaced():
+def test_bytes_that_are_not_utf_8_are_replaced():
     assert parsed(b"data: \xff\xc3", b"\xa9\n\n") == [("message", "\ufffdé", "")]
 
 
-def test_an_id_stays_until_the_next_and_one_with_nul_is_ignored():
+def test_an_id_holds_until_the_next_one_and_an_id_with_nul_is_ignored():
     stream = b"id: 1\ndata: a\n\ndata: b\n\nid: 2\0\ndata: c\n\nid:3\ndata: d\n\n"
     assert [message.last_event_id for message in parsed(stream)] == ["1", "1", "1", "3"]
 
 
-def test_a_stream_that_goes_on_begins_with_the_id_of_the_one_before():
+def test_a_resumed_stream_starts_with_the_given_id():
     assert parsed(b": open\n\ndata: a\n\n", last_event_id="7") == [("message", "a", "7")]
 
 
@@ -93,11 +93,11 @@ def test_retry_is_digits_of_milliseconds(value, seconds):
     assert parser.retry_seconds == seconds
 
 
-def test_fields_that_are_not_known_and_blocks_without_data_are_no_events():
+def test_unknown_fields_and_blocks_without_data_give_no_event():
     assert parsed(b"Data: a\nfoo: b\nevent: x\n\ndata: c\n\n") == [("message", "c", "")]
 
 
-def test_what_is_unfinished_at_the_end_is_no_event():
+def test_an_unfinished_block_gives_no_event():
     assert parsed(b"data: a\n\nid: 2\ndata: b\n") == [("message", "a", "")]
 
 
@@ -107,8 +107,8 @@ LINES = st.sampled_from(
 BREAKS = st.sampled_from(["\n", "\r", "\r\n"])
 
 
-def read_slowly(stream: str) -> list[tuple[str, str, str]]:
-    """The events of a whole stream, after the letter of the standard."""
+def parsed_by_the_standard(stream: str) -> list[tuple[str, str, str]]:
+    """Return the events of a whole stream, by the letter of the standard."""
     messages, last_event_id, event, data = [], "", "", ""
     for line in re.split("\r\n|\r|\n", stream)[:-1]:
         name, _, value = line.partition(":")
@@ -127,16 +127,16 @@ def read_slowly(stream: str) -> list[tuple[str, str, str]]:
 
 
 @given(st.lists(st.tuples(LINES, BREAKS), max_size=30), st.lists(st.integers(0, 400)))
-def test_the_pieces_in_which_a_stream_comes_make_no_difference(lines, cuts):
+def test_the_sizes_of_the_pieces_make_no_difference(lines, cuts):
     stream = "".join(line + line_break for line, line_break in lines)
     raw = stream.encode()
     places = [0, *sorted(cut for cut in cuts if cut < len(raw)), len(raw)]
     pieces = [raw[a:b] for a, b in itertools.pairwise(places)]
-    assert parsed(*pieces) == read_slowly(stream)
+    assert parsed(*pieces) == parsed_by_the_standard(stream)
 
 
 @given(st.lists(st.binary(max_size=20)))
-def test_no_bytes_break_it(pieces):
+def test_any_bytes_can_be_parsed(pieces):
     whole = parsed(b"".join(pieces), b"\n\ndata: end\n\n")
     assert whole == parsed(*pieces, b"\n\ndata: end\n\n")
     assert whole[-1].data == "end"

@@ -2,7 +2,14 @@
 
 import json
 
-from app.streaming.follow.subscriber import Services, Start, Subscriber
+import pytest
+
+from app.streaming.event_store import EventStore
+from app.streaming.follow.heartbeats import Heartbeats
+from app.streaming.follow.history import History
+from app.streaming.follow.reader_pool import ReaderPool
+from app.streaming.follow.replay import Start
+from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.servers import wait_until
 
@@ -27,6 +34,13 @@ class Replay:
             for line in next(self._chunks).splitlines():
                 event = json.loads(line)
                 self.seen.append(event["sequence"] or event["event"]["action"])
+
+
+@pytest.fixture
+def services(store: EventStore) -> Services:
+    """Wire the live side on the real server, as the app factory does, without a flush interval."""
+    history = History(store)
+    return Services(store, ReaderPool(store, 0.0, history.drop), history, Heartbeats(15.0))
 
 
 def test_two_subscribers_whose_history_is_trimmed_both_get_the_gap(
@@ -75,7 +89,9 @@ def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_lo
             store.add(run_id, "tool", "anew", "x" * 2000)
         store.add(run_id, "lifecycle", "completed")
         last_id = store.state(run_id).last_id
-        wait_until(lambda: services.readers.mark(run_id) == (1, last_id), "the reader has read it")
+        wait_until(
+            lambda: services.readers.position(run_id) == (1, last_id), "the reader has read it"
+        )
         # Then both get the reset before any of its events
         for replay in (first, second):
             replay.read_until(300)

@@ -1,4 +1,4 @@
-"""The admission's bounds, and how appends meet them, with Flask's test client."""
+"""The limits of the admission, by themselves and for appends with Flask's test client."""
 
 import contextlib
 
@@ -14,7 +14,7 @@ PATH = "/runs/1/events"
 CAPACITY = Capacity(streams=10, appends=20, bodies=30, others=4)
 
 
-def test_bytes_are_held_up_to_the_limit_and_not_beyond():
+def test_reserved_bytes_never_exceed_the_limit():
     admission = Admission(10, CAPACITY)
     first, second = Reservation(admission), Reservation(admission)
     first.hold(admission.bytes.maximum - 3)
@@ -28,7 +28,7 @@ def test_bytes_are_held_up_to_the_limit_and_not_beyond():
         first.hold(1)
 
 
-def test_appends_are_admitted_up_to_the_limit_and_release_everything_they_hold():
+def test_appends_are_admitted_up_to_the_limit_and_release_what_they_reserved():
     admission = Admission(10, CAPACITY)
     with contextlib.ExitStack() as stack:
         for _ in range(CAPACITY.appends):
@@ -44,7 +44,7 @@ def test_appends_are_admitted_up_to_the_limit_and_release_everything_they_hold()
     assert (admission.appends.held, admission.bytes.held) == (0, 0)
 
 
-def test_bodies_that_are_still_arriving_have_a_limit_of_their_own():
+def test_arriving_bodies_have_a_separate_limit():
     admission = Admission(10, CAPACITY)
     with contextlib.ExitStack() as stack:
         for _ in range(CAPACITY.bodies):
@@ -56,7 +56,7 @@ def test_bodies_that_are_still_arriving_have_a_limit_of_their_own():
     assert (admission.appends.held, admission.bodies.held) == (0, 0)
 
 
-def test_lingering_connections_have_half_of_the_places_of_short_requests():
+def test_lingering_connections_may_take_half_of_the_places_of_short_requests():
     assert Admission(10, CAPACITY).lingering.maximum == CAPACITY.others // 2 == 2
 
 
@@ -68,7 +68,7 @@ def test_a_limit_counts_up_to_its_maximum():
     assert limit.held == 2
 
 
-def test_the_bytes_are_limited_to_64_of_the_largest_bodies_and_to_a_few_pieces_at_least():
+def test_the_limit_of_bytes_is_64_bodies_of_the_maximum_size_and_at_least_16_mib():
     assert Admission(4_194_304, CAPACITY).bytes.maximum == 64 * 4_194_304
     assert Admission(1, CAPACITY).bytes.maximum == 16 * 1024 * 1024
 
@@ -83,18 +83,18 @@ def admission_of(http: FlaskClient) -> Admission:
 
 
 @pytest.mark.parametrize(
-    ("bound", "value"),
+    ("name", "value"),
     [("appends", 1500), ("bytes", Admission(1000, CAPACITY).bytes.maximum - 10)],
 )
 @pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT]])
-def test_an_append_too_many_is_429_and_stores_nothing(http, fake_client, bound, value, body):
-    limit = getattr(admission_of(http), bound)
+def test_an_append_over_the_limit_is_429_and_stores_nothing(http, fake_client, name, value, body):
+    limit = getattr(admission_of(http), name)
     limit.take(value)
-    answer = http.post(PATH, json=body)
-    assert answer.status_code == 429
-    assert answer.mimetype == "application/problem+json"
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.json["stored"] is False
+    response = http.post(PATH, json=body)
+    assert response.status_code == 429
+    assert response.mimetype == "application/problem+json"
+    assert int(response.headers["Retry-After"]) >= 1
+    assert response.json["stored"] is False
     assert fake_client.keys("*") == []
     assert limit.held == value
     assert http.get("/healthz").status_code == 200
@@ -104,6 +104,6 @@ def test_an_append_too_many_is_429_and_stores_nothing(http, fake_client, bound, 
 
 
 @pytest.mark.parametrize("body", [b"{}", b"{", b"x" * 1000, b"x" * 1001, b"x" * 200_000])
-def test_nothing_is_held_once_an_append_was_refused(http, body):
+def test_a_refused_append_releases_its_reservation(http, body):
     assert http.post(PATH, data=body, content_type="application/json").status_code >= 400
     assert (admission_of(http).appends.held, admission_of(http).bytes.held) == (0, 0)

@@ -1,4 +1,4 @@
-"""BatchSender: a JSON array on the same POST, all of whose events are stored or none."""
+"""Batches: a POST with a JSON array of events stores all of them or none."""
 
 import json
 
@@ -17,28 +17,29 @@ def event(data: object = None, category: str = "llm", action: str = "stream") ->
 
 def test_a_batch_is_201_with_the_ids_and_sequences_of_its_events(http, fake_store):
     http.post(PATH, json=event(0))
-    answer = http.post(PATH, json=[event(1), event(2), event(3)])
-    assert answer.status_code == 201
+    response = http.post(PATH, json=[event(1), event(2), event(3)])
+    assert response.status_code == 201
     stored = fake_store.get_events(1)
-    assert [found.data for found in stored] == [0, 1, 2, 3]
-    assert answer.json == {
-        "events": [{"id": found.id, "sequence": found.sequence} for found in stored[1:]]
+    assert [each.data for each in stored] == [0, 1, 2, 3]
+    assert response.json == {
+        "events": [{"id": each.id, "sequence": each.sequence} for each in stored[1:]]
     }
-    assert [found.sequence for found in stored] == [1, 2, 3, 4]
+    assert [each.sequence for each in stored] == [1, 2, 3, 4]
 
 
-def test_either_shape_of_an_event_may_be_in_a_batch(http, fake_store):
+def test_a_batch_may_have_events_in_either_form(http, fake_store):
     http.post(PATH, json=event({"a": 1}))
     [read] = http.get(PATH).json["events"]
     assert http.post(PATH, json=[event(), read, {**event(), "source": "me"}]).status_code == 201
-    assert [found.source for found in fake_store.get_events(1)] == [None, None, None, "me"]
+    assert [each.source for each in fake_store.get_events(1)] == [None, None, None, "me"]
 
 
 @pytest.mark.parametrize("size", [1, 1000])
 def test_a_batch_has_up_to_a_thousand_events(http, fake_store, size):
-    answer = http.post(PATH, json=[event(number) for number in range(size)])
-    assert answer.status_code == 201
-    assert [told["sequence"] for told in answer.json["events"]] == list(range(1, size + 1))
+    response = http.post(PATH, json=[event(number) for number in range(size)])
+    assert response.status_code == 201
+    sequences = [each["sequence"] for each in response.json["events"]]
+    assert sequences == list(range(1, size + 1))
 
 
 @pytest.mark.parametrize(
@@ -55,26 +56,26 @@ def test_a_batch_has_up_to_a_thousand_events(http, fake_store, size):
         (None, "body"),
     ],
 )
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_bad_event_is_named_by_its_index_and_nothing_is_stored(
-    http, fake_store, bad, field, place
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_an_invalid_event_is_named_by_its_index_and_nothing_is_stored(
+    http, fake_store, bad, field, index
 ):
     batch = [event(), event()]
-    batch.insert(place, bad)
-    answer = http.post(PATH, json=batch)
-    assert answer.status_code == 422
-    assert [error["field"] for error in answer.json["errors"]] == [f"{place}.{field}"]
+    batch.insert(index, bad)
+    response = http.post(PATH, json=batch)
+    assert response.status_code == 422
+    assert [error["field"] for error in response.json["errors"]] == [f"{index}.{field}"]
     assert fake_store.get_events(1) == []
 
 
 @pytest.mark.parametrize("size", [0, 1001])
-def test_a_batch_of_no_events_or_too_many_is_422(http, fake_store, size):
-    answer = http.post(PATH, json=[event()] * size)
-    assert answer.status_code == 422
+def test_an_empty_or_too_large_batch_is_422(http, fake_store, size):
+    response = http.post(PATH, json=[event()] * size)
+    assert response.status_code == 422
     assert fake_store.get_events(1) == []
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("index", [0, 1, 2])
 @pytest.mark.parametrize(
     ("data", "status", "field"),
     [
@@ -89,36 +90,39 @@ def test_a_batch_of_no_events_or_too_many_is_422(http, fake_store, size):
     ],
     ids=["1e999", "NaN", "2^64", "-2^63-1", "surrogate", "deepest", "deep", "nul"],
 )
-def test_odd_values_in_a_batch_are_named_by_their_index(
-    http, fake_store, data, status, field, place
+def test_an_invalid_value_in_a_batch_is_named_by_its_index(
+    http, fake_store, data, status, field, index
 ):
     items = [json.dumps(event())] * 2
-    items.insert(place, f'{{"event_category":"a","event_action":"b","data":{data}}}')
-    answer = http.post(PATH, data=f" [{' , '.join(items)}]\n", content_type="application/json")
-    assert (answer.status_code, answer.json["errors"][0]["field"]) == (status, f"{place}{field}")
+    items.insert(index, f'{{"event_category":"a","event_action":"b","data":{data}}}')
+    response = http.post(PATH, data=f" [{' , '.join(items)}]\n", content_type="application/json")
+    assert (response.status_code, response.json["errors"][0]["field"]) == (
+        status,
+        f"{index}{field}",
+    )
     assert fake_store.get_events(1) == []
 
 
 @pytest.mark.parametrize(
     "body", [b"[", b"[1,", b"[]]", b'["a" "b"]', b"[{}", b"\xed\xa0\x80[", b'[{"data": 1e999} 1']
 )
-def test_an_array_that_is_no_json_is_refused(http, body):
-    answer = http.post(PATH, data=body, content_type="application/json")
-    assert answer.status_code == 400
-    assert answer.json["errors"][0]["field"] in ("body", "0", "1")
+def test_a_malformed_array_is_400(http, body):
+    response = http.post(PATH, data=body, content_type="application/json")
+    assert response.status_code == 400
+    assert response.json["errors"][0]["field"] in ("body", "0", "1")
 
 
-def test_an_event_over_the_limit_is_413_and_named_and_the_body_s_limit_holds_for_all(fake_store):
+def test_an_event_or_a_batch_over_its_limit_is_413(fake_store):
     settings = Settings(max_event_bytes=1000, max_body_bytes=3000)
     store = EventStore(client=fake_store._client, max_event_bytes=1000)
     http = create_app(settings, event_store=store).test_client()
-    answer = http.post(PATH, json=[event(), event("x" * 1000)])
-    assert (answer.status_code, answer.json["errors"][0]["field"]) == (413, "1.data")
+    response = http.post(PATH, json=[event(), event("x" * 1000)])
+    assert (response.status_code, response.json["errors"][0]["field"]) == (413, "1.data")
     assert http.post(PATH, json=[event("x" * 900)] * 4).status_code == 413
     assert fake_store.get_events(1) == []
 
 
-def test_of_several_bad_events_the_first_is_named(http):
+def test_the_first_of_several_invalid_events_is_named(http):
     bad = [
         (event(1, "gateway"), "event_category"),  # reserved
         ({**event(), "datta": 1}, "datta"),
@@ -127,11 +131,11 @@ def test_of_several_bad_events_the_first_is_named(http):
     ]
     for first, field in bad:
         batch = [event(), first, *(each for each, _ in bad)]
-        answer = http.post(PATH, json=batch)
-        assert [error["field"] for error in answer.json["errors"]] == [f"1.{field}"]
+        response = http.post(PATH, json=batch)
+        assert [error["field"] for error in response.json["errors"]] == [f"1.{field}"]
 
 
-def test_a_batch_goes_on_after_no_end_but_a_start(http, fake_store):
+def test_only_a_started_event_may_follow_a_terminal_event_in_a_batch(http, fake_store):
     end, start = event(None, "lifecycle", "completed"), event(None, "lifecycle", "started")
     assert http.post(PATH, json=[event(), end, event()]).status_code == 409
     assert fake_store.get_events(1) == []
@@ -142,7 +146,7 @@ def test_a_batch_goes_on_after_no_end_but_a_start(http, fake_store):
     assert http.post(PATH, json=[event()]).status_code == 409
 
 
-def test_a_repeated_batch_is_200_with_what_was_stored(http, fake_store):
+def test_a_repeated_batch_is_200_with_the_stored_events(http, fake_store):
     def post(batch: list, key: str = "k"):
         return http.post(PATH, json=batch, headers={"Idempotency-Key": key})
 
@@ -157,10 +161,10 @@ def test_a_repeated_batch_is_200_with_what_was_stored(http, fake_store):
     assert post(batch, "other").status_code == 201
 
 
-def test_a_batch_is_appended_only_from_the_sequence_that_is_expected(http, fake_store):
+def test_a_batch_is_appended_only_at_its_expected_sequence(http, fake_store):
     assert http.post(f"{PATH}?expected_sequence=1", json=[event(), event()]).status_code == 201
-    answer = http.post(f"{PATH}?expected_sequence=2", json=[event(), event()])
-    assert (answer.status_code, answer.json["last_sequence"]) == (409, 2)
+    response = http.post(f"{PATH}?expected_sequence=2", json=[event(), event()])
+    assert (response.status_code, response.json["last_sequence"]) == (409, 2)
     assert http.post(f"{PATH}?expected_sequence=3", json=[event()]).status_code == 201
 
 
@@ -171,7 +175,7 @@ def test_the_last_lease_of_a_batch_holds(http, fake_client):
     assert leases[-1] == b"60"
 
 
-def test_a_batch_from_python_gives_the_ids(any_store, run_id):
+def test_add_many_returns_the_ids_in_order(any_store, run_id):
     ids = any_store.add_many(run_id, [event(number) for number in range(1000)])
-    assert [found.id for found in any_store.get_events(run_id)] == ids
+    assert [each.id for each in any_store.get_events(run_id)] == ids
     assert len(set(ids)) == 1000

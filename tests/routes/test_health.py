@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can serve."""
+"""The health checks: `/healthz` for the process, `/readyz` for Redis and the drain."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -10,31 +10,31 @@ from tests.servers import free_port
 
 
 @pytest.fixture
-def nowhere() -> EventStore:
-    """A store whose Redis is not there."""
+def unreachable_store() -> EventStore:
+    """Return a store whose Redis cannot be reached."""
     return EventStore(f"redis://127.0.0.1:{free_port()}")
 
 
-def http_on(store: EventStore) -> FlaskClient:
+def client_of(store: EventStore) -> FlaskClient:
     return create_app(Settings(), event_store=store).test_client()
 
 
 def test_a_gateway_on_redis_is_alive_and_ready(store):
-    http = http_on(store)
+    http = client_of(store)
     assert http.get("/healthz").status_code == 200
     assert http.get("/readyz").status_code == 200
 
 
-def test_a_gateway_without_redis_is_alive_but_not_ready(nowhere):
-    http = http_on(nowhere)
+def test_a_gateway_without_redis_is_alive_but_not_ready(unreachable_store):
+    http = client_of(unreachable_store)
     assert http.get("/healthz").status_code == 200
-    answer = http.get("/readyz")
-    assert (answer.status_code, answer.mimetype) == (503, "application/problem+json")
-    assert int(answer.headers["Retry-After"]) > 0
+    response = http.get("/readyz")
+    assert (response.status_code, response.mimetype) == (503, "application/problem+json")
+    assert int(response.headers["Retry-After"]) > 0
 
 
 def test_a_gateway_that_is_about_to_stop_is_not_ready(store):
-    http = http_on(store)
+    http = client_of(store)
     http.application.extensions["tailrace"].drain()
     assert http.get("/readyz").status_code == 503
     assert http.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""Errors: one shape for every status, and the refusals of a query."""
+"""Problem details (RFC 9457): one shape for every error, and the refusals of a query."""
 
 import json
 
@@ -12,15 +12,15 @@ from tests.servers import free_port
 
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
-# What a document may tell beside what RFC 9457 names.
-MORE = {"stored", "last_sequence", "ended"}
+# The members that a problem may have beyond those of RFC 9457.
+EXTENSIONS = {"stored", "last_sequence", "ended"}
 
 
 class BrokenStore(EventStore):
     """A store with a bug."""
 
     def append_new(self, *args, **kwargs):
-        raise RuntimeError("a secret of the inside")
+        raise RuntimeError("an internal secret")
 
     state = page = delete = ping = append_new
 
@@ -31,23 +31,23 @@ def broken(fake_client) -> FlaskClient:
 
 
 @pytest.fixture
-def away() -> FlaskClient:
-    """A gateway whose Redis is away."""
+def without_redis() -> FlaskClient:
+    """Return a client of a gateway whose Redis cannot be reached."""
     store = EventStore(f"redis://127.0.0.1:{free_port()}")
     return create_app(Settings(), event_store=store).test_client()
 
 
-def check_problem(answer, status: int) -> dict:
-    """The problem document of an answer, once it has the shape of RFC 9457."""
-    assert answer.status_code == status
-    assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.headers["Cache-Control"] == "no-store"
-    document = json.loads(answer.data)
-    assert set(document) - {"errors", *MORE} == {"type", "title", "status", "detail"}
+def check_problem(response, status: int) -> dict:
+    """Check that a response is a problem (RFC 9457) with this status; return the document."""
+    assert response.status_code == status
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.headers["Cache-Control"] == "no-store"
+    document = json.loads(response.data)
+    assert set(document) - {"errors", *EXTENSIONS} == {"type", "title", "status", "detail"}
     assert document["status"] == status
     assert document["title"]
     assert document["detail"]
-    assert "Traceback" not in answer.text
+    assert "Traceback" not in response.text
     return document
 
 
@@ -83,37 +83,39 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
         ("DELETE", "/healthz", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
-def test_a_method_that_is_not_allowed_is_told_which_are(http, method, path, allowed):
-    answer = http.open(path, method=method)
-    check_problem(answer, 405)
-    assert set(answer.headers["Allow"].split(", ")) == allowed
+def test_a_method_that_is_not_allowed_is_405_with_the_allowed_methods(http, method, path, allowed):
+    response = http.open(path, method=method)
+    check_problem(response, 405)
+    assert set(response.headers["Allow"].split(", ")) == allowed
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", PATH), ("GET", PATH), ("DELETE", PATH), ("GET", "/runs/1"), ("GET", "/readyz")],
 )
-def test_an_unexpected_error_is_500_and_only_the_log_tells_more(broken, caplog, method, path):
-    answer = broken.open(path, method=method, json=NAMES)
-    check_problem(answer, 500)
-    assert "secret" not in answer.text
-    assert "a secret of the inside" in caplog.text
+def test_an_unexpected_error_is_500_and_its_details_are_only_in_the_log(
+    broken, caplog, method, path
+):
+    response = broken.open(path, method=method, json=NAMES)
+    check_problem(response, 500)
+    assert "secret" not in response.text
+    assert "an internal secret" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
     [("POST", PATH), ("GET", PATH), ("DELETE", PATH), ("GET", "/runs/1"), ("GET", "/readyz")],
 )
-def test_redis_away_is_503_with_retry_after(away, method, path):
-    answer = away.open(path, method=method, json=NAMES)
-    check_problem(answer, 503)
-    assert int(answer.headers["Retry-After"]) > 0
+def test_an_unreachable_redis_is_503_with_retry_after(without_redis, method, path):
+    response = without_redis.open(path, method=method, json=NAMES)
+    check_problem(response, 503)
+    assert int(response.headers["Retry-After"]) > 0
 
 
-def test_a_stream_opens_although_redis_is_away(away):
-    with away.get("/runs/1/events/stream") as answer:
-        assert answer.status_code == 200
-        assert next(answer.response).startswith(b"retry: ")
+def test_a_stream_opens_while_redis_is_unreachable(without_redis):
+    with without_redis.get("/runs/1/events/stream") as response:
+        assert response.status_code == 200
+        assert next(response.response).startswith(b"retry: ")
 
 
 BAD_IDS = [
@@ -124,22 +126,22 @@ BAD_IDS = [
 
 @pytest.mark.parametrize("bad", ["", *BAD_IDS])
 @pytest.mark.parametrize("field", ["after", "before"])
-def test_a_cursor_of_a_page_that_is_no_event_id_is_400(http, field, bad):
+def test_a_page_cursor_that_is_no_event_id_is_400(http, field, bad):
     problem = check_problem(http.get(f"{PATH}?{field}={bad}"), 400)
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
 @pytest.mark.parametrize("bad", [*BAD_IDS, "Latest", "newest"])
 @pytest.mark.parametrize("field", ["last_event_id", "lastEventId"])
-def test_a_cursor_of_a_stream_that_is_none_is_400(http, field, bad):
+def test_an_invalid_stream_cursor_is_400(http, field, bad):
     problem = check_problem(http.get(f"/runs/1/events/stream?{field}={bad}"), 400)
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
 @pytest.mark.parametrize("bad", ["abc", "1-", "-1", "1-2-3", "18446744073709551616-0", "LATEST"])
-def test_a_cursor_in_the_header_that_is_none_is_400(http, bad):
-    answer = http.get("/runs/1/events/stream?tail=1", headers={"Last-Event-ID": bad})
-    problem = check_problem(answer, 400)
+def test_an_invalid_last_event_id_header_is_400(http, bad):
+    response = http.get("/runs/1/events/stream?tail=1", headers={"Last-Event-ID": bad})
+    problem = check_problem(response, 400)
     assert [error["field"] for error in problem["errors"]] == ["Last-Event-ID"]
 
 
@@ -153,11 +155,11 @@ def test_a_cursor_in_the_header_that_is_none_is_400(http, bad):
         *(("/runs/1/events/stream", "tail", bad) for bad in ("-1", "x", "", "1.5", "9" * 99)),
     ],
 )
-def test_a_parameter_that_is_not_what_it_must_be_is_400_and_named(http, path, field, bad):
+def test_an_invalid_parameter_is_400_and_named(http, path, field, bad):
     problem = check_problem(http.get(f"{path}?{field}={bad}"), 400)
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
-def test_all_that_is_wrong_with_a_query_is_named_at_once(http):
+def test_all_invalid_parameters_of_a_query_are_named_at_once(http):
     problem = check_problem(http.get(f"{PATH}?limit=0&order=up&after=x&other=1"), 400)
     assert {error["field"] for error in problem["errors"]} == {"limit", "order", "after"}

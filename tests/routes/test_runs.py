@@ -1,7 +1,7 @@
-"""The state of one run's log over HTTP."""
+"""GET /runs/{id}: the state of one run's log."""
 
 
-def test_the_state_of_a_run_is_told(http, fake_store, fake_client):
+def test_the_state_of_a_run_has_its_length_ids_sequence_and_ttl(http, fake_store, fake_client):
     first = fake_store.add("a", "lifecycle", "started")
     last = fake_store.add("a", "llm", "stream")
     fake_client.expire("run:a:events", 1000)
@@ -17,17 +17,17 @@ def test_the_state_of_a_run_is_told(http, fake_store, fake_client):
     }
 
 
-def test_an_ended_run_says_so(http, fake_store):
+def test_the_state_of_an_ended_run_says_that_it_has_ended(http, fake_store):
     fake_store.add("a", "lifecycle", "failed")
     assert http.get("/runs/a").json["ended"] is True
 
 
-def test_a_log_of_others_has_no_ttl(http, fake_client):
+def test_a_log_that_another_program_wrote_has_no_ttl(http, fake_client):
     fake_client.xadd("run:a:events", {"anything": "at all"})
     assert http.get("/runs/a").json["ttl"] is None
 
 
-def test_a_log_whose_entries_are_all_gone_is_still_there(http, fake_store, fake_client):
+def test_a_log_without_entries_still_has_its_last_id(http, fake_store, fake_client):
     last = fake_store.add("a", "llm", "stream")
     fake_client.xtrim("run:a:events", maxlen=0, approximate=False)
     state = http.get("/runs/a").json
@@ -35,11 +35,11 @@ def test_a_log_whose_entries_are_all_gone_is_still_there(http, fake_store, fake_
 
 
 def test_a_run_without_a_log_is_404(http):
-    answer = http.get("/runs/a")
-    assert (answer.status_code, answer.mimetype) == (404, "application/problem+json")
+    response = http.get("/runs/a")
+    assert (response.status_code, response.mimetype) == (404, "application/problem+json")
 
 
-def test_a_run_id_of_another_form_is_400(http):
-    answer = http.get("/runs/a b")
-    assert answer.status_code == 400
-    assert [error["field"] for error in answer.json["errors"]] == ["run_id"]
+def test_an_invalid_run_id_is_400(http):
+    response = http.get("/runs/a b")
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json["errors"]] == ["run_id"]

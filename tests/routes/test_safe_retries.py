@@ -1,4 +1,4 @@
-"""The header Idempotency-Key, the parameter expected_sequence, and what a 503 says of them."""
+"""Safe retries of an append: Idempotency-Key, expected_sequence, leases, and `stored` in a 503."""
 
 import pytest
 from flask.testing import FlaskClient
@@ -17,7 +17,7 @@ def post(http: FlaskClient, key: str, event: dict = EVENT, query: str = ""):
 
 
 @pytest.mark.parametrize(("first", "second"), [("k", "k"), ('"k"', '"k"'), ('"k"', "k")])
-def test_a_repeat_is_200_with_the_first_event(http, fake_store, first, second):
+def test_a_repeated_append_is_200_with_the_first_event(http, fake_store, first, second):
     stored, repeat = post(http, first), post(http, second)
     assert (stored.status_code, repeat.status_code) == (201, 200)
     assert "Idempotent-Replayed" not in stored.headers
@@ -26,53 +26,53 @@ def test_a_repeat_is_200_with_the_first_event(http, fake_store, first, second):
     assert len(fake_store.get_events(1)) == 1
 
 
-def test_a_key_with_another_event_is_422(http, fake_store):
+def test_a_key_that_is_reused_with_another_event_is_422(http, fake_store):
     post(http, "k")
-    answer = post(http, "k", {**EVENT, "data": 2})
-    assert answer.status_code == 422
-    assert answer.mimetype == "application/problem+json"
+    response = post(http, "k", {**EVENT, "data": 2})
+    assert response.status_code == 422
+    assert response.mimetype == "application/problem+json"
     assert len(fake_store.get_events(1)) == 1
 
 
 @pytest.mark.parametrize(
     "key", ["", '""', "a b", "x" * 129, '"' + "x" * 129 + '"', "a\tb", '"a', 'a"', '"']
 )
-def test_a_key_of_another_form_is_400(http, fake_store, key):
-    answer = post(http, key)
-    assert answer.status_code == 400
-    assert answer.json["errors"][0]["field"] == "idempotency_key"
+def test_a_malformed_idempotency_key_is_400(http, fake_store, key):
+    response = post(http, key)
+    assert response.status_code == 400
+    assert response.json["errors"][0]["field"] == "idempotency_key"
     assert fake_store.get_events(1) == []
 
 
-def test_a_repeated_end_is_200(http):
+def test_a_repeated_terminal_event_is_200(http):
     ended = {"event_category": "lifecycle", "event_action": "completed"}
     assert [post(http, "k", ended).status_code for _ in range(3)] == [201, 200, 200]
     refused = post(http, "other", ended)
     assert (refused.status_code, refused.json["ended"]) == (409, True)
 
 
-def test_an_unexpected_sequence_is_409_with_the_last_one(http, fake_store):
+def test_an_unexpected_sequence_is_409_with_the_last_sequence(http, fake_store):
     assert http.post(f"{PATH}?expected_sequence=1", json=EVENT).status_code == 201
-    answer = http.post(f"{PATH}?expected_sequence=1", json=EVENT)
-    assert (answer.status_code, answer.json["last_sequence"]) == (409, 1)
+    response = http.post(f"{PATH}?expected_sequence=1", json=EVENT)
+    assert (response.status_code, response.json["last_sequence"]) == (409, 1)
     assert len(fake_store.get_events(1)) == 1
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "1.0", "x", str(2**53 + 1), "١"])
-def test_an_expected_sequence_of_another_form_is_400(http, value):
-    answer = http.post(PATH, json=EVENT, query_string={"expected_sequence": value})
-    assert answer.status_code == 400
-    assert answer.json["errors"][0]["field"] == "expected_sequence"
+def test_an_invalid_expected_sequence_is_400(http, value):
+    response = http.post(PATH, json=EVENT, query_string={"expected_sequence": value})
+    assert response.status_code == 400
+    assert response.json["errors"][0]["field"] == "expected_sequence"
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, 10**12, [1]])
-def test_a_lease_of_another_form_is_422(http, value):
-    answer = http.post(PATH, json={**EVENT, "lease_seconds": value})
-    assert answer.status_code == 422
-    assert answer.json["errors"][0]["field"] == "lease_seconds"
+def test_an_invalid_lease_is_422(http, value):
+    response = http.post(PATH, json={**EVENT, "lease_seconds": value})
+    assert response.status_code == 422
+    assert response.json["errors"][0]["field"] == "lease_seconds"
 
 
-def test_a_lease_is_kept_with_the_event_and_stands_in_none_that_is_read(http, fake_client):
+def test_a_lease_is_stored_with_every_event_and_left_out_of_the_history(http, fake_client):
     assert http.post(PATH, json={**EVENT, "lease_seconds": 30}).status_code == 201
     assert http.post(PATH, json=EVENT).status_code == 201
     leases = [fields[b"lease_seconds"] for _, fields in fake_client.xrange("run:1:events")]
@@ -82,13 +82,13 @@ def test_a_lease_is_kept_with_the_event_and_stands_in_none_that_is_read(http, fa
     }
 
 
-@pytest.mark.parametrize(("stored", "told"), [(False, False), (None, "unknown")])
-def test_a_503_says_whether_the_event_was_stored(fake_client, stored, told):
+@pytest.mark.parametrize(("stored", "reported"), [(False, False), (None, "unknown")])
+def test_a_503_says_whether_the_event_was_stored(fake_client, stored, reported):
     class Failing(EventStore):
         def append_new(self, *args, **kwargs):
             raise StoreUnavailable("away", stored)
 
     http = create_app(Settings(), event_store=Failing(client=fake_client)).test_client()
-    answer = http.post(PATH, json=EVENT)
-    assert (answer.status_code, answer.json["stored"]) == (503, told)
-    assert answer.headers["Retry-After"]
+    response = http.post(PATH, json=EVENT)
+    assert (response.status_code, response.json["stored"]) == (503, reported)
+    assert response.headers["Retry-After"]

@@ -1,4 +1,4 @@
-"""The worker, at moments to which a real gateway cannot be brought."""
+"""The worker, in moments that a test cannot bring about in a real gateway."""
 
 import os
 from types import SimpleNamespace
@@ -11,10 +11,10 @@ from gunicorn.workers.ggevent import GeventWorker
 from app.server.worker import StreamingWorker
 
 
-def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(monkeypatch):
+def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeypatch):
     def close_and_serve(worker: GeventWorker) -> None:
         listener.close()
-        worker.handle(listener, taken, ("127.0.0.1", 1))
+        worker.handle(listener, accepted, ("127.0.0.1", 1))
 
     def hello(environ, start_response):
         start_response("200 OK", [("Content-Length", "5")])
@@ -25,7 +25,7 @@ def test_a_connection_that_was_taken_just_before_the_listener_closed_is_served(m
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    taken, client = socket.socketpair()
+    accepted, client = socket.socketpair()
     with client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         config = Config()

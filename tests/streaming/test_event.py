@@ -1,4 +1,4 @@
-"""The event: entries of anybody read without a crash, and what may and may not be stored."""
+"""The event: entries of any program can be read, and which events can be stored."""
 
 import json
 import re
@@ -9,7 +9,8 @@ import pytest
 
 from app.streaming.errors import InvalidEvent, InvalidInput
 from app.streaming.event import Event, check_run_id, one_line, timestamp_now
-from app.streaming.new_event import check_depth, check_name, check_names, encode_json
+from app.streaming.event_json import check_depth, encode_json
+from app.streaming.new_event import MAX_EVENT_BYTES, check_name, check_names
 
 ENTRY = {
     b"timestamp": b"2025-01-01T12:00:00.000Z",
@@ -22,7 +23,7 @@ ENTRY = {
 
 
 def read(**fields: bytes) -> Event:
-    """An event from an entry of these fields, and of nothing else."""
+    """Return the event of an entry that has only these fields."""
     return Event.from_entry("r", b"1-0", {name.encode(): raw for name, raw in fields.items()})
 
 
@@ -33,7 +34,7 @@ def nested(depth: int) -> list:
     return value
 
 
-def test_an_entry_reads_as_the_event_that_was_appended():
+def test_an_entry_becomes_an_event():
     event = Event.from_entry("r", b"5-1", ENTRY)
     assert (event.id, event.run_id, event.sequence) == ("5-1", "r", 7)
     assert event.timestamp == "2025-01-01T12:00:00.000Z"
@@ -47,7 +48,7 @@ def test_an_event_is_immutable():
         read().id = "2-0"
 
 
-def test_what_an_entry_lacks_is_none_or_an_empty_name():
+def test_missing_fields_are_none_or_an_empty_name():
     event = read(anything=b"at all")
     assert (event.sequence, event.timestamp, event.data, event.source) == (None,) * 4
     assert event.event == {"category": "", "action": ""}
@@ -55,7 +56,7 @@ def test_what_an_entry_lacks_is_none_or_an_empty_name():
 
 
 @pytest.mark.parametrize("raw", [b"", b"-1", b"1.5", b"x", b" 1", b"9" * 19, b"\xff", b"1\n"])
-def test_a_sequence_that_is_no_number_is_none(raw):
+def test_a_sequence_that_is_not_a_number_is_none(raw):
     assert read(sequence=raw).sequence is None
 
 
@@ -74,7 +75,7 @@ def test_a_sequence_that_is_no_number_is_none(raw):
         (b'\xef\xbb\xbf{"a":1}', '\ufeff{"a":1}'),
     ],
 )
-def test_broken_json_reads_as_its_text(raw, text):
+def test_broken_json_becomes_its_text(raw, text):
     event = read(data=raw, source=raw)
     assert (event.data, event.source) == (text, text)
     assert json.loads(event.to_json())["data"] == text
@@ -90,7 +91,7 @@ def test_bytes_that_are_not_utf_8_are_replaced():
 @pytest.mark.parametrize(
     "raw", [b'{\n"a": 1\n}', b'\r\n{"a":\r\n1}\r\n', b'\n\n{"a":\r1}', b'{"a"\n:\r1}']
 )
-def test_raw_line_breaks_between_the_tokens_of_json_do_not_reach_the_wire(raw):
+def test_line_breaks_between_json_tokens_do_not_reach_the_wire(raw):
     line = read(data=raw, source=raw).to_json()
     assert not set(line) & set(b"\r\n")
     assert json.loads(line)["data"] == json.loads(line)["source"] == {"a": 1}
@@ -109,7 +110,7 @@ def test_raw_line_breaks_between_the_tokens_of_json_do_not_reach_the_wire(raw):
         ("gateway", "reset", None),
     ],
 )
-def test_only_names_of_the_pattern_become_an_event_line(category, action, name):
+def test_only_names_of_the_pattern_can_name_an_sse_event(category, action, name):
     event = read(event_category=category.encode(), event_action=action.encode())
     assert event.name == name
 
@@ -124,7 +125,7 @@ def test_only_names_of_the_pattern_become_an_event_line(category, action, name):
         ("", "", False),
     ],
 )
-def test_four_events_of_the_lifecycle_are_terminal(category, action, terminal):
+def test_four_lifecycle_events_are_terminal(category, action, terminal):
     event = read(event_category=category.encode(), event_action=action.encode())
     assert event.terminal is terminal
 
@@ -141,7 +142,7 @@ def test_the_json_of_an_event_has_the_shape_of_the_contract():
     }
 
 
-def test_numbers_reach_the_wire_digit_by_digit_as_they_are_stored():
+def test_numbers_reach_the_wire_as_they_are_stored():
     stored = b"[1.10, 1E5, 123456789012345678901234567890]"
     assert stored in read(data=stored).to_json()
 
@@ -149,21 +150,21 @@ def test_numbers_reach_the_wire_digit_by_digit_as_they_are_stored():
 @pytest.mark.parametrize(
     "character", ["\n", "\r", "\x0b", "\x0c", "\x1c", "\x1e", "\x85", "\u2028"]
 )
-def test_json_is_one_line_in_the_eyes_of_every_client(character):
+def test_every_client_reads_the_json_as_one_line(character):
     value = f"a{character}b\u2029"
     line = one_line({"a": value})
     assert line.decode().splitlines() == [line.decode()]
     assert json.loads(line) == {"a": value}
 
 
-def test_raw_line_separators_that_others_stored_are_escaped_too():
+def test_line_separators_stored_by_other_programs_are_escaped_too():
     event = read(data='{"\u2028":"\x85"}'.encode(), timestamp="\u2029".encode())
     line = event.to_json().decode()
     assert line.splitlines() == [line]
     assert json.loads(line)["data"] == {"\u2028": "\x85"}
 
 
-def test_the_representation_shows_what_happened():
+def test_the_repr_shows_the_event():
     shown = repr(Event.from_entry("r", b"5-1", ENTRY))
     for part in ("'5-1'", "sequence=7", "'llm'", "{'text': 'a'}"):
         assert part in shown
@@ -181,7 +182,7 @@ def test_the_representation_shows_what_happened():
         ("a" * 128, "a" * 128),
     ],
 )
-def test_a_run_id_is_kept_as_text(run_id, text):
+def test_a_run_id_becomes_text(run_id, text):
     assert check_run_id(run_id) == text
 
 
@@ -192,19 +193,19 @@ def test_a_run_id_is_kept_as_text(run_id, text):
         *(None, True, 1.5, b"1", ["1"], 10**128),
     ],
 )
-def test_a_run_id_of_another_form_is_refused(run_id):
+def test_a_wrong_run_id_is_refused(run_id):
     with pytest.raises(InvalidInput) as refused:
         check_run_id(run_id)
     assert refused.value.field == "run_id"
 
 
 @pytest.mark.parametrize("name", ["a", "A-z_0", "-", "a" * 64])
-def test_a_name_of_the_pattern_is_let_pass(name):
+def test_a_name_of_the_pattern_is_allowed(name):
     check_name("event_action", name)
 
 
 @pytest.mark.parametrize("name", ["", "a" * 65, "a b", "a.b", "a\n", "é", None, 1, b"a", ["a"]])
-def test_a_name_of_another_form_is_refused_and_named(name):
+def test_a_wrong_name_is_refused_and_its_field_named(name):
     with pytest.raises(InvalidEvent) as refused:
         check_names("llm", name)
     assert refused.value.field == "event_action"
@@ -234,8 +235,8 @@ def test_reserved_names_are_refused(category, action, field):
         *(-(2**63), 2**64 - 1, 1.7976931348623157e308, {"NaN": "Infinity"}),
     ],
 )
-def test_any_value_of_json_is_stored_exactly(value):
-    assert orjson.loads(encode_json("data", value)) == value
+def test_any_json_value_is_encoded_exactly(value):
+    assert orjson.loads(encode_json("data", value, MAX_EVENT_BYTES)) == value
 
 
 @dataclass
@@ -252,24 +253,24 @@ class Measure:
         *("\ud800", "a\udfffb", {"\ud800": 1}, {1: 2}, {1, 2}, b"bytes", object()),
     ],
 )
-def test_what_json_cannot_carry_is_refused_and_the_field_is_named(value):
+def test_a_value_that_json_cannot_carry_is_refused_and_its_field_named(value):
     with pytest.raises(InvalidEvent) as refused:
-        encode_json("source", value)
+        encode_json("source", value, MAX_EVENT_BYTES)
     assert refused.value.field == "source"
 
 
 @pytest.mark.parametrize("wrap", [nested, lambda depth: {"a": nested(depth - 1)}])
-def test_the_depth_has_its_edge_at_128(wrap):
-    assert orjson.loads(encode_json("data", wrap(128))) == wrap(128)
+def test_the_limit_of_the_depth_is_128(wrap):
+    assert orjson.loads(encode_json("data", wrap(128), MAX_EVENT_BYTES)) == wrap(128)
     for depth in (129, 200, 5000):
         with pytest.raises(InvalidEvent) as refused:
-            encode_json("data", wrap(depth))
+            encode_json("data", wrap(depth), MAX_EVENT_BYTES)
         assert refused.value.field == "data"
 
 
-def test_brackets_in_width_and_in_strings_are_no_depth():
+def test_brackets_side_by_side_and_in_strings_do_not_count_as_depth():
     value = [[[]] * 1000, "[" * 1000, {"{" * 1000: {}}]
-    assert orjson.loads(encode_json("data", value)) == value
+    assert orjson.loads(encode_json("data", value, MAX_EVENT_BYTES)) == value
     check_depth("data", value)
 
 

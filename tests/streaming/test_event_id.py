@@ -1,4 +1,4 @@
-"""The event id: what it reads, what it refuses, and that it compares as two numbers."""
+"""The event id: parsing, and comparison as two numbers."""
 
 import pytest
 
@@ -29,30 +29,30 @@ def test_two_numbers_are_an_event_id(text, expected):
         *(f"{MAX + 1}-0", f"0-{MAX + 1}", f"{'0' * 21}-0", f"1-{'9' * 5000}"),
     ],
 )
-def test_anything_else_is_refused_and_the_field_is_named(text):
+def test_anything_else_is_refused_and_its_field_named(text):
     with pytest.raises(InvalidInput, match="after: ") as refused:
         EventId.parse(text, "after")
     assert refused.value.field == "after"
 
 
-def test_an_id_compares_as_numbers_and_not_as_text():
+def test_ids_compare_as_numbers_and_not_as_text():
     texts = ["10-0", "1-10", "1-9", "9-99", "1-1"]
     assert sorted(map(EventId.parse, texts)) == [(1, 1), (1, 9), (1, 10), (9, 99), (10, 0)]
 
 
-def test_an_id_that_redis_wrote_reads_as_it_is_written():
+def test_an_id_of_redis_is_read():
     assert EventId.from_redis(b"1704067200000-3") == EventId.parse("1704067200000-3")
 
 
 @pytest.mark.parametrize("text", ["0-0", "5-7", f"{MAX}-{MAX}"])
-def test_an_id_is_written_as_it_was_read(text):
+def test_an_id_is_written_as_it_was_parsed(text):
     assert str(EventId.parse(text)) == text
 
 
 @pytest.mark.parametrize(
     ("text", "before"), [("5-7", "5-6"), ("5-0", f"4-{MAX}"), ("0-1", "0-0"), ("0-0", "0-0")]
 )
-def test_the_id_before_is_the_greatest_that_is_below(text, before):
+def test_before_is_the_greatest_id_below(text, before):
     assert str(EventId.parse(text).before()) == before
 
 

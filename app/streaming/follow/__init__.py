@@ -1,1 +1,1 @@
-"""The live side: feeds that readers fill, and subscribers that get what they hold."""
+"""The live side: readers fill feeds, and subscribers get what the feeds hold."""

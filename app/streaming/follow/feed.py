@@ -1,240 +1,242 @@
-"""The feed: a run that this worker follows, its recent batches and its subscribers."""
+"""The feed: a run that this worker follows, with its recent batches and its subscribers."""
 
 import threading
 import time
 from collections import deque
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..event_id import ZERO, EventId
-from ..wire.formats import FrameBatch, StreamFormat
-from .client_socket import ClientSocket
+from ..log.log_state import LogState
+from ..wire.formats import StreamFormat
+from ..wire.frame import Frame
+from ..wire.frame_batch import FrameBatch
+from .fanout import Fanout, ParkedSubscriber
 
-# What a feed keeps for subscribers that are a little behind; others read from the log.
-RECENT_BATCHES = 256
-RECENT_BYTES = 256 * 1024
-
-# After so many sockets the others get their turn: appends, health checks, other feeds.
-SENDS_IN_A_ROW = 256
-
-
-class Follower(Protocol):
-    """What a feed needs of a subscriber."""
-
-    cursor: EventId
-    view: StreamFormat
-    client_socket: ClientSocket | None
-
-    def wake(self) -> None:
-        """There may be something new after the cursor, or the run may have ended."""
-
-    def unpark(self, unsent: memoryview | None) -> None:
-        """No longer parked: finish what was not sent, catch up, and come back."""
+# How many batches and bytes a feed keeps for subscribers that are a little behind. Others read
+# from the log.
+MAX_RECENT_BATCHES = 256
+MAX_RECENT_BYTES = 256 * 1024
 
 
-class Fanout:
-    """The parked subscribers of a feed who get the same bytes: one view, one framing.
+class Position(NamedTuple):
+    """How far a log was read: up to the event `id`, in the log of an epoch.
 
-    A parked subscriber has no greenlet: it is up to date, and what comes next is written
-    straight to its socket. This loop is the price of a delivered event, so there is nothing
-    in it but the write and the check of the cursor.
+    The epoch counts how often the log was replaced by another one. An id of an earlier epoch
+    means nothing in a later one.
     """
 
-    __slots__ = ("chunked", "events", "last_sent", "parked", "view")
+    epoch: int
+    id: EventId
 
-    def __init__(self, view: StreamFormat, chunked: bool):
-        self.view = view
-        self.chunked = chunked
-        self.parked: dict[Follower, None] = {}
-        self.events = 0
-        self.last_sent = 0.0
 
-    def deliver(self, batch: FrameBatch) -> None:
-        """Write a batch to all who stand where it begins, and send the others after it."""
-        wire, events = batch.encode(self.view, self.chunked)
-        self.events += events
-        since, position, size = batch.since, batch.position, len(wire)
-        for number, subscriber in enumerate(list(self.parked), 1):
-            if subscriber not in self.parked:
-                continue  # left while this loop gave way
-            if subscriber.cursor != since:
-                if subscriber.cursor < position:
-                    subscriber.unpark(None)
-                continue  # parked while this loop gave way
-            subscriber.cursor = position
-            if not size:
-                continue
-            try:
-                sent = subscriber.client_socket.send(wire)
-            except OSError:  # its buffer is full, or it is gone: who takes over finds out
-                sent = 0
-            if sent != size:
-                subscriber.unpark(memoryview(wire)[sent:])
-            if number % SENDS_IN_A_ROW == 0:
-                time.sleep(0)
-        if size:
-            self.last_sent = time.monotonic()
+class FeedSubscriber(ParkedSubscriber, Protocol):
+    """What a feed needs of a subscriber."""
+
+    stream_format: StreamFormat
+
+    def wake(self) -> None:
+        """Look at the feed again: it has more events, has ended, or was reset."""
 
 
 class Feed:
-    """One run's batches from `floor` (exclusive) to `position` (inclusive), as they came.
+    """One run as this worker has read it, with the batches that subscribers may still need.
 
-    `position` is how far the log was read, `added` how many entries were added up to there
-    at the least, `sequence` the number of the last one (in a log of Tailrace's alone the
-    same), `ended` whether its last entry is terminal, `changed_at` (monotonic) when it was
-    last seen to change. ReaderPool are the only ones who
-    publish. A subscriber asks for what is `after` its cursor, and parks when that is
-    nothing. `epoch` counts how often the log was begun anew: a cursor of an earlier epoch
-    means nothing in this one. `deleted` is the greatest id that was deleted out of the log.
-    `pages` are what the history keeps of the log, as of `pages_version`.
+    Only readers publish. A subscriber asks for what comes after its cursor, and parks when
+    there is nothing.
+
+    Attributes:
+        position: how far the log was read. It is replaced in one piece, so it is read without
+            the lock, and two reads are compared by identity.
+        floor: the id after which the recent batches begin (exclusive).
+        added: how many entries were ever added to the log up to the position, at least.
+        sequence: the sequence of the last event. In a log to which only Tailrace writes, it
+            equals `added`.
+        ended: whether the last entry is terminal.
+        changed_at: when the log was last seen to change, a monotonic time.
+        deleted: the greatest id that was deleted from the log.
+        pages: the pages of this log that the history keeps, as of `pages_version`.
+        reading: the lock under which the history reads a page of this log.
     """
 
-    def __init__(self, run_id: str, position: EventId, sequence: int, ended: bool):
+    def __init__(self, run_id: str, last_id: EventId, sequence: int, ended: bool):
+        """Begin a feed at the end of a log."""
         self.run_id = run_id
-        self.floor = self.position = position
+        self.position = Position(0, last_id)
+        self.floor = last_id
         self.sequence = self.added = sequence
         self.ended = ended
-        self.epoch = 0
         self.changed_at = time.monotonic()
-        self._mark = 0, position  # in one piece, so that it is read without the lock
         self.deleted = ZERO
         self.pages: list[FrameBatch] = []
         self.pages_version = self.version
         self.reading = threading.Lock()
         self._batches: deque[FrameBatch] = deque()
         self._bytes = 0
-        self._subscribers: set[Follower] = set()
-        self._awake: set[Follower] = set()
+        self._subscribers: set[FeedSubscriber] = set()
+        self._awake: set[FeedSubscriber] = set()
         self._fanouts: dict[tuple[StreamFormat, bool], Fanout] = {}
         self._lock = threading.Lock()
 
     @property
+    def epoch(self) -> int:
+        """How often the log was replaced by another one."""
+        return self.position.epoch
+
+    @property
     def version(self) -> tuple[int, EventId]:
-        """What makes the log another one to replay."""
-        return self.epoch, self.deleted
+        """What changes when pages of the log that were read before must not be used again."""
+        return self.position.epoch, self.deleted
 
     # For subscribers
 
-    def join(self, subscriber: Follower) -> None:
+    def join(self, subscriber: FeedSubscriber) -> None:
+        """Add a subscriber, which is woken from now on."""
         with self._lock:
             self._subscribers.add(subscriber)
             self._awake.add(subscriber)
 
-    def leave(self, subscriber: Follower) -> bool:
-        """Let a subscriber go; True when it was the last."""
+    def leave(self, subscriber: FeedSubscriber) -> bool:
+        """Remove a subscriber; return whether it was the last one."""
         with self._lock:
             self._subscribers.discard(subscriber)
             self._awake.discard(subscriber)
             return not self._subscribers
 
     def after(self, cursor: EventId, epoch: int) -> list[FrameBatch] | None:
-        """The batches after a cursor of an epoch, or None when they are not all here."""
+        """Return the batches after a cursor of an epoch, or None if some are not here any more."""
         with self._lock:
-            if epoch != self.epoch or cursor < self.floor:
+            position = self.position
+            if epoch != position.epoch or cursor < self.floor:
                 return None
-            if cursor >= self.position:
+            if cursor >= position.id:
                 return []
-            return [batch.after(cursor) for batch in self._batches if batch.position > cursor]
+            return [batch.after(cursor) for batch in self._batches if batch.end > cursor]
 
-    def park(self, subscriber: Follower, epoch: int) -> Fanout | None:
-        """Let an up-to-date subscriber rest without a greenlet, unless it is not."""
+    def park(self, subscriber: FeedSubscriber, epoch: int) -> Fanout | None:
+        """Park a subscriber, and return the fanout that writes to it from now on.
+
+        Returns None, and parks nothing, if the subscriber is not up to date or the run has ended.
+        """
         with self._lock:
-            if epoch != self.epoch or subscriber.cursor != self.position or self.ended:
+            if (epoch, subscriber.cursor) != self.position or self.ended:
                 return None
-            key = subscriber.view, subscriber.client_socket.chunked
+            key = subscriber.stream_format, subscriber.client_socket.chunked
             fanout = self._fanouts.get(key)
             if fanout is None:
                 fanout = self._fanouts[key] = Fanout(*key)
-            fanout.parked[subscriber] = None
+            fanout.parked[subscriber] = fanout.events
             self._awake.discard(subscriber)
             return fanout
 
-    def unpark(self, subscriber: Follower, fanout: Fanout) -> None:
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
+        """Take a subscriber out of its fanout; return how many events it got there."""
         with self._lock:
-            fanout.parked.pop(subscriber, None)
+            events = fanout.events - fanout.parked.pop(subscriber, fanout.events)
             self._awake.add(subscriber)
-            key = fanout.view, fanout.chunked
+            key = fanout.stream_format, fanout.chunked
             if not fanout.parked and self._fanouts.get(key) is fanout:
                 del self._fanouts[key]
+            return events
 
     # For readers
 
-    def mark(self) -> tuple[int, EventId]:
-        """The epoch and the position, from which to read on."""
-        return self._mark
+    def publish(self, position: Position, batch: FrameBatch, sequence: int, ended: bool) -> None:
+        """Store and deliver a batch that was read from `position`.
 
-    def publish(self, epoch: int, batch: FrameBatch, sequence: int, ended: bool) -> None:
-        """Take in and deliver what was read, unless the feed has moved on meanwhile."""
+        Does nothing if the feed has moved on since. `sequence` is that of the last event.
+        """
         with self._lock:
-            if (epoch, batch.since) != (self.epoch, self.position):
+            if position != self.position:
                 return
             self._batches.append(batch)
             self._bytes += batch.size
-            self.position = batch.position
-            self._mark = epoch, batch.position
+            self.position = Position(position.epoch, batch.end)
             self.changed_at = time.monotonic()
             self.added += batch.events
             self.sequence = sequence
             self.ended = ended
-            while len(self._batches) > RECENT_BATCHES or self._bytes > RECENT_BYTES:
+            while len(self._batches) > MAX_RECENT_BATCHES or self._bytes > MAX_RECENT_BYTES:
                 oldest = self._batches.popleft()
                 self._bytes -= oldest.size
-                self.floor = oldest.position
+                self.floor = oldest.end
             fanouts = list(self._fanouts.values())
         for fanout in fanouts:
             fanout.deliver(batch)
         if ended:
-            self._call_all()
+            self._wake_all()
         else:
             self._wake()
 
+    def check(self, position: Position, added: int, state: LogState) -> bool:
+        """Compare with the state of the log; return whether the feed has read the whole log.
+
+        `position` and `added` are the feed's from before the state was read. Another log resets
+        the feed. If entries were deleted before they were read, subscribers get a gap notice.
+        """
+        self.note_deleted(state.deleted)
+        continuity = state.continuity(position.id, added)
+        if continuity == "reset":
+            self.reset(position.epoch)
+            return False
+        if state.end_id is not None and state.end_id > position.id:
+            return False  # the next XREAD returns these entries
+        last_id = position.id
+        if continuity == "gap":
+            last_id = state.last_id
+            data = state.control_data(str(position.id))
+            gap = Frame.control(self.run_id, "gap", data, cursor=last_id)
+            batch = FrameBatch(position.id, [gap])
+            self.publish(position, batch, state.last_sequence, state.ended)
+        self.settle(last_id, state.last_sequence, state.ended)
+        self.forget()
+        return True
+
     def note_deleted(self, deleted: EventId) -> None:
-        """Forget what may have been deleted out of the log meanwhile."""
+        """Forget the recent batches if an entry up to `deleted` was deleted since."""
         with self._lock:
             if deleted > self.deleted:
                 self.deleted = deleted
                 self._forget()
 
-    def settle(self, position: EventId, added: int, ended: bool) -> None:
-        """Correct what is known of a log at whose end the feed stands."""
+    def settle(self, last_id: EventId, added: int, ended: bool) -> None:
+        """Correct `added` and `ended` from the log, if the feed stands at `last_id`, its end."""
         with self._lock:
-            if position != self.position:
+            if last_id != self.position.id:
                 return
             self.added, self.ended = added, ended
         if ended:
-            self._call_all()
+            self._wake_all()
 
     def reset(self, epoch: int) -> None:
-        """Start over at the beginning of another log, unless that was done since `epoch`."""
+        """Start at the beginning of another log; does nothing if `epoch` is over already."""
         with self._lock:
-            if epoch != self.epoch:
+            if epoch != self.position.epoch:
                 return
-            self.position = ZERO
+            self.position = Position(epoch + 1, ZERO)
             self.sequence, self.added, self.ended = 0, 0, False
-            self.epoch += 1
-            self._mark = self.epoch, ZERO
             self._forget()
-        self._call_all()
+        self._wake_all()
 
     def forget(self) -> None:
-        """Give back the memory of batches that every up-to-date subscriber has got."""
+        """Free the memory of the recent batches, which up-to-date subscribers do not need."""
         with self._lock:
             self._forget()
 
     def _forget(self) -> None:
         self._batches.clear()
         self._bytes = 0
-        self.floor = self.position
+        self.floor = self.position.id
 
     def _wake(self) -> None:
-        if not self._awake:  # mostly so, and a lock costs more than that
+        if not self._awake:  # the usual case, and a lock costs more than this check
             return
         with self._lock:
             awake = list(self._awake)
         for subscriber in awake:
             subscriber.wake()
 
-    def _call_all(self) -> None:
-        """Have every subscriber look for itself, the parked ones too."""
+    def _wake_all(self) -> None:
+        """Wake every subscriber, and unpark those that are parked."""
         self._wake()
         with self._lock:
             parked = [each for fanout in self._fanouts.values() for each in fanout.parked]

@@ -1,22 +1,29 @@
 """The XREAD of a group of feeds: packed once, then patched for the feeds that have moved on.
 
-It is sent sixty times a second with the same keys and, mostly, the same ids: packing 64 of
-them anew takes 80 µs, patching one takes 8.
+A reader sends it sixty times a second with the same keys and mostly the same ids. Packing 64 ids
+anew takes 80 µs; patching one takes 8.
 """
 
 from collections.abc import Iterable
 
-from ..event_id import EventId
 from ..log.redis_keys import log_key
-from .feed import Feed
+from .feed import Feed, Position
+
+# How many feeds are read by one XREAD.
+GROUP_SIZE = 64
+
+# After a delivery the reader rests this many times as long as the delivery took, up to a bound
+# in seconds.
+PAUSE_SHARE = 6.0
+MAX_PAUSE_SECONDS = 0.05
 
 
 class GroupRead:
-    """One XREAD over the logs of some feeds, from where each of them stands."""
+    """One XREAD over the logs of some feeds, each from the feed's position."""
 
     def __init__(self, feeds: Iterable[Feed], count: int):
         self._feeds = {feed_key(feed): feed for feed in feeds}
-        self._marks: dict[bytes, tuple[int, EventId]] = {}
+        self._positions: dict[bytes, Position] = {}
         self._ids = dict.fromkeys(self._feeds, b"")
         # XREAD COUNT <count> BLOCK <ms> STREAMS <key>… <id>…
         self._head = b"*%d\r\n" % (6 + 2 * len(self._feeds)) + b"".join(
@@ -28,22 +35,33 @@ class GroupRead:
         return len(self._feeds)
 
     def pack(self, block_ms: int) -> bytes:
-        """The command as it goes to Redis (RESP, arrays of bulk strings)."""
-        marks, ids = self._marks, self._ids
+        """Return the command as it goes to Redis (RESP, an array of bulk strings)."""
+        positions, ids = self._positions, self._ids
         for key, feed in self._feeds.items():
-            mark = feed.mark()
-            if marks.get(key) is not mark:
-                marks[key] = mark
-                ids[key] = _bulk(b"%d-%d" % mark[1])
+            position = feed.position
+            if positions.get(key) is not position:
+                positions[key] = position
+                ids[key] = _bulk(b"%d-%d" % position.id)
         return b"".join((self._head, _bulk(b"%d" % block_ms), self._keys, *ids.values()))
 
-    def asked(self, key: bytes) -> tuple[Feed, tuple[int, EventId]]:
-        """Whose log a key is, and the mark from which it was last asked for."""
-        return self._feeds[key], self._marks[key]
+    def origin(self, key: bytes) -> tuple[Feed, Position]:
+        """Return the feed of a key, and the position from which it was last read."""
+        return self._feeds[key], self._positions[key]
+
+    def pause(self, flush_seconds: float, delivery_seconds: float) -> float:
+        """Return how long to let events gather before they are read and delivered together.
+
+        It is at least the flush interval, and up to three times the interval in a full group,
+        since an XREAD costs more with more keys. If events came faster than they were delivered,
+        it is a multiple of `delivery_seconds`, so that most of the time is left for others: a
+        thousand viewers then get fewer and larger writes. `delivery_seconds` is 0 otherwise.
+        """
+        flush = flush_seconds * (1 + 2 * len(self) / GROUP_SIZE)
+        return max(flush, min(PAUSE_SHARE * delivery_seconds, MAX_PAUSE_SECONDS))
 
 
 def feed_key(feed: Feed) -> bytes:
-    """The key of a feed's log, as Redis gives it back."""
+    """Return the key of a feed's log, as Redis returns it."""
     return log_key(feed.run_id).encode()
 
 

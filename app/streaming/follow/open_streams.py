@@ -1,5 +1,4 @@
-"""The open streams of this worker, out of it and into it: admitted up to a limit, logged, and
-drained together."""
+"""The open streams of a worker: admitted up to a limit, logged, and drained together."""
 
 import logging
 import random
@@ -7,48 +6,55 @@ import time
 from typing import Protocol
 
 from ..wire.formats import StreamFormat
-from .subscriber import Services, Start, Subscriber
+from .replay import Start
+from .subscriber import Services, Subscriber
 
+# How long a drain waits for streams to write what belongs before their end.
 FINISH_SECONDS = 1.0
 
 log = logging.getLogger("tailrace.stream")
 
 
 class OpenStream(Protocol):
-    """A request that lasts: a subscriber's, or one whose lines are appended."""
+    """A request that lasts: a subscriber, or an ingest of lines."""
 
     kind: str
-    run_id: str
     reason: str | None
     events: int
 
+    @property
+    def run_id(self) -> str:
+        """The run that is read or written."""
+
     def end(self, reason: str) -> None:
-        """End it soon, for a reason, with all that belongs before its end."""
+        """End the stream soon, with what belongs before its end."""
 
     def cut(self) -> None:
-        """Wait no longer for the client."""
+        """Stop waiting for the client."""
 
 
 class OpenStreams:
-    """All streams of a worker."""
+    """The open streams of a worker."""
 
     def __init__(self, services: Services, limit: int):
         self.draining = False
         self._services = services
         self._limit = limit
         self._open: dict[OpenStream, tuple[str, float]] = {}
+        self._on_closed = self.closed  # made once: a bound method takes 64 bytes
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def subscriber(self, run_id: str, start: Start, view: StreamFormat) -> Subscriber:
-        """A subscriber, which is not open until it is admitted."""
-        return Subscriber(run_id, start, view, self._services, self.closed)
+    def subscriber(self, run_id: str, start: Start, stream_format: StreamFormat) -> Subscriber:
+        """Make a subscriber, which counts as open once it is admitted."""
+        return Subscriber(run_id, start, stream_format, self._services, self._on_closed)
 
     def admit(self, stream: OpenStream, client: str, **fields: object) -> bool:
-        """Count a stream in, unless there are too many or the worker is about to stop.
+        """Count a stream as open, and log it; return False if it must be refused.
 
-        Whoever opened it calls `closed` when it has let go of everything.
+        It must be refused if too many are open, or the worker is about to stop. The owner of an
+        admitted stream calls `closed` when the stream has released everything.
         """
         if self.draining or len(self._open) >= self._limit:
             return False
@@ -57,7 +63,7 @@ class OpenStreams:
         return True
 
     def closed(self, stream: OpenStream) -> None:
-        """Count a stream out, if it was counted in; safe to repeat."""
+        """Count a stream as closed if it was admitted, and log it; safe to repeat."""
         client, opened = self._open.pop(stream, ("", 0.0))
         _log(
             f"{stream.kind} ended",
@@ -69,26 +75,25 @@ class OpenStreams:
         )
 
     def drain(self, seconds: float) -> None:
-        """Admit no more, and end all streams one by one, spread over `seconds`.
+        """Admit no more streams, and end the open ones one by one, spread over `seconds`.
 
-        Their clients then reconnect one by one too, and not all at once.
+        Their clients then reconnect one by one too.
         """
         self.draining = True
         streams = random.sample(list(self._open), len(self._open))
         began = time.monotonic()
         for number, stream in enumerate(streams, 1):
             stream.end("draining")
-            due = began + seconds * number / len(streams)  # what ending takes counts too
+            due = began + seconds * number / len(streams)  # the time that `end` took counts too
             time.sleep(max(0.0, due - time.monotonic()))
-        # What they still have to write, an end at least, needs a moment.
         until = time.monotonic() + FINISH_SECONDS
         while self._open and time.monotonic() < until:
             time.sleep(0.01)
-        for stream in list(self._open):  # whoever reads nothing would hold up the stop
+        for stream in list(self._open):  # a client that does not read would delay the stop
             stream.cut()
 
 
 def _log(message: str, **fields: object) -> None:
-    """One line: on a terminal with its fields behind it, in JSON with each by its name."""
+    """Log one line: as text with its fields behind the message, as JSON with named fields."""
     text = " ".join(f"{name}={value}" for name, value in fields.items())
     log.info("%s %s", message, text, extra=fields)

@@ -1,18 +1,18 @@
-"""The readers of a worker: its feeds are spread over as few of them as their number needs."""
+"""The readers of a worker: its feeds are spread over as few readers as possible."""
 
 import threading
 from collections.abc import Callable
 
-from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.log_state import LogState
-from .feed import Feed, Follower
-from .tail_reader import GROUP_SIZE, TailReader
+from .feed import Feed, FeedSubscriber, Position
+from .group_read import GROUP_SIZE
+from .tail_reader import TailReader
 from .waker import Waker
 
 
 class ReaderPool:
-    """All feeds of this worker, spread over as few readers as their number needs."""
+    """All feeds of this worker, spread over as few readers as possible."""
 
     def __init__(
         self,
@@ -20,7 +20,7 @@ class ReaderPool:
         flush_seconds: float = 0.016,
         dropped: Callable[[Feed], None] = lambda feed: None,
     ):
-        """`dropped` is called with every feed that nobody watches any more."""
+        """`dropped` is called with every feed that the last subscriber has left."""
         self._store = store
         self._flush_seconds = flush_seconds
         self._dropped = dropped
@@ -32,49 +32,55 @@ class ReaderPool:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def mark(self, run_id: str) -> tuple[int, EventId] | None:
-        """The mark of a run's feed, None where it has none."""
+    def position(self, run_id: str) -> Position | None:
+        """Return the position of a run's feed, or None if it has no feed."""
         with self._lock:
-            feed, _ = self._feeds.get(run_id, (None, None))
-            return feed.mark() if feed else None
+            entry = self._feeds.get(run_id)
+            return entry[0].position if entry else None
 
     def join(
         self,
         run_id: str,
-        mark: tuple[int, EventId] | None,
+        position: Position | None,
         state: LogState,
-        subscriber: Follower,
+        subscriber: FeedSubscriber,
     ) -> Feed:
-        """Let a subscriber join its run's feed, which begins at `state` if it is new.
+        """Add a subscriber to its run's feed, and return the feed.
 
-        `mark` is the feed's from before `state` was asked for.
+        A new feed begins at the end of the log as `state` gives it. `position` is the feed's
+        position from before `state` was read: the log must hold what the feed had read by then,
+        else it is another log.
         """
         with self._lock:
             if run_id not in self._feeds:
                 self._place(Feed(run_id, state.last_id, state.last_sequence, state.ended))
             feed, _ = self._feeds[run_id]
             feed.join(subscriber)
-        if mark is not None and state.continuity(mark[1]) == "reset":
-            feed.reset(mark[0])
-            self.look_again(feed)
+        if position is not None and state.continuity(position.id) == "reset":
+            feed.reset(position.epoch)
+            self.check_now(feed)
         feed.note_deleted(state.deleted)
         return feed
 
-    def look_again(self, feed: Feed) -> None:
-        """Have a feed's reader look at its log now: it seems to be another one."""
+    def check_now(self, feed: Feed) -> None:
+        """Let a feed's reader check its log now, since it seems to be another log."""
         with self._lock:
-            _, reader = self._feeds.get(feed.run_id, (None, None))
-        if reader is not None:
-            reader.look_again()
+            entry = self._feeds.get(feed.run_id)
+        if entry is not None:
+            _, reader = entry
+            reader.check_now()
             self._waker.wake(reader)
 
-    def leave(self, feed: Feed, subscriber: Follower) -> None:
-        """Let a subscriber leave; a feed that nobody watches any more is dropped."""
+    def leave(self, feed: Feed, subscriber: FeedSubscriber) -> None:
+        """Remove a subscriber; a feed that the last one leaves is dropped."""
         with self._lock:
-            if not feed.leave(subscriber) or self._feeds.get(feed.run_id, (None,))[0] is not feed:
+            if not feed.leave(subscriber):
                 return
-            _, reader = self._feeds.pop(feed.run_id)
-            reader.remove(feed)
+            entry = self._feeds.get(feed.run_id)
+            if entry is None or entry[0] is not feed:
+                return
+            del self._feeds[feed.run_id]
+            entry[1].remove(feed)
             self._shrink()
         self._dropped(feed)
 
@@ -88,13 +94,13 @@ class ReaderPool:
         self._waker.wake(reader)
 
     def _shrink(self) -> None:
-        """Close the smallest reader when the others have room for its feeds.
+        """Close the smallest reader if the others have room for its feeds.
 
-        A feed may move at any time, since only what comes after its position is published.
+        A feed may move at any time, since it accepts only what was read from its position.
         """
         if len(self._feeds) <= GROUP_SIZE * (len(self._readers) - 1):
             smallest = min(self._readers, key=len)
             self._readers.remove(smallest)
-            for feed in smallest.take_all():
+            for feed in smallest.remove_all():
                 self._place(feed)
             self._waker.wake(smallest)

@@ -1,56 +1,54 @@
-"""The reader: it loops on one blocking XREAD for a group of feeds.
-
-One XREAD per viewer is what makes gateways collapse; here viewers cost Redis nothing.
-"""
+"""The reader: it follows a group of logs with one blocking XREAD, and publishes what they get."""
 
 import logging
-import random
 import threading
 import time
+from typing import Any
 
-from redis.connection import Connection
-
+from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
-from ..event_id import ZERO, EventId
+from ..event_id import ZERO
 from ..event_store import EventStore
-from ..log.connection import checked, exchange, exchange_packed, translated_errors
+from ..log.connection import (
+    RedisConnection,
+    checked,
+    exchange,
+    exchange_packed,
+    translated_errors,
+)
 from ..log.log_state import LogState
 from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
 from ..log.shared_connection import MAX_REPLY_DELAY_SECONDS
-from ..wire.formats import FrameBatch
 from ..wire.frame import Frame, frames_from
-from .feed import Feed
+from ..wire.frame_batch import FrameBatch
+from .feed import Feed, Position
 from .group_read import GroupRead, feed_key
 
-GROUP_SIZE = 64
 READ_COUNT = 256
 
-# A blocked XREAD stays silent for ever on a log that is deleted or begun anew with lower
-# ids, so it is cut off and the logs are looked at this often.
+# A blocking XREAD stays silent for ever on a log that was deleted, or replaced by a log with
+# lower ids. So it blocks for this long at most, and then the reader checks the logs.
 CHECK_SECONDS = 5.0
 REPLY_TIMEOUT_SECONDS = 5.0
 
-# Sooner than that no look follows another, for a lease that is about to run out.
+# The shortest time between two checks, for a lease that is about to run out.
 MIN_CHECK_SECONDS = 0.25
 
-# Where the server forbids CLIENT UNBLOCK, a reader looks up by itself this often.
+# Where the server forbids CLIENT UNBLOCK, an XREAD blocks for this long at most.
 SHORT_BLOCK_SECONDS = 0.1
 
-# A pause lasts so many times what the delivery before it took, within a bound in seconds.
-PAUSE_SHARE = 6.0
-MAX_PAUSE_SECONDS = 0.05
-
+INITIAL_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 2.0
 
 log = logging.getLogger("tailrace.reader")
 
 
 class TailReader:
-    """One group of feeds, with a connection of its own and a thread that follows them.
+    """A thread with a connection that follows one group of feeds.
 
-    The reader survives everything that Redis does: it reconnects, goes on from the feeds'
-    positions, and puts a key of the wrong type out of its group for as long as it is one.
+    The reader survives every failure of Redis. It reconnects and goes on from the feeds'
+    positions. A key that holds no stream is taken out of the group until it does.
     """
 
     def __init__(self, store: EventStore, flush_seconds: float):
@@ -59,38 +57,41 @@ class TailReader:
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         self._lock = threading.Lock()
-        self._link = None
+        self._link: RedisConnection | None = None
         self._closed = False
         self._group: GroupRead | None = None
         self._next_check = time.monotonic() + CHECK_SECONDS
         self._connected_at = 0.0
         self._failures = 0
-        self._stale = False  # feeds joined since the XREAD under way was sent
+        self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+        self._stale = False  # the feeds have changed since the XREAD in progress was sent
         self._client_id: int | None = None
-        self.blocked_client: int | None = None  # whom to unblock, while there is one to
+        self.blocked_client: int | None = None  # the client id to unblock, while there is one
         threading.Thread(target=self._run, name="tailrace-reader", daemon=True).start()
 
     def __len__(self) -> int:
         return len(self._feeds)
 
     def add(self, feed: Feed) -> None:
+        """Follow a feed too; the XREAD in progress must be woken."""
         with self._lock:
             self._feeds[feed_key(feed)] = feed
             self._stale = True
 
-    def look_again(self) -> None:
-        """Have the logs looked at now, and the marks read again."""
+    def check_now(self) -> None:
+        """Check the logs, and read the positions again, before the next XREAD."""
         self._next_check = 0.0
         self._stale = True
 
     def remove(self, feed: Feed) -> None:
+        """Stop following a feed."""
         with self._lock:
             self._feeds.pop(feed_key(feed), None)
             self._excluded.discard(feed_key(feed))
             self._group = None
 
-    def take_all(self) -> list[Feed]:
-        """Give away all feeds, to be added to other readers, and close."""
+    def remove_all(self) -> list[Feed]:
+        """Close, and return the feeds, for other readers to follow."""
         with self._lock:
             feeds = list(self._feeds.values())
             self._feeds.clear()
@@ -98,30 +99,32 @@ class TailReader:
         return feeds
 
     def close(self) -> None:
+        """End the thread after the XREAD in progress."""
         self._closed = True
 
     def should_wake(self) -> bool:
-        """Whether its XREAD, or the one it is about to send, is out of date."""
+        """Return whether the XREAD in progress, or about to be sent, is out of date."""
         return self._link is not None and (self._stale or self._closed)
 
     def _run(self) -> None:
         while not self._closed:
             try:
                 self._read()
-                self._failures = 0
             except StoreUnavailable as error:
                 self._back_off(error)
             except NotALog:
                 self._next_check = 0.0
             except Exception as error:
-                log.exception("reader failed, and goes on")
+                log.exception("reader failed; trying again")
                 self._back_off(error)
+            else:
+                self._recover()
         self._disconnect()
 
     def _read(self) -> None:
-        if self._link is None:
-            self._connect()
-        if not leads_to_master(self._link):
+        """Wait until the logs have new entries, publish them, and rest."""
+        link = self._link or self._connect()
+        if not leads_to_master(link):
             raise StoreUnavailable("another server is the master now")
         if time.monotonic() >= self._next_check:
             self._check()
@@ -129,22 +132,9 @@ class TailReader:
         if self._closed or not group:
             time.sleep(SHORT_BLOCK_SECONDS)
             return
-        reply = self._wait_for_entries(group)
-        truncated, most, began = False, 0, time.monotonic()
-        for key, entries in parse_streams(reply):
-            if not entries:  # Redis 7.0 wakes for what was deleted in the same transaction
-                continue
-            feed, mark = group.asked(key)
-            cut = len(entries) == READ_COUNT
-            self._publish(feed, mark, frames_from(feed.run_id, entries), cut)
-            truncated |= cut
-            most = max(most, len(entries))
+        reply = self._wait_for_entries(link, group)
         if reply:
-            outrun = time.monotonic() - began if most > 1 else 0.0
-            pause = self._pause(outrun, len(group))
-            # To the next whole multiple, so that all readers of the machine ask at once: Redis
-            # and this worker then wake once for all of them.
-            time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
+            self._publish_all(group, reply)
 
     def _current_group(self) -> GroupRead:
         with self._lock:
@@ -154,114 +144,116 @@ class TailReader:
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
-    def _pause(self, outrun: float, keys: int) -> float:
-        """How long to let events gather that are then read and delivered together.
-
-        At least the flush interval, and up to three times that in a full group, since each
-        XREAD costs what it has keys. Where a delivery took `outrun` seconds and events came faster
-        than that, so long that most of the time is left for others: a thousand viewers then
-        get fewer and larger writes.
-        """
-        flush = self._flush_seconds * (1 + 2 * keys / GROUP_SIZE)
-        return max(flush, min(PAUSE_SHARE * outrun, MAX_PAUSE_SECONDS))
-
-    def _wait_for_entries(self, group: GroupRead):
-        longest = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
-        left = max(0.001, min(longest, self._next_check - time.monotonic()))
-        packed = group.pack(int(left * 1000) or 1)
-        self.blocked_client, sent = self._client_id, time.monotonic()
+    def _wait_for_entries(self, link: RedisConnection, group: GroupRead) -> Any:
+        max_block = SHORT_BLOCK_SECONDS if self._client_id is None else CHECK_SECONDS
+        block = max(0.001, min(max_block, self._next_check - time.monotonic()))
+        packed = group.pack(int(block * 1000) or 1)
+        self.blocked_client, sent_at = self._client_id, time.monotonic()
         try:
             with translated_errors():
-                return checked(exchange_packed(self._link, packed, 1)[0])
+                return checked(exchange_packed(link, packed, 1)[0])
         finally:
             self.blocked_client = None
-            if time.monotonic() - sent > left + MAX_REPLY_DELAY_SECONDS:
-                self._connected_at = time.monotonic()  # it was none, whatever it looked like
+            if time.monotonic() - sent_at > block + MAX_REPLY_DELAY_SECONDS:
+                # The connection was silent for too long. Leases count from now, as if it had
+                # been broken.
+                self._connected_at = time.monotonic()
+
+    def _publish_all(self, group: GroupRead, reply: Any) -> None:
+        """Publish what an XREAD returned, then rest until the next flush."""
+        truncated, max_entries, began = False, 0, time.monotonic()
+        for key, entries in parse_streams(reply):
+            if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
+                continue
+            feed, position = group.origin(key)
+            full = len(entries) == READ_COUNT
+            self._publish(feed, position, frames_from(feed.run_id, entries), truncated=full)
+            truncated |= full
+            max_entries = max(max_entries, len(entries))
+        delivery_seconds = time.monotonic() - began if max_entries > 1 else 0.0
+        pause = group.pause(self._flush_seconds, delivery_seconds)
+        # Until the next whole multiple of the pause, so that all readers of the machine read at
+        # the same moments. Redis and this worker then wake once for all of them.
+        time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
 
     def _publish(
-        self, feed: Feed, mark: tuple[int, EventId], found: list[Frame], truncated: bool
+        self, feed: Feed, position: Position, frames: list[Frame], truncated: bool
     ) -> None:
-        epoch, position = mark
-        gap, added, sequence = [], feed.added, feed.sequence
-        if feed.mark() is not mark:
-            return  # it moved between readers, and another one has published this
-        if found[-1].sequence != sequence + len(found):
-            # Trimmed or deleted before it was read, or another log; or what others wrote,
+        """Publish the frames that were read from a position; `truncated` if more may follow.
+
+        If entries were trimmed or deleted before they were read, a gap notice comes first.
+        Another log resets the feed, and nothing is published.
+        """
+        notices, added, sequence = [], feed.added, feed.sequence
+        if feed.position is not position:
+            return  # the feed moved between readers, and the other one has published this
+        last = frames[-1]
+        if last.sequence != sequence + len(frames):
+            # Entries are missing, or it is another log, or others than Tailrace wrote to it,
             # which is fine.
             state = self._store.state(feed.run_id)
-            continuity = state.continuity(position, added + len(found))
-            if continuity == "reset" or self._store.is_missing(feed.run_id, position):
-                feed.reset(epoch)
+            continuity = state.continuity(position.id, added + len(frames))
+            if continuity == "reset" or self._store.is_missing(feed.run_id, position.id):
+                feed.reset(position.epoch)
                 return
             if continuity == "gap":
-                told, before = state.control_data(str(position)), found[0].position.before()
-                gap = [Frame.control(feed.run_id, "gap", told, position=before)]
-        last = found[-1]
-        batch = FrameBatch(position, gap + found)
-        read = sequence + len(found) if last.sequence is None else last.sequence
-        feed.publish(epoch, batch, read, ended=last.terminal and not truncated)
+                data, cursor = state.control_data(str(position.id)), frames[0].cursor.before()
+                notices = [Frame.control(feed.run_id, "gap", data, cursor=cursor)]
+        batch = FrameBatch(position.id, notices + frames)
+        last_sequence = sequence + len(frames) if last.sequence is None else last.sequence
+        feed.publish(position, batch, last_sequence, ended=last.terminal and not truncated)
         if last.terminal and truncated:
-            self._next_check = 0.0  # whether the run ends there, only the log knows
+            self._next_check = 0.0  # only the log tells whether the run ends there
 
     def _check(self) -> None:
-        """Look at every log: is it still there, still the same, still a stream, ended?"""
+        """Check whether every log is still there, the same one, a stream, and not ended."""
         self._next_check = time.monotonic() + CHECK_SECONDS
         with self._lock:
             feeds = list(self._feeds.values())
-        seen = [(*feed.mark(), feed.added) for feed in feeds]
+        seen = [(feed.position, feed.added) for feed in feeds]
         states = self._store.states([feed.run_id for feed in feeds]) if feeds else []
-        for feed, (epoch, position, added), state in zip(feeds, seen, states, strict=True):
+        for feed, (position, added), state in zip(feeds, seen, states, strict=True):
             self._exclude(feed, state is None)
             if state is None:
-                if position > ZERO:
-                    feed.reset(epoch)  # whatever was followed is there no more
-                continue
-            feed.note_deleted(state.deleted)
-            continuity = state.continuity(position, added)
-            if continuity == "reset":
-                feed.reset(epoch)
-            elif state.end_id is None or state.end_id <= position:  # nothing is left to read
-                if continuity == "gap":  # what there was has been deleted unread
-                    told = state.control_data(str(position))
-                    gap = Frame.control(feed.run_id, "gap", told, position=state.last_id)
-                    feed.publish(
-                        epoch, FrameBatch(position, [gap]), state.last_sequence, state.ended
-                    )
-                    position = state.last_id
-                feed.settle(position, state.last_sequence, state.ended)
-                feed.forget()
-                if state.lease_seconds is not None and not state.ended:
-                    self._watch_lease(feed, state)
+                if position.id > ZERO:
+                    feed.reset(position.epoch)  # the log that was followed is not there any more
+            elif feed.check(position, added, state):
+                self._watch_lease(feed, state)
 
     def _watch_lease(self, feed: Feed, state: LogState) -> None:
-        """End a run that was silent for its whole lease, all of which this reader has seen."""
-        since = max(feed.changed_at, self._connected_at, self._store.last_refusal)
-        due = since + state.lease_seconds
-        now = time.monotonic()
-        if now >= due:
-            try:
-                self._store.mark_lost(feed.run_id, state.end_id, watched=True)
-            except StoreUnavailable as error:  # no reason to leave the other feeds
-                log.warning("run %s cannot be ended now: %s", feed.run_id, error)
-        else:
-            soonest = now + MIN_CHECK_SECONDS
-            self._next_check = min(self._next_check, max(due, soonest))
+        """End a run that was silent for its whole lease, if this reader has watched all of it.
 
-    def _exclude(self, feed: Feed, out: bool) -> None:
-        """Put a feed whose key holds no log out of the group, or in again."""
+        The feed must have read the whole log.
+        """
+        if state.lease_seconds is None or state.end_id is None or state.ended:
+            return
+        silent_since = max(feed.changed_at, self._connected_at, self._store.last_refusal)
+        due = silent_since + state.lease_seconds
+        now = time.monotonic()
+        if now < due:
+            self._next_check = min(self._next_check, max(due, now + MIN_CHECK_SECONDS))
+            return
+        try:
+            self._store.mark_lost(feed.run_id, state.end_id, watched=True)
+        except StoreUnavailable as error:  # the other feeds go on
+            log.warning("run %s cannot be ended now: %s", feed.run_id, error)
+
+    def _exclude(self, feed: Feed, excluded: bool) -> None:
+        """Take a feed whose key holds no stream out of the group, or put it back."""
         key = feed_key(feed)
         with self._lock:
-            if not out and key in self._excluded:
+            if not excluded and key in self._excluded:
                 self._excluded.discard(key)
                 self._group = None
-            elif out and key in self._feeds and key not in self._excluded:
+            elif excluded and key in self._feeds and key not in self._excluded:
                 self._excluded.add(key)
                 self._group = None
-                log.warning("run %s is put aside: its key holds no log", feed.run_id)
+                log.warning("run %s is not followed: its key holds no stream", feed.run_id)
 
-    def _connect(self) -> None:
+    def _connect(self) -> RedisConnection:
         with translated_errors():
             link = self._store.connect(CHECK_SECONDS + REPLY_TIMEOUT_SECONDS)
+            # An exchange would connect too, but only `connect` asks the Sentinels for the master.
             link.connect()
             self._client_id = _unblockable(link)
         self._link = link
@@ -270,6 +262,7 @@ class TailReader:
         if self._failures:
             self._store.release_idle()
             log.info("reader is connected again, after %d failures", self._failures)
+        return link
 
     def _disconnect(self) -> None:
         if self._link is not None:
@@ -279,14 +272,18 @@ class TailReader:
     def _back_off(self, error: Exception) -> None:
         self._disconnect()
         if not self._failures:
-            log.warning("reader lost Redis and goes on trying: %s", error)
+            log.warning("reader lost Redis; trying again: %s", error)
         self._failures += 1
-        longest = min(MAX_BACKOFF_SECONDS, 0.05 * 2**self._failures)
-        time.sleep(random.uniform(longest / 2, longest))
+        time.sleep(next(self._pauses))
+
+    def _recover(self) -> None:
+        if self._failures:
+            self._failures = 0
+            self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
-def _unblockable(link: Connection) -> int | None:
-    """The connection's client id, None where the server forbids CLIENT or its UNBLOCK."""
+def _unblockable(link: RedisConnection) -> int | None:
+    """Return the connection's client id, or None if the server forbids CLIENT ID or UNBLOCK."""
     [client_id] = exchange(link, ("CLIENT", "ID"))
     if not isinstance(client_id, int):
         return None

@@ -1,4 +1,4 @@
-"""The waker: it gets readers out of a blocking XREAD that is out of date."""
+"""The waker: it ends the blocking XREAD of a reader whose feeds have changed."""
 
 import logging
 import threading
@@ -6,64 +6,72 @@ import time
 
 from ..errors import StoreUnavailable
 from ..event_store import EventStore
-from ..log.connection import exchange, translated_errors
+from ..log.connection import RedisConnection, exchange, translated_errors
 from .tail_reader import REPLY_TIMEOUT_SECONDS, TailReader
 
-# Before the waker's first attempt, so that feeds that join together cost one waking; and
-# at the most between two attempts.
-INITIAL_WAKING_SECONDS = 0.008
-MAX_WAKING_SECONDS = 0.05
+# The pause before the first attempt, so that feeds that join together cost one attempt, and the
+# longest pause between two attempts.
+INITIAL_PAUSE_SECONDS = 0.008
+MAX_PAUSE_SECONDS = 0.05
 
 log = logging.getLogger("tailrace.reader")
 
 
 class Waker:
-    """Wakes readers out of a blocking XREAD that feeds have joined since, or that is to end.
+    """Ends the blocking XREAD of readers that were given a feed, or were closed, since it began.
 
-    CLIENT UNBLOCK before the block has begun does nothing, so it is repeated until the
-    reader has left.
+    CLIENT UNBLOCK does nothing before the XREAD has begun to block. The waker therefore repeats
+    it until the reader's XREAD has returned.
     """
 
     def __init__(self, store: EventStore):
         self._store = store
-        self._link = None
+        self._link: RedisConnection | None = None
         self._readers: set[TailReader] = set()
         self._lock = threading.Lock()
-        self._wanted = threading.Event()
+        self._has_readers = threading.Event()
         self._started = False
 
     def wake(self, reader: TailReader) -> None:
+        """End the XREAD of a reader soon."""
         with self._lock:
             self._readers.add(reader)
             starts, self._started = not self._started, True
         if starts:
             threading.Thread(target=self._run, name="tailrace-waker", daemon=True).start()
-        self._wanted.set()
+        self._has_readers.set()
 
     def _run(self) -> None:
-        pause = INITIAL_WAKING_SECONDS
+        pause = INITIAL_PAUSE_SECONDS
         while True:
-            self._wanted.wait()
+            self._has_readers.wait()
             time.sleep(pause)
-            self._wanted.clear()
+            self._has_readers.clear()
             with self._lock:
                 self._readers = {reader for reader in self._readers if reader.should_wake()}
                 blocked = [reader.blocked_client for reader in self._readers]
             if not blocked:
-                pause = INITIAL_WAKING_SECONDS
+                pause = INITIAL_PAUSE_SECONDS
                 continue
             try:
                 self._unblock([client_id for client_id in blocked if client_id])
             except StoreUnavailable:
                 self._link = None  # the readers have lost Redis too, and reconnect
             except Exception:
-                log.exception("waking failed, and goes on")
+                log.exception("could not wake readers; trying again")
                 self._link = None
-            pause = min(MAX_WAKING_SECONDS, 2 * pause)
-            self._wanted.set()
+            pause = min(MAX_PAUSE_SECONDS, 2 * pause)
+            self._has_readers.set()
 
     def _unblock(self, client_ids: list[int]) -> None:
         with translated_errors():
-            self._link = self._link or self._store.connect(REPLY_TIMEOUT_SECONDS)
+            link = self._link or self._connect()
             for client_id in client_ids:
-                exchange(self._link, ("CLIENT", "UNBLOCK", client_id))
+                exchange(link, ("CLIENT", "UNBLOCK", client_id))
+
+    def _connect(self) -> RedisConnection:
+        link = self._store.connect(REPLY_TIMEOUT_SECONDS)
+        # An exchange would connect too, but only `connect` asks the Sentinels for the master.
+        link.connect()
+        self._link = link
+        return link

@@ -1,4 +1,4 @@
-"""The frame: an event as SSE bytes, encoded once and shared by all who get it."""
+"""The frame: an event as SSE bytes, encoded once and shared by every client that gets it."""
 
 import re
 from functools import lru_cache
@@ -15,7 +15,7 @@ from ..event import (
 )
 from ..event_id import EventId
 
-# The fields of an entry as the append script writes them.
+# The field names of an entry, in the order in which the append script writes them.
 _WITHOUT_SOURCE = [b"timestamp", b"sequence", b"event_category", b"event_action", b"data"]
 _APPENDED = tuple(
     [*_WITHOUT_SOURCE, *more]
@@ -27,15 +27,18 @@ _SEQUENCE = re.compile(rb"[1-9][0-9]{0,17}")
 
 
 class Frame(NamedTuple):
-    """An event as SSE bytes, encoded once and shared by all who get it.
+    """An event as SSE bytes, or a control event that the gateway itself sends.
 
-    `position` is the cursor of whoever has got it; `sequence` that of an event, where it has
-    one. A frame that is `unfiltered` (a control event, a terminal event) passes every filter.
-    `name_at` and `data_at` are where in
-    `typed` its `event:` and `data:` lines begin.
+    Attributes:
+        cursor: the cursor of a client that has received the frame.
+        sequence: the event's sequence, None for an event without one.
+        unfiltered: whether the frame passes every filter; terminal and control events do.
+        typed: the frame with its `event:` line.
+        name_at: where in `typed` the `event:` line begins.
+        data_at: where in `typed` the `data:` line begins.
     """
 
-    position: EventId
+    cursor: EventId
     sequence: int | None
     category: str
     action: str
@@ -46,9 +49,10 @@ class Frame(NamedTuple):
 
     @classmethod
     def of_entry(cls, run_id: str, entry_id: bytes, fields: list[bytes]) -> "Frame":
-        """The frame of a stream entry, whose fields are names and values in turn.
+        """Encode a stream entry; `fields` holds its names and values in turn.
 
-        What Tailrace appended needs no Event on the way, which is three times as fast.
+        An entry that Tailrace appended is encoded without an Event in between, which is three
+        times as fast.
         """
         if fields[::2] not in _APPENDED:
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
@@ -77,15 +81,16 @@ class Frame(NamedTuple):
             len(head),
             len(named),
         )
-        return tuple.__new__(cls, parts)  # in a third of the time that the class itself takes
+        return tuple.__new__(cls, parts)  # three times as fast as calling the class
 
     @classmethod
     def of(cls, event: Event) -> "Frame":
+        """Encode an event."""
         name, json = event.name, event.to_json()
         head = b"id: %b\n" % event.id.encode()
         named = b"%bevent: %b\n" % (head, name.encode()) if name else head
         return cls(
-            position=EventId.parse(event.id),
+            cursor=EventId.parse(event.id),
             sequence=event.sequence,
             category=event.category,
             action=event.action,
@@ -102,10 +107,14 @@ class Frame(NamedTuple):
         action: str,
         data: dict[str, Any] | None,
         *,
-        position: EventId,
+        cursor: EventId,
         carries_id: bool = False,
     ) -> "Frame":
-        """A control event: `gateway.<action>`, in the shape of an event without id or sequence."""
+        """Encode the control event `gateway.<action>`.
+
+        It has the shape of an event whose id and sequence are null. With `carries_id`, the
+        frame has an `id:` line with `cursor`, from which the client resumes.
+        """
         json = one_line(
             {
                 "id": None,
@@ -117,11 +126,11 @@ class Frame(NamedTuple):
                 "source": None,
             }
         )
-        head = b"id: %b\n" % str(position).encode() if carries_id else b""
-        # Its name is a part of its head, since it is never left out.
+        head = b"id: %b\n" % str(cursor).encode() if carries_id else b""
+        # The `event:` line counts as part of the head, since `untyped` must not leave it out.
         head = b"%bevent: gateway.%b\n" % (head, action.encode())
         return cls(
-            position=position,
+            cursor=cursor,
             sequence=None,
             category=RESERVED_CATEGORY,
             action=action,
@@ -133,16 +142,17 @@ class Frame(NamedTuple):
 
     @property
     def terminal(self) -> bool:
-        """Whether a run has ended whose last event this is."""
+        """Whether a run has ended if this is its last event."""
         return self.unfiltered and self.category != RESERVED_CATEGORY
 
     @property
     def untyped(self) -> bytes:
-        """The frame without the name of its event."""
+        """The frame without the `event:` line of an event."""
         return self.typed[: self.name_at] + self.typed[self.data_at :]
 
     @property
     def json(self) -> bytes:
+        """The event's JSON alone, on one line."""
         return self.typed[self.data_at + len(b"data: ") : -len(b"\n\n")]
 
 
@@ -152,7 +162,7 @@ def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
 
 
 class _Names(NamedTuple):
-    """The two names of an event in every form that its frame needs."""
+    """The category and action of an event, in every form that its frame needs."""
 
     category: str
     action: str
@@ -163,7 +173,7 @@ class _Names(NamedTuple):
 
 @lru_cache(maxsize=1000)
 def _names(category: bytes, action: bytes) -> _Names | None:
-    """None where the names cannot name an SSE event."""
+    """Return the two names in every form, or None if they cannot name an SSE event."""
     event = Event.from_entry("", b"", {b"event_category": category, b"event_action": action})
     if event.name is None:
         return None

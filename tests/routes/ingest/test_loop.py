@@ -1,4 +1,4 @@
-"""The ingest loop: several requests in one round trip, turns, and what ends them."""
+"""The ingest loop: it appends the lines of several requests in one round trip, in turns."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ from app.routes.ingest.loop import ROUND_BYTES, IngestLoop
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.new_event import Append
-from tests.server.test_nonblocking_body import CHUNKED, Connection
+from tests.server.gunicorn_connection import CHUNKED, GunicornConnection
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -32,8 +32,8 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-class WatchedStore(EventStore):
-    """A store that remembers what was appended together."""
+class RecordingStore(EventStore):
+    """A store that records the appends of each round trip, and may be slow or fail."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -43,37 +43,37 @@ class WatchedStore(EventStore):
 
     def append_each(self, appends):
         self.rounds.append(appends)
-        gevent.sleep(self.pause)  # as a round trip does
+        gevent.sleep(self.pause)  # a round trip lets other greenlets run too
         if self.error:
             raise self.error
         return super().append_each(appends)
 
 
-class Open:
-    """A request that the ingest_loop reads, and its client."""
+class OpenRequest:
+    """A request that the loop reads in a greenlet, and the connection of its client."""
 
     def __init__(self, ingest_loop: IngestLoop, run_id: str):
-        self.connection = Connection(CHUNKED)
+        self.connection = GunicornConnection(CHUNKED)
         self.reservation = Reservation(Admission(4_194_304, Capacity(1, 1, 1, 1)))
         self.ingest = Ingest(run_id, None, self.reservation, 4_194_304, 262_144)
-        self.body = self.connection.nonblocking()
+        self.body = self.connection.nonblocking_body()
         self.reading = gevent.spawn(ingest_loop.read, self.ingest, self.body)
         self.send = self.connection.client.sendall
 
 
 @pytest.fixture
-def watched(fake_client) -> WatchedStore:
-    return WatchedStore(client=fake_client)
+def recording_store(fake_client) -> RecordingStore:
+    return RecordingStore(client=fake_client)
 
 
 @pytest.fixture
-def ingest_loop(watched) -> IngestLoop:
-    return IngestLoop(watched, 0.02)
+def ingest_loop(recording_store) -> IngestLoop:
+    return IngestLoop(recording_store, 0.02)
 
 
 @contextmanager
-def opened(ingest_loop: IngestLoop, number: int) -> Iterator[list[Open]]:
-    requests = [Open(ingest_loop, f"run-{count}") for count in range(number)]
+def open_requests(ingest_loop: IngestLoop, number: int) -> Iterator[list[OpenRequest]]:
+    requests = [OpenRequest(ingest_loop, f"run-{count}") for count in range(number)]
     gevent.sleep(0.01)
     try:
         yield requests
@@ -83,7 +83,7 @@ def opened(ingest_loop: IngestLoop, number: int) -> Iterator[list[Open]]:
                 request.reading.kill()
 
 
-def stored(store: EventStore, run_id: str) -> list:
+def stored_data(store: EventStore, run_id: str) -> list:
     return [event.data for event in store.get_events(run_id)]
 
 
@@ -91,12 +91,12 @@ def is_empty(ingest_loop: IngestLoop) -> bool:
     return not (ingest_loop._open or ingest_loop._due or ingest_loop._partial)
 
 
-def test_lines_of_several_requests_go_together(ingest_loop, watched):
-    with opened(ingest_loop, 5) as requests:
+def test_lines_of_several_requests_are_appended_in_one_round_trip(ingest_loop, recording_store):
+    with open_requests(ingest_loop, 5) as requests:
         for request in requests:
             request.send(chunk(line(1)) + chunk(line(2)))
         gevent.sleep(0.05)
-        assert [len(appends) for appends in watched.rounds] == [5]
+        assert [len(appends) for appends in recording_store.rounds] == [5]
         for request in requests:
             request.send(LAST_CHUNK)
             request.reading.get(timeout=5)
@@ -104,63 +104,65 @@ def test_lines_of_several_requests_go_together(ingest_loop, watched):
     assert is_empty(ingest_loop)
 
 
-def test_a_line_after_silence_waits_for_nobody(watched):
-    ingest_loop = IngestLoop(watched, flush_seconds=3600)
-    with opened(ingest_loop, 1) as [request]:
+def test_a_line_after_silence_is_appended_at_once(recording_store):
+    ingest_loop = IngestLoop(recording_store, flush_seconds=3600)
+    with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.1)
-        assert stored(watched, "run-0") == [1]
+        assert stored_data(recording_store, "run-0") == [1]
 
 
-def test_who_has_much_to_say_does_not_keep_the_others_waiting(ingest_loop, watched):
+def test_a_large_producer_does_not_delay_a_small_one(ingest_loop, recording_store):
     many = b"".join(line(number) for number in range(5000))
-    with opened(ingest_loop, 2) as [talker, other]:
-        sending = gevent.spawn(talker.send, chunk(many) + LAST_CHUNK)
+    with open_requests(ingest_loop, 2) as [large, small]:
+        sending = gevent.spawn(large.send, chunk(many) + LAST_CHUNK)
         gevent.sleep(0)
-        other.send(chunk(line(1)) + LAST_CHUNK)
-        other.reading.get(timeout=5)
-        assert not talker.ingest.over
-        talker.reading.get(timeout=20)
+        small.send(chunk(line(1)) + LAST_CHUNK)
+        small.reading.get(timeout=5)
+        assert not large.ingest.over
+        large.reading.get(timeout=20)
         sending.get()
-        assert talker.ingest.events == 5000
-    assert stored(watched, "run-0") == list(range(5000))
+        assert large.ingest.events == 5000
+    assert stored_data(recording_store, "run-0") == list(range(5000))
 
 
-def test_an_unexpected_error_of_an_append_ends_those_whom_it_concerns(ingest_loop, watched):
-    with opened(ingest_loop, 3) as [one, two, other]:
-        watched.error = ZeroDivisionError()
+def test_an_unexpected_error_of_an_append_ends_only_the_requests_in_it(
+    ingest_loop, recording_store
+):
+    with open_requests(ingest_loop, 3) as [one, two, other]:
+        recording_store.error = ZeroDivisionError()
         for request in (one, two):
             request.send(chunk(line(1)))
         for request in (one, two):
             request.reading.get(timeout=5)
-            assert request.ingest.error is watched.error
+            assert request.ingest.error is recording_store.error
             assert (request.ingest.unknown, request.ingest.line) == (1, 1)
-        watched.error = None
+        recording_store.error = None
         other.send(chunk(line(1)) + LAST_CHUNK)
         other.reading.get(timeout=5)
         assert other.ingest.events == 1
     assert is_empty(ingest_loop)
 
 
-def test_an_unexpected_error_of_the_loop_leaves_nobody_waiting(ingest_loop, monkeypatch):
+def test_an_unexpected_error_of_the_loop_ends_all_requests(ingest_loop, monkeypatch):
     def fail(*args):
         raise ZeroDivisionError
 
-    with opened(ingest_loop, 3) as requests, monkeypatch.context() as patch:
+    with open_requests(ingest_loop, 3) as requests, monkeypatch.context() as patch:
         patch.setattr(ingest_loop, "_finish_turn", fail)
         requests[0].send(chunk(line(1)))
         for request in requests:
             request.reading.get(timeout=5)
             assert type(request.ingest.error) is ZeroDivisionError
     assert is_empty(ingest_loop)
-    with opened(ingest_loop, 1) as [request]:
+    with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)) + LAST_CHUNK)
         request.reading.get(timeout=5)
         assert request.ingest.events == 1
 
 
-def test_who_is_killed_while_it_waits_leaves_nothing_behind(ingest_loop, watched):
-    with opened(ingest_loop, 2) as [killed, other]:
+def test_the_loop_forgets_a_request_that_is_killed_while_it_waits(ingest_loop, recording_store):
+    with open_requests(ingest_loop, 2) as [killed, other]:
         killed.send(chunk(b"{"))
         gevent.sleep(0.05)
         killed.reading.kill()
@@ -170,72 +172,76 @@ def test_who_is_killed_while_it_waits_leaves_nothing_behind(ingest_loop, watched
     assert is_empty(ingest_loop)
 
 
-def test_who_is_killed_during_a_round_leaves_nothing_behind(ingest_loop, watched):
-    with opened(ingest_loop, 1) as [request]:
+def test_the_loop_forgets_a_request_that_is_killed_during_a_round(ingest_loop, recording_store):
+    with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)) * 100)
-        while not watched.rounds:
+        while not recording_store.rounds:
             gevent.sleep(0)
         request.reading.kill()
         gevent.sleep(0.05)
     assert is_empty(ingest_loop)
 
 
-def test_who_is_told_to_end_has_stored_what_had_come(ingest_loop, watched):
-    with opened(ingest_loop, 1) as [request]:
+def test_a_request_that_the_worker_ends_has_stored_every_line_that_arrived(
+    ingest_loop, recording_store
+):
+    with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)))
-        gevent.sleep(0.01)  # it rests now
+        gevent.sleep(0.01)  # the loop rests now
         request.send(chunk(line(2) + b"{"))
         request.ingest.end("draining")
         request.reading.get(timeout=5)
         assert request.ingest.error.code == 503
         assert (request.ingest.events, request.ingest.line) == (2, 3)
-    assert stored(watched, "run-0") == [1, 2]
+    assert stored_data(recording_store, "run-0") == [1, 2]
 
 
-def test_who_is_told_to_end_while_lines_wait_is_ended_after_them(ingest_loop, watched):
-    with opened(ingest_loop, 1) as [request]:
-        request.send(chunk(line(1) * 1010))  # more than one append takes
-        while not watched.rounds:
+def test_a_request_that_the_worker_ends_first_stores_its_waiting_lines(
+    ingest_loop, recording_store
+):
+    with open_requests(ingest_loop, 1) as [request]:
+        request.send(chunk(line(1) * 1010))  # more lines than one append takes
+        while not recording_store.rounds:
             gevent.sleep(0)
         assert request.ingest.has_lines
         request.ingest.end("draining")
         request.reading.get(timeout=5)
         assert request.ingest.error.code == 503
-    assert stored(watched, "run-0") == [1] * 1010
+    assert stored_data(recording_store, "run-0") == [1] * 1010
     assert is_empty(ingest_loop)
 
 
-def test_who_has_a_line_joins_the_next_round_however_many_have_much_to_say(ingest_loop, watched):
-    flood = chunk(line("x" * 100) * 400) + LAST_CHUNK
-    with opened(ingest_loop, 31) as [quiet, *flooders]:
-        for flooder in flooders:
-            flooder.send(flood)
-        while len(watched.rounds) < 3:
+def test_a_small_producer_is_served_within_three_rounds_among_many_large_ones(
+    ingest_loop, recording_store
+):
+    many_lines = chunk(line("x" * 100) * 400) + LAST_CHUNK
+    with open_requests(ingest_loop, 31) as [small, *large_producers]:
+        for producer in large_producers:
+            producer.send(many_lines)
+        while len(recording_store.rounds) < 3:
             gevent.sleep(0)
-        quiet.send(chunk(line("quiet")))
-        rounds = len(watched.rounds)
-        while not stored(watched, "run-0"):
+        small.send(chunk(line("small")))
+        rounds = len(recording_store.rounds)
+        while not stored_data(recording_store, "run-0"):
             gevent.sleep(0)
-        assert len(watched.rounds) <= rounds + 3
-        assert sum(flooder.ingest.over for flooder in flooders) < 15
-        for flooder in flooders:
-            flooder.reading.get(timeout=30)
-            assert flooder.ingest.events == 400
+        assert len(recording_store.rounds) <= rounds + 3
+        assert sum(producer.ingest.over for producer in large_producers) < 15
+        for producer in large_producers:
+            producer.reading.get(timeout=30)
+            assert producer.ingest.events == 400
 
 
 @pytest.mark.parametrize("framing", [b"1%b\r\n \r\n" % (b";a" * 4000), b"1\r\n \r\n" * 1300])
-def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(
-    ingest_loop, framing, monkeypatch
-):
+def test_a_round_takes_a_bounded_number_of_bytes(ingest_loop, framing, monkeypatch):
     taken = []
-    with opened(ingest_loop, 50) as requests:
+    with open_requests(ingest_loop, 50) as requests:
         append_together = loop_module.append_together
 
-        def noted(ingests, store):
+        def recording_append(ingests, store):
             taken.append(sum(each.body.taken for each in requests if each.ingest in ingests))
             return append_together(ingests, store)
 
-        monkeypatch.setattr(loop_module, "append_together", noted)
+        monkeypatch.setattr(loop_module, "append_together", recording_append)
         for request in requests:
             request.send(framing * 8)
         with gevent.Timeout(20):
@@ -244,11 +250,11 @@ def test_a_round_takes_a_bounded_number_of_bytes_whatever_they_say(
     assert max(taken) <= 2 * ROUND_BYTES
 
 
-def test_blank_lines_take_no_more_memory_than_their_bytes(ingest_loop):
+def test_blank_lines_take_little_more_memory_than_their_bytes(ingest_loop):
     blank = chunk(b"\n" * 100_000 + b" ")
     tracemalloc.start()
     try:
-        with opened(ingest_loop, 20) as requests:
+        with open_requests(ingest_loop, 20) as requests:
             for request in requests:
                 request.send(chunk(b" "))
             gevent.sleep(0.05)
@@ -264,12 +270,14 @@ def test_blank_lines_take_no_more_memory_than_their_bytes(ingest_loop):
         tracemalloc.stop()
 
 
-def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, monkeypatch):
+def test_a_line_that_arrives_during_a_slow_round_is_in_time(
+    ingest_loop, recording_store, monkeypatch
+):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
-    with opened(ingest_loop, 2) as [late, other]:
+    with open_requests(ingest_loop, 2) as [late, other]:
         late.send(chunk(line(1)[:5]))
         gevent.sleep(0.05)
-        watched.pause = 3.0  # longer than a sweep is
+        recording_store.pause = 3.0  # longer than SWEEP_SECONDS
         other.send(chunk(line(2)))
         gevent.sleep(0.05)
         late.send(chunk(line(1)[5:]) + LAST_CHUNK)
@@ -277,18 +285,18 @@ def test_a_line_that_came_while_nobody_read_is_in_time(ingest_loop, watched, mon
         assert (late.ingest.error, late.ingest.events) == (None, 1)
 
 
-def test_a_line_that_does_not_come_to_its_end_is_too_slow(ingest_loop, monkeypatch):
+def test_a_line_that_is_not_completed_in_time_is_408(ingest_loop, monkeypatch):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
-    with opened(ingest_loop, 1) as [slow]:
+    with open_requests(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1) + b"{"))
         slow.reading.get(timeout=10)
         assert (slow.ingest.error.code, slow.ingest.events, slow.ingest.line) == (408, 1, 2)
 
 
 @pytest.mark.parametrize("trickles", [False, True])
-def test_trailers_that_do_not_come_are_too_slow_too(ingest_loop, monkeypatch, trickles):
+def test_trailers_that_are_not_completed_in_time_are_408(ingest_loop, monkeypatch, trickles):
     monkeypatch.setattr(json_body, "READ_SECONDS", 0.2)
-    with opened(ingest_loop, 1) as [slow]:
+    with open_requests(ingest_loop, 1) as [slow]:
         slow.send(chunk(line(1)) + b"0\r\n")
         while trickles and not slow.reading.ready():
             with contextlib.suppress(OSError):
@@ -298,8 +306,8 @@ def test_trailers_that_do_not_come_are_too_slow_too(ingest_loop, monkeypatch, tr
         assert (slow.ingest.error.code, slow.ingest.events) == (408, 1)
 
 
-def test_who_waits_for_trailers_is_ended_with_the_others(ingest_loop):
-    with opened(ingest_loop, 1) as [request]:
+def test_the_worker_ends_a_request_that_waits_for_its_trailers(ingest_loop):
+    with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)) + b"0\r\n")
         gevent.sleep(0.05)
         request.ingest.end("draining")
@@ -307,10 +315,10 @@ def test_who_waits_for_trailers_is_ended_with_the_others(ingest_loop):
         assert (request.ingest.error.code, request.ingest.events) == (503, 1)
 
 
-def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop, watched):
+def test_all_waiting_requests_fail_at_once_when_redis_does_not_answer(ingest_loop, recording_store):
     big = chunk(line("x" * 1000) * 100)
-    with opened(ingest_loop, 41) as [silent, *requests]:
-        watched.error = StoreUnavailable("Redis does not answer", None)
+    with open_requests(ingest_loop, 41) as [silent, *requests]:
+        recording_store.error = StoreUnavailable("Redis does not answer", None)
         for request in requests:
             request.send(big)
         for request in requests:
@@ -318,21 +326,21 @@ def test_a_redis_that_does_not_answer_is_told_to_all_who_wait_for_it(ingest_loop
             assert type(request.ingest.error) is StoreUnavailable
             members = request.ingest.error_members()
             assert (members["line"], members["stored"]) == (1, 0)
-        assert len(watched.rounds) <= 2
+        assert len(recording_store.rounds) <= 2
         assert sum(request.ingest.unknown for request in requests) == sum(
-            len(append.new_events) for appends in watched.rounds for append in appends
+            len(append.new_events) for appends in recording_store.rounds for append in appends
         )
-        watched.error = None
+        recording_store.error = None
         silent.send(chunk(line(1)) + LAST_CHUNK)
         silent.reading.get(timeout=5)
         assert silent.ingest.events == 1
 
 
-def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, monkeypatch):
-    with opened(ingest_loop, 1) as [request]:
+def test_the_loop_forgets_a_connection_that_it_cannot_register(ingest_loop, monkeypatch):
+    with open_requests(ingest_loop, 1) as [request]:
         with monkeypatch.context() as patch:
             patch.setattr(ingest_loop._selector, "register", lambda *args: 1 / 0)
-            refused = Open(ingest_loop, "refused")
+            refused = OpenRequest(ingest_loop, "refused")
             with pytest.raises(ZeroDivisionError):
                 refused.reading.get(timeout=5)
         request.send(chunk(line(1)) + LAST_CHUNK)
@@ -342,11 +350,11 @@ def test_a_connection_that_cannot_be_watched_leaves_nothing_behind(ingest_loop, 
     assert is_empty(ingest_loop)
 
 
-def test_nothing_is_read_while_lines_wait_to_be_stored(ingest_loop, watched):
-    """A slow Redis then slows the producer down, and the bytes held are bounded."""
+def test_nothing_is_received_while_lines_wait_to_be_stored(ingest_loop, recording_store):
+    """So a slow Redis slows the producer down, and the reserved bytes stay bounded."""
     peak = 0
     piece = chunk(line("x" * 1000) * 100)
-    with opened(ingest_loop, 1) as [request]:
+    with open_requests(ingest_loop, 1) as [request]:
         sending = gevent.spawn(lambda: [request.send(piece) for _ in range(100)])
         while not sending.ready():
             peak = max(peak, request.reservation.bytes)

@@ -1,4 +1,4 @@
-"""The client_socket: writing without waiting, waiting where it must, and never to somebody else."""
+"""The client's socket: it writes without blocking, and never to another client."""
 
 import socket
 import struct
@@ -10,14 +10,14 @@ from gevent.socket import socket as GeventSocket
 
 from app.streaming.follow import client_socket as client_socket_module
 from app.streaming.follow.client_socket import ClientGone, ClientSocket, ClientStalled
-from app.streaming.wire.formats import http_chunk
+from app.streaming.wire.frame_batch import http_chunk
 
 # More than both buffers of a connection hold.
 LARGE = bytes(range(256)) * 4096
 
 
 class Connection:
-    """Both ends of a TCP connection: an client_socket, and its client."""
+    """Both ends of a TCP connection: a ClientSocket and its client."""
 
     def __init__(self, chunked: bool = False):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -32,7 +32,7 @@ class Connection:
         self.client_socket = ClientSocket(GeventSocket(fileno=accepted.detach()), chunked)
 
     def fill(self) -> bytes:
-        """Write until there is no room, and give what was written."""
+        """Write until the buffer is full, and return what was written."""
         written = b""
         while True:
             try:
@@ -58,7 +58,7 @@ class Connection:
         self.client.close()
 
 
-WAYS_TO_GO = pytest.mark.parametrize("go", [Connection.reset, Connection.hang_up])
+EITHER_DISCONNECT = pytest.mark.parametrize("disconnect", [Connection.reset, Connection.hang_up])
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def connection(connect) -> Connection:
 
 
 @pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
-    """No test waits for ever."""
+def limit_in_seconds() -> Iterator[None]:
+    """Fail a test that waits for too long."""
     with gevent.Timeout(20):
         yield
 
@@ -91,13 +91,13 @@ def wait_in_the_hub(predicate: Callable[[], object]) -> None:
         gevent.sleep(0.001)
 
 
-def test_send_raises_rather_than_wait(connection):
+def test_send_raises_instead_of_waiting(connection):
     assert 0 < len(connection.fill()) < len(LARGE)
     with pytest.raises(BlockingIOError):
         connection.client_socket.send(b"x")
 
 
-def test_what_a_full_buffer_does_not_take_is_written_as_the_client_reads(connection):
+def test_bytes_that_a_full_buffer_does_not_take_are_written_as_the_client_reads(connection):
     written = connection.fill()
     reading = gevent.spawn(connection.read_all)
     connection.client_socket.send_all(memoryview(LARGE)[5:])
@@ -105,10 +105,10 @@ def test_what_a_full_buffer_does_not_take_is_written_as_the_client_reads(connect
     assert reading.get() == written + LARGE[5:]
 
 
-def test_one_who_waits_holds_up_no_other(connect):
+def test_a_write_that_waits_does_not_hold_up_others(connect):
     slow, fast = connect(), connect()
     waiting = gevent.spawn(slow.client_socket.send_all, LARGE)
-    wait_in_the_hub(lambda: slow.client_socket._writing)
+    wait_in_the_hub(lambda: slow.client_socket._writable)
     fast.client_socket.send_all(b"at once")
     assert fast.client.recv(100) == b"at once"
     assert not waiting.dead
@@ -120,7 +120,7 @@ def test_one_who_waits_holds_up_no_other(connect):
     ("chunked", "expected"),
     [(True, b"3\r\nabc\r\n1a\r\n" + b"z" * 26 + b"\r\n0\r\n\r\n"), (False, b"abc" + b"z" * 26)],
 )
-def test_a_body_is_framed_in_chunks_or_goes_as_it_is(connect, chunked, expected):
+def test_a_body_is_sent_in_chunks_or_as_it_is(connect, chunked, expected):
     connection = connect(chunked=chunked)
     for piece in (b"abc", b"z" * 26):
         connection.client_socket.send_all(http_chunk(piece) if chunked else piece)
@@ -129,7 +129,7 @@ def test_a_body_is_framed_in_chunks_or_goes_as_it_is(connect, chunked, expected)
 
 
 def test_the_last_chunk_is_written_after_a_full_buffer_too(connect):
-    """Without it the client takes the end for an error."""
+    """Without it the client reports an error at the end."""
     connection = connect(chunked=True)
     written = connection.fill()
     reading = gevent.spawn_later(0.01, connection.read_all)
@@ -137,44 +137,44 @@ def test_the_last_chunk_is_written_after_a_full_buffer_too(connect):
     assert reading.get() == written + b"0\r\n\r\n"
 
 
-@WAYS_TO_GO
-def test_a_client_that_goes_while_nothing_is_written_is_noticed_once(connection, go):
-    gone: list[bool] = []
-    connection.client_socket.watch(lambda: gone.append(True))
+@EITHER_DISCONNECT
+def test_a_disconnect_while_nothing_is_written_is_noticed_once(connection, disconnect):
+    calls: list[bool] = []
+    connection.client_socket.watch(lambda: calls.append(True))
     gevent.idle()
-    assert gone == []
-    go(connection)
-    wait_in_the_hub(lambda: gone)
+    assert calls == []
+    disconnect(connection)
+    wait_in_the_hub(lambda: calls)
     gevent.idle()
-    assert gone == [True]
+    assert calls == [True]
 
 
-@WAYS_TO_GO
-def test_a_client_that_goes_frees_the_one_who_writes(connection, go):
-    gone: list[bool] = []
-    connection.client_socket.watch(lambda: gone.append(True))
+@EITHER_DISCONNECT
+def test_a_disconnect_makes_a_waiting_write_fail(connection, disconnect):
+    calls: list[bool] = []
+    connection.client_socket.watch(lambda: calls.append(True))
     writing = gevent.spawn(connection.client_socket.send_all, LARGE)
-    wait_in_the_hub(lambda: connection.client_socket._writing)
-    go(connection)
+    wait_in_the_hub(lambda: connection.client_socket._writable)
+    disconnect(connection)
     with pytest.raises(ClientGone):
         writing.get()
-    assert gone == [True]
+    assert calls == [True]
 
 
-def test_who_writes_to_a_client_that_has_gone_is_told(connection):
+def test_a_write_to_a_client_that_has_gone_raises(connection):
     connection.reset()
     with pytest.raises(ClientGone):
         connection.client_socket.send_all(LARGE)
 
 
-def test_a_client_that_takes_nothing_for_too_long_has_stalled(connection, monkeypatch):
+def test_a_client_that_reads_nothing_for_too_long_has_stalled(connection, monkeypatch):
     monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.05)
     with pytest.raises(ClientStalled):
         connection.client_socket.send_all(LARGE)
 
 
 def test_a_client_that_reads_slowly_has_not_stalled(connection, monkeypatch):
-    """It takes many times as long for all of it as it may for anything."""
+    """It takes many times the limit to read everything, but never reads nothing for as long."""
     monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.3)
     writing = gevent.spawn(connection.client_socket.send_all, LARGE[:1_000_000])
     received = 0
@@ -184,37 +184,37 @@ def test_a_client_that_reads_slowly_has_not_stalled(connection, monkeypatch):
     writing.get()
 
 
-def test_what_a_client_sends_is_neither_taken_for_its_end_nor_looked_at_again(connection):
-    gone: list[bool] = []
-    connection.client_socket.watch(lambda: gone.append(True))
+def test_bytes_from_the_client_are_not_a_disconnect_and_end_the_watching(connection):
+    calls: list[bool] = []
+    connection.client_socket.watch(lambda: calls.append(True))
     connection.client.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    wait_in_the_hub(lambda: connection.client_socket._reading is None)
-    assert gone == []
+    wait_in_the_hub(lambda: connection.client_socket._readable is None)
+    assert calls == []
     connection.client_socket.send_all(b"still here")
     assert connection.client.recv(100) == b"still here"
 
 
-def test_closing_twice_is_closing_once(connection):
-    gone: list[bool] = []
-    connection.client_socket.watch(lambda: gone.append(True))
+def test_close_may_be_repeated(connection):
+    calls: list[bool] = []
+    connection.client_socket.watch(lambda: calls.append(True))
     connection.client_socket.close()
     connection.client_socket.close()
     connection.client_socket.finish()
     gevent.idle()
     assert connection.read_all() == b""
-    assert gone == []  # who closes it knows
+    assert calls == []  # the owner closed it and needs no call
 
 
 @pytest.mark.parametrize("end", [ClientSocket.close, ClientSocket.finish])
-def test_a_closed_outlet_never_writes_to_who_was_given_its_descriptor(connect, end):
+def test_a_closed_socket_never_writes_to_the_new_owner_of_its_descriptor(connect, end):
     first = connect()
     first.client_socket.watch(lambda: None)
     end(first.client_socket)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        taken = ours if ours.fileno() == first.fileno else theirs
-        other = theirs if taken is ours else ours
-        assert taken.fileno() == first.fileno, "the test must reuse the descriptor"
+        reused = ours if ours.fileno() == first.fileno else theirs
+        other = theirs if reused is ours else ours
+        assert reused.fileno() == first.fileno, "the test must reuse the descriptor"
         with pytest.raises(OSError, match="Bad file descriptor"):
             first.client_socket.send(b"not yours")
         with pytest.raises(ClientGone):
@@ -224,18 +224,18 @@ def test_a_closed_outlet_never_writes_to_who_was_given_its_descriptor(connect, e
         other.setblocking(False)
         with pytest.raises(BlockingIOError):
             other.recv(1)
-        taken.sendall(b"still open")
+        reused.sendall(b"still open")
         assert other.recv(100) == b"still open"
 
 
-def test_who_waited_when_it_was_closed_never_writes_to_who_was_given_its_descriptor(
+def test_a_write_that_waited_during_close_never_reaches_the_new_owner_of_the_descriptor(
     connect, monkeypatch
 ):
     monkeypatch.setattr(client_socket_module, "STALLED_SECONDS", 0.2)
     first = connect()
     first.client_socket.watch(lambda: None)
     waiting = gevent.spawn(first.client_socket.send_all, LARGE)
-    wait_in_the_hub(lambda: first.client_socket._writing)
+    wait_in_the_hub(lambda: first.client_socket._writable)
     first.client_socket.close()
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -248,7 +248,7 @@ def test_who_waited_when_it_was_closed_never_writes_to_who_was_given_its_descrip
                 end.recv(1)
 
 
-def test_the_socket_it_was_made_of_can_no_longer_write_or_close(connect):
+def test_the_original_socket_can_no_longer_write_or_close(connect):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()

@@ -1,110 +1,24 @@
-"""The feed: what it remembers, gives after a cursor, whom it wakes, and what it delivers."""
+"""The feed: what it keeps, what it returns after a cursor, and which subscribers it wakes."""
 
 import pytest
 
-from app.streaming.event import Event
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.follow import feed as feed_module
-from app.streaming.follow.feed import Fanout, Feed
-from app.streaming.wire.formats import EventStream, Filter, FrameBatch, StreamFormat
-from app.streaming.wire.frame import Frame
-
-EVERYTHING = StreamFormat(Filter(), EventStream())
-NO_ROOM = BlockingIOError()
-
-
-class FakeOutlet:
-    """A socket that takes so many bytes, and then has no room or breaks with an error."""
-
-    def __init__(self, room: int, full: OSError, chunked: bool):
-        self.chunked = chunked
-        self.received = b""
-        self._room = room
-        self._full = full
-
-    def send(self, wire: bytes) -> int:
-        taken = wire[: self._room]
-        if not taken:
-            raise self._full
-        self._room -= len(taken)
-        self.received += taken
-        return len(taken)
-
-
-class FakeFollower:
-    """A subscriber that notes what it is told, and leaves its fanout when it takes over."""
-
-    def __init__(
-        self,
-        feed: Feed,
-        view: StreamFormat = EVERYTHING,
-        room: int = 10**9,
-        full: OSError = NO_ROOM,
-        chunked: bool = False,
-    ):
-        self.feed = feed
-        self.view = view
-        self.client_socket = FakeOutlet(room, full, chunked)
-        self.cursor = feed.position
-        self.fanout: Fanout | None = None
-        self.woken = 0
-        self.unsent: list[bytes | None] = []
-        feed.join(self)
-
-    def park(self) -> bool:
-        self.fanout = self.feed.park(self, self.feed.epoch)
-        return self.fanout is not None
-
-    def wake(self) -> None:
-        self.woken += 1
-
-    def leave_fanout(self) -> None:
-        self.feed.unpark(self, self.fanout)
-        self.fanout = None
-
-    def unpark(self, unsent: memoryview | None) -> None:
-        self.leave_fanout()
-        self.unsent.append(None if unsent is None else bytes(unsent))
-
-    def catch_up(self) -> None:
-        """What a greenlet of its own does: the unsent, then what is after its cursor."""
-        wire = b"".join(unsent or b"" for unsent in self.unsent)
-        for batch in self.feed.after(self.cursor, self.feed.epoch):
-            wire += batch.encode(self.view)[0]
-            self.cursor = batch.position
-        self.client_socket.received += wire
-
-
-def frame(number: int, size: int = 1) -> Frame:
-    fields = {
-        b"data": b'"%b"' % (b"x" * size),
-        b"event_category": b"even" if number % 2 == 0 else b"odd",
-        b"event_action": b"a",
-    }
-    return Frame.of(Event.from_entry("r", b"%d-0" % number, fields))
-
-
-def wire(*numbers: int) -> bytes:
-    return b"".join(frame(number).typed for number in numbers)
-
-
-def publish(feed: Feed, *numbers: int, size: int = 1, ended: bool = False) -> None:
-    epoch, position = feed.mark()
-    batch = FrameBatch(position, [frame(number, size) for number in numbers])
-    feed.publish(epoch, batch, sequence=numbers[-1], ended=ended)
+from app.streaming.follow.feed import Feed
+from app.streaming.wire.frame_batch import FrameBatch
+from tests.streaming.follow.fakes import FakeSubscriber, frame, new_feed, publish, sse
 
 
 def after(feed: Feed, number: int, epoch: int = 0) -> list[int] | None:
     batches = feed.after(EventId(number, 0), epoch)
     if batches is None:
         return None
-    return [frame.position.ms for batch in batches for frame in batch.frames]
+    return [frame.cursor.ms for batch in batches for frame in batch.frames]
 
 
 @pytest.fixture
 def feed() -> Feed:
-    """A feed that began when event 5 was the last."""
-    return Feed("r", EventId(5, 0), sequence=5, ended=False)
+    return new_feed()
 
 
 def test_a_new_feed_has_nothing_after_its_position_and_knows_nothing_before(feed):
@@ -117,7 +31,7 @@ def test_a_cursor_gets_what_came_after_it(feed):
     publish(feed, 6, 7)
     publish(feed, 8)
     assert [after(feed, number) for number in (5, 6, 7, 8)] == [[6, 7, 8], [7, 8], [8], []]
-    assert feed.position == EventId(8, 0)
+    assert feed.position.id == EventId(8, 0)
     assert feed.sequence == 8
 
 
@@ -126,40 +40,40 @@ def test_a_cursor_between_two_events_gets_what_came_after_it(feed):
     assert after(feed, 7) == [8]
 
 
-def test_what_is_published_wakes_all_who_have_joined(feed):
-    stays, leaves = FakeFollower(feed), FakeFollower(feed)
+def test_publishing_wakes_every_subscriber_that_has_joined(feed):
+    stays, leaves = FakeSubscriber(feed), FakeSubscriber(feed)
     publish(feed, 6)
     assert not feed.leave(leaves)
     publish(feed, 7)
     assert (stays.woken, leaves.woken) == (2, 1)
 
 
-def test_the_last_one_who_leaves_is_told_apart(feed):
-    first, last = FakeFollower(feed), FakeFollower(feed)
+def test_leave_returns_true_for_the_last_subscriber(feed):
+    first, last = FakeSubscriber(feed), FakeSubscriber(feed)
     assert [feed.leave(first), feed.leave(first), feed.leave(last)] == [False, False, True]
 
 
-def test_what_was_read_after_another_mark_is_not_taken_in(feed):
-    parked = FakeFollower(feed)
-    epoch, position = feed.mark()
+def test_a_batch_read_from_an_old_position_is_not_published(feed):
+    parked = FakeSubscriber(feed)
+    position = feed.position
     publish(feed, 6)
-    parked.cursor = feed.position
+    parked.cursor = feed.position.id
     assert parked.park()
-    feed.publish(epoch, FrameBatch(position, [frame(6)]), sequence=6, ended=True)
+    feed.publish(position, FrameBatch(position.id, [frame(6)]), sequence=6, ended=True)
     assert after(feed, 5) == [6]
     assert not feed.ended
     assert parked.client_socket.received == b""
 
 
-def test_an_end_that_is_published_is_known(feed):
+def test_ended_is_that_of_the_last_batch(feed):
     publish(feed, 6, ended=True)
     assert feed.ended
     publish(feed, 7)
     assert not feed.ended
 
 
-def test_only_so_many_batches_are_remembered(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BATCHES", 3)
+def test_a_feed_keeps_a_limited_number_of_batches(feed, monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BATCHES", 3)
     publish(feed, 6, 7)
     for number in (8, 9, 10):
         publish(feed, number)
@@ -167,32 +81,32 @@ def test_only_so_many_batches_are_remembered(feed, monkeypatch):
     assert after(feed, 7) == [8, 9, 10]
 
 
-def test_only_so_many_bytes_are_remembered(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BYTES", 2500)
+def test_a_feed_keeps_a_limited_number_of_bytes(feed, monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BYTES", 2500)
     for number in range(6, 16):
         publish(feed, number, size=1000)
     assert after(feed, 13) == [14, 15]
     assert after(feed, 12) is None
 
 
-def test_a_batch_over_the_limit_is_not_remembered_and_not_skipped(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "RECENT_BYTES", 1000)
+def test_a_batch_over_the_limit_is_not_kept_and_not_skipped(feed, monkeypatch):
+    monkeypatch.setattr(feed_module, "MAX_RECENT_BYTES", 1000)
     publish(feed, 6, size=2000)
-    assert feed.position == EventId(6, 0)
+    assert feed.position.id == EventId(6, 0)
     assert after(feed, 5) is None  # so that it is read from the log
     assert after(feed, 6) == []
     publish(feed, 7)
     assert after(feed, 6) == [7]
 
 
-def test_what_is_forgotten_is_read_from_the_log(feed):
+def test_forgotten_batches_are_read_from_the_log(feed):
     publish(feed, 6, 7)
     feed.forget()
     assert after(feed, 6) is None
     assert after(feed, 7) == []
 
 
-def test_what_may_have_been_deleted_is_read_from_the_log_once_it_is_noted(feed):
+def test_batches_with_deleted_events_are_read_from_the_log(feed):
     publish(feed, 6, 7)
     before = feed.version
     feed.note_deleted(EventId(6, 0))
@@ -203,8 +117,8 @@ def test_what_may_have_been_deleted_is_read_from_the_log_once_it_is_noted(feed):
     assert after(feed, 7) == [8]
 
 
-def test_settling_tells_the_end_at_the_feeds_own_position_only(feed):
-    awake, parked = FakeFollower(feed), FakeFollower(feed)
+def test_settle_ends_the_run_only_at_the_feeds_own_position(feed):
+    awake, parked = FakeSubscriber(feed), FakeSubscriber(feed)
     assert parked.park()
     feed.settle(EventId(4, 0), 4, ended=True)
     assert (feed.ended, awake.woken, parked.unsent) == (False, 0, [])
@@ -212,12 +126,12 @@ def test_settling_tells_the_end_at_the_feeds_own_position_only(feed):
     assert (feed.ended, awake.woken, parked.unsent) == (True, 1, [None])
 
 
-def test_a_feed_begun_anew_has_no_batches_for_cursors_of_the_former_log(feed):
-    follower = FakeFollower(feed)
+def test_a_feed_that_was_reset_has_no_batches_for_cursors_of_the_old_log(feed):
+    subscriber = FakeSubscriber(feed)
     publish(feed, 6, ended=True)
     feed.reset(0)
-    assert follower.woken == 2
-    assert feed.mark() == (1, ZERO)
+    assert subscriber.woken == 2
+    assert feed.position == (1, ZERO)
     assert (feed.sequence, feed.ended) == (0, False)
     assert after(feed, 0, epoch=1) == []
     publish(feed, 2)
@@ -225,26 +139,26 @@ def test_a_feed_begun_anew_has_no_batches_for_cursors_of_the_former_log(feed):
     assert after(feed, 0, epoch=1) == [2]
 
 
-def test_two_who_notice_the_same_new_log_begin_it_once(feed):
+def test_two_resets_of_one_epoch_are_one_reset(feed):
     feed.reset(0)
     publish(feed, 1)
     feed.reset(0)
-    assert feed.mark() == (1, EventId(1, 0))
+    assert feed.position == (1, EventId(1, 0))
 
 
-def test_what_was_read_from_the_former_log_is_not_taken_into_the_new_one():
+def test_a_batch_of_the_old_log_is_not_published_in_the_new_one():
     feed = Feed("r", ZERO, sequence=0, ended=False)
-    epoch, position = feed.mark()
+    position = feed.position
     feed.reset(0)
-    feed.publish(epoch, FrameBatch(position, [frame(6)]), sequence=6, ended=False)
-    assert feed.mark() == (1, ZERO)
+    feed.publish(position, FrameBatch(position.id, [frame(6)]), sequence=6, ended=False)
+    assert feed.position == (1, ZERO)
 
 
 # Parking
 
 
-def test_only_who_is_up_to_date_in_the_same_log_may_park(feed):
-    behind, other_log, up_to_date = (FakeFollower(feed) for _ in range(3))
+def test_only_a_subscriber_that_is_up_to_date_in_the_same_log_may_park(feed):
+    behind, other_log, up_to_date = (FakeSubscriber(feed) for _ in range(3))
     behind.cursor = EventId(4, 0)
     assert not behind.park()
     assert feed.park(other_log, epoch=1) is None
@@ -253,186 +167,51 @@ def test_only_who_is_up_to_date_in_the_same_log_may_park(feed):
     assert not up_to_date.park()  # its stream is over, not silent
 
 
-def test_who_parks_is_written_to_and_not_woken(feed):
-    follower = FakeFollower(feed)
-    assert follower.park()
+def test_a_parked_subscriber_is_written_to_and_not_woken(feed):
+    subscriber = FakeSubscriber(feed)
+    assert subscriber.park()
     publish(feed, 6)
-    assert (follower.woken, follower.unsent) == (0, [])
-    assert follower.client_socket.received == wire(6)
-    follower.leave_fanout()
+    assert (subscriber.woken, subscriber.unsent) == (0, [])
+    assert subscriber.client_socket.received == sse(6)
+    subscriber.leave_fanout()
     publish(feed, 7)
-    assert follower.woken == 1
-    assert follower.client_socket.received == wire(6)
+    assert subscriber.woken == 1
+    assert subscriber.client_socket.received == sse(6)
 
 
-def test_who_left_while_parked_is_neither_written_to_nor_woken(feed):
-    follower, stays = FakeFollower(feed), FakeFollower(feed)
-    assert follower.park()
-    follower.leave_fanout()
-    assert not feed.leave(follower)
+def test_a_subscriber_that_left_is_neither_written_to_nor_woken(feed):
+    subscriber, stays = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert subscriber.park()
+    subscriber.leave_fanout()
+    assert not feed.leave(subscriber)
     publish(feed, 6)
-    assert (follower.woken, follower.client_socket.received, stays.woken) == (0, b"", 1)
+    assert (subscriber.woken, subscriber.client_socket.received, stays.woken) == (0, b"", 1)
 
 
-def test_an_end_is_delivered_and_then_called_out(feed):
-    follower = FakeFollower(feed)
-    assert follower.park()
+def test_the_end_of_a_run_is_delivered_and_then_unparks(feed):
+    subscriber = FakeSubscriber(feed)
+    assert subscriber.park()
     publish(feed, 6, ended=True)
-    assert follower.client_socket.received == wire(6)
-    assert follower.unsent == [None]
+    assert subscriber.client_socket.received == sse(6)
+    assert subscriber.unsent == [None]
 
 
-def test_a_log_begun_anew_calls_the_parked_out(feed):
-    follower = FakeFollower(feed)
-    assert follower.park()
+def test_a_reset_unparks(feed):
+    subscriber = FakeSubscriber(feed)
+    assert subscriber.park()
     feed.reset(0)
-    assert follower.unsent == [None]
+    assert subscriber.unsent == [None]
     publish(feed, 1)
-    assert follower.client_socket.received == b""
+    assert subscriber.client_socket.received == b""
 
 
-# Delivering
-
-
-def test_everybody_gets_the_same_bytes_once_in_its_view_and_framing(feed):
-    odd = StreamFormat(Filter(frozenset({"odd"})), EventStream(typed=False))
-    plain, other, chunked, filtered = followers = [
-        FakeFollower(feed),
-        FakeFollower(feed),
-        FakeFollower(feed, chunked=True),
-        FakeFollower(feed, view=odd),
-    ]
-    assert all(follower.park() for follower in followers)
+def test_unpark_returns_how_many_events_were_sent_since_the_subscriber_parked(feed):
+    early, late = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert early.park()
     publish(feed, 6, 7)
+    late.cursor = feed.position.id
+    assert late.park()
     publish(feed, 8)
-    assert plain.client_socket.received == other.client_socket.received == wire(6, 7, 8)
-    first, second = wire(6, 7), wire(8)
-    assert chunked.client_socket.received == b"%x\r\n%b\r\n%x\r\n%b\r\n" % (
-        *(len(first), first),
-        *(len(second), second),
-    )
-    assert filtered.client_socket.received == frame(7).untyped
-    assert {follower.cursor for follower in followers} == {EventId(8, 0)}
-
-
-def test_a_batch_of_which_a_filter_passes_nothing_writes_nothing_at_all(feed):
-    """An empty chunk would end the body."""
-    odd = StreamFormat(Filter(frozenset({"odd"})), EventStream())
-    follower = FakeFollower(feed, view=odd, room=0, chunked=True)
-    assert follower.park()
-    publish(feed, 6)
-    assert (follower.cursor, follower.unsent) == (EventId(6, 0), [])
-
-
-@pytest.mark.parametrize("full", [NO_ROOM, ConnectionResetError(), BrokenPipeError()], ids=repr)
-@pytest.mark.parametrize("room", [0, 1, 10, len(wire(6)) - 1])
-def test_who_takes_only_a_part_is_handed_over_with_exactly_the_rest(feed, room, full):
-    short, whole = FakeFollower(feed, room=room, full=full), FakeFollower(feed)
-    assert short.park()
-    assert whole.park()
-    publish(feed, 6)
-    publish(feed, 7)
-    assert short.client_socket.received == wire(6)[:room]
-    assert short.unsent == [wire(6)[room:]]
-    assert short.cursor == EventId(6, 0)
-    assert short.woken == 2
-    assert whole.client_socket.received == wire(6, 7)
-
-
-@pytest.fixture
-def interrupted(monkeypatch):
-    """Run something when the loop of delivery gives way, which it does after each socket."""
-    monkeypatch.setattr(feed_module, "SENDS_IN_A_ROW", 1)
-
-    def interrupt(*steps) -> None:
-        left = list(steps)
-        monkeypatch.setattr(
-            feed_module.time, "sleep", lambda seconds: left.pop(0)() if left else None
-        )
-
-    return interrupt
-
-
-def test_the_loop_gives_way_every_so_many_sockets(feed, monkeypatch):
-    monkeypatch.setattr(feed_module, "SENDS_IN_A_ROW", 10)
-    pauses: list[float] = []
-    monkeypatch.setattr(feed_module.time, "sleep", pauses.append)
-    followers = [FakeFollower(feed) for _ in range(35)]
-    assert all(follower.park() for follower in followers)
-    publish(feed, 6)
-    assert pauses == [0, 0, 0]
-
-
-def test_who_left_while_the_loop_gave_way_is_not_written_to(feed, interrupted):
-    first, second = FakeFollower(feed), FakeFollower(feed)
-    assert first.park()
-    assert second.park()
-    interrupted(second.leave_fanout)
-    publish(feed, 6)
-    assert second.client_socket.received == b""
-    second.catch_up()
-    assert second.client_socket.received == first.client_socket.received == wire(6)
-
-
-def test_who_left_caught_up_and_parked_again_meanwhile_gets_nothing_twice(feed, interrupted):
-    first, second = FakeFollower(feed), FakeFollower(feed)
-    assert first.park()
-    assert second.park()
-
-    def come_back():
-        second.leave_fanout()
-        second.catch_up()
-        assert second.park()
-
-    interrupted(come_back)
-    publish(feed, 6)
-    publish(feed, 7)
-    assert second.client_socket.received == first.client_socket.received == wire(6, 7)
-    assert second.unsent == []
-
-
-def test_who_parks_for_the_first_time_meanwhile_gets_only_what_comes_next(feed, interrupted):
-    first = FakeFollower(feed)
-    assert first.park()
-    newcomers: list[FakeFollower] = []
-
-    def park_another():
-        newcomers.append(FakeFollower(feed))
-        assert newcomers[0].park()
-
-    interrupted(park_another)
-    publish(feed, 6)
-    publish(feed, 7)
-    assert newcomers[0].client_socket.received == wire(7)
-    assert first.client_socket.received == wire(6, 7)
-
-
-def test_a_batch_that_is_delivered_within_another_s_delivery_breaks_no_order(feed, interrupted):
-    """A feed may move to another reader while the former still delivers."""
-    first, second = FakeFollower(feed), FakeFollower(feed)
-    assert first.park()
-    assert second.park()
-    interrupted(lambda: publish(feed, 7))
-    publish(feed, 6)
-    assert second.unsent == [None]
-    second.catch_up()
-    assert first.client_socket.received == second.client_socket.received == wire(6, 7)
-
-
-def test_a_log_begun_anew_while_the_loop_gave_way_gets_nothing_of_the_former(feed, interrupted):
-    first, second = FakeFollower(feed), FakeFollower(feed)
-    assert first.park()
-    assert second.park()
-    interrupted(lambda: feed.reset(0))
-    publish(feed, 6)
-    assert second.client_socket.received == b""
-    assert first.unsent == second.unsent == [None]
-
-
-def test_a_channel_counts_what_it_delivered_and_when(feed):
-    follower = FakeFollower(feed)
-    assert follower.park()
-    assert (follower.fanout.events, follower.fanout.last_sent) == (0, 0.0)
-    publish(feed, 6, 7)
-    assert follower.fanout.events == 2
-    assert follower.fanout.last_sent > 0
+    early.leave_fanout()
+    late.leave_fanout()
+    assert (early.events, late.events) == (3, 1)

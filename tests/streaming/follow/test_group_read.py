@@ -1,4 +1,4 @@
-"""A group's XREAD: the bytes that redis-py would send, as the feeds move on."""
+"""The XREAD of a group: the bytes that redis-py would send, while the feeds move on."""
 
 import string
 
@@ -11,8 +11,8 @@ from app.streaming.follow.feed import Feed
 from app.streaming.follow.group_read import GroupRead, feed_key
 from app.streaming.log import connection
 from app.streaming.log.redis_keys import log_key
-from app.streaming.wire.formats import FrameBatch
 from app.streaming.wire.frame import Frame
+from app.streaming.wire.frame_batch import FrameBatch
 
 EVERY_CHARACTER = string.ascii_letters + string.digits + "_.-"
 
@@ -22,14 +22,14 @@ def feed(run_id: str, position: EventId = ZERO) -> Feed:
 
 
 def publish(feed: Feed, number: int) -> None:
-    epoch, position = feed.mark()
+    position = feed.position
     frame = Frame.of(Event.from_entry(feed.run_id, b"%d-0" % number, {}))
-    feed.publish(epoch, FrameBatch(position, [frame]), sequence=number, ended=False)
+    feed.publish(position, FrameBatch(position.id, [frame]), sequence=number, ended=False)
 
 
 def packed_by_redis_py(feeds: list[Feed], count: int, block_ms: int) -> bytes:
     keys = [log_key(feed.run_id) for feed in feeds]
-    ids = [str(feed.position) for feed in feeds]
+    ids = [str(feed.position.id) for feed in feeds]
     command = ("XREAD", "COUNT", count, "BLOCK", block_ms, "STREAMS", *keys, *ids)
     return b"".join(Connection().pack_command(*command))
 
@@ -50,7 +50,7 @@ def test_the_bytes_are_those_of_redis_py(run_ids, position, count, block_ms):
     assert GroupRead(feeds, count).pack(block_ms) == packed_by_redis_py(feeds, count, block_ms)
 
 
-def test_each_pack_asks_from_where_its_feeds_stand_by_then():
+def test_each_pack_asks_from_the_current_positions():
     feeds = [feed(str(number), EventId(9, number)) for number in range(5)]
     group = GroupRead(feeds, 256)
     changes = [
@@ -66,38 +66,38 @@ def test_each_pack_asks_from_where_its_feeds_stand_by_then():
     for block_ms, change in enumerate(changes, 1):
         change()
         assert group.pack(block_ms) == packed_by_redis_py(feeds, 256, block_ms)
-    assert [str(each.position) for each in feeds] == ["0-0", "9-1", "0-0", "9-3", "100-0"]
+    assert [str(each.position.id) for each in feeds] == ["0-0", "9-1", "0-0", "9-3", "100-0"]
 
 
-def test_it_tells_from_where_it_asked_though_the_feed_has_moved_on_since():
+def test_the_origin_is_the_position_of_the_last_pack_though_the_feed_has_moved_on():
     one, other = feed("1", EventId(5, 0)), feed("2", EventId(7, 0))
     group = GroupRead([one, other], 256)
     group.pack(1)
     publish(one, 6)
     other.reset(0)
-    assert group.asked(feed_key(one)) == (one, (0, EventId(5, 0)))
-    assert group.asked(feed_key(other)) == (other, (0, EventId(7, 0)))
+    assert group.origin(feed_key(one)) == (one, (0, EventId(5, 0)))
+    assert group.origin(feed_key(other)) == (other, (0, EventId(7, 0)))
     group.pack(1)
-    assert group.asked(feed_key(one)) == (one, (0, EventId(6, 0)))
-    assert group.asked(feed_key(other)) == (other, (1, ZERO))
+    assert group.origin(feed_key(one)) == (one, (0, EventId(6, 0)))
+    assert group.origin(feed_key(other)) == (other, (1, ZERO))
 
 
-def test_a_log_begun_anew_at_the_beginning_is_another_mark():
-    """The bytes are the same, but what is read belongs to another epoch."""
+def test_after_a_reset_at_the_beginning_the_origin_is_another_position():
+    """The bytes are the same, but the entries belong to another epoch."""
     one = feed("1")
     group = GroupRead([one], 256)
     before = group.pack(1)
     one.reset(0)
     assert group.pack(1) == before
-    assert group.asked(feed_key(one)) == (one, (1, ZERO))
+    assert group.origin(feed_key(one)) == (one, (1, ZERO))
 
 
 @pytest.mark.parametrize("runs", [0, 1, 64])
-def test_its_length_is_that_of_its_feeds(runs):
+def test_the_length_is_the_number_of_feeds(runs):
     assert len(GroupRead([feed(str(number)) for number in range(runs)], 256)) == runs
 
 
-def test_redis_answers_with_the_keys_that_were_asked_for(store, redis_client, run_id):
+def test_redis_returns_the_keys_as_they_were_sent(store, redis_client, run_id):
     run_ids = [run_id, f"{run_id}{EVERY_CHARACTER}", f"{run_id}-silent"]
     feeds = [feed(each) for each in run_ids]
     group = GroupRead(feeds, 2)
@@ -108,5 +108,5 @@ def test_redis_answers_with_the_keys_that_were_asked_for(store, redis_client, ru
         [streams] = connection.exchange_packed(link, group.pack(5000), 1)
     finally:
         link.disconnect()
-    assert [group.asked(key)[0] for key, _ in streams] == feeds[:2]
+    assert [group.origin(key)[0] for key, _ in streams] == feeds[:2]
     assert [entry_id.decode() for entry_id, _ in streams[1][1]] == ids[:2]

@@ -1,4 +1,4 @@
-"""The heartbeats: every heartbeat in its interval, none lost or doubled, spread over time."""
+"""Heartbeats: each comes in its interval, none is lost or doubled, and they are spread."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from app.streaming.follow.heartbeats import Heartbeats
 
 INTERVAL = 15.0
 TICK = 0.25
-# A beat comes with the tick after it is due.
-LATE = 2 * TICK
+# A heartbeat is sent at the tick after it is due.
+MAX_DELAY = 2 * TICK
 
 
 class Clock:
-    """A time that passes by ticks; nobody else ticks."""
+    """A clock that the test moves; the loop of the heartbeats does not run."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 1000.0
@@ -35,8 +35,8 @@ class Clock:
         self.pauses += 1
 
 
-class Silent:
-    """A subscriber to whom nothing else is sent: it is due an interval after its last beat."""
+class SilentSubscriber:
+    """A subscriber that gets only heartbeats, one interval after the other."""
 
     def __init__(self, clock: Clock):
         self.beats: list[float] = []
@@ -69,9 +69,9 @@ def heartbeats() -> Heartbeats:
 
 
 @pytest.fixture
-def add(clock, heartbeats) -> Callable[[], Silent]:
-    def add() -> Silent:
-        subscriber = Silent(clock)
+def add(clock, heartbeats) -> Callable[[], SilentSubscriber]:
+    def add() -> SilentSubscriber:
+        subscriber = SilentSubscriber(clock)
         heartbeats.add(subscriber)
         return subscriber
 
@@ -80,24 +80,24 @@ def add(clock, heartbeats) -> Callable[[], Silent]:
 
 @pytest.mark.parametrize("step", [TICK, 0.1, 0.26, 1.0])
 @pytest.mark.parametrize("opened", [0.0, 0.01, 0.24, 0.25, 7.3])
-def test_a_beat_comes_once_an_interval(clock, heartbeats, add, opened, step):
+def test_a_heartbeat_is_sent_once_an_interval(clock, heartbeats, add, opened, step):
     clock.run(heartbeats, 1.0)
     clock.now += opened
     subscriber = add()
     clock.run(heartbeats, 10 * INTERVAL, step)
-    late = LATE + step
-    assert all(INTERVAL <= silence <= INTERVAL + late for silence in subscriber.silences())
+    max_delay = MAX_DELAY + step
+    assert all(INTERVAL <= silence <= INTERVAL + max_delay for silence in subscriber.silences())
     assert 9 <= len(subscriber.beats) <= 10
 
 
-class _Enough(Exception):
-    """The test has slept as long as it wants to."""
+class _EndOfTest(Exception):
+    """The loop has slept for long enough."""
 
 
-def test_the_pulse_sleeps_until_somebody_is_due(clock, heartbeats, add, monkeypatch):
+def test_the_loop_sleeps_until_a_subscriber_is_due(clock, heartbeats, add, monkeypatch):
     slept: list[float] = []
     first = add()
-    second: list[Silent] = []
+    second: list[SilentSubscriber] = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -105,36 +105,36 @@ def test_the_pulse_sleeps_until_somebody_is_due(clock, heartbeats, add, monkeypa
         if len(slept) == 2:
             second.append(add())
         if sum(slept) > 10 * INTERVAL:
-            raise _Enough
+            raise _EndOfTest
 
     monkeypatch.setattr(heartbeats_module.time, "sleep", sleep)
-    with pytest.raises(_Enough):
+    with pytest.raises(_EndOfTest):
         heartbeats._run()
     assert len(slept) < 25
     for subscriber in (first, *second):
         assert len(subscriber.beats) >= 7
-        assert all(INTERVAL <= silence <= INTERVAL + LATE for silence in subscriber.silences())
+        assert all(INTERVAL <= silence <= INTERVAL + MAX_DELAY for silence in subscriber.silences())
 
 
-def test_one_who_was_sent_something_meanwhile_is_seen_to_when_the_silence_is_long_enough(
+def test_a_subscriber_that_was_sent_events_meanwhile_is_called_when_it_asked_to_be(
     clock, heartbeats
 ):
-    """It says itself when to come back."""
-    asked: list[float] = []
+    """Its `beat` returns the time of the next call."""
+    calls: list[float] = []
 
-    class Spoken:
+    class BusySubscriber:
         def beat(self, now: float) -> float:
-            asked.append(now)
-            return 1000.0 + INTERVAL + 5.0 if len(asked) == 1 else 0.0
+            calls.append(now)
+            return 1000.0 + INTERVAL + 5.0 if len(calls) == 1 else 0.0
 
-    heartbeats.add(Spoken())
+    heartbeats.add(BusySubscriber())
     clock.run(heartbeats, 3 * INTERVAL)
-    first, second = asked
-    assert 1000 + INTERVAL <= first <= 1000 + INTERVAL + LATE
-    assert 1000 + INTERVAL + 5 <= second <= 1000 + INTERVAL + 5 + LATE
+    first, second = calls
+    assert 1000 + INTERVAL <= first <= 1000 + INTERVAL + MAX_DELAY
+    assert 1000 + INTERVAL + 5 <= second <= 1000 + INTERVAL + 5 + MAX_DELAY
 
 
-def test_one_who_is_closed_is_let_go(clock, heartbeats, add):
+def test_a_closed_subscriber_is_called_once_more_and_then_released(clock, heartbeats, add):
     subscriber = add()
     clock.run(heartbeats, 2 * INTERVAL)
     subscriber.closed = True
@@ -144,7 +144,7 @@ def test_one_who_is_closed_is_let_go(clock, heartbeats, add):
     assert len(subscriber.beats) == 2
 
 
-def test_those_who_opened_one_after_another_beat_one_after_another(clock, heartbeats, add):
+def test_subscribers_that_came_in_turn_get_heartbeats_in_turn(clock, heartbeats, add):
     subscribers = []
     for _ in range(60):
         subscribers.append(add())
@@ -153,10 +153,10 @@ def test_those_who_opened_one_after_another_beat_one_after_another(clock, heartb
     at_once = Counter(beat for each in subscribers for beat in each.beats)
     assert max(at_once.values()) <= 2
     for subscriber in subscribers:
-        assert max(subscriber.silences()) <= INTERVAL + LATE
+        assert max(subscriber.silences()) <= INTERVAL + MAX_DELAY
 
 
-def test_after_a_standstill_everybody_beats_once_and_nobody_is_lost(clock, heartbeats, add):
+def test_after_a_standstill_every_subscriber_gets_one_heartbeat(clock, heartbeats, add):
     subscribers = []
     for _ in range(30):
         subscribers.append(add())
@@ -168,50 +168,48 @@ def test_after_a_standstill_everybody_beats_once_and_nobody_is_lost(clock, heart
     for subscriber in subscribers:
         first, *others = subscriber.beats
         assert others
-        assert others[0] - first <= INTERVAL + LATE
+        assert others[0] - first <= INTERVAL + MAX_DELAY
 
 
-def test_ticking_twice_in_one_moment_beats_once(clock, heartbeats, add):
+def test_two_ticks_at_one_moment_send_one_heartbeat(clock, heartbeats, add):
     subscriber = add()
-    clock.now += INTERVAL + LATE
+    clock.now += INTERVAL + MAX_DELAY
     heartbeats.tick(clock.now)
     heartbeats.tick(clock.now)
     assert len(subscriber.beats) == 1
 
 
-def test_one_who_says_a_time_that_is_over_is_seen_to_again_and_not_for_ever(clock, heartbeats):
-    asked: list[float] = []
+def test_a_subscriber_that_returns_a_past_time_is_called_once_a_tick(clock, heartbeats):
+    calls: list[float] = []
 
-    class Hasty:
+    class HastySubscriber:
         def beat(self, now: float) -> float:
-            asked.append(now)
+            calls.append(now)
             return now - 100.0
 
-    heartbeats.add(Hasty())
-    clock.run(heartbeats, INTERVAL + LATE)
-    before = len(asked)
+    heartbeats.add(HastySubscriber())
+    clock.run(heartbeats, INTERVAL + MAX_DELAY)
+    before = len(calls)
     clock.run(heartbeats, 10 * TICK)
     assert 1 <= before <= 3
-    assert len(asked) == before + 10
+    assert len(calls) == before + 10
 
 
-def test_one_who_is_added_while_others_beat_is_not_lost(clock, heartbeats, add):
-    added: list[Silent] = []
+def test_a_subscriber_that_is_added_during_a_tick_is_not_lost(clock, heartbeats, add):
+    added: list[SilentSubscriber] = []
 
-    class Adding:
+    class AddingSubscriber:
         def beat(self, now: float) -> float:
             added.append(add())
             return 0.0
 
-    heartbeats.add(Adding())
+    heartbeats.add(AddingSubscriber())
     clock.run(heartbeats, 3 * INTERVAL)
     assert len(added[0].beats) == 1
 
 
-def test_many_who_are_due_together_let_the_others_have_their_turn(
-    clock, heartbeats, add, monkeypatch
-):
-    monkeypatch.setattr(heartbeats_module, "SENDS_IN_A_ROW", 10)
+def test_the_loop_gives_way_while_it_calls_many_subscribers(clock, heartbeats, add, monkeypatch):
+    monkeypatch.setattr(heartbeats_module, "MAX_SENDS_IN_A_ROW", 10)
     subscribers = [add() for _ in range(45)]
     for _ in range(5):
         clock.run(heartbeats, INTERVAL)
@@ -220,16 +218,16 @@ def test_many_who_are_due_together_let_the_others_have_their_turn(
     assert clock.pauses > 0
 
 
-@pytest.mark.parametrize(("interval", "most"), [(15.0, 0.5), (1.0, 0.25), (0.08, 0.02)])
-def test_a_beat_is_late_by_little_whatever_the_interval(clock, interval, most):
+@pytest.mark.parametrize(("interval", "max_delay"), [(15.0, 0.5), (1.0, 0.25), (0.08, 0.02)])
+def test_the_delay_of_a_heartbeat_is_bounded_for_every_interval(clock, interval, max_delay):
     heartbeats = Heartbeats(interval)
-    asked: list[float] = []
+    calls: list[float] = []
 
-    class Once:
+    class OneHeartbeatSubscriber:
         def beat(self, now: float) -> float:
-            asked.append(now)
+            calls.append(now)
             return 0.0
 
-    heartbeats.add(Once())
-    clock.run(heartbeats, 2 * interval, step=most / 2)
-    assert interval <= asked[0] - 1000 <= interval + most + 1e-6
+    heartbeats.add(OneHeartbeatSubscriber())
+    clock.run(heartbeats, 2 * interval, step=max_delay / 2)
+    assert interval <= calls[0] - 1000 <= interval + max_delay + 1e-6

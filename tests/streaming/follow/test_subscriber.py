@@ -1,187 +1,24 @@
-"""The subscriber: history → live without a gap or a double, whatever lands in between."""
+"""The subscriber: it sends heartbeats, is written to while parked, and releases everything."""
 
+import contextlib
 import itertools
 import json
+import socket
+import time
 from collections.abc import Iterator
-from functools import lru_cache
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from gevent.socket import socket as GeventSocket
 
-from app.streaming.errors import InvalidInput, StoreUnavailable
-from app.streaming.event_id import EventId
+from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
-from app.streaming.follow.heartbeats import Heartbeats
-from app.streaming.follow.history import History
+from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.subscriber import Services, Start, Subscriber
-from app.streaming.log.log_state import LogState
-from app.streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
-from tests.servers import RedisServer
-
-EARLIEST = Start()
-JSON_LINES = JsonLines()
-
-_runs = itertools.count(1)
-
-
-class InterruptedStore(EventStore):
-    """Appends events, as a schedule says, before and after each thing that is asked of it."""
-
-    def __init__(self, url: str, run_id: str, schedule: list[int]):
-        super().__init__(url)
-        self._run_id = run_id
-        self._ended = False
-        self.schedule = schedule
-        self.appended = 0
-
-    def interrupt(self) -> None:
-        for _ in range(self.schedule.pop() if self.schedule else 0):
-            self.append_one()
-
-    def append_next(self) -> None:
-        """Append what the schedule has next, and the run's end after the last of it."""
-        before = self.appended
-        while self.schedule and self.appended == before:
-            self.interrupt()
-        if self.appended == before and not self._ended:
-            self._ended = True
-            self.add(self._run_id, "lifecycle", "completed")
-
-    def append_one(self) -> None:
-        self.appended += 1
-        self.add(self._run_id, "llm", "stream", self.appended)
-
-    def state(self, run_id: str) -> LogState:
-        self.interrupt()
-        try:
-            return super().state(run_id)
-        finally:
-            self.interrupt()
-
-    def history(self, *arguments):
-        self.interrupt()
-        try:
-            return super().history(*arguments)
-        finally:
-            self.interrupt()
-
-    def cursor_before_tail(self, *arguments):
-        self.interrupt()
-        try:
-            return super().cursor_before_tail(*arguments)
-        finally:
-            self.interrupt()
-
-
-class InterruptedReaders(ReaderPool):
-    """Lets the schedule run services the moment at which a subscriber joins."""
-
-    def join(self, *arguments):
-        self._store.interrupt()
-        try:
-            return super().join(*arguments)
-        finally:
-            self._store.interrupt()
-
-
-@lru_cache
-def history_of(readers: ReaderPool, store: EventStore) -> History:
-    """A feed's pages belong to one history."""
-    return History(store)
-
-
-def surroundings(store: EventStore, readers: ReaderPool, **options) -> Services:
-    return Services(store, readers, history_of(readers, store), Heartbeats(15.0), **options)
-
-
-def subscribe(
-    store: EventStore,
-    readers: ReaderPool,
-    run_id: str,
-    start: Start = EARLIEST,
-    wire: WireFormat = JSON_LINES,
-    **options,
-) -> Subscriber:
-    return Subscriber(
-        run_id, start, StreamFormat(Filter(), wire), surroundings(store, readers, **options)
-    )
-
-
-def events_of(chunks: Iterator[bytes]) -> Iterator[dict]:
-    for chunk in chunks:
-        for line in chunk.splitlines():
-            yield json.loads(line)
-
-
-def name_of(event: dict) -> str:
-    return "{category}.{action}".format(**event["event"])
-
-
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    before=st.integers(0, 130),
-    schedule=st.lists(st.integers(0, 3), min_size=30, max_size=30),
-    start=st.one_of(
-        st.just("earliest"),
-        st.just("latest"),
-        st.tuples(st.just("tail"), st.integers(0, 140)),
-        st.tuples(st.just("id"), st.integers(0, 129)),
-    ),
-    others=st.integers(0, 2),
-)
-def test_every_event_comes_once_and_in_order_whenever_it_is_appended(
-    redis_server: RedisServer, before, schedule, start, others
-):
-    # Given a log, and perhaps somebody else who follows it already
-    run_id = f"property-{next(_runs)}"
-    store = InterruptedStore(redis_server.url, run_id, [])
-    for _ in range(before):
-        store.append_one()
-    readers = InterruptedReaders(store, flush_seconds=0.0)
-    other_streams = [
-        (other, other.chunks())
-        for other in (subscribe(store, readers, run_id) for _ in range(others))
-    ]
-    for _, chunks in other_streams:
-        assert any(name_of(event) == "gateway.caught_up" for event in events_of(chunks))
-    # When a stream begins while events are appended at every point of its start
-    ids = [event.id for event in store.get_events(run_id)]
-    start, first = {
-        "earliest": lambda: (Start(), 1),
-        "latest": lambda: (Start(latest=True), None),
-        "tail": lambda: (Start(tail=start[1]), None),
-        "id": lambda: (
-            (Start(id=EventId.parse(ids[start[1]])), start[1] + 2)
-            if start[1] < len(ids)
-            else (Start(), 1)
-        ),
-    }[start if isinstance(start, str) else start[0]]()
-    store.schedule.extend(schedule)
-    subscriber = subscribe(store, readers, run_id, start)
-    seen, caught_up = [], 0
-    for event in events_of(subscriber.chunks()):
-        if event["sequence"] is not None:
-            seen.append(event["sequence"])
-        caught_up += name_of(event) == "gateway.caught_up"
-        if caught_up and event["sequence"] in (None, store.appended):
-            store.append_next()
-    # Then it has got each event once and in order, up to the end
-    total = store.state(run_id).last_sequence
-    assert caught_up == 1
-    assert seen == list(range(seen[0], total + 1))
-    if first is not None:
-        assert seen[0] == first
-    elif start.tail is not None:
-        assert seen[0] <= max(1, total - start.tail)
-    for other, chunks in other_streams:
-        assert [event["sequence"] for event in events_of(chunks)][-1] == total
-        other.close()
-    subscriber.close()
-    assert len(readers) == 0
+from app.streaming.follow.subscriber import Subscriber
+from app.streaming.wire.formats import EventStream
+from app.streaming.wire.frame_batch import http_chunk
+from tests.servers import wait_until
+from tests.streaming.follow.streams import subscribe
 
 
 @pytest.fixture
@@ -189,7 +26,7 @@ def readers(store) -> ReaderPool:
     return ReaderPool(store, flush_seconds=0.0)
 
 
-def test_silence_is_filled_with_heartbeats(store, readers, run_id):
+def test_a_silent_stream_sends_heartbeats(store, readers, run_id):
     subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.01)
     chunks = subscriber.chunks()
     opening, caught_up, *heartbeats = itertools.islice(chunks, 5)
@@ -199,76 +36,7 @@ def test_silence_is_filled_with_heartbeats(store, readers, run_id):
     subscriber.close()
 
 
-def test_a_stream_opened_without_redis_goes_on_once_it_is_there(store, readers, run_id):
-    class Absent(EventStore):
-        failures = 0
-
-        def state(self, run_id):
-            self.failures += 1
-            if self.failures < 4:
-                raise StoreUnavailable("not there")
-            return store.state(run_id)
-
-        def history(self, *arguments):
-            return store.history(*arguments)
-
-    store.add(run_id, "lifecycle", "completed")
-    subscriber = subscribe(Absent(), readers, run_id, heartbeat_seconds=0.05)
-    names = [name_of(event) for event in events_of(subscriber.chunks())]
-    assert set(names[:-2]) == {"gateway.heartbeat"}
-    assert names[-2:] == ["lifecycle.completed", "gateway.caught_up"]
-    assert subscriber.reason == "ended"
-    subscriber.close()
-
-
-def test_a_history_that_is_trimmed_while_it_is_read_is_told_as_a_gap(
-    store, readers, redis_client, run_id
-):
-    for number in range(200):
-        store.add(run_id, "llm", "stream", number)
-    seen = []
-    subscriber = subscribe(store, readers, run_id)
-    for event in events_of(subscriber.chunks()):
-        seen.append(event["sequence"] or event["event"]["action"])
-        if event["sequence"] == 1:
-            redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
-        if seen[-1] == "caught_up":
-            subscriber.end("enough")
-    first_page = seen.index("gap")
-    assert seen[1:] == [*range(1, first_page), "gap", *range(181, 201), "caught_up"]
-    subscriber.close()
-
-
-def test_a_log_deleted_while_its_history_is_read_is_told_as_a_reset(store, readers, run_id):
-    for number in range(200):
-        store.add(run_id, "llm", "stream", number)
-    seen = []
-    subscriber = subscribe(store, readers, run_id)
-    for event in events_of(subscriber.chunks()):
-        seen.append(event["sequence"] or event["event"]["action"])
-        if event["sequence"] == 1 and event["event"]["category"] == "llm":
-            store.delete(run_id)
-            store.add(run_id, "lifecycle", "started")
-            store.add(run_id, "lifecycle", "completed")
-    assert seen.count("reset") == 1
-    assert seen[-2:] == [1, 2]
-    subscriber.close()
-
-
-def test_a_subscriber_that_falls_behind_what_the_feed_remembers_reads_the_log(
-    store, readers, run_id
-):
-    subscriber = subscribe(store, readers, run_id)
-    stream = events_of(subscriber.chunks())
-    assert [name_of(next(stream)) for _ in range(2)] == ["gateway.heartbeat", "gateway.caught_up"]
-    for number in range(1500):
-        store.add(run_id, "llm", "stream", number)
-    store.add(run_id, "lifecycle", "completed")
-    assert [event["sequence"] for event in stream] == list(range(1, 1502))
-    subscriber.close()
-
-
-def test_what_is_closed_holds_nothing(store, readers, run_id):
+def test_closing_releases_everything_and_may_be_repeated(store, readers, run_id):
     first, second = (subscribe(store, readers, run_id) for _ in range(2))
     for subscriber in (first, second):
         assert len(list(itertools.islice(subscriber.chunks(), 2))) == 2
@@ -280,7 +48,82 @@ def test_what_is_closed_holds_nothing(store, readers, run_id):
     assert len(readers) == 0
 
 
-@pytest.mark.parametrize("text", ["abc", "1-", "-1", "1-2-3", "1", "18446744073709551616-0", " "])
-def test_a_cursor_of_another_form_is_refused(text):
-    with pytest.raises(InvalidInput, match="Last-Event-ID"):
-        Start.parse(text, "Last-Event-ID")
+def test_a_wake_shortens_one_pause_between_retries_and_no_more(readers, run_id):
+    class UnavailableStore(EventStore):
+        reads = 0
+
+        def state(self, run_id):
+            self.reads += 1
+            raise StoreUnavailable("Redis is away")
+
+    store = UnavailableStore()
+    subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.05)
+    chunks = subscriber.chunks()
+    assert len(list(itertools.islice(chunks, 2))) == 2
+    subscriber.wake()
+    assert len(list(itertools.islice(chunks, 6))) == 6
+    assert store.reads < 10
+    subscriber.close()
+
+
+# Parked
+
+
+class Client:
+    """The client's end of a connection whose other end a subscriber writes to."""
+
+    def __init__(self, chunked: bool):
+        ours, theirs = socket.socketpair()
+        self.client_socket = ClientSocket(GeventSocket(fileno=theirs.detach()), chunked)
+        self.received = b""
+        self._socket = ours
+        self._socket.setblocking(False)
+
+    def has_received(self, expected: bytes) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            self.received += self._socket.recv(65536)
+        return expected in self.received
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "chunked"])
+def client_end(request: pytest.FixtureRequest) -> Iterator[Client]:
+    client = Client(chunked=request.param)
+    yield client
+    client.close()
+
+
+def deliver(subscriber: Subscriber, client_end: Client) -> None:
+    subscriber.deliver_to(client_end.client_socket)
+    assert client_end.has_received(b"gateway.caught_up")
+
+
+def test_a_parked_subscriber_counts_the_events_that_it_is_sent(store, readers, run_id, client_end):
+    store.add(run_id, "llm", "stream", "history")
+    subscriber = subscribe(store, readers, run_id, wire=EventStream())
+    deliver(subscriber, client_end)
+    for number in range(3):
+        store.add(run_id, "llm", "stream", f"live {number}")
+        data = json.dumps(f"live {number}").encode()
+        wait_until(lambda data=data: client_end.has_received(data), "the event arrives")
+    subscriber.close()
+    assert (subscriber.events, subscriber.reason) == (4, "closed")
+
+
+def test_a_parked_subscriber_sends_a_heartbeat_in_the_framing_of_its_body(
+    store, readers, run_id, client_end
+):
+    subscriber = subscribe(store, readers, run_id, wire=EventStream())
+    deliver(subscriber, client_end)
+    now = time.monotonic()
+    assert subscriber.beat(now) > now
+    assert not client_end.has_received(b"heartbeat")
+    assert subscriber.beat(now + 15) > now + 15
+    heartbeat = b": heartbeat\n\n"
+    if client_end.client_socket.chunked:
+        heartbeat = b"\r\n" + http_chunk(heartbeat)
+    assert client_end.has_received(heartbeat)
+    subscriber.close()
+    assert subscriber.beat(now + 30) == 0.0

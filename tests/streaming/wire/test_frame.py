@@ -1,4 +1,4 @@
-"""Frames, byte by byte: of events, of stream entries, and of what the gateway says itself."""
+"""Frames, byte by byte: of events, of stream entries, and of control events."""
 
 import itertools
 import json
@@ -16,18 +16,18 @@ def event(category: str = "llm", action: str = "stream", data: bytes = b"1") -> 
 
 
 def test_a_frame_has_an_id_a_name_and_one_line_of_data():
-    told = event()
-    frame = Frame.of(told)
-    assert frame.typed == b"id: 5-1\nevent: llm.stream\ndata: " + told.to_json() + b"\n\n"
-    assert frame.untyped == b"id: 5-1\ndata: " + told.to_json() + b"\n\n"
-    assert frame.json == told.to_json()
-    assert (frame.position, frame.category, frame.action) == (EventId(5, 1), "llm", "stream")
+    some_event = event()
+    frame = Frame.of(some_event)
+    assert frame.typed == b"id: 5-1\nevent: llm.stream\ndata: " + some_event.to_json() + b"\n\n"
+    assert frame.untyped == b"id: 5-1\ndata: " + some_event.to_json() + b"\n\n"
+    assert frame.json == some_event.to_json()
+    assert (frame.cursor, frame.category, frame.action) == (EventId(5, 1), "llm", "stream")
 
 
 @pytest.mark.parametrize(
     "text", ["\n\nevent: x\ndata: y\n\n", "a\rb", "a\r\nb", "\x85", "\u2028\u2029", "\0", "\ufeff"]
 )
-def test_no_data_breaks_out_of_its_line(text):
+def test_data_stays_on_its_line(text):
     frame = Frame.of(event(data=json.dumps(text, ensure_ascii=False).encode()))
     lines = frame.typed.decode().splitlines()
     assert [line.partition(":")[0] for line in lines] == ["id", "event", "data", ""]
@@ -38,14 +38,14 @@ def test_no_data_breaks_out_of_its_line(text):
     ("category", "action"),
     [("", ""), ("x y", "a"), ("a\nid: 9-9", "b"), ("gateway", "reset"), ("a", "\r\n\r\n")],
 )
-def test_an_event_of_others_whose_name_is_outside_the_pattern_has_no_event_line(category, action):
+def test_an_event_written_by_others_with_an_invalid_name_has_no_event_line(category, action):
     frame = Frame.of(event(category, action))
     assert frame.typed == frame.untyped
     assert frame.typed.count(b"\n") == 3
 
 
 def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
-    frame = Frame.control("r", "gap", {"requested": "1-0"}, position=EventId(4, 9))
+    frame = Frame.control("r", "gap", {"requested": "1-0"}, cursor=EventId(4, 9))
     identity, _, wire = frame.typed.partition(b"event: gateway.gap\ndata: ")
     assert identity == b""
     document = json.loads(wire.removesuffix(b"\n\n"))
@@ -63,14 +63,14 @@ def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
     assert frame.unfiltered
 
 
-def test_a_control_event_carries_the_position_where_it_should():
-    frame = Frame.control("r", "caught_up", None, position=EventId(0, 0), carries_id=True)
+def test_a_control_event_carries_its_cursor_as_the_id_if_asked_to():
+    frame = Frame.control("r", "caught_up", None, cursor=EventId(0, 0), carries_id=True)
     assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
     assert frame.untyped == frame.typed
     assert json.loads(frame.json)["event"]["action"] == "caught_up"
 
 
-# Entries, which are encoded without an event on the way where Tailrace appended them
+# Stream entries. Those that Tailrace appended are encoded without an Event in between.
 
 FIELDS = {
     b"timestamp": (b"2026-01-01T00:00:00.000Z", b"", b'a"b', b"\xff", b"1\n"),
@@ -105,7 +105,7 @@ def with_values(**values: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("names", list(itertools.combinations(FIELDS, 2)))
-def test_an_entry_gives_the_frame_of_its_event_whatever_it_holds(names):
+def test_an_entry_with_any_values_gives_the_frame_of_its_event(names):
     one, other = names
     for first, second in itertools.product(FIELDS[one], FIELDS[other]):
         fields = with_values(**{one.decode(): first, other.decode(): second})
@@ -145,11 +145,11 @@ def test_an_entry_with_other_fields_gives_the_frame_of_its_event(fields):
     assert short == long
 
 
-def test_a_frame_tells_its_sequence_and_whether_it_ends_the_run():
+def test_a_frame_knows_its_sequence_and_whether_it_ends_the_run():
     ending = Frame.of_entry(
         "r", b"5-1", with_values(event_category=b"lifecycle", event_action=b"failed")
     )
     assert (ending.sequence, ending.terminal) == (7, True)
     assert not Frame.of_entry("r", b"5-1", USUAL).terminal
-    control = Frame.control("r", "gap", None, position=EventId(1, 0))
+    control = Frame.control("r", "gap", None, cursor=EventId(1, 0))
     assert (control.sequence, control.terminal) == (None, False)

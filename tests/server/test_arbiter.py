@@ -1,0 +1,100 @@
+"""gunicorn's master process: the settings that it reads, its reloads, its log, its errors."""
+
+import json
+import logging
+import resource
+import sys
+from datetime import timedelta
+from http.client import HTTPResponse
+from types import SimpleNamespace
+
+import gevent.socket
+import pytest
+from gunicorn import util
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+
+from app.server import arbiter
+
+
+def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Replace the command that checks the settings by a Python program."""
+    monkeypatch.setattr(arbiter, "_CHECK", (sys.executable, "-c", program))
+
+
+def test_the_settings_are_read_from_the_check(monkeypatch):
+    use_check(monkeypatch, "print('{\"port\": 8082}')")
+    assert arbiter.read_settings() == {"port": 8082}
+
+
+def test_wrong_settings_end_the_master_with_the_status_of_the_check(monkeypatch):
+    use_check(monkeypatch, "exit(3)")
+    with pytest.raises(SystemExit) as error:
+        arbiter.read_settings()
+    assert error.value.code == 3
+
+
+@pytest.mark.parametrize(("program", "reloads"), [("exit(0)", 1), ("exit(1)", 0)])
+def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, reloads):
+    use_check(monkeypatch, program)
+    monkeypatch.setattr(resource, "setrlimit", lambda *limits: None)
+    reloaded: list[bool] = []
+    server = SimpleNamespace(reload=lambda: reloaded.append(True))
+    # gunicorn's logger, where another test has made one, hides its lines from caplog.
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "propagate", True)
+    arbiter.on_starting(server)
+    server.reload()
+    assert len(reloaded) == reloads
+    assert ("not reloaded" in caplog.text) is not bool(reloads)
+
+
+def test_the_master_allows_as_many_open_files_as_the_system_permits(monkeypatch):
+    limits = []
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 4096))
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
+    arbiter.on_starting(SimpleNamespace(reload=None))
+    assert limits == [(resource.RLIMIT_NOFILE, (4096, 4096))]
+
+
+def test_the_master_starts_when_the_limit_of_open_files_cannot_be_raised(monkeypatch):
+    def refuse(*limit):
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    arbiter.on_starting(SimpleNamespace(reload=None))
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_no_access_log_line_is_prepared_unless_it_is_written(monkeypatch, level):
+    prepared = []
+    monkeypatch.setattr(Logger, "access", lambda *args: prepared.append(args))
+    logger = arbiter.QuietLogger(Config())
+    monkeypatch.setattr(logger, "access_log", logging.Logger("access", level))
+    logger.access(None, None, {}, timedelta())
+    assert bool(prepared) is (level == logging.INFO)
+
+
+@pytest.mark.parametrize(
+    ("message", "detail"),
+    [("Invalid HTTP Version: 'é'", "Invalid HTTP Version: 'é'"), ("", "Bad Request")],
+)
+def test_what_gunicorn_refuses_is_a_problem_document(message, detail):
+    server, client = gevent.socket.socketpair()
+    with server, client:
+        util.write_error(server, 400, "Bad Request", message)
+        server.shutdown(1)
+        response = HTTPResponse(client)
+        response.begin()
+        assert (response.status, response.reason) == (400, "Bad Request")
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["Connection"] == "close"
+        body = response.read()
+        assert response.headers["Content-Length"] == str(len(body))
+        assert json.loads(body) == {
+            "type": "about:blank",
+            "title": "Bad Request",
+            "status": 400,
+            "detail": detail,
+        }
+        assert client.recv(1) == b""

@@ -1,0 +1,202 @@
+"""The event store reads: entries of other programs, pages, states, history."""
+
+import json
+
+import pytest
+
+from app.streaming.event import pairs
+from app.streaming.event_id import ZERO, EventId
+from app.streaming.log import connection, shared_connection
+from app.streaming.log import reader as log_reader
+from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, add_many, data_of, key
+
+
+def test_entries_of_other_programs_can_be_read(any_store, client, run_id):
+    for fields in (
+        {"anything": "at all"},
+        {"event_category": b"\xff\xfe", "event_action": "x y", "data": "{bro"},
+        {"sequence": "many", "data": b'"\xff"', "source": b'{\n"a":\r\n1}'},
+        {b"\xff": b"\xff", "data": "[" * 2000},
+    ):
+        client.xadd(key(run_id), fields)
+    first, second, third, fourth = any_store.get_events(run_id)
+    assert (first.data, first.source, first.sequence, first.timestamp) == (None,) * 4
+    assert first.event == {"category": "", "action": ""}
+    assert second.event == {"category": "\ufffd\ufffd", "action": "x y"}
+    assert second.data == "{bro"
+    assert (third.sequence, third.data, third.source) == (None, '"\ufffd"', {"a": 1})
+    assert b"\n" not in third.to_json()
+    assert fourth.data == "[" * 2000
+    assert any_store.state(run_id).length == 4
+    assert any_store.subscribe(run_id, "0-0", block_ms=None) == [first, second, third, fourth]
+
+
+def test_sequences_count_the_entries_of_other_programs(any_store, client, run_id):
+    client.xadd(key(run_id), {"sequence": "99"})
+    assert any_store.append(run_id, "llm", "stream").event.sequence == 2
+
+
+# Pages, states and history
+
+
+def test_an_unknown_run_has_no_events_and_no_log(any_store, run_id):
+    assert any_store.get_events(run_id) == []
+    assert any_store.get_events_after(run_id, "0-0") == []
+    assert any_store.page(run_id).events == []
+    assert any_store.subscribe(run_id, block_ms=None) == []
+    assert not any_store.state(run_id).exists
+    assert not any_store.delete(run_id)
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65, 300])
+def test_all_events_are_read_across_pages(any_store, run_id, count):
+    add_many(any_store, run_id, count)
+    assert data_of(any_store.get_events(run_id)) == list(range(count))
+    assert data_of(any_store.get_events(run_id, descending=True)) == list(range(count))[::-1]
+
+
+def test_large_events_are_read_a_few_at_a_time(any_store, run_id, monkeypatch):
+    monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 1000)
+    monkeypatch.setattr(log_reader, "INITIAL_COUNT", 2)
+    for number in range(7):
+        any_store.add(run_id, "llm", "stream", f"{number}{'x' * 600}")
+    assert [data[0] for data in data_of(any_store.get_events(run_id))] == list("0123456")
+
+
+@pytest.mark.parametrize("limit", [0, 1, 64, 65, 99, 100, 101])
+def test_a_limit_bounds_what_is_read(any_store, run_id, limit):
+    ids = add_many(any_store, run_id, 100)
+    expected = list(range(100))
+    assert data_of(any_store.get_events(run_id, limit=limit)) == expected[:limit]
+    later = any_store.get_events_after(run_id, ids[0], limit=limit)
+    assert data_of(later) == expected[1 : limit + 1]
+
+
+def test_the_events_after_an_id_exclude_it_whether_or_not_it_exists(any_store, run_id):
+    ids = add_many(any_store, run_id, 3)
+    for cursor, expected in [
+        ("0-0", [0, 1, 2]),
+        (ids[0], [1, 2]),
+        (str(EventId.parse(ids[1]).before()), [1, 2]),
+        (ids[2], []),
+        ("99999999999999-0", []),
+    ]:
+        assert data_of(any_store.get_events_after(run_id, cursor)) == expected
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 8])
+def test_pages_cover_the_whole_log_in_either_order(any_store, run_id, descending, limit):
+    add_many(any_store, run_id, 7)
+    seen, position = [], None
+    while True:
+        bounds = {"before" if descending else "after": position}
+        page = any_store.page(run_id, limit=limit, descending=descending, **bounds)
+        assert len(page.events) <= limit
+        seen += data_of(page.events)
+        position = page.next
+        if position is None:
+            break
+        assert str(position) == page.events[-1].id
+    assert seen == (list(range(7))[::-1] if descending else list(range(7)))
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_page_lies_strictly_between_two_ids(any_store, run_id, descending):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
+    page = any_store.page(run_id, after=ids[1], before=ids[4], descending=descending)
+    assert data_of(page.events) == ([3, 2] if descending else [2, 3])
+    assert page.next is None
+
+
+@pytest.mark.parametrize(
+    ("categories", "actions", "expected"),
+    [
+        ((), (), [0, 1, 2, 3]),
+        (("llm",), (), [0, 1]),
+        (("llm", "tool"), (), [0, 1, 2]),
+        ((), ("a",), [0, 2]),
+        (("llm",), ("a",), [0]),
+        (("none",), (), []),
+    ],
+)
+def test_a_page_is_filtered_by_category_and_action(
+    any_store, run_id, categories, actions, expected
+):
+    names = [("llm", "a"), ("llm", "b"), ("tool", "a"), ("step", "c")]
+    for number, (category, action) in enumerate(names):
+        any_store.add(run_id, category, action, number)
+    assert (
+        data_of(any_store.page(run_id, categories=categories, actions=actions).events) == expected
+    )
+
+
+def test_an_empty_page_says_where_to_continue(any_store, run_id, monkeypatch):
+    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 3)
+    ids = add_many(any_store, run_id, 4)
+    any_store.add(run_id, "tool", "call", "found")
+    page = any_store.page(run_id, categories=["tool"])
+    assert (page.events, str(page.next)) == ([], ids[2])
+    page = any_store.page(run_id, categories=["tool"], after=page.next)
+    assert (data_of(page.events), page.next) == (["found"], None)
+
+
+def test_the_bytes_of_a_page_are_bounded(any_store, run_id, monkeypatch):
+    monkeypatch.setattr(log_reader, "MAX_PAGE_BYTES", 2500)
+    for _ in range(5):
+        any_store.add(run_id, "llm", "stream", "x" * 1000)
+    page = any_store.page(run_id)
+    assert len(page.events) == 3
+    assert len(any_store.page(run_id, after=page.next).events) == 2
+
+
+def test_the_state_of_a_log(any_store, run_id):
+    ids = add_many(any_store, run_id, 3)
+    state = any_store.state(run_id)
+    assert (state.length, state.last_sequence, state.first_sequence) == (3, 3, 1)
+    assert (str(state.first_id), str(state.last_id)) == (ids[0], ids[-1])
+    assert state.exists
+    assert not state.ended
+
+
+def test_the_state_of_a_log_takes_one_round_trip(store, run_id, monkeypatch):
+    sizes = []
+
+    def exchange_packed(link, packed, replies):
+        sizes.append(replies)
+        return unwatched(link, packed, replies)
+
+    store.add(run_id, "llm", "stream")
+    unwatched = connection.exchange_packed
+    monkeypatch.setattr(connection, "exchange_packed", exchange_packed)
+    monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
+    assert store.state(run_id, ttl=True).ttl > 7 * DAY - MAX_TEST_SECONDS
+    assert sizes == [2]
+
+
+def test_the_states_of_several_logs(any_store, client, run_id):
+    add_many(any_store, run_id, 2)
+    client.set(key(f"{run_id}-text"), "a string")
+    found, text, none = any_store.states([run_id, f"{run_id}-text", f"{run_id}-none"])
+    assert found.length == 2
+    assert text is None
+    assert not none.exists
+
+
+def test_history_is_bounded_and_has_the_state_of_the_log(any_store, client, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
+    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
+    assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[1:4]
+    assert state.first_id == ids[0]
+    assert json.loads(pairs(entries[0][1])[b"data"]) == 1
+    assert len(any_store.history(run_id, ids[0], ids[3], 2)[0]) == 2
+    client.xtrim(key(run_id), maxlen=2, approximate=False)
+    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
+    assert (entries, state.first_id) == ([], ids[4])
+
+
+@pytest.mark.parametrize(("count", "after"), [(0, 3), (1, 2), (3, 0), (4, None), (100, None)])
+def test_the_cursor_before_the_last_entries(any_store, run_id, count, after):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
+    cursor = any_store.cursor_before_tail(run_id, ids[3], count)
+    assert cursor == (ZERO if after is None else ids[after])

@@ -1,0 +1,100 @@
+"""What the tests of feeds and fanouts share: a fake subscriber with a fake socket, and frames."""
+
+from app.streaming.event import Event
+from app.streaming.event_id import EventId
+from app.streaming.follow.fanout import Fanout
+from app.streaming.follow.feed import Feed
+from app.streaming.wire.formats import EventStream, Filter, StreamFormat
+from app.streaming.wire.frame import Frame
+from app.streaming.wire.frame_batch import FrameBatch
+
+EVERYTHING = StreamFormat(Filter(), EventStream())
+BUFFER_FULL = BlockingIOError()
+
+
+class FakeClientSocket:
+    """A socket that takes `room` bytes, and then raises an error."""
+
+    def __init__(self, room: int, error: OSError, chunked: bool):
+        self.chunked = chunked
+        self.received = b""
+        self._room = room
+        self._error = error
+
+    def send(self, chunk: bytes) -> int:
+        taken = chunk[: self._room]
+        if not taken:
+            raise self._error
+        self._room -= len(taken)
+        self.received += taken
+        return len(taken)
+
+
+class FakeSubscriber:
+    """A subscriber that records its calls, and leaves its fanout when it is unparked."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        stream_format: StreamFormat = EVERYTHING,
+        room: int = 10**9,
+        error: OSError = BUFFER_FULL,
+        chunked: bool = False,
+    ):
+        self.feed = feed
+        self.stream_format = stream_format
+        self.client_socket = FakeClientSocket(room, error, chunked)
+        self.cursor = feed.position.id
+        self.fanout: Fanout | None = None
+        self.woken = 0
+        self.unsent: list[bytes | None] = []
+        self.events = 0
+        feed.join(self)
+
+    def park(self) -> bool:
+        self.fanout = self.feed.park(self, self.feed.epoch)
+        return self.fanout is not None
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def leave_fanout(self) -> None:
+        self.events += self.feed.unpark(self, self.fanout)
+        self.fanout = None
+
+    def unpark(self, unsent: memoryview | None) -> None:
+        self.leave_fanout()
+        self.unsent.append(None if unsent is None else bytes(unsent))
+
+    def catch_up(self) -> None:
+        """Do what the greenlet of a subscriber does: send the unsent, then what the feed has."""
+        chunk = b"".join(unsent or b"" for unsent in self.unsent)
+        for batch in self.feed.after(self.cursor, self.feed.epoch):
+            chunk += batch.encode(self.stream_format)[0]
+            self.cursor = batch.end
+        self.client_socket.received += chunk
+
+
+def frame(number: int, size: int = 1) -> Frame:
+    fields = {
+        b"data": b'"%b"' % (b"x" * size),
+        b"event_category": b"even" if number % 2 == 0 else b"odd",
+        b"event_action": b"a",
+    }
+    return Frame.of(Event.from_entry("r", b"%d-0" % number, fields))
+
+
+def sse(*numbers: int) -> bytes:
+    """The bytes of some frames."""
+    return b"".join(frame(number).typed for number in numbers)
+
+
+def publish(feed: Feed, *numbers: int, size: int = 1, ended: bool = False) -> None:
+    position = feed.position
+    batch = FrameBatch(position.id, [frame(number, size) for number in numbers])
+    feed.publish(position, batch, sequence=numbers[-1], ended=ended)
+
+
+def new_feed() -> Feed:
+    """A feed that began when event 5 was the last."""
+    return Feed("r", EventId(5, 0), sequence=5, ended=False)

@@ -1,0 +1,175 @@
+"""The fanout: every parked subscriber gets each batch once, whatever happens meanwhile."""
+
+from collections.abc import Callable
+
+import pytest
+
+from app.streaming.event_id import EventId
+from app.streaming.follow import fanout as fanout_module
+from app.streaming.follow.feed import Feed
+from app.streaming.wire.formats import EventStream, Filter, StreamFormat
+from tests.streaming.follow.fakes import (
+    BUFFER_FULL,
+    FakeSubscriber,
+    frame,
+    new_feed,
+    publish,
+    sse,
+)
+
+
+@pytest.fixture
+def feed() -> Feed:
+    return new_feed()
+
+
+def test_every_subscriber_gets_the_same_bytes_once_in_its_format_and_framing(feed):
+    odd = StreamFormat(Filter(frozenset({"odd"})), EventStream(typed=False))
+    plain, other, chunked, filtered = subscribers = [
+        FakeSubscriber(feed),
+        FakeSubscriber(feed),
+        FakeSubscriber(feed, chunked=True),
+        FakeSubscriber(feed, stream_format=odd),
+    ]
+    assert all(subscriber.park() for subscriber in subscribers)
+    publish(feed, 6, 7)
+    publish(feed, 8)
+    assert plain.client_socket.received == other.client_socket.received == sse(6, 7, 8)
+    first, second = sse(6, 7), sse(8)
+    assert chunked.client_socket.received == b"%x\r\n%b\r\n%x\r\n%b\r\n" % (
+        *(len(first), first),
+        *(len(second), second),
+    )
+    assert filtered.client_socket.received == frame(7).untyped
+    assert {subscriber.cursor for subscriber in subscribers} == {EventId(8, 0)}
+
+
+def test_a_batch_of_which_no_event_passes_the_filter_writes_nothing(feed):
+    """An empty chunk would end the body."""
+    odd = StreamFormat(Filter(frozenset({"odd"})), EventStream())
+    subscriber = FakeSubscriber(feed, stream_format=odd, room=0, chunked=True)
+    assert subscriber.park()
+    publish(feed, 6)
+    assert (subscriber.cursor, subscriber.unsent) == (EventId(6, 0), [])
+
+
+@pytest.mark.parametrize(
+    "error", [BUFFER_FULL, ConnectionResetError(), BrokenPipeError()], ids=repr
+)
+@pytest.mark.parametrize("room", [0, 1, 10, len(sse(6)) - 1])
+def test_a_subscriber_whose_socket_takes_a_part_is_unparked_with_exactly_the_rest(
+    feed, room, error
+):
+    short, whole = FakeSubscriber(feed, room=room, error=error), FakeSubscriber(feed)
+    assert short.park()
+    assert whole.park()
+    publish(feed, 6)
+    publish(feed, 7)
+    assert short.client_socket.received == sse(6)[:room]
+    assert short.unsent == [sse(6)[room:]]
+    assert short.cursor == EventId(6, 0)
+    assert short.woken == 2
+    assert whole.client_socket.received == sse(6, 7)
+
+
+@pytest.fixture
+def interrupt(monkeypatch) -> Callable[..., None]:
+    """Run steps when the loop gives way, which it does here after each socket."""
+    monkeypatch.setattr(fanout_module, "MAX_SENDS_IN_A_ROW", 1)
+
+    def interrupt(*steps: Callable[[], object]) -> None:
+        remaining = list(steps)
+        monkeypatch.setattr(
+            fanout_module.time,
+            "sleep",
+            lambda seconds: remaining.pop(0)() if remaining else None,
+        )
+
+    return interrupt
+
+
+def test_the_loop_gives_way_after_a_number_of_sockets(feed, monkeypatch):
+    monkeypatch.setattr(fanout_module, "MAX_SENDS_IN_A_ROW", 10)
+    pauses: list[float] = []
+    monkeypatch.setattr(fanout_module.time, "sleep", pauses.append)
+    subscribers = [FakeSubscriber(feed) for _ in range(35)]
+    assert all(subscriber.park() for subscriber in subscribers)
+    publish(feed, 6)
+    assert pauses == [0, 0, 0]
+
+
+def test_a_subscriber_that_left_while_the_loop_gave_way_is_not_written_to(feed, interrupt):
+    first, second = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert first.park()
+    assert second.park()
+    interrupt(second.leave_fanout)
+    publish(feed, 6)
+    assert second.client_socket.received == b""
+    second.catch_up()
+    assert second.client_socket.received == first.client_socket.received == sse(6)
+
+
+def test_a_subscriber_that_caught_up_and_parked_again_meanwhile_gets_nothing_twice(feed, interrupt):
+    first, second = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert first.park()
+    assert second.park()
+
+    def come_back():
+        second.leave_fanout()
+        second.catch_up()
+        assert second.park()
+
+    interrupt(come_back)
+    publish(feed, 6)
+    publish(feed, 7)
+    assert second.client_socket.received == first.client_socket.received == sse(6, 7)
+    assert second.unsent == []
+
+
+def test_a_subscriber_that_parks_for_the_first_time_meanwhile_gets_only_what_comes_next(
+    feed, interrupt
+):
+    first = FakeSubscriber(feed)
+    assert first.park()
+    newcomers: list[FakeSubscriber] = []
+
+    def park_another():
+        newcomers.append(FakeSubscriber(feed))
+        assert newcomers[0].park()
+
+    interrupt(park_another)
+    publish(feed, 6)
+    publish(feed, 7)
+    assert newcomers[0].client_socket.received == sse(7)
+    assert first.client_socket.received == sse(6, 7)
+
+
+def test_a_batch_that_is_delivered_during_another_delivery_keeps_the_order(feed, interrupt):
+    """A feed may move to another reader while the first reader still delivers."""
+    first, second = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert first.park()
+    assert second.park()
+    interrupt(lambda: publish(feed, 7))
+    publish(feed, 6)
+    assert second.unsent == [None]
+    second.catch_up()
+    assert first.client_socket.received == second.client_socket.received == sse(6, 7)
+
+
+def test_after_a_reset_while_the_loop_gave_way_nothing_of_the_old_log_is_sent(feed, interrupt):
+    first, second = FakeSubscriber(feed), FakeSubscriber(feed)
+    assert first.park()
+    assert second.park()
+    interrupt(lambda: feed.reset(0))
+    publish(feed, 6)
+    assert second.client_socket.received == b""
+    assert first.unsent == second.unsent == [None]
+
+
+def test_a_fanout_counts_its_events_and_knows_when_it_last_sent(feed):
+    subscriber = FakeSubscriber(feed)
+    assert subscriber.park()
+    assert (subscriber.fanout.events, subscriber.fanout.last_sent) == (0, 0.0)
+    publish(feed, 6, 7)
+    assert subscriber.fanout.events == 2
+    assert subscriber.fanout.last_sent > 0
