@@ -16,13 +16,9 @@ def client(gateway) -> Iterator[Client]:
 
 
 @pytest.fixture
-def own_gateway(redis_server, tmp_path) -> Iterator[GatewayServer]:
+def own_gateway(start_gateway) -> GatewayServer:
     """Start a gateway that the test may stop and start."""
-    log = tmp_path / "gateway.log"
-    gateway = GatewayServer(redis_server.url, log, RETRY_MS=100, DRAIN_SECONDS=0).start()
-    yield gateway
-    gateway.stop()
-    assert "Traceback" not in log.read_text()
+    return start_gateway(RETRY_MS=100, DRAIN_SECONDS=0)
 
 
 @pytest.fixture
