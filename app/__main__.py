@@ -18,10 +18,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
 
 try:
     from .capacity import Capacity, open_files
+    from .child_processes import STOP_SIGNALS, ChildProcesses
     from .own_redis import OwnRedis, OwnRedisError
     from .settings import Settings, SettingsError
     from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
@@ -33,62 +33,10 @@ except ModuleNotFoundError as error:  # installed without the extra
 HERE = Path(__file__).parent
 DATA = Path(".data")
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 PORT_WAIT_SECONDS = 10.0
 GUNICORN_STOP_SECONDS = 10.0
 
 COMMAND = "python -m app" if __package__ == "app" else "tailrace"
-
-
-class Reaper:
-    """A process that stops this one's children if this one is killed; see `reaper.py`."""
-
-    def __init__(self) -> None:
-        # It gets its lines through this pipe, and notices the end of this process by it.
-        read_end, self._to_reaper = os.pipe()
-        self._process = Popen(
-            [sys.executable, "-S", HERE / "reaper.py"], stdin=read_end, start_new_session=True
-        )
-        os.close(read_end)
-        self._children: list[Popen[bytes]] = []
-
-    def spawn(
-        self, name: str, stop_signal: signal.Signals, command: Sequence[str], **options: Any
-    ) -> "Popen[bytes]":
-        """Start a child that the reaper stops with `stop_signal`, and then kills.
-
-        The child announces itself to the reaper before it becomes another program, so there is
-        no moment at which it runs and the reaper does not know it. It has its own session: a
-        Ctrl-C in the terminal must reach gunicorn once, and Redis only after gunicorn has ended.
-        """
-
-        def announce() -> None:
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper may be gone
-            with contextlib.suppress(BrokenPipeError):
-                os.write(to_reaper, f"{name} {os.getpid()} {stop_signal.value}\n".encode())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-        to_reaper = self._to_reaper
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            child = Popen(command, start_new_session=True, preexec_fn=announce, **options)
-            self._children.append(child)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return child
-
-    def dismiss(self) -> None:
-        """Kill the reaper, once all children have ended.
-
-        A child may still run if a stop interrupted its start; it is killed too.
-        """
-        for child in self._children:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        self._process.kill()
-        self._process.wait()
-        os.close(self._to_reaper)
 
 
 def check() -> int:
@@ -117,13 +65,13 @@ def serve() -> int:
         signal.signal(number, lambda number, frame: sys.exit(0))
     settings = Settings.load()
     _wait_for_port(settings.host, settings.port)
-    reaper = Reaper()
+    children = ChildProcesses()
     environ = dict(os.environ)
     own_redis = None
     if settings.redis_url:
         redis = f"Redis at {without_password(settings.redis_url)}"
     else:
-        own_redis = OwnRedis(DATA, partial(reaper.spawn, "redis", signal.SIGTERM))
+        own_redis = OwnRedis(DATA, partial(children.spawn, "redis", signal.SIGTERM))
         redis = f"its own {own_redis.version}, data in {DATA}/"
     try:
         if own_redis:
@@ -133,11 +81,11 @@ def serve() -> int:
         print(f"Tailrace: http://{host}:{settings.port} with {redis}", flush=True)
         if own_redis:
             print(f"REDIS_URL={own_redis.url}", flush=True)
-        return _run_gunicorn(settings, environ, own_redis, reaper)
+        return _run_gunicorn(settings, environ, own_redis, children)
     finally:
         if own_redis:
             own_redis.stop()
-        reaper.dismiss()
+        children.dismiss_reaper()
 
 
 def _wait_for_port(host: str, port: int) -> None:
@@ -177,12 +125,15 @@ def _gunicorn_configuration() -> Path:
 
 
 def _run_gunicorn(
-    settings: Settings, environ: dict[str, str], own_redis: OwnRedis | None, reaper: Reaper
+    settings: Settings,
+    environ: dict[str, str],
+    own_redis: OwnRedis | None,
+    children: ChildProcesses,
 ) -> int:
     """Run gunicorn to its end, and restart the gateway's own Redis if it dies meanwhile."""
     configuration = str(_gunicorn_configuration())
     command = [sys.executable, "-m", "gunicorn", "-c", configuration, f"{__package__}:create_app()"]
-    gunicorn = reaper.spawn("gunicorn", signal.SIGINT, command, env=environ)
+    gunicorn = children.spawn("gunicorn", signal.SIGINT, command, env=environ)
     try:
         received = _forward_signals(gunicorn, settings)
         while gunicorn.poll() is None:

@@ -14,7 +14,7 @@ from werkzeug.wsgi import ClosingIterator
 from ..server.hijack import hijack
 from ..streaming.errors import StoreUnavailable
 from ..streaming.event import check_run_id
-from ..streaming.follow.replay import Start
+from ..streaming.follow.start import Start
 from ..streaming.follow.subscriber import Subscriber
 from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
 from .gateway import gateway

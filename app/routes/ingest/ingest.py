@@ -11,10 +11,11 @@ from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..admission import Reservation, TooBusy
-from ..json_body import parse_json, seconds_left, too_slow
+from ..json_body import parse_json
 from ..problems import FieldError
 from ..schemas import EventSchema
 from .line_buffer import LineBuffer, LineTooLong
+from .progress_timer import ProgressTimer
 
 _event_schema = EventSchema()
 
@@ -203,31 +204,6 @@ class Ingest:
         else:
             self._buffer.compact()
         self._reservation.resize(self._buffer.size)
-
-
-class ProgressTimer:
-    """Finds out whether a line takes too long to arrive when only its producer delays it."""
-
-    __slots__ = ("begun",)
-
-    def __init__(self) -> None:
-        self.begun: float | None = None
-
-    @property
-    def too_slow(self) -> bool:
-        return self.begun is not None and not seconds_left(self.begun)
-
-    def check(self, incomplete: bool, progress: bool) -> None:
-        """Note whether something is `incomplete`, and whether there was `progress`.
-
-        Raises 408 if it took too long.
-        """
-        if not incomplete:
-            self.begun = None
-        elif progress or self.begun is None:
-            self.begun = time.monotonic()
-        elif self.too_slow:
-            raise too_slow()
 
 
 def append_together(ingests: Iterable[Ingest], store: EventStore) -> StoreUnavailable | None:

@@ -20,7 +20,8 @@ from ...server.nonblocking_body import NonBlockingBody
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore
 from ...streaming.follow.client_socket import READABLE
-from .ingest import Ingest, ProgressTimer, append_together, stopping
+from .ingest import Ingest, append_together, stopping
+from .progress_timer import ProgressTimer
 
 # About what one round takes from all connections, so that the worker's other greenlets get their
 # turn; and the least that it takes from each, so that a large producer delays no small one.

@@ -6,7 +6,7 @@ import time
 from typing import Protocol
 
 from ..wire.formats import StreamFormat
-from .replay import Start
+from .start import Start
 from .subscriber import Services, Subscriber
 
 # How long a drain waits for streams to write what belongs before their end.

@@ -3,11 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ..backoff import backoff
-from ..errors import InvalidInput, NotALog, StoreUnavailable
+from ..errors import NotALog, StoreUnavailable
 from ..event_id import ZERO, EventId
 from ..event_store import EventStore
 from ..log.log_state import NO_LOG, LogState
@@ -16,54 +15,13 @@ from ..wire.frame_batch import FrameBatch
 from .feed import Feed, FeedSubscriber, Position
 from .history import History
 from .reader_pool import ReaderPool
+from .start import Start
 
 INITIAL_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 2.0
 
 # A stream that found another log waits this long for the reader of its feed to find it too.
 RESET_WAIT_SECONDS = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a stream starts.
-
-    After the event `id`, at the end of the log (`latest`), or `tail` events before its end. With
-    none of the three, at the first event of the log.
-    """
-
-    id: EventId | None = None
-    latest: bool = False
-    tail: int | None = None
-
-    @classmethod
-    def parse(cls, text: str, field: str) -> "Start":
-        """Read an event id, `earliest` or `latest`; raises InvalidInput, which names `field`."""
-        if text == "earliest":
-            return cls()
-        if text == "latest":
-            return cls(latest=True)
-        try:
-            return cls(id=EventId.parse(text))
-        except InvalidInput:
-            message = "must be an event id (<ms>-<n>), 'earliest' or 'latest'"
-            raise InvalidInput(field, message) from None
-
-    def nothing_follows(self, state: LogState) -> bool:
-        """Return whether the run has ended, and no event comes after this start."""
-        if not state.ended:
-            return False
-        at_the_end = (
-            self.id is not None
-            and state.end_id is not None
-            and state.end_id <= self.id <= state.last_id
-        )
-        return self.latest or self.tail == 0 or at_the_end
-
-    def __str__(self) -> str:
-        if self.tail is not None:
-            return f"tail={self.tail}"
-        return str(self.id) if self.id else "latest" if self.latest else "earliest"
 
 
 class Wait(NamedTuple):

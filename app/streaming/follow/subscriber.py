@@ -20,7 +20,8 @@ from .fanout import Fanout
 from .heartbeats import Heartbeats
 from .history import History
 from .reader_pool import ReaderPool
-from .replay import UP_TO_DATE, Replay, ReplayStopped, Start, Steps
+from .replay import UP_TO_DATE, Replay, ReplayStopped, Steps
+from .start import Start
 
 # A heartbeat comes after a random part of the interval, this share at least, so that the
 # viewers of a run do not all get theirs at the same moment.

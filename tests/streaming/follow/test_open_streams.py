@@ -6,7 +6,7 @@ from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.open_streams import OpenStreams
 from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.replay import Start
+from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 

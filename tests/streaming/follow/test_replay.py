@@ -10,7 +10,7 @@ from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.replay import Start
+from app.streaming.follow.start import Start
 from app.streaming.log.log_state import LogState
 from tests.servers import RedisServer
 from tests.streaming.follow.streams import events_of, name_of, subscribe
