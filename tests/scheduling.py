@@ -11,6 +11,7 @@ GROUPS = {
     "tests/integration/ingest/test_bad_lines.py": "bad lines",
     "tests/integration/quickstart/": "quickstart",
     "tests/integration/test_documents.py": "documents",
+    "tests/integration/test_floods.py": "floods",
     "tests/integration/test_overload.py": "overload",
     "tests/integration/test_redis_away.py": "Redis away",
     "tests/integration/test_redis_full.py": "Redis full",
