@@ -20,6 +20,7 @@ from pathlib import Path
 from subprocess import Popen
 
 try:
+    from . import __version__
     from .capacity import Capacity, open_files
     from .child_processes import STOP_SIGNALS, ChildProcesses
     from .own_redis import OwnRedis, OwnRedisError
@@ -28,7 +29,7 @@ try:
     from .streaming.event_store import EventStore
     from .streaming.log.redis_url import default_url, without_password
 except ModuleNotFoundError as error:  # installed without the extra
-    sys.exit(f"tailrace: the package {error.name} is missing; install tailrace[server]")
+    sys.exit(f"tailrace: the package {error.name} is missing; install Tailrace with [server]")
 
 HERE = Path(__file__).parent
 DATA = Path(".data")
@@ -36,7 +37,12 @@ DATA = Path(".data")
 PORT_WAIT_SECONDS = 10.0
 GUNICORN_STOP_SECONDS = 10.0
 
-COMMAND = "python -m app" if __package__ == "app" else "tailrace"
+USAGE = f"""usage: {"python -m app" if __package__ == "app" else "tailrace"} [serve | check]
+
+  serve   run the gateway (the default)
+  check   check the settings and Redis, and print the settings as JSON
+
+Settings are environment variables, such as REDIS_URL, HOST and PORT."""
 
 
 def check() -> int:
@@ -90,7 +96,7 @@ def serve() -> int:
 
 def _wait_for_port(host: str, port: int) -> None:
     """Wait until the gateway can listen there: an earlier one may still be stopping."""
-    until = time.monotonic() + PORT_WAIT_SECONDS
+    until, printed = time.monotonic() + PORT_WAIT_SECONDS, False
     while True:
         try:
             [(family, kind, protocol, _, address), *_] = socket.getaddrinfo(
@@ -105,6 +111,9 @@ def _wait_for_port(host: str, port: int) -> None:
                 raise SettingsError(f"HOST: cannot listen on {host}: {error}") from None
             if time.monotonic() > until:
                 raise SettingsError(f"PORT: {port} of {host} is in use") from None
+            if not printed:
+                _complain(f"waiting for port {port} of {host}, which is in use")
+                printed = True
             time.sleep(0.1)
 
 
@@ -189,9 +198,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("serve",): serve,
         ("check",): check,
     }
-    command = commands.get(tuple(sys.argv[1:] if arguments is None else arguments))
+    given = tuple(sys.argv[1:] if arguments is None else arguments)
+    if given in (("-h",), ("--help",)):
+        print(USAGE)
+        return 0
+    if given == ("--version",):
+        print(f"tailrace {__version__}")
+        return 0
+    command = commands.get(given)
     if command is None:
-        print(f"usage: {COMMAND} [serve | check]", file=sys.stderr)
+        print(USAGE, file=sys.stderr)
         return 2
     try:
         return command()

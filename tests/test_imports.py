@@ -93,7 +93,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.wiring", whole - set(_client)
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known.add("app.child_processes")
+    known |= {"app", "app.child_processes"}
     yield "app.__main__", {*known, "app.streaming.log.redis_url"}
     for package in ("streaming", "streaming.log", "streaming.wire", "streaming.follow"):
         yield f"app.{package}", set()

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from flask import Flask, Response, request
 from marshmallow import ValidationError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
@@ -105,7 +105,10 @@ def _http_error(error: HTTPException, members: dict[str, Any]) -> Problem:
     errors = [(error.field, error.detail)] if isinstance(error, FieldError) else []
     allow = error.get_response().headers.get("Allow")
     headers = {"Allow": allow} if allow else {}
-    return Problem(error.code or 500, error.description or "", errors, members, headers)
+    detail = error.description or ""
+    if detail == NotFound.description:  # werkzeug's is for people who type URLs
+        detail = "there is no such path"
+    return Problem(error.code or 500, detail, errors, members, headers)
 
 
 def _body_error(error: BodyError, members: dict[str, Any]) -> Problem:
@@ -117,8 +120,8 @@ def _schema_error(error: ValidationError, members: dict[str, Any]) -> Problem:
         (name, " ".join(map(str, messages))) for name, messages in error.messages_dict.items()
     ]
     if isinstance(error, InvalidQuery):
-        return Problem(400, "the query has parameters that are not allowed", errors, members)
-    return Problem(422, "the event has members that are not allowed", errors, members)
+        return Problem(400, "the query has wrong parameters", errors, members)
+    return Problem(422, "the event has the wrong form", errors, members)
 
 
 def _invalid_input(error: InvalidInput, members: dict[str, Any]) -> Problem:

@@ -83,7 +83,7 @@ def test_without_extras_the_wheel_is_the_client_alone(client_only, gateway, run_
         [environment.bin / "tailrace"], cwd=environment.empty, capture_output=True, text=True
     )
     assert tailrace.returncode == 1
-    assert "install tailrace[server]" in tailrace.stderr
+    assert "install Tailrace with [server]" in tailrace.stderr
     assert "Traceback" not in tailrace.stderr
 
 

@@ -74,6 +74,11 @@ def test_every_refusal_is_a_problem_document(http, method, path, options, status
     check_problem(http.open(path, method=method, **options), status)
 
 
+def test_an_unknown_path_and_a_run_without_a_log_have_different_details(http):
+    assert http.get("/nothing-here").json["detail"] == "there is no such path"
+    assert http.get("/runs/1").json["detail"] == "run 1 has no log"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

@@ -42,6 +42,15 @@ def test_all_wrong_settings_are_named_together_with_those_of_dotenv(home):
     assert "Traceback" not in gateway.output
 
 
+@pytest.mark.parametrize(
+    ("argument", "printed"), [("--help", "usage"), ("-h", "usage"), ("--version", "tailrace ")]
+)
+def test_help_and_the_version_start_nothing(home, argument, printed):
+    gateway = home.launch([*LAUNCHER, argument])
+    assert gateway.process.wait(30) == 0
+    assert gateway.out.startswith(printed)
+
+
 def test_an_unknown_argument_prints_the_usage(home):
     gateway = home.launch([*LAUNCHER, "fly"])
     assert gateway.process.wait(30) == 2
