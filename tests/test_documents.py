@@ -22,7 +22,7 @@ LONGEST_PARAGRAPH = 60
 
 # The languages of blocks that are run, and of those that only show something.
 RUN = {"sh", "python", "javascript"}
-SHOWN = {"json", "text", "nginx"}
+SHOWN = {"json", "text", "nginx", "ini"}
 
 SHORT = [README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *GUIDES]
 

@@ -36,6 +36,7 @@ MARKS = {
     "text": {"", "output", "output-of-background"},
     "json": {"", "output"},
     "nginx": {""},
+    "ini": {""},
 }
 
 BROWSER_BLOCKS = [
