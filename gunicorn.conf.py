@@ -1,11 +1,15 @@
 """gunicorn's settings. The code that they name is in app/server."""
 
 import importlib
+import sys
 from pathlib import Path
 
 # In a checkout the package is `app`, beside this file. An installed package holds this file.
 _here = Path(__file__).parent
 _package = "app" if (_here / "app").is_dir() else _here.name
+# After a reload the workers must not mix new code with what this process has loaded before.
+for _name in [name for name in sys.modules if name.partition(".")[0] == _package]:
+    del sys.modules[_name]
 _arbiter = importlib.import_module(f"{_package}.server.arbiter")
 _settings = _arbiter.read_settings()
 _host = _settings["host"]

@@ -127,10 +127,17 @@ def _is_listening(settings: Settings) -> bool:
     return True
 
 
-def _gunicorn_configuration() -> Path:
-    """Return the path of gunicorn.conf.py: beside the package in a checkout, else inside it."""
-    inside = HERE / "gunicorn.conf.py"
-    return inside if inside.exists() else HERE.parent / "gunicorn.conf.py"
+def _gunicorn_command() -> list[str]:
+    """Return the command that runs gunicorn.
+
+    In a checkout its configuration and wsgi.py are beside the package. An installed package
+    has its own configuration.
+    """
+    gunicorn = [sys.executable, "-m", "gunicorn", "-c"]
+    installed = HERE / "gunicorn.conf.py"
+    if installed.exists():
+        return [*gunicorn, str(installed), f"{__package__}:create_app()"]
+    return [*gunicorn, str(HERE.parent / "gunicorn.conf.py"), "wsgi:app"]
 
 
 def _run_gunicorn(
@@ -140,9 +147,7 @@ def _run_gunicorn(
     children: ChildProcesses,
 ) -> int:
     """Run gunicorn to its end, and restart the gateway's own Redis if it dies meanwhile."""
-    configuration = str(_gunicorn_configuration())
-    command = [sys.executable, "-m", "gunicorn", "-c", configuration, f"{__package__}:create_app()"]
-    gunicorn = children.spawn("gunicorn", signal.SIGINT, command, env=environ)
+    gunicorn = children.spawn("gunicorn", signal.SIGINT, _gunicorn_command(), env=environ)
     try:
         received = _forward_signals(gunicorn, settings)
         while gunicorn.poll() is None:

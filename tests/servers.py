@@ -198,12 +198,19 @@ class GatewayServer(Server):
     """The gateway, run as `gunicorn -c gunicorn.conf.py wsgi:app` with settings as variables."""
 
     def __init__(
-        self, redis_url: str, log: Path, *, application: str = "wsgi:app", **settings: object
+        self,
+        redis_url: str,
+        log: Path,
+        *,
+        application: str = "wsgi:app",
+        directory: Path = ROOT,
+        **settings: object,
     ):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._application = application
+        self._directory = directory
         self._environ = {
             **{name: value for name, value in os.environ.items() if name != "REDIS_URL"},
             "REDIS_URL": redis_url,
@@ -218,7 +225,7 @@ class GatewayServer(Server):
         command = [*gunicorn, self._application]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=self._environ, stderr=log, stdout=log
+                command, cwd=self._directory, env=self._environ, stderr=log, stdout=log
             )
         wait_until(self._answers, "the gateway answers", 50)
         return self

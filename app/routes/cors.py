@@ -16,13 +16,14 @@ MAX_AGE_SECONDS = 600
 
 def init_app(app: Flask, origins: tuple[str, ...]) -> None:
     """Let pages of `origins` (`*`: of all origins) read, and pages on localhost on any port."""
+    allowed = {origin.lower() for origin in origins}
 
     def allow(response: Response) -> Response:
         origin = request.headers.get("Origin")
         if origin is None or request.method not in (*ALLOWED_METHODS, "OPTIONS"):
             return response
         response.vary.add("Origin")
-        if "*" in origins or origin in origins or LOCAL_ORIGIN.fullmatch(origin):
+        if "*" in allowed or origin.lower() in allowed or LOCAL_ORIGIN.fullmatch(origin.lower()):
             response.access_control_allow_origin = origin
             if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
                 response.access_control_allow_methods = HeaderSet(ALLOWED_METHODS)

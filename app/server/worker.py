@@ -55,6 +55,7 @@ class StreamingWorker(GeventWorker):
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:  # the client does not read the response: treat it as gone
             raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
+        sock.settimeout(None)  # gunicorn itself limits the wait for the next request
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
 

@@ -132,7 +132,7 @@ class Appender:
         if self._has_thread or not self._queue.is_empty():
             flushed = self._queue.put_wakeup()
             self._make_sure_of_thread()
-            flushed.get()
+            flushed.wait()
         self._raise_error()
         refusal, self._batch_sender.refusal = self._batch_sender.refusal, None
         _unreported.discard(self)

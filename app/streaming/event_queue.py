@@ -6,7 +6,7 @@ that an interrupted caller could keep from the handler or from the sender.
 """
 
 import contextlib
-import queue
+import threading
 from collections import deque
 from typing import NamedTuple
 
@@ -16,12 +16,33 @@ from .reentrancy import one_call_per_thread
 MAX_WAITING_EVENTS = 10_000
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 
-# A caller waits in `get` until the sender puts None. An Event or a Condition has a lock, which
-# an interrupted caller could hold.
-Wakeup = queue.SimpleQueue[None]
-
 # An event in the queue, its lease, and the bytes of all events that were put up to this one.
 _Waiting = tuple[NewEvent, int | None, int]
+
+
+class Wakeup:
+    """What a thread waits for until another thread calls `wake`: a lock that is taken.
+
+    Its release is one step, which no signal handler can interrupt. An Event or a Condition has
+    another lock inside, which an interrupted caller could hold. A SimpleQueue of gevent does not
+    work between the threads of a process that gevent has patched.
+    """
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wake(self) -> None:
+        """Let `wait` return once; do nothing if it is to return already."""
+        if self._lock.locked():
+            with contextlib.suppress(RuntimeError):  # another thread was faster
+                self._lock.release()
+
+    def wait(self, timeout: float = -1) -> bool:
+        """Wait for up to `timeout` seconds, -1 without a limit; return whether it was woken."""
+        return self._lock.acquire(timeout=timeout)
 
 
 class Taken(NamedTuple):
@@ -36,17 +57,18 @@ class EventQueue:
     """Holds up to 10,000 events or about 8 MiB. Any thread may put; one at a time may take."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[_Waiting | Wakeup] = queue.SimpleQueue()
+        self._items: deque[_Waiting | Wakeup] = deque()
+        self._news = Wakeup()  # for the sender
         self._put_bytes = self._taken_bytes = 0
         self._waiting_for_room: deque[Wakeup] = deque()
 
     def is_empty(self) -> bool:
         """Return whether nothing waits."""
-        return self._queue.empty()
+        return not self._items
 
     def is_full(self) -> bool:
         """Return whether `put` has to wait."""
-        waiting = self._queue.qsize()
+        waiting = len(self._items)
         if waiting >= MAX_WAITING_EVENTS:
             return True
         return waiting > 0 and self._put_bytes - self._taken_bytes >= MAX_WAITING_BYTES
@@ -58,22 +80,24 @@ class EventQueue:
         wait for that call.
         """
         one_call_per_thread.check()
-        room: Wakeup = queue.SimpleQueue()
+        room = Wakeup()
         self._waiting_for_room.append(room)
         if self.is_full():  # still, so the sender will see the wakeup
-            room.get()
+            room.wait()
 
     def put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
         """Add an event, even if the queue is full."""
         # If a handler or another thread puts an event in between, the count lacks its bytes.
         # What matters is the difference to the bytes taken: the next event corrects it.
         self._put_bytes = put_bytes = self._put_bytes + new_event.size
-        self._queue.put((new_event, lease_seconds, put_bytes))
+        self._items.append((new_event, lease_seconds, put_bytes))
+        self._news.wake()
 
     def put_wakeup(self) -> Wakeup:
         """Return a wakeup that comes after all events before it are sent."""
-        wakeup: Wakeup = queue.SimpleQueue()
-        self._queue.put(wakeup)
+        wakeup = Wakeup()
+        self._items.append(wakeup)
+        self._news.wake()
         return wakeup
 
     def take(self, timeout: float, max_bytes: int) -> Taken | None:
@@ -85,24 +109,25 @@ class EventQueue:
         new_events: list[NewEvent] = []
         wakeups: list[Wakeup] = []
         lease, size = None, 0
-        with contextlib.suppress(queue.Empty):
-            item = self._queue.get(timeout=timeout)
-            while True:
-                if isinstance(item, tuple):
-                    new_event, lease_seconds, self._taken_bytes = item
-                    new_events.append(new_event)
-                    lease = lease_seconds or lease
-                    size += new_event.size
-                    if len(new_events) == MAX_EVENTS or size >= max_bytes or new_event.terminal:
-                        break
-                else:
-                    wakeups.append(item)
-                item = self._queue.get_nowait()
-        return Taken(new_events, lease, wakeups) if new_events or wakeups else None
+        while not self._items:
+            if not self._news.wait(timeout):
+                return None
+        while self._items:
+            item = self._items.popleft()
+            if isinstance(item, Wakeup):
+                wakeups.append(item)
+                continue
+            new_event, lease_seconds, self._taken_bytes = item
+            new_events.append(new_event)
+            lease = lease_seconds or lease
+            size += new_event.size
+            if len(new_events) == MAX_EVENTS or size >= max_bytes or new_event.terminal:
+                break
+        return Taken(new_events, lease, wakeups)
 
     def wake(self, taken: Taken) -> None:
         """Wake the callers that wait for what was taken, and those that wait for room."""
         for wakeup in taken.wakeups:
-            wakeup.put(None)
+            wakeup.wake()
         while self._waiting_for_room:
-            self._waiting_for_room.popleft().put(None)
+            self._waiting_for_room.popleft().wake()

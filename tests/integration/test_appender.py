@@ -142,3 +142,11 @@ def test_an_outage_of_redis_neither_loses_nor_repeats_an_event(durable_redis, ru
     producer.join(60)
     assert run.stored == 20_000
     assert data_of(store, run_id) == list(range(20_000))
+
+
+@pytest.mark.parametrize(("unpatched", "stored"), [("none", 4), ("queue", 4), ("thread", 1)])
+def test_native_threads_emit_and_flush_in_a_process_that_gevent_has_patched(
+    redis_server, run_id, unpatched, stored
+):
+    ended = run_program("emit_in_native_threads", redis_server.url, run_id, unpatched)
+    assert (ended.stderr, ended.stdout) == ("", f"{stored}\n")

@@ -1,7 +1,9 @@
 """Clients that stop reading or sending: they are disconnected, and cost no memory."""
 
 import contextlib
+import http.client
 import socket
+import time
 
 import pytest
 import requests
@@ -82,6 +84,16 @@ def test_a_body_that_takes_too_long_is_refused_with_408(impatient_gateway, run_i
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
     assert requests.get(f"{impatient_gateway.url}/runs/{run_id}").status_code == 404
+
+
+def test_a_kept_connection_may_be_idle_for_longer_than_a_client_may_stall(impatient_gateway):
+    connection = http.client.HTTPConnection("127.0.0.1", impatient_gateway.port, timeout=20)
+    with contextlib.closing(connection):
+        for _ in range(2):
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read() == b'{"status":"ok"}'
+            answered = time.monotonic()
+            wait_until(lambda since=answered: time.monotonic() > since + 2, "it was idle")
 
 
 @pytest.mark.parametrize("pages", [1, 30])

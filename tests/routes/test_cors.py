@@ -87,3 +87,10 @@ def test_an_allowed_origin_is_no_pattern(fake_store):
     http = create_app(settings, event_store=fake_store).test_client()
     for origin in ("https://axnamed.example", "https://a.named.example.foreign.example"):
         assert allowed_origin(http.get("/healthz", headers={"Origin": origin})) is None
+
+
+def test_the_case_of_an_origin_does_not_matter(fake_store):
+    settings = Settings.load({"CORS_ORIGINS": "https://App.Example"})
+    http = create_app(settings, event_store=fake_store).test_client()
+    response = http.get("/healthz", headers={"Origin": "https://app.example"})
+    assert allowed_origin(response) == "https://app.example"

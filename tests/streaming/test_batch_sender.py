@@ -157,11 +157,18 @@ def test_a_batch_that_is_too_large_is_sent_in_parts(events):
 
 
 def test_after_a_batch_was_too_large_the_next_ones_are_smaller():
-    log = Log()
-    log._at_each = itertools.repeat(too_large_for(log, events=100))
+    log, emitted = Log(), threading.Event()
+    refuse = too_large_for(log, events=100)
+
+    def refuse_once_all_are_emitted() -> None:  # else a fast sender sends small batches
+        assert emitted.wait(20)
+        refuse()
+
+    log._at_each = itertools.repeat(refuse_once_all_are_emitted)
     with Appender(log) as run:
         for number in range(8000):
             emit(run, number)
+        emitted.set()
     assert log.events == list(range(8000))
     assert len(log.calls) < 8000 / 50 + 50
 

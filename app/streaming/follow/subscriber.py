@@ -230,6 +230,8 @@ class Subscriber:
         if not self._has_heartbeats:
             self._has_heartbeats = True
             self._services.heartbeats.add(self)
+            if self.reason is not None:  # ended meanwhile: the replay stops
+                return False
         self.cursor = self._replay.cursor
         fanout = self._replay.feed.park(self, self._replay.epoch)
         if fanout is None:

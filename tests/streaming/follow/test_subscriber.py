@@ -13,6 +13,7 @@ from gevent.socket import socket as GeventSocket
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.follow.client_socket import ClientSocket
+from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.subscriber import Subscriber
 from app.streaming.wire.formats import EventStream
@@ -127,3 +128,15 @@ def test_a_parked_subscriber_sends_a_heartbeat_in_the_framing_of_its_body(
     assert client_end.has_received(heartbeat)
     subscriber.close()
     assert subscriber.beat(now + 30) == 0.0
+
+
+def test_a_stream_that_is_ended_while_it_starts_its_heartbeats_does_not_park(
+    store, readers, run_id, client_end, monkeypatch
+):
+    """The first subscriber of a worker starts a thread there, and other greenlets run."""
+    subscriber = subscribe(store, readers, run_id, wire=EventStream())
+    monkeypatch.setattr(Heartbeats, "add", lambda heartbeats, parked: parked.end("draining"))
+    deliver(subscriber, client_end)
+    assert client_end.has_received(b"retry: ")
+    assert len(readers) == 0
+    assert subscriber.reason == "draining"
