@@ -43,7 +43,14 @@ class Environment:
         self.empty.mkdir()
         # A user's own `app` must neither hide the package nor be hidden by it.
         (self.empty / "app.py").write_text("raise AssertionError('the wrong app')\n")
-        install = ["pip", "--python", str(self.bin / "python"), "install", "--quiet"]
+        install = [
+            "pip",
+            "--python",
+            str(self.bin / "python"),
+            "install",
+            "--quiet",
+            "--no-compile",
+        ]
         pins = folder / "pins.txt"
         pinned = (ROOT / "requirements.txt").read_text()
         pins.write_text(re.sub(r"\[.*?\]", "", pinned))  # pip takes no extras in constraints

@@ -1,4 +1,4 @@
-"""Emits in 4,000 signal handlers, and in the code that they interrupt: REDIS_URL RUN_ID.
+"""Emits in 2,000 signal handlers, and in the code that they interrupt: REDIS_URL RUN_ID.
 
 The interrupted code also flushes, and appends to the run RUN_ID-added.
 """
@@ -12,7 +12,7 @@ from gevent import monkey
 from app.streaming.event_store import EventStore
 
 URL, RUN_ID = sys.argv[1:]
-HANDLERS = 4000
+HANDLERS = 2000
 INTERVAL_SECONDS = 0.0003
 
 # Under gevent a handler of signal.signal may run in the event loop, where nothing may wait.

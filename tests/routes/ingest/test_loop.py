@@ -254,7 +254,7 @@ def test_blank_lines_take_little_more_memory_than_their_bytes(ingest_loop):
     blank = chunk(b"\n" * 100_000 + b" ")
     tracemalloc.start()
     try:
-        with open_requests(ingest_loop, 20) as requests:
+        with open_requests(ingest_loop, 12) as requests:
             for request in requests:
                 request.send(chunk(b" "))
             gevent.sleep(0.05)
