@@ -60,7 +60,9 @@ def check() -> int:
     except StoreUnavailable as error:
         _complain(f"cannot reach Redis at {without_password(url)}, and will go on trying: {error}")
     capacity = Capacity.of(settings.max_streams, open_files(hard=True))
-    shown = dataclasses.replace(settings, redis_url=without_password(url))
+    shown = dataclasses.replace(
+        settings, redis_url=settings.redis_url and without_password(settings.redis_url)
+    )
     print(json.dumps({**dataclasses.asdict(shown), "worker_connections": sum(capacity)}))
     return 0
 

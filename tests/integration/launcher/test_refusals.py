@@ -1,6 +1,7 @@
 """What the launcher and gunicorn refuse: wrong settings, and servers that are away or too old."""
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -49,6 +50,13 @@ def test_help_and_the_version_start_nothing(home, argument, printed):
     gateway = home.launch([*LAUNCHER, argument])
     assert gateway.process.wait(30) == 0
     assert gateway.out.startswith(printed)
+
+
+def test_check_prints_the_settings_without_the_password(home):
+    gateway = home.launch([*LAUNCHER, "check"], REDIS_URL="redis://me:geheim@127.0.0.1:1/0")
+    assert gateway.process.wait(30) == 0
+    assert json.loads(gateway.out)["redis_url"] == "redis://me:***@127.0.0.1:1/0"
+    assert "geheim" not in gateway.output
 
 
 def test_an_unknown_argument_prints_the_usage(home):
