@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from app.streaming.event_queue import MAX_WAITING_EVENTS
 from app.streaming.event_store import EventStore
 from tests.run_program import program_command, run_program
 from tests.servers import ROOT, wait_until
@@ -137,7 +138,7 @@ def test_an_outage_of_redis_neither_loses_nor_repeats_an_event(durable_redis, ru
     wait_until(lambda: run.stored > 1000, "some events are stored")
     durable_redis.stop() if fault == "killed" else durable_redis.pause()
     broken.set()
-    wait_until(lambda: len(emitted) >= 12_000 or not producer.is_alive(), "the queue is full", 30)
+    wait_until(lambda: len(emitted) - run.stored >= MAX_WAITING_EVENTS, "the queue is full", 30)
     durable_redis.start() if fault == "killed" else durable_redis.resume()
     producer.join(60)
     assert run.stored == 20_000
