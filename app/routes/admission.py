@@ -95,6 +95,11 @@ class Reservation:
             self._admission.bytes.release(self.bytes - size)
             self.bytes = size
 
+    def may_receive(self) -> bool:
+        """Return whether one more body may arrive now."""
+        bodies = self._admission.bodies
+        return bodies.held < bodies.maximum
+
     @contextmanager
     def receiving(self) -> Iterator[None]:
         """Count a body while it arrives; raises TooBusy."""

@@ -11,7 +11,7 @@ import orjson
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
-from ..server.body import read_arrived, read_pieces
+from ..server.body import read_arrived, read_pieces, read_soon
 from ..server.linger import linger, take_unread
 from ..streaming.errors import InvalidEvent
 from ..streaming.event_json import INTEGER_RANGE, MAX_DEPTH
@@ -27,6 +27,11 @@ LINGER_SECONDS = 5.0
 
 # A body, or a line of one, must arrive within this time.
 READ_SECONDS = 30.0
+
+# When as many bodies as allowed are arriving, another one may take this long: many clients send it
+# right after the head. Then it is refused, and has kept its connection no longer than other short
+# requests do.
+GRACE_SECONDS = 0.25
 
 # After this many pieces of a body the other requests get their turn.
 MAX_PIECES_IN_A_ROW = 64
@@ -75,7 +80,10 @@ def read_json(reservation: Reservation, limit: int) -> Any:
     Raises 400, 408, 413, TooBusy (429), or InvalidEvent (422).
     """
     environ = request.environ
-    arrived = read_arrived(environ["wsgi.input"], environ.get("gunicorn.socket"), limit)
+    source = environ["wsgi.input"], environ.get("gunicorn.socket"), limit
+    arrived = read_arrived(*source)
+    if arrived is None and not reservation.may_receive():
+        arrived = read_soon(*source, GRACE_SECONDS)
     if arrived is None:
         body: bytes | bytearray = _read(limit, reservation)
     else:

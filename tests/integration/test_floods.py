@@ -1,6 +1,7 @@
 """Connections and bodies without end: the gateway still serves all other clients."""
 
 import contextlib
+import json
 import multiprocessing
 import select
 import signal
@@ -129,6 +130,7 @@ def test_appends_with_slow_bodies_keep_out_no_complete_append(start_gateway, run
         answered = select.poll()
         for connection in slow:
             answered.register(connection, select.POLLIN)
+        wait_until(lambda: len(answered.poll(0)) >= 10, "those too many are refused")
         too_many = [descriptor for descriptor, _ in answered.poll(0)]
         assert len(too_many) == 10
         for connection in slow:
@@ -211,3 +213,27 @@ def _settled(worker: psutil.Process, redis: RedisServer) -> int:
         "one client is left",
     )
     return _descriptors(worker, redis)
+
+
+def test_a_body_right_after_its_head_is_stored_while_slow_bodies_take_all_places(few_files, run_id):
+    """Many clients send the head and the body in two packets."""
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        "Content-Type: application/json\r\nContent-Length: {0}\r\n\r\n"
+    )
+    body = json.dumps(EVENT).encode()
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            address = "127.0.0.1", few_files.port
+            return stack.enter_context(socket.create_connection(address, timeout=20))
+
+        for _ in range(30):
+            connect().sendall(head.format(100_000).encode() + b"{")
+        for _ in range(20):
+            producer = connect()
+            producer.sendall(head.format(len(body)).encode())
+            sent = time.monotonic()  # the packets are to arrive one by one
+            wait_until(lambda sent=sent: time.monotonic() > sent + 0.01, "the head has arrived")
+            producer.sendall(body)
+            assert producer.recv(65536).startswith(b"HTTP/1.1 201 ")
