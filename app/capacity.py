@@ -14,7 +14,7 @@ MAX_OTHERS = 1000
 class Capacity(NamedTuple):
     """The bounds of one worker.
 
-    While every kind is bounded, the worker answers health checks whatever its clients do.
+    Since every kind is bounded, no client can keep the worker from answering health checks.
     """
 
     streams: int

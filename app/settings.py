@@ -52,11 +52,11 @@ _ORIGIN = Regexp(
 
 
 class _Origins(mm.Field[tuple[str, ...]]):
-    """Origins separated by commas, as a tuple in lower case."""
+    """Origins separated by commas, as a tuple."""
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         origins = tuple(origin.strip() for origin in value.split(",") if origin.strip())
-        return tuple(_ORIGIN(origin).lower() for origin in origins)
+        return tuple(_ORIGIN(origin) for origin in origins)
 
 
 @dataclass(frozen=True)

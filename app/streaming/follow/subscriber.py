@@ -43,7 +43,7 @@ class Services:
 
 
 class State(Enum):
-    """What a subscriber is doing, and thereby who sends its bytes."""
+    """What a subscriber is doing. This also says which code sends its bytes."""
 
     NEW = auto()
     """Nothing was sent yet, and it is not known whether there will be a client socket."""

@@ -227,8 +227,9 @@ class TailReader:
         """
         if state.lease_seconds is None or state.end_id is None or state.ended:
             return
-        silent_since = max(feed.changed_at, self._connected_at, self._store.last_refusal)
-        due = silent_since + state.lease_seconds
+        due = self._store.leases.expires_at(
+            state.lease_seconds, feed.changed_at, self._connected_at
+        )
         now = time.monotonic()
         if now < due:
             self._next_check = min(self._next_check, max(due, now + MIN_CHECK_SECONDS))
