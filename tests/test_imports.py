@@ -25,8 +25,8 @@ STREAMING_ROOT = (
     *("event_queue", "batch_sender", "appender"),
 )
 LOG = (
-    *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
-    *("log_state", "replies", "writer", "lease", "reader"),
+    *("log_state", "lease", "sentinel", "connection", "redis_url", "shared_connection"),
+    *("scripts", "redis_keys", "replies", "writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch")
 FOLLOW = (

@@ -62,7 +62,14 @@ class UnexpectedSequence(StreamingError):
 
 
 class NotALog(StreamingError):
-    """The key of the run in Redis holds something that is not a stream."""
+    """A key of the run in Redis holds something that no event store has written."""
+
+
+class LogFull(StreamingError):
+    """The log takes no more events: an id or a sequence after its last one would not be exact.
+
+    Only ids and counts that others than Tailrace have set can be so large. Nothing was appended.
+    """
 
 
 class StoreUnavailable(StreamingError):

@@ -12,6 +12,7 @@ from .errors import ServerTooOld, StreamingError
 from .event import Event, check_run_id
 from .event_id import EventId
 from .log import connection
+from .log.lease import Availability, Leases
 from .log.reader import LogReader
 from .log.redis_keys import redis_keys
 from .log.redis_url import default_url, make_client
@@ -66,14 +67,16 @@ class EventStore(LogReader):
     ):
         if client is None:
             client = make_client(url or default_url())
-        shared = SharedConnection(partial(connection.make_connection, client))
-        writer = LogWriter(
+        availability = Availability()
+        shared = SharedConnection(partial(connection.make_connection, client), availability)
+        self._writer = LogWriter(
             shared,
+            availability,
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
-        super().__init__(client, shared, writer)
+        super().__init__(client, shared, Leases(availability, self._writer.mark_lost))
         self.max_event_bytes = max_event_bytes
 
     # Writing

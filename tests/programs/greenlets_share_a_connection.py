@@ -13,6 +13,7 @@ import gevent
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.log import connection, redis_url
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import wait_until
 
@@ -20,7 +21,7 @@ URL, KEY, SCENE = sys.argv[1:]
 COUNTER = f"{KEY}-counter"
 
 client = redis_url.make_client(URL)
-shared = SharedConnection(partial(connection.make_connection, client))
+shared = SharedConnection(partial(connection.make_connection, client), Availability())
 own_id = shared.call("CLIENT", "ID")
 
 

@@ -17,7 +17,6 @@ from .log_state import LogState
 from .redis_keys import log_key
 from .replies import parse_events, parse_log_state, parse_streams
 from .shared_connection import SharedConnection
-from .writer import LogWriter
 
 # A blocking XREAD stays silent for ever on a log that is deleted or begun again meanwhile. So
 # one lasts no longer than this, and the log is checked before the next.
@@ -59,18 +58,12 @@ class LogReader:
     ReentrantCall in a signal handler that has interrupted a call.
     """
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection, writer: LogWriter):
+    def __init__(self, client: redis.Redis, shared: SharedConnection, leases: Leases):
         self._client = client
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
-        self._writer = writer
         self._tails = threading.local()
-        self.leases = Leases(shared, writer)
-
-    @property
-    def last_refusal(self) -> float:
-        """When Redis last refused or lost a write of this process: a monotonic time, or -inf."""
-        return self.leases.last_refusal
+        self.leases = leases
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
