@@ -147,6 +147,27 @@ def many_timeouts_at_random() -> None:
     assert all(error.stored is not True for error in errors)
 
 
+def many_kills_at_random() -> None:
+    """Whoever is killed, the others are answered, and soon."""
+    errors: list[StoreUnavailable] = []
+
+    def echo(number: int) -> None:
+        for turn in range(30):
+            text = b"%d-%d" % (number, turn)
+            try:
+                assert shared.call("ECHO", text) == text
+            except StoreUnavailable as error:
+                errors.append(error)
+
+    callers = [gevent.spawn(echo, number) for number in range(60)]
+    for victim in random.sample(callers, 30):
+        gevent.sleep(random.choice([0, 0, 0.0003]))
+        victim.kill(block=random.choice([True, False]))
+    with gevent.Timeout(10):
+        gevent.joinall(callers, raise_error=True)
+    assert all(error.stored is not True for error in errors)
+
+
 SCENES: list[Callable[[], None]] = [
     each_gets_its_own_reply,
     killed_while_it_waits,
@@ -157,6 +178,7 @@ SCENES: list[Callable[[], None]] = [
     killed_when_just_appointed,
     killed_while_it_connects,
     many_timeouts_at_random,
+    many_kills_at_random,
 ]
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import Context
 
 from redis.exceptions import RedisError
@@ -99,25 +100,40 @@ class SharedConnection:
         self._link: RedisConnection | None = None
 
     def _wait_or_lead(self, request: "_Request") -> None:
+        if self._batch or self._waits_behind_another(request):
+            request.prepare_to_wait()
+            # Another caller is woken before this one. To lead now would make for small batches.
+            if self._waits_behind_another(request):
+                request.wait()
         while not request.settled:
-            try:
-                self._leadership.run(self._lead)
-            except RuntimeError:  # another caller is inside
-                if request.wake is None:
-                    # Try once more. The leader may have looked for it a moment ago.
-                    request.wake = threading.Event()
-                else:
-                    request.wake.wait(LOOK_SECONDS)
-                    request.wake.clear()
-            else:
+            if self._lead_alone():
                 self._wake_next()
+            elif request.wake is None:
+                request.prepare_to_wait()
+                # and try once more: the leader may have looked for `wake` a moment ago
+            else:
+                request.wait()
+
+    def _waits_behind_another(self, request: "_Request") -> bool:
+        try:
+            first = self._waiting[0]
+        except IndexError:  # the leader has taken all
+            return False
+        return first is not request and not first.settled
+
+    def _lead_alone(self) -> bool:
+        """Lead, and return True; or return False if another caller leads."""
+        try:
+            self._leadership.run(self._lead)
+        except RuntimeError:  # somebody is inside
+            return False
+        return True
 
     def _wake_next(self) -> None:
         """Wake the first caller that waits, to lead. Call it after the leader has left."""
         for request in tuple(self._waiting):
             if not request.settled:
-                if request.wake is not None:
-                    request.wake.set()
+                request.wake_up()
                 return
 
     def _lead(self) -> None:
@@ -227,7 +243,22 @@ class _Request:
         self.replies: list[Reply] = []
         self.error: str | None = None
         self.stored: bool | None = False
-        self.wake: threading.Event | None = None  # set when it is settled, or may lead
+        self.wake: threading.Lock | None = None  # released when it is settled, or may lead
+
+    def prepare_to_wait(self) -> None:
+        wake = threading.Lock()  # an Event would break if an exception ended its methods
+        wake.acquire()
+        self.wake = wake
+
+    def wait(self) -> None:
+        """Wait until it is woken up, or until it is time to look for a leader."""
+        if self.wake is not None:
+            self.wake.acquire(timeout=LOOK_SECONDS)
+
+    def wake_up(self) -> None:
+        if self.wake is not None and self.wake.locked():
+            with suppress(RuntimeError):  # another thread has just released it
+                self.wake.release()
 
     def fail(self, error: str, stored: bool | None) -> None:
         self.error, self.stored = error, stored
@@ -235,5 +266,4 @@ class _Request:
 
     def settle(self) -> None:
         self.settled = True
-        if self.wake is not None:
-            self.wake.set()
+        self.wake_up()

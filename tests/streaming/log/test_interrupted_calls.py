@@ -294,6 +294,10 @@ def test_thousands_of_signal_handlers_harm_no_append(redis_server, run_id):
     assert int(output_of("signal_handler_appends", redis_server.url, run_id)) > 0
 
 
+def test_thousands_of_signal_handlers_that_raise_leave_no_caller_waiting(redis_server):
+    assert output_of("signal_handler_raises", redis_server.url) == "1000"
+
+
 def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_server, run_id):
     refused = output_of("signal_handler_appends", redis_server.url, run_id, gevent=True)
     assert refused == "0"
@@ -311,6 +315,7 @@ def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_ser
         "killed_when_just_appointed",
         "killed_while_it_connects",
         "many_timeouts_at_random",
+        "many_kills_at_random",
     ],
 )
 def test_a_killed_greenlet_does_not_harm_the_calls_of_others(redis_server, run_id, scene):
