@@ -26,9 +26,9 @@ STREAMING_ROOT = (
 )
 LOG = (
     *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
-    *("log_state", "replies", "writer", "lease", "reader"),
+    *("position", "log_state", "continuity", "replies", "writer", "lease", "reader"),
 )
-WIRE = ("frame", "formats", "frame_batch")
+WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (
     *("client_socket", "fanout", "feed", "history", "heartbeats", "group_read", "tail_reader"),
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import redis
@@ -11,11 +11,22 @@ import redis
 from ..errors import InvalidInput
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
-from .connection import Reply, call, call_all, checked, is_wrong_type, make_blocking_client
+from .connection import (
+    Argument,
+    Command,
+    Reply,
+    call,
+    call_all,
+    is_wrong_type,
+    make_blocking_client,
+)
+from .continuity import Stretch, locate
 from .lease import Leases
-from .log_state import LogState
+from .log_state import NO_LOG, LogState
+from .position import Position
 from .redis_keys import log_key
-from .replies import parse_events, parse_log_state, parse_streams
+from .replies import parse_event, parse_events, parse_log_state, parse_mark, parse_streams
+from .scripts import Script
 from .shared_connection import SharedConnection
 from .writer import LogWriter
 
@@ -65,6 +76,7 @@ class LogReader:
         self._shared = shared
         self._writer = writer
         self._tails = threading.local()
+        self._read_log = Script(_Pool(client), "read.lua", keys=1)
         self.leases = Leases(shared, writer)
 
     @property
@@ -157,44 +169,77 @@ class LogReader:
         """Return the states of several logs in one round trip, None for a key without a log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
         return [
-            None if is_wrong_type(reply) else parse_log_state(reply)
-            for reply in call_all(self._client, *commands)
+            None if is_wrong_type(reply) else self._with_epoch(run_id, parse_log_state(reply))
+            for run_id, reply in zip(run_ids, call_all(self._client, *commands), strict=True)
         ]
 
-    def is_missing(self, run_id: str, cursor: EventId) -> bool:
-        """Return whether the log lacks the entry at a cursor, though it should retain it."""
-        key = log_key(run_id)
-        if checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
-            return False
-        state = self._state(run_id)
-        retained = state.first_id is not None and state.first_id <= cursor < state.last_id
-        return retained and cursor > state.deleted
+    def entries(self, run_id: str, after: EventId, upto: EventId, count: int) -> list[Reply]:
+        """Return up to `count` raw entries of `after` < id <= `upto`."""
+        if after == LAST:
+            return []
+        first, last = f"({after}", str(upto)
+        entries = call(self._client, "XRANGE", log_key(run_id), first, last, "COUNT", count)
+        return list(entries)
 
-    def history(
-        self, run_id: str, after: EventId, upto: EventId, count: int
+    def read(
+        self, run_id: str, after: EventId, count: int, *, inclusive: bool = False
     ) -> tuple[list[Reply], LogState]:
-        """Return up to `count` raw entries of `after` < id <= `upto`, and the log's state then."""
-        key = log_key(run_id)
-        entries, stream = call_all(
-            self._client,
-            ("XRANGE", key, f"({after}", str(upto), "COUNT", count),
-            ("XINFO", "STREAM", key),  # after the entries, so that no deletion goes unnoticed
-        )
-        return checked(entries), parse_log_state(stream)
+        """Return up to `count` raw entries after an id, and the log's state at that moment.
 
-    def cursor_before_tail(self, run_id: str, last_id: EventId, count: int) -> EventId:
-        """Return the cursor after which `count` entries follow up to `last_id`, ZERO if fewer."""
-        ids = (EventId.parse(event.id) for event in self._scan(run_id, descending=True))
-        upto_last = (event_id for event_id in ids if event_id <= last_id)
-        return next(islice(upto_last, count, None), ZERO)
+        With `inclusive` the entry with that id is the first one. If the run's lease has expired,
+        the run is ended first.
+        """
+        entries, state = self._read(run_id, after, count, inclusive)
+        if self.leases.end_if_lost(run_id, state):
+            return self._read(run_id, after, count, inclusive)
+        return entries, state
+
+    def locate(self, run_id: str, cursor: EventId) -> tuple[Stretch, LogState]:
+        """Return where a client stands that knows only an id, and the log's state then."""
+        entries, state = self.read(run_id, cursor, 1, inclusive=True)
+        return locate(cursor, [parse_mark(entry) for entry in entries], state), state
+
+    def before_tail(self, run_id: str, state: LogState, count: int) -> Position:
+        """Return the position after which `count` entries of a log follow, in its given state.
+
+        With fewer entries it is the beginning of the log.
+        """
+        entries = (
+            parse_mark(entry)
+            for entry in self._scan_entries(run_id, descending=True)
+            if EventId.from_redis(entry[0]) <= state.last_id
+        )
+        mark = next(islice(entries, count, None), None)
+        if mark is None or state.first_id is None or mark.cursor < state.first_id:
+            return state.beginning
+        return Position(mark.epoch or state.epoch, mark.cursor, mark.sequence)
 
     # Inside
 
     def _state(self, run_id: str, ttl: bool = False) -> LogState:
-        key = log_key(run_id)
-        if not ttl:
-            return parse_log_state(self._shared.call("XINFO", "STREAM", key))
-        return parse_log_state(*self._shared.call_all(("XINFO", "STREAM", key), ("TTL", key)))
+        stream, *seconds = self._shared.call_all(
+            ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
+        )
+        return self._with_epoch(run_id, parse_log_state(stream, *seconds))
+
+    def _with_epoch(self, run_id: str, state: LogState) -> LogState:
+        """Return a state with its epoch, if its last entry does not say it."""
+        if state.epoch or not state.exists:
+            return state
+        _, known = self._read(run_id, ZERO, 0)
+        return replace(known, ttl=state.ttl)
+
+    def _read(
+        self, run_id: str, start: EventId, count: int, inclusive: bool = False
+    ) -> tuple[list[Reply], LogState]:
+        if start == LAST and not inclusive:  # there is no id beyond, and Redis refuses one
+            count = 0
+        first = str(start) if inclusive else f"({start}"
+        reply = self._read_log.run(log_key(run_id), first, count)
+        if not reply:
+            return [], NO_LOG
+        stream, epoch, entries = reply
+        return entries, replace(parse_log_state(stream), epoch=epoch)
 
     def _scan(
         self,
@@ -204,6 +249,16 @@ class LogReader:
         descending: bool = False,
     ) -> Iterator[Event]:
         """Yield every event strictly between two ids. Each page is read when it is needed."""
+        for entry in self._scan_entries(run_id, after, before, descending):
+            yield parse_event(run_id, entry)
+
+    def _scan_entries(
+        self,
+        run_id: str,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        descending: bool = False,
+    ) -> Iterator[Reply]:
         if after == LAST or before == ZERO:
             return  # there is no id beyond, and Redis refuses such a command
         command = "XREVRANGE" if descending else "XRANGE"
@@ -212,16 +267,16 @@ class LogReader:
         while True:
             start, stop = (upper, lower) if descending else (lower, upper)
             entries = call(self._client, command, log_key(run_id), start, stop, "COUNT", count)
-            events = parse_events(run_id, entries)
-            yield from events
-            if len(events) < count:
+            yield from entries
+            if len(entries) < count:
                 return
+            last_id, _ = entries[-1]
             if descending:
-                upper = f"({events[-1].id}"
+                upper = f"({last_id.decode()}"
             else:
-                lower = f"({events[-1].id}"
-            size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
-            count = next_count(size, len(events))
+                lower = f"({last_id.decode()}"
+            size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
+            count = next_count(size, len(entries))
 
     def _read_until(
         self,
@@ -265,3 +320,16 @@ class LogReader:
         for _, entries in parse_streams(reply):
             return parse_events(run_id, entries)
         return []
+
+
+class _Pool:
+    """Runs a script over the pool of a client."""
+
+    def __init__(self, client: redis.Redis):
+        self._client = client
+
+    def call(self, *command: Argument) -> Reply:
+        return call_all(self._client, command)[0]
+
+    def call_all(self, *commands: Command) -> list[Reply]:
+        return call_all(self._client, *commands)
