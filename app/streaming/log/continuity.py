@@ -81,8 +81,9 @@ def stretches(
         return [Stretch(position, Position(state.epoch, ZERO, 0), "reset")]
     walk = _Walk(position, entries, state)
     for index, entry in enumerate(entries):
-        if _is_numbered(entry, state):
-            walk.pass_numbered(index, entry.sequence or 0)
+        number = _number(entry, state)
+        if number is not None:
+            walk.pass_numbered(index, number)
     walk.finish(whole)
     return walk.stretches
 
@@ -100,7 +101,7 @@ def is_another_log(position: Position, state: LogState, entries: Sequence[Marked
         return True
     if position.sequence is None:
         return False
-    numbers = (entry.sequence or 0 for entry in entries if _is_numbered(entry, state))
+    numbers = (number for entry in entries if (number := _number(entry, state)) is not None)
     return position.sequence > min(state.last_sequence, next(numbers, position.sequence + 1) - 1)
 
 
@@ -114,8 +115,7 @@ def locate(cursor: EventId, entries: Sequence[Marked], state: LogState) -> Stret
     if cursor > state.last_id:
         return Stretch(start, Position(state.epoch, ZERO, 0), "reset")
     if entries and entries[0].cursor == cursor:
-        sequence = entries[0].sequence if _is_numbered(entries[0], state) else None
-        return Stretch(start, Position(state.epoch, cursor, sequence), None)
+        return Stretch(start, Position(state.epoch, cursor, _number(entries[0], state)), None)
     if state.first_id is None or not entries:  # nothing is left after the cursor
         is_gone = state.first_id is None or state.deleted > cursor
         return Stretch(start, state.end, "gap" if is_gone and cursor < state.last_id else None)
@@ -134,9 +134,13 @@ def _before_first(cursor: EventId, state: LogState) -> Notice | None:
     return "reset" if cursor > ZERO else None
 
 
-def _is_numbered(entry: Marked, state: LogState) -> bool:
-    """Return whether Tailrace wrote an entry, so that its sequence can be trusted."""
-    return entry.sequence is not None and entry.epoch != b"" and state.epoch in (b"", entry.epoch)
+def _number(entry: Marked, state: LogState) -> int | None:
+    """Return the sequence of an entry; None for one of another program, unless counting tells."""
+    if entry.epoch and state.epoch in (b"", entry.epoch):
+        return entry.sequence
+    if entry.cursor == state.last_id:
+        return state.last_sequence
+    return state.first_sequence if entry.cursor == state.first_id else None
 
 
 class _Walk:
