@@ -1,7 +1,5 @@
 """Reads of a run's log: its events by cursor, in pages and as they come, and its state."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -25,7 +23,7 @@ from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
 from .redis_keys import log_key
-from .replies import parse_event, parse_events, parse_log_state, parse_mark, parse_streams
+from .replies import parse_event, parse_log_state, parse_mark, parse_streams
 from .scripts import Script
 from .shared_connection import SharedConnection
 from .writer import LogWriter
@@ -75,7 +73,6 @@ class LogReader:
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
         self._writer = writer
-        self._tails = threading.local()
         self._read_log = Script(_Pool(client), "read.lua", keys=1)
         self.leases = Leases(shared, writer)
 
@@ -122,39 +119,17 @@ class LogReader:
         self.state(run_id)  # ends the run if its lease has expired
         found: list[Event] = []
         size, scanned, position = 0, 0, None
-        for event in self._scan(run_id, after, before, descending):
+        for entry in self._scan_entries(run_id, after, before, descending):
             if len(found) == limit or size > MAX_PAGE_BYTES or scanned == MAX_SCANNED_ENTRIES:
                 return Page(found, position)
-            position, scanned = EventId.parse(event.id), scanned + 1
+            position, scanned = EventId.from_redis(entry[0]), scanned + 1
+            event = parse_event(run_id, entry)
             if (not categories or event.category in categories) and (
                 not actions or event.action in actions
             ):
                 found.append(event)
                 size += len(event.data_json) + len(event.source_json)
         return Page(found, None)
-
-    def subscribe(
-        self, run_id: int | str, last_id: str | None = None, block_ms: int | None = 5000
-    ) -> list[Event]:
-        """Wait for events and return them, or [] if none came within `block_ms` milliseconds.
-
-        With `last_id` these are the events after that id. Without it, the first call begins at
-        the end of the log, and each later one goes on where the last one stopped: this object
-        keeps a cursor for each run and thread. Either cursor goes back to the beginning if it
-        lies beyond the end of the log, which was deleted and begun again.
-
-        As in Redis, a `block_ms` of 0 waits for ever. None does not wait.
-        """
-        run_id = check_run_id(run_id)
-        if block_ms is not None and block_ms < 0:
-            raise InvalidInput("block_ms", "must be 0 or more, or None")
-        deadline = None if block_ms == 0 else time.monotonic() + (block_ms or 0) / 1000
-        if last_id is not None:
-            return self._read_until(run_id, EventId.parse(last_id, "last_id"), deadline)
-        tails: dict[str, EventId] = self._tails.__dict__
-        if run_id not in tails:
-            tails[run_id] = self.state(run_id).last_id
-        return self._read_until(run_id, tails[run_id], deadline, tails)
 
     def state(self, run_id: int | str, *, ttl: bool = False) -> LogState:
         """Return the state of a run's log, after ending the run if its lease has expired.
@@ -213,6 +188,24 @@ class LogReader:
         if mark is None or state.first_id is None or mark.cursor < state.first_id:
             return state.beginning
         return Position(mark.epoch or state.epoch, mark.cursor, mark.sequence)
+
+    def read_blocking(self, run_id: str, after: EventId, left: float | None) -> list[Reply]:
+        """Return the raw entries after an id, as soon as there are any.
+
+        Waits for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
+        """
+        blocking = left is None or left > 0
+        block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
+        block_ms = max(1, int(1000 * block_seconds))
+        reply = call(
+            self._blocking_client,
+            *("XREAD", "COUNT", MAX_READ_COUNT),
+            *(("BLOCK", block_ms) if blocking else ()),
+            *("STREAMS", log_key(run_id), str(after)),
+        )
+        for _, entries in parse_streams(reply):
+            return list(entries)
+        return []
 
     # Inside
 
@@ -277,49 +270,6 @@ class LogReader:
                 lower = f"({last_id.decode()}"
             size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
             count = next_count(size, len(entries))
-
-    def _read_until(
-        self,
-        run_id: str,
-        cursor: EventId,
-        deadline: float | None,
-        tails: dict[str, EventId] | None = None,
-    ) -> list[Event]:
-        """Return the events after a cursor, as soon as there are any, or [] at the deadline.
-
-        `tails` is where the cursor of this run is kept, if it is.
-        """
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            events = self._read_blocking(run_id, cursor, left)
-            if events:
-                if tails is not None:
-                    tails[run_id] = EventId.parse(events[-1].id)
-                return events
-            state = self.state(run_id)
-            if state.last_id < cursor:
-                cursor = ZERO
-                if tails is not None:
-                    tails[run_id] = ZERO
-            elif tails is None and (state.end_id or ZERO) > cursor:
-                continue  # the run was lost, or an event has just come
-            elif left is not None and left <= 0:
-                return []
-
-    def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
-        """Send one XREAD that blocks for `left` seconds (None: no deadline), within the bound."""
-        blocking = left is None or left > 0
-        block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
-        block_ms = max(1, int(1000 * block_seconds))
-        reply = call(
-            self._blocking_client,
-            *("XREAD", "COUNT", MAX_READ_COUNT),
-            *(("BLOCK", block_ms) if blocking else ()),
-            *("STREAMS", log_key(run_id), str(cursor)),
-        )
-        for _, entries in parse_streams(reply):
-            return parse_events(run_id, entries)
-        return []
 
 
 class _Pool:
