@@ -6,7 +6,7 @@ from itertools import islice
 
 import redis
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from .connection import (
@@ -143,10 +143,15 @@ class LogReader:
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
         """Return the states of several logs in one round trip, None for a key without a log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
-        return [
-            None if is_wrong_type(reply) else self._with_epoch(run_id, parse_log_state(reply))
-            for run_id, reply in zip(run_ids, call_all(self._client, *commands), strict=True)
+        states = [
+            None if is_wrong_type(reply) else parse_log_state(reply)
+            for reply in call_all(self._client, *commands)
         ]
+        unknown = [at for at, state in enumerate(states) if _lacks_epoch(state)]
+        calls = [(log_key(run_ids[at]), "-", 0) for at in unknown]
+        for at, reply in zip(unknown, self._read_log.run_each(calls) if calls else (), strict=True):
+            states[at] = None if isinstance(reply, NotALog) else _parse_read(reply)[1]
+        return states
 
     def entries(self, run_id: str, after: EventId, upto: EventId, count: int) -> list[Reply]:
         """Return up to `count` raw entries of `after` < id <= `upto`."""
@@ -217,7 +222,7 @@ class LogReader:
 
     def _with_epoch(self, run_id: str, state: LogState) -> LogState:
         """Return a state with its epoch, if its last entry does not say it."""
-        if state.epoch or not state.exists:
+        if not _lacks_epoch(state):
             return state
         _, known = self._read(run_id, ZERO, 0)
         return replace(known, ttl=state.ttl)
@@ -228,11 +233,7 @@ class LogReader:
         if start == LAST and not inclusive:  # there is no id beyond, and Redis refuses one
             count = 0
         first = str(start) if inclusive else f"({start}"
-        reply = self._read_log.run(log_key(run_id), first, count)
-        if not reply:
-            return [], NO_LOG
-        stream, epoch, entries = reply
-        return entries, replace(parse_log_state(stream), epoch=epoch)
+        return _parse_read(self._read_log.run(log_key(run_id), first, count))
 
     def _scan(
         self,
@@ -270,6 +271,21 @@ class LogReader:
                 lower = f"({last_id.decode()}"
             size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
             count = next_count(size, len(entries))
+
+
+def _lacks_epoch(state: LogState | None) -> bool:
+    """Return whether a log exists whose last entry does not say the epoch."""
+    return state is not None and state.exists and not state.epoch
+
+
+def _parse_read(reply: Reply) -> tuple[list[Reply], LogState]:
+    """Return the entries and the state that `read.lua` returned; raises an error it was given."""
+    if isinstance(reply, Exception):
+        raise reply
+    if not reply:
+        return [], NO_LOG
+    stream, epoch, entries = reply
+    return entries, replace(parse_log_state(stream), epoch=epoch)
 
 
 class _Pool:
