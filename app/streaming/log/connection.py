@@ -117,7 +117,8 @@ def _exchange_over(pool: redis.ConnectionPool, commands: Sequence[Command]) -> l
     link = pool.get_connection()
     try:
         if not leads_to_master(link):
-            link.disconnect()  # the exchange connects it again
+            link.disconnect()
+            link.connect()  # an exchange would connect too, but asks no Sentinel for the master
         return exchange(link, *commands)
     finally:
         pool.release(link)

@@ -108,7 +108,7 @@ def _connect_over_tls(link: Connection) -> None:
 
 def without_password(url: str) -> str:
     """Return a URL with *** instead of its password, for logs and messages."""
-    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url
