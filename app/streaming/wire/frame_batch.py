@@ -95,7 +95,7 @@ class FrameBatch:
         nobody knows what follows a position within it.
         """
         start, frames = self.start, self.frames
-        if position == start:
+        if position == start and not position.is_start:  # which may be that of a later log
             return self
         if position.epoch != self.end.epoch or not self.events or start.sequence is None:
             return None
