@@ -80,8 +80,7 @@ class Feed:
 
     def is_at(self, position: Position) -> bool:
         """Return whether the feed has nothing after a position."""
-        mine = self.position
-        return position[:2] == mine[:2] or (position.is_start and mine.is_start)
+        return position[:2] == self.position[:2]
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""
