@@ -76,9 +76,9 @@ class History:
 
         Call it under the lock.
         """
-        if feed.pages_version != feed.version:
+        if feed.pages_changes != feed.version_changes:
             self._drop_all(feed)
-            feed.pages_version = feed.version
+            feed.pages_changes = feed.version_changes
         index = bisect_right(feed.pages, position.id, key=_start)
         before = feed.pages[index - 1] if index else None
         if before is not None:
@@ -86,10 +86,13 @@ class History:
         return before, feed.pages[index] if index < len(feed.pages) else None
 
     def _keep(self, feed: Feed, page: FrameBatch) -> None:
-        """Keep a page, unless it may hold entries that have been deleted since."""
+        """Keep a page, unless it is known, or may hold entries that have been deleted since."""
         with self._lock:
-            if feed.pages_version != feed.version or page.end.epoch != feed.version[0]:
+            if feed.pages_changes != feed.version_changes or page.end.epoch != feed.version[0]:
                 return
+            index = bisect_right(feed.pages, page.start.id, key=_start)
+            if index and feed.pages[index - 1].end.id > page.start.id:
+                return  # it was read again for the notice before it
             insort(feed.pages, page, key=_start)
             self._pages[page] = feed
             self._bytes += page.cost
