@@ -1,5 +1,7 @@
 """The feed: what it keeps, what it returns after a position, and which subscribers it wakes."""
 
+from itertools import pairwise
+
 import pytest
 
 from app.streaming.event_id import LAST, ZERO, EventId
@@ -28,7 +30,7 @@ NEW_LOG = Position(OTHER_EPOCH, ZERO, 0)
 def after(feed: Feed, position: int | Position) -> list[int | str]:
     """The numbers of the events, and the names of the notices, after a position."""
     batches = feed.after(at(position) if isinstance(position, int) else position)
-    for one, following in zip(batches, batches[1:], strict=False):
+    for one, following in pairwise(batches):
         assert one.end is following.start
     return [
         frame.cursor.ms if batch.events else frame.action
