@@ -14,6 +14,7 @@ from ..streaming.errors import (
     InvalidEvent,
     InvalidInput,
     KeyReused,
+    LogFull,
     NotALog,
     Refused,
     RunEnded,
@@ -124,7 +125,7 @@ def _conflict(detail: str, problem: Mapping[str, Any]) -> StreamingError:
         return RunEnded(detail)
     if isinstance(problem.get("last_sequence"), int):
         return UnexpectedSequence(problem["last_sequence"])
-    return NotALog(detail)
+    return LogFull(detail) if problem.get("full") else NotALog(detail)
 
 
 def _says_what_was_stored(problem: Mapping[str, Any]) -> bool:

@@ -62,13 +62,13 @@ class UnexpectedSequence(StreamingError):
 
 
 class NotALog(StreamingError):
-    """A key of the run in Redis holds something that no event store has written."""
+    """A key of the run in Redis holds something else, such as a string instead of a stream."""
 
 
 class LogFull(StreamingError):
-    """The log takes no more events: an id or a sequence after its last one would not be exact.
+    """The log takes no more events: ids or sequences after its last ones would not be exact.
 
-    Only ids and counts that others than Tailrace have set can be so large. Nothing was appended.
+    Only ids and counts that other programs have set are so large. Nothing was appended.
     """
 
 

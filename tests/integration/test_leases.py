@@ -1,6 +1,7 @@
 """Runs whose producer died: followers get `lifecycle.lost` once, and reads show the end."""
 
 import contextlib
+import json
 import threading
 import time
 
@@ -177,6 +178,44 @@ def test_a_producer_that_redis_refused_has_its_whole_lease_afterwards(
         wait_until(
             lambda: requests.get(url, timeout=20) and lost_events_of(store, run_id), "it is lost"
         )
+
+
+def test_a_run_that_takes_no_events_keeps_no_dead_run_alive(
+    store, start_gateway, redis_client, run_id
+):
+    """Its own appends get 409 with a reason, whichever way they come."""
+    gateway, full, text = start_gateway(), f"{run_id}-full", f"{run_id}-text"
+    largest = 2**64 - 1
+    redis_client.xadd(f"run:{full}:events", {"lease_seconds": 1}, id=f"{largest}-{largest}")
+    redis_client.set(f"{{run:{text}:events}}:keys", "text")
+    event = {"event_category": "llm", "event_action": "stream"}
+    line = {"content-type": "application/x-ndjson"}
+
+    def refused(run: str, **options: object) -> dict:
+        url = f"{gateway.url}/runs/{run}/events"
+        answer = requests.post(url, timeout=20, **options)
+        assert answer.status_code == 409, answer.text
+        return answer.json()
+
+    with contextlib.ExitStack() as stack:
+        for run in (full, run_id):
+            stack.enter_context(Stream(stream_url(gateway, run))).wait_for_control("caught_up")
+        dead = stack.enter_context(Stream(stream_url(gateway, f"{run_id}-dead")))
+        dead.wait_for_control("caught_up")
+        store.add(f"{run_id}-dead", "llm", "stream", lease_seconds=2)
+
+        def is_lost() -> bool:
+            for options in ({"json": event}, {"json": [event] * 2}):
+                assert refused(full, **options)["full"]
+                refused(text, headers={"Idempotency-Key": "k"}, **options)
+            ingested = refused(full, data=json.dumps(event) + "\n", headers=line)
+            assert (ingested["full"], ingested["line"], ingested["stored"]) == (True, 1, 0)
+            return bool(lost_events_of(store, f"{run_id}-dead"))
+
+        wait_until(is_lost, "the dead run is lost")
+        dead.wait_for_end()
+    assert "cannot be ended" not in gateway.log.read_text()
+    assert redis_client.xlen(f"run:{full}:events") == 1
 
 
 class BusyRun:

@@ -178,7 +178,9 @@ def checked(reply: Reply) -> Reply:
     if isinstance(reply, NoScriptError):
         raise reply
     if is_wrong_type(reply):
-        raise NotALog("the key in Redis holds something else than a stream")
+        raise NotALog("a key of the run in Redis is of another type")
+    if str(reply).startswith("user_script:"):  # a script failed on what it found there
+        raise NotALog(f"the keys of the run in Redis hold something unexpected: {reply}")
     raise StoreUnavailable(f"Redis refused: {reply}")
 
 

@@ -5,6 +5,7 @@ from itertools import chain
 
 from ..errors import (
     KeyReused,
+    LogFull,
     RunEnded,
     ServerTooOld,
     StoreUnavailable,
@@ -132,4 +133,9 @@ def _appended(append: Append, reply: Reply) -> Appended:
         raise UnexpectedSequence(value)
     if status == b"ended":
         raise RunEnded(f"run {append.run_id} ended with event {value.decode()}")
+    if status == b"full":
+        raise LogFull(
+            f"run {append.run_id} takes no more events: its log has the id {value.decode()}, "
+            "after which ids or sequences are not exact numbers"
+        )
     raise ServerTooOld(TOO_OLD)
