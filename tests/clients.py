@@ -134,5 +134,4 @@ class Stream:
 
 
 def _is_control(message: Message) -> bool:
-    event = message.json["event"] if message.event == "message" else {"category": None}
-    return message.event.startswith("gateway.") or event["category"] == "gateway"
+    return message.json["id"] is None
