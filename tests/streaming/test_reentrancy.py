@@ -2,21 +2,12 @@
 
 import os
 import threading
-from collections.abc import Callable
 
 import pytest
 
 from app.streaming.errors import ReentrantCall
 from app.streaming.reentrancy import NotReentrant
-
-
-def run_inside(guard: NotReentrant, work: Callable[[], object]) -> None:
-    thread = guard.check()
-    try:
-        guard.enter(thread)
-        work()
-    finally:
-        guard.leave(thread)
+from tests.interruptions import run_inside
 
 
 def test_a_thread_enters_once_and_again_after_it_has_left():

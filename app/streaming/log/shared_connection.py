@@ -143,7 +143,7 @@ class SharedConnection:
         try:
             self._take_batch()
             self._carry_out()
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # the last would look as above
             reason = f"Redis does not answer: {error}"
             self._give_up(reason)
             while self._waiting:  # what was not sent yet would fail after another timeout
