@@ -200,19 +200,21 @@ class LogReader:
         return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
     def before_tail(self, run_id: str, state: LogState, count: int) -> Position:
-        """Return the position after which `count` entries of a log follow, in its given state.
+        """Return the position just before the last `count` entries of a log, in its given state.
 
-        With fewer entries it is the beginning of the log.
+        With fewer entries it is the beginning of the log. What is missing before those entries
+        is no gap for who asks for them. `count` is at least 1.
         """
         entries = (
             parse_mark(entry)
             for entry in self._scan_entries(run_id, descending=True)
             if EventId.from_redis(entry[0]) <= state.last_id
         )
-        mark = next(islice(entries, count, None), None)
+        mark = next(islice(entries, count - 1, None), None)
         if mark is None or state.first_id is None or mark.cursor < state.first_id:
             return state.beginning
-        return Position(mark.epoch or state.epoch, mark.cursor, mark.sequence)
+        sequence = None if mark.sequence is None else mark.sequence - 1
+        return Position(mark.epoch or state.epoch, mark.cursor.before(), sequence)
 
     # Inside
 

@@ -12,7 +12,6 @@ from app.streaming.event_store import EventStore
 from tests.servers import DURABLE, ROOT, RedisServer, wait_until
 from tests.streaming.event_store.logs import key
 
-
 TWO_EVENTS = [{"event_category": "llm", "event_action": action} for action in "ab"]
 
 
