@@ -321,9 +321,12 @@ class Viewer:
     def sends(self, *expected: int | str) -> bool:
         """Go on until it has sent what is expected next."""
         before = len(self.seen)
-        wait_until(lambda: self.step() or len(self.seen) - before >= len(expected), "it is sent")
-        while len(self.seen) - before < len(expected):
-            wait_until(self.step, f"the rest of {expected} after {self.seen}")
+
+        def has_sent() -> bool:
+            self.step()
+            return len(self.seen) - before >= len(expected)
+
+        wait_until(has_sent, f"it sends {expected}")
         return self.seen[before:] == [*expected]
 
 
