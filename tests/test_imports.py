@@ -52,7 +52,7 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 # What each module may import of the app, in one order from the bottom to the top.
 _root = in_package("streaming", STREAMING_ROOT)
 _log = in_package("streaming.log", LOG)
-_store = ["app.streaming.event_store"]
+_store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
 _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)

@@ -65,11 +65,14 @@ class Feed:
 
     # For subscribers
 
-    def join(self, subscriber: FeedSubscriber) -> None:
-        """Add a subscriber, which is woken from now on."""
+    def join(self, subscriber: FeedSubscriber, state: LogState) -> None:
+        """Add a subscriber, which is woken from now on, and which has read the log's state."""
         with self._lock:
             self._subscribers.add(subscriber)
             self._awake.add(subscriber)
+            if self.is_at(state.end):
+                self.ended = state.ended  # the terminal event may have been deleted
+        self.note_version(state)
 
     def leave(self, subscriber: FeedSubscriber) -> bool:
         """Remove a subscriber; return whether it was the last one."""
@@ -80,8 +83,7 @@ class Feed:
 
     def is_at(self, position: Position) -> bool:
         """Return whether the feed has nothing after a position."""
-        mine = self.position
-        return position[:2] == mine[:2] or (position.is_start and mine.is_start)
+        return position[:2] == self.position[:2]
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""

@@ -41,8 +41,7 @@ class ReaderPool:
             if run_id not in self._feeds:
                 self._place(Feed(run_id, state))
             feed, _ = self._feeds[run_id]
-            feed.join(subscriber)
-        feed.note_version(state)
+            feed.join(subscriber, state)
         if feed.position.epoch != state.epoch and not feed.position.is_start:
             self.check_now(feed)
         return feed

@@ -71,7 +71,16 @@ class Replay:
     step.
     """
 
-    __slots__ = ("_beginning", "_feed", "_sources", "_start", "_stopped", "position", "run_id")
+    __slots__ = (
+        "_beginning",
+        "_feed",
+        "_old_holes",
+        "_sources",
+        "_start",
+        "_stopped",
+        "position",
+        "run_id",
+    )
 
     def __init__(self, run_id: str, start: Start, sources: Sources):
         self.run_id = run_id
@@ -80,6 +89,7 @@ class Replay:
         self._sources = sources
         self._feed: Feed | None = None
         self._beginning: Beginning | None = None
+        self._old_holes: tuple[EventId, int] | None = None
         self._stopped = False
 
     @property
@@ -144,10 +154,13 @@ class Replay:
         if way.notice:
             yield notice_batch(self.run_id, way, state)
         self.position = way.end
+        if self._start.id is None:
+            self._old_holes = state.last_id, self.feed.version_changes
         while self.position.id < state.last_id:
             if not (yield from self._catch_up(state.last_id)):
                 break
         data, cursor = state.control_data(str(self._start)), self.position.id
+        self._old_holes = None
         yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, carries_id=True)
 
     def _catch_up(self, end: EventId) -> Steps[bool]:
@@ -172,8 +185,19 @@ class Replay:
     def _pass(self, batches: list[FrameBatch]) -> Steps[None]:
         for batch in batches:
             self.position = batch.end
-            if batch.frames:
+            if batch.frames and not (batch.is_gap and self._is_old(batch)):
                 yield batch
+
+    def _is_old(self, gap: FrameBatch) -> bool:
+        """Return whether the client need not be told: it has asked when the events were gone.
+
+        A client that asks for what there is, and not for what follows an event, misses nothing
+        that was deleted before.
+        """
+        if self._old_holes is None:
+            return False
+        last_id, version_changes = self._old_holes
+        return gap.end.id <= last_id and self.feed.version_changes == version_changes
 
     def _with_retries(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
         """Call until Redis answers, and return the answer; yield the pauses in between."""

@@ -10,7 +10,6 @@ from ..event import (
     one_line,
     pairs,
     stored_json,
-    timestamp_now,
     with_breaks_escaped,
 )
 from ..event_id import EventId
@@ -91,10 +90,11 @@ class Frame(NamedTuple):
     def of(cls, event: Event) -> "Frame":
         """Encode an event."""
         name, json = event.name, event.to_json()
-        head = b"id: %b\n" % event.id.encode()
+        cursor = EventId.parse(event.id or "")
+        head = b"id: %b\n" % str(cursor).encode()
         named = b"%bevent: %b\n" % (head, name.encode()) if name else head
         return cls(
-            cursor=EventId.parse(event.id),
+            cursor=cursor,
             epoch=b"",
             sequence=event.sequence,
             category=event.category,
@@ -120,17 +120,7 @@ class Frame(NamedTuple):
         It has the shape of an event whose id and sequence are null. With `carries_id`, the
         frame has an `id:` line with `cursor`, from which the client resumes.
         """
-        json = one_line(
-            {
-                "id": None,
-                "run_id": run_id,
-                "sequence": None,
-                "timestamp": timestamp_now(),
-                "event": {"category": RESERVED_CATEGORY, "action": action},
-                "data": data,
-                "source": None,
-            }
-        )
+        json = Event.control(run_id, action, data).to_json()
         head = b"id: %b\n" % str(cursor).encode() if carries_id else b""
         named = b"%bevent: gateway.%b\n" % (head, action.encode())
         return cls(

@@ -186,42 +186,77 @@ def test_the_states_of_several_logs(any_store, client, run_id):
     assert not none.exists
 
 
-def ids_of(entries: list) -> list[EventId]:
-    return [EventId.from_redis(entry_id) for entry_id, _ in entries]
-
-
-def test_raw_entries_are_those_between_two_ids_up_to_a_number(any_store, run_id):
+def test_entries_are_bounded_by_ids_and_count(any_store, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
     entries = any_store.entries(run_id, ids[0], ids[3], 100)
-    assert ids_of(entries) == ids[1:4]
+    assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[1:4]
     assert json.loads(pairs(entries[0][1])[b"data"]) == 1
-    assert ids_of(any_store.entries(run_id, ids[0], ids[3], 2)) == ids[1:3]
+    assert len(any_store.entries(run_id, ids[0], ids[3], 2)) == 2
     assert any_store.entries(run_id, LAST, LAST, 2) == []
 
 
-def test_entries_are_read_together_with_the_state_of_the_log(any_store, client, run_id):
+def test_a_read_has_the_state_of_the_log_at_that_moment(any_store, client, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    entries, state = any_store.read(run_id, ids[1], 3)
-    assert ids_of(entries) == ids[2:5]
-    assert (state.first_id, state.last_id, state.last_sequence) == (ids[0], ids[5], 6)
-    assert state.epoch == any_store.state(run_id).epoch != b""
-    entries, _ = any_store.read(run_id, ids[1], 2, inclusive=True)
-    assert ids_of(entries) == ids[1:3]
     client.xtrim(key(run_id), maxlen=2, approximate=False)
-    entries, state = any_store.read(run_id, ids[1], 1)
-    assert (ids_of(entries), state.first_id, state.first_sequence) == ([ids[4]], ids[4], 5)
+    entries, state = any_store.read(run_id, ids[0], 100)
+    assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[4:]
+    assert state == any_store.state(run_id)
+    assert (state.first_id, state.first_sequence, state.last_sequence) == (ids[4], 5, 6)
+    [entry], _ = any_store.read(run_id, ids[4], 1, inclusive=True)
+    assert EventId.from_redis(entry[0]) == ids[4]
+    assert any_store.read(run_id, LAST, 5)[0] == []
+    assert any_store.read(f"{run_id}-none", ZERO, 5) == ([], NO_LOG)
 
 
-@pytest.mark.parametrize("inclusive", [False, True])
-def test_nothing_lies_beyond_the_greatest_id(any_store, run_id, inclusive):
-    add_many(any_store, run_id, 1)
-    entries, state = any_store.read(run_id, LAST, 5, inclusive=inclusive)
-    assert (entries, state.last_sequence) == ([], 1)
+@pytest.mark.parametrize(("count", "after"), [(1, 3), (3, 1), (4, 0), (5, None), (9, None)])
+def test_the_position_before_the_last_entries(any_store, run_id, count, after):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
+    position, state = any_store.before_tail(run_id, count)
+    assert state == any_store.state(run_id)
+    if after is None:
+        assert position == state.beginning
+    else:
+        assert position == Position(state.epoch, ids[after], after + 1)
 
 
-def test_a_read_without_a_log(any_store, run_id):
-    assert any_store.read(run_id, ZERO, 5) == ([], NO_LOG)
-    assert any_store.locate(run_id, ZERO)[0].notice is None
+def test_entries_that_come_while_the_last_ones_are_counted_do_not_count(any_store, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    states = iter([any_store.state(run_id)])
+    add_many(any_store, run_id, 2)
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert (position.id, state.last_sequence) == (ids[1], 5)
+
+
+def test_a_log_that_is_replaced_while_its_last_entries_are_counted_is_counted_anew(
+    any_store, run_id
+):
+    add_many(any_store, run_id, 5)
+    states = iter([any_store.state(run_id)])
+    any_store.delete(run_id)
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert position == Position(state.epoch, ids[1], 2)
+
+
+def test_a_tail_reaches_no_further_back_than_what_is_retained(any_store, client, run_id):
+    add_many(any_store, run_id, 5)
+    client.xtrim(key(run_id), maxlen=1, approximate=False)
+    for count in (1, 2):
+        position, state = any_store.before_tail(run_id, count)
+        assert position == state.beginning
+    assert state.beginning.sequence == 4
+
+
+def test_the_position_before_entries_of_other_programs_is_uncounted(any_store, client, run_id):
+    ids = [EventId.from_redis(client.xadd(key(run_id), {"any": "thing"})) for _ in range(4)]
+    position, state = any_store.before_tail(run_id, 2)
+    assert position == Position(state.epoch, ids[1], None)
+    position, state = any_store.before_tail(run_id, 9)
+    assert position == state.beginning
 
 
 def test_a_read_ends_a_run_whose_lease_has_expired(store, run_id):
@@ -241,31 +276,3 @@ def test_a_client_is_located_by_the_sequence_of_its_event(any_store, client, run
     client.xtrim(key(run_id), maxlen=1, approximate=False)
     stretch, state = any_store.locate(run_id, ids[1])
     assert (stretch.notice, stretch.end) == ("gap", state.beginning)
-
-
-@pytest.mark.parametrize(("count", "before"), [(1, 3), (3, 1), (4, 0), (5, 0), (100, 0)])
-def test_the_position_before_the_last_entries(any_store, run_id, count, before):
-    """What was appended since the state was read does not count."""
-    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 4)]
-    state = any_store.state(run_id)
-    add_many(any_store, run_id, 1)
-    position = any_store.before_tail(run_id, state, count)
-    assert position == Position(state.epoch, ids[before].before(), before)
-
-
-def test_the_position_before_the_last_entries_of_what_is_retained(any_store, client, run_id):
-    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    client.xtrim(key(run_id), maxlen=4, approximate=False)
-    client.xdel(key(run_id), str(ids[3]))
-    state = any_store.state(run_id)
-    positions = [any_store.before_tail(run_id, state, count) for count in (1, 2, 3, 4)]
-    assert [position.sequence for position in positions] == [5, 4, 2, 2]
-    assert positions[2] == positions[3] == state.beginning
-
-
-def test_the_position_before_entries_of_other_programs_is_uncounted(any_store, client, run_id):
-    ids = [EventId.from_redis(client.xadd(key(run_id), {"any": "thing"})) for _ in range(4)]
-    state = any_store.state(run_id)
-    position = any_store.before_tail(run_id, state, 2)
-    assert position == Position(state.epoch, ids[2].before(), None)
-    assert any_store.before_tail(run_id, state, 9) == state.beginning
