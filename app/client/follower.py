@@ -11,6 +11,7 @@ import requests
 from ..streaming.backoff import backoff
 from ..streaming.errors import Refused, StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY, Event
+from .connections import is_framed
 from .responses import CONNECTION_ERRORS, parse_event
 from .sse_parser import Message, SseParser
 from .transport import FOLLOW_TIMEOUTS, INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
@@ -108,16 +109,17 @@ class Follower:
             log.warning("%s broke after event %s: %s", self._path, self._cursor, error)
         else:
             if terminal:
-                return self._pause_after_end(caught_up)
+                return self._pause_after_end(caught_up and is_framed(response))
         return RECONNECT_SECONDS if parser.retry_seconds is None else parser.retry_seconds
 
-    def _pause_after_end(self, caught_up: bool) -> float | None:
+    def _pause_after_end(self, whole: bool) -> float | None:
         """Return None if the run has ended, 0 if only the gateway knows.
 
         A gateway that stops also ends its streams. It may do that in the middle of the history
-        of a run that was reopened, and a filter may hide that it was.
+        of a run that was reopened, and a filter may hide that it was. And a response without a
+        length may have been cut off.
         """
-        return 0.0 if any(self._filter.values()) or not caught_up else None
+        return None if whole and not any(self._filter.values()) else 0.0
 
 
 def _parse_event(message: Message) -> Event:

@@ -24,6 +24,7 @@ from ..streaming.errors import (
 from ..streaming.event import Event
 from ..streaming.event_id import EventId
 from ..streaming.new_event import Appended
+from .connections import is_framed
 
 # `requests` raises these if a connection cannot be made, breaks, or stays silent.
 CONNECTION_ERRORS = (
@@ -35,6 +36,16 @@ CONNECTION_ERRORS = (
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
 _NOT_A_GATEWAY = "the response is not from a Tailrace gateway"
+
+
+def check_whole(response: requests.Response) -> None:
+    """Raise StoreUnavailable for JSON that breaks off where only the connection ends it."""
+    if is_framed(response) or "json" not in response.headers.get("Content-Type", ""):
+        return
+    try:
+        orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        raise StoreUnavailable("the response of the gateway was cut off", None) from None
 
 
 def parse_document(response: requests.Response) -> dict[str, Any]:

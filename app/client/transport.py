@@ -7,13 +7,13 @@ from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from ..streaming.backoff import backoff
 from ..streaming.errors import InvalidInput, StoreUnavailable
 from ..streaming.reentrancy import one_call_per_thread
+from .connections import Adapter
 from .early_response import EarlyResponseAdapter
-from .responses import CONNECTION_ERRORS, connection_error, parse_error
+from .responses import CONNECTION_ERRORS, check_whole, connection_error, parse_error
 
 # Seconds to connect (and to send), and seconds to wait for data. A long body is sent at the pace
 # of the gateway's Redis. A followed stream gets something every 15 seconds.
@@ -112,19 +112,22 @@ class Transport:
         try:
             response = session.request(method, self._url + path, **options)
             if 200 <= response.status_code < 300:
+                if not options.get("stream"):
+                    check_whole(response)
                 return response
             with response:
+                check_whole(response)
                 error = parse_error(response)
         except CONNECTION_ERRORS as broken:
             raise connection_error(broken) from broken
         raise error
 
 
-def _new_session(adapter: HTTPAdapter | None = None) -> requests.Session:
+def _new_session(adapter: Adapter | None = None) -> requests.Session:
     """Make a session that threads may share: its only state is its pool of connections."""
     session = requests.Session()
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    adapter = adapter or HTTPAdapter(pool_maxsize=MAX_IDLE_CONNECTIONS)
+    adapter = adapter or Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS)
     for scheme in ("http://", "https://"):
         session.mount(scheme, adapter)
     return session
