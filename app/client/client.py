@@ -122,8 +122,10 @@ class Client:
 
         Use it as a context. The first event must get the `expected_sequence`, if one is given.
         """
+        run_id = check_run_id(run_id)
         return Appender(
-            partial(self._append, self._transport.send_once, check_run_id(run_id)),
+            partial(self._append, self._transport.send_once, run_id),
+            name=f"run {run_id}",
             max_event_bytes=self._max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=self._transport.retry_seconds,

@@ -1,6 +1,8 @@
 """The errors of the event store and of the client: one type for each failure to act on."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
+
+Kept = TypeVar("Kept", bound=Exception)
 
 
 class Ingested(NamedTuple):
@@ -107,3 +109,14 @@ class Refused(StreamingError):
         self.status = status
         self.detail = detail
         self.errors = errors or []
+
+
+def copy_of(error: Kept) -> Kept:
+    """Return a copy of a kept error, to raise in its place; the kept one is its cause.
+
+    Each raise of an object lengthens its traceback, which holds all that its frames hold.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error
+    return copy
