@@ -40,8 +40,8 @@ ROUTES = (
     *("health", "runs", "events", "stream"),
 )
 CLIENT = (
-    *("sse_parser", "keepalive", "connections", "early_response", "responses", "request_body"),
-    *("transport", "follower", "client"),
+    *("sse_parser", "keepalive", "connections", "early_response", "session", "responses"),
+    *("received_event", "request_body", "transport", "follower", "client"),
 )
 
 

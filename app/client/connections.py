@@ -54,6 +54,10 @@ class Adapter(HTTPAdapter):
             pool.ConnectionCls = self.secure_connection_class if secure else self.connection_class
         return pool
 
+    def check_certificates(self, pool: ConnectionPool, url: str, verify: Any, cert: Any) -> None:
+        """Raise OSError if a file of certificates that https needs does not exist."""
+        self.cert_verify(pool, url, verify, cert)  # type: ignore[no-untyped-call]
+
 
 def is_framed(response: requests.Response) -> bool:
     """Return whether the response said where its body ends, other than with its connection."""

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from . import at_exit
 from .batch_sender import AppendBatch, AppendNew, BatchSender
-from .errors import ReentrantCall, StoreUnavailable, copy_of
+from .errors import ReentrantCall, StoreUnavailable, copy_of, without_variables
 from .event_queue import EventQueue, Taken
 from .new_event import MAX_EVENT_BYTES, NewEvent, check_range
 from .reentrancy import one_call_per_thread
@@ -230,7 +230,7 @@ class Appender:
                 self._batch_sender.send(AppendBatch.of(taken.new_events, taken.lease_seconds))
         except BaseException as error:
             broken_off = StoreUnavailable("the sender was interrupted", None)
-            self._error = error if isinstance(error, Exception) else broken_off
+            self._error = without_variables(error if isinstance(error, Exception) else broken_off)
             at_exit.keep_error_of(self)
         if self._batch_sender.refusal is not None:
             at_exit.keep_error_of(self)

@@ -1,5 +1,6 @@
 """The errors of the event store and of the client: one type for each failure to act on."""
 
+import traceback
 from typing import NamedTuple, Self, TypeVar
 
 Kept = TypeVar("Kept", bound=Exception)
@@ -109,6 +110,19 @@ class Refused(StreamingError):
         self.status = status
         self.detail = detail
         self.errors = errors or []
+
+
+def without_variables(error: Kept) -> Kept:
+    """Free what the frames hold that an error and its causes have passed, to keep the error."""
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            left += (each.__cause__, each.__context__)
+    return error
 
 
 def copy_of(error: Kept) -> Kept:

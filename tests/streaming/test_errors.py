@@ -1,10 +1,12 @@
 """The errors: a kept one is raised as a copy, so that its traceback does not grow."""
 
+import weakref
+
 import pytest
 
 from app.streaming import errors
 from app.streaming.appender import Appender
-from app.streaming.errors import Ingested, copy_of
+from app.streaming.errors import Ingested, copy_of, without_variables
 from tests.streaming.fake_log import Log, emit, unavailable
 
 ERRORS = [
@@ -43,6 +45,28 @@ def test_a_copy_is_the_same_error(error):
     assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)
     assert vars(copy) == vars(error)
     assert copy.__cause__ is error
+
+
+def test_a_kept_error_holds_nothing_that_its_frames_held():
+    class Held:
+        pass
+
+    freed = []
+
+    def fail() -> None:
+        held = Held()
+        weakref.finalize(held, freed.append, 1)
+        try:
+            raise KeyError("the cause")
+        except KeyError as error:
+            raise errors.StoreUnavailable("away") from error
+
+    try:
+        fail()
+    except errors.StoreUnavailable as error:
+        kept = without_variables(error)
+    assert freed == [1]
+    assert isinstance(kept.__cause__, KeyError)
 
 
 @pytest.mark.parametrize("call", ["emit", "flush", "close"])
