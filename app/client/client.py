@@ -185,6 +185,7 @@ class Client:
         of any length without losing or repeating an event, and ends when the run has ended.
         `categories` and `actions` filter the events; terminal events always pass. Events of the
         category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
+        A gateway.progress moves the cursor past events that the filter dropped, and is not shown.
 
         Raises InvalidInput for a wrong argument, and Refused if the URL is not that of a gateway.
         """

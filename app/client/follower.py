@@ -97,6 +97,8 @@ class Follower:
                     event = self._receive(response, message)
                     if event.category != RESERVED_CATEGORY:
                         terminal = event.terminal
+                    elif event.action == "progress":
+                        continue
                     elif event.action == "caught_up":
                         caught_up = True
                     yield event

@@ -1,10 +1,12 @@
 """Reads the events that a gateway sends: from the pages of a history, and from streams."""
 
+from sys import intern  # most events share their texts
 from typing import Any
 
 import orjson
 
 from ..streaming.event import Event
+from ..streaming.event_json import write_json
 from .responses import not_a_gateway
 
 _NULL = b"null"
@@ -18,11 +20,11 @@ def parse_event(status: int, document: Any) -> Event:
     try:
         event = Event(
             id=document["id"],
-            run_id=document["run_id"],
+            run_id=intern(document["run_id"]),
             sequence=document["sequence"],
             timestamp=document["timestamp"],
-            category=document["event"]["category"],
-            action=document["event"]["action"],
+            category=intern(document["event"]["category"]),
+            action=intern(document["event"]["action"]),
             data_json=_encode_json(document["data"]),
             source_json=_encode_json(document["source"]),
         )
@@ -30,7 +32,6 @@ def parse_event(status: int, document: Any) -> Event:
         raise not_a_gateway(status, f"an event lacks {error}") from None
     if not (
         (type(event.id) is str or event.id is None)
-        and type(event.run_id) is type(event.category) is type(event.action) is str
         and (type(event.sequence) is int or event.sequence is None)
         and (type(event.timestamp) is str or event.timestamp is None)
     ):
@@ -51,7 +52,7 @@ def _encode_json(value: Any) -> bytes:
     if value is None:
         return _NULL
     try:
-        return orjson.dumps(value)
+        return write_json(value)
     except TypeError:  # deeper than orjson writes: another program can XADD such data
         return _encode_deep_json(value)
 
