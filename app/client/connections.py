@@ -42,7 +42,7 @@ class SecureConnection(HTTPSConnection):
 
 
 class Adapter(HTTPAdapter):
-    """Makes such connections, also to proxies."""
+    """Makes such connections, also through proxies."""
 
     connection_class: type[HTTPConnection] = Connection
     secure_connection_class: type[HTTPConnection] = SecureConnection
@@ -51,7 +51,10 @@ class Adapter(HTTPAdapter):
         pool = super().get_connection_with_tls_context(*args, **kwargs)
         if isinstance(pool, HTTPConnectionPool):
             secure = pool.scheme == "https"
-            pool.ConnectionCls = self.secure_connection_class if secure else self.connection_class
+            wanted = self.secure_connection_class if secure else self.connection_class
+            if not issubclass(pool.ConnectionCls, wanted):
+                # The pool's own class may know the way through a proxy (SOCKS).
+                pool.ConnectionCls = type(wanted.__name__, (wanted, pool.ConnectionCls), {})
         return pool
 
     def check_certificates(self, pool: ConnectionPool, url: str, verify: Any, cert: Any) -> None:

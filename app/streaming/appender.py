@@ -82,8 +82,8 @@ class Appender:
 
     @property
     def not_stored(self) -> int:
-        """How many events were taken from the queue and are not in the log."""
-        return self._taken - self.stored
+        """How many events are not in the log, or were not when somebody last knew."""
+        return self._queue.count_events() + self._taken - self.stored
 
     @property
     def has_final_error(self) -> bool:

@@ -68,12 +68,15 @@ def flush(appender: Flushable) -> None:
     """Flush an appender. Print its error, if no call has raised it."""
     if appender.has_final_error and appender not in _with_error:
         return
-    # A signal handler that interrupted a call cannot wait.
-    with contextlib.suppress(ReentrantCall):
-        try:
-            appender.flush()
-        except Exception as error:
-            _print(appender, error)
+    try:
+        appender.flush()
+    except ReentrantCall:
+        return  # a signal handler that interrupted a call cannot wait
+    except Exception as error:
+        _print(appender, error)
+    except KeyboardInterrupt as interrupt:
+        _print(appender, interrupt)
+        raise
 
 
 def watch_exit_of_child() -> None:
@@ -105,12 +108,14 @@ def _snapshot() -> list[Flushable]:
             return [*_all]
 
 
-def _print(appender: Flushable, error: Exception) -> None:
+def _print(appender: Flushable, error: BaseException) -> None:
     count = appender.not_stored
     events = "1 event" if count == 1 else f"{count} events"
-    unknown = getattr(error, "stored", False) is None
+    interrupted = not isinstance(error, Exception)
+    unknown = interrupted or getattr(error, "stored", False) is None
     verb = "may not be" if unknown else "is not" if count == 1 else "are not"
-    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    message = f": {error}" if str(error) else ""
+    reason = " ".join(f"{type(error).__name__}{message}".split())
     if sys.stderr is not None:
         print(f"tailrace: {events} of {appender.name} {verb} stored: {reason}", file=sys.stderr)
 

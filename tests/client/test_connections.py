@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 
 from app.client import Client
 from app.streaming.errors import Refused, RunEnded, StoreUnavailable
-from tests.client.fake_gateway import FakeGateway, response
+from tests.client.fake_gateway import FakeGateway, response, stored
 from tests.client.test_follower import OVER, caught_up, event
 
 JSON = "application/json"
@@ -21,6 +23,24 @@ def unframed(status: int, body: bytes, content_type: str = JSON) -> bytes:
     """Return a response without a length, as a server of HTTP/1.0 sends it."""
     head = f"HTTP/1.1 {status} Some Reason\r\nContent-Type: {content_type}\r\n"
     return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def test_connections_of_another_kind_keep_their_way(monkeypatch):
+    """A pool for a SOCKS proxy has connections of its own class."""
+    opened = []
+
+    class ThroughProxy(HTTPConnection):
+        def connect(self) -> None:
+            opened.append(self.host)
+            super().connect()
+
+    monkeypatch.setattr(HTTPConnectionPool, "ConnectionCls", ThroughProxy)
+    cut = b"HTTP/1.1 201 Created\r\nContent-"
+    whole = response(200, {"stored": 1, "last_id": "1-0", "last_sequence": 1})
+    with FakeGateway([cut, stored, whole]) as gateway:
+        assert Client(gateway.url).add(1, "llm", "stream") == "1-0"
+        Client(gateway.url).stream(1, [{"event_category": "llm", "event_action": "stream"}])
+    assert opened == ["127.0.0.1"] * 3
 
 
 STORED = json.dumps({"id": "1-0", "sequence": 1}).encode()

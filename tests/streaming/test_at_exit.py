@@ -143,6 +143,34 @@ def test_the_line_counts_the_events(capsys, monkeypatch, at_each, printed):
     assert f"tailrace: {printed}\n" in capsys.readouterr().err
 
 
+def test_ctrl_c_ends_the_flush_and_what_waits_is_printed(capsys, monkeypatch):
+    monkeypatch.setattr(at_exit, "_has_flushed", False)
+    log = Log()
+    log.open.clear()
+    runs = [Appender(log, name=f"run {number}") for number in range(2)]
+    for run in runs:
+        for number in range(3):
+            emit(run, number)
+    real_wait = event_queue.Wakeup.wait
+
+    def wait(self, timeout: float = -1) -> bool:
+        if timeout < 0:
+            raise KeyboardInterrupt
+        return real_wait(self, timeout)
+
+    monkeypatch.setattr(event_queue.Wakeup, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        at_exit._flush_all()
+    monkeypatch.undo()
+    printed = capsys.readouterr().err
+    for number in range(2):
+        line = f"tailrace: 3 events of run {number} may not be stored: KeyboardInterrupt\n"
+        assert line in printed
+    log.open.set()
+    for run in runs:
+        run.close()
+
+
 def test_a_refused_event_is_printed(capsys, monkeypatch):
     monkeypatch.setattr(at_exit, "_has_flushed", False)
 
