@@ -179,8 +179,10 @@ class EventStore(LogReader):
         Use it as a context. The first event must get the `expected_sequence`, if one is given.
         A batch that Redis cannot take is repeated for `retry_seconds`.
         """
+        run_id = check_run_id(run_id)
         return Appender(
-            partial(self.append_new, check_run_id(run_id)),
+            partial(self.append_new, run_id),
+            name=f"run {run_id}",
             max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,
