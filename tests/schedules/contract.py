@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 
 from app.streaming.event_id import ZERO
-from tests.schedules.history import Change, Entry, History, Log
+from tests.schedules.history import Change, Entry, History, Log, State
 from tests.schedules.places import Place, places_at
 from tests.schedules.record import (
     Broken,
@@ -133,7 +133,7 @@ class Contract:
                 for state in states
                 if state.ended
                 for place in places_at(self._opened.start, self._cursor[0], [state], item.at)
-                if place.log is state.log and not any(_after(place, state.retained))
+                if place.log is state.log and not self._missed(place, _up_to(state))
             ]
             if not self._places:
                 return "204, but events follow"
@@ -252,6 +252,8 @@ class Contract:
             return f"{item.action} moves back from {place.cursor}"
         if item.id > log.last_id:
             return f"{item.action} has an id that the log never had"
+        if log.gone and log.gone.began < item.at:
+            return None  # the rest of a log that was deleted cannot be sent; a reset will tell
         until = bisect_right(log.entries, item.id, key=_id)
         return self._missed(place, log.entries[:until], None, item.at)
 
@@ -269,6 +271,8 @@ class Contract:
 
     def _has_cause(self, place: Place, at: float) -> bool:
         """Return whether entries that come after a place were removed."""
+        if place.unsure:
+            return True
         from_id = "-" in self._opened.start or self._has_reset
         return any(
             removal.began < at
@@ -309,6 +313,11 @@ class Contract:
 
 def _distinct(places: list[Place]) -> list[Place]:
     return list(dict.fromkeys(places))
+
+
+def _up_to(state: State) -> Iterable[Entry]:
+    """Return the entries that the log had had in a state."""
+    return [entry for entry in state.log.entries if entry.id <= state.last_id]
 
 
 def _after(place: Place, entries: Iterable[Entry]) -> Iterator[Entry]:

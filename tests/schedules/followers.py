@@ -28,6 +28,10 @@ STARTS = (*("earliest",) * 4, "latest", "latest", "tail=0", "tail=1", "tail=3", 
 SILENCE_SECONDS = 40.0
 
 
+# How long a follower waits before it asks again.
+REFUSED_SECONDS = 0.5
+
+
 @dataclass(frozen=True)
 class Way:
     """One of the ways to the gateways: its name in stories, and its port."""
@@ -82,7 +86,7 @@ class Follower:
             status, _ = await read_head(reader)
         if status != 200:
             self._note(Refused(time.monotonic(), status))
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(REFUSED_SECONDS)
             return "refused"
         patience = self._patience()
         try:

@@ -16,19 +16,22 @@ class Place:
         log: None if the client stands before whichever log comes.
         excused: a removal that began before this moment needs no more notice.
         must_be_told: whether a notice must come before the next event.
+        unsure: whether the gateway cannot know that nothing is missing, since the client's last
+            event is gone too.
     """
 
     log: Log | None
     cursor: EventId
     excused: float = -math.inf
     must_be_told: bool = False
+    unsure: bool = False
 
     def at(self, log: Log | None, cursor: EventId) -> "Place":
-        return replace(self, log=log, cursor=cursor)
+        return replace(self, log=log, cursor=cursor, unsure=False)
 
     def told(self, at: float) -> "Place":
         """Return the place after a gap notice."""
-        return replace(self, excused=at, must_be_told=False)
+        return replace(self, excused=at, must_be_told=False, unsure=False)
 
 
 def places_at(
@@ -76,8 +79,9 @@ def _before_last(
 def _resumed(known: list[Place], states: Iterable[State]) -> Iterator[Place]:
     for state in states:
         for place in known:
-            resumed = Place(place.log, place.cursor)
-            yield resumed
+            is_first = not state.retained or state.retained[0].id > place.cursor
+            unsure = state.log is place.log and place.cursor > ZERO and is_first
+            yield Place(place.log, place.cursor, unsure=unsure)
             if place.log is None or state.log in (None, place.log):
                 continue
             # An id does not tell of which log it is. A log that has the same id seems to be the

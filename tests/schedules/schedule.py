@@ -135,6 +135,19 @@ def tell(title: str, history: History, contract: Contract) -> str:
         wrong = [f"   <-- {what}" for place, what in contract.misses if place == index]
         lines.append((at, "".join([item, *wrong])))
     lines.sort(key=lambda line: line[0])
-    told = [f"  {at - lines[0][0]:7.3f}  {line}" for at, line in lines]
+    told = [f"  {at - lines[0][0]:7.3f}  {line}" for at, line in _abridged(lines)]
     head = f"{title}, {contract.record.name}, {contract.record.selection}: {contract.misses[0][1]}"
     return "\n".join([head, *told])
+
+
+def _abridged(lines: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the lines without those in the middle of a long row of events."""
+    kept = []
+    for index, line in enumerate(lines):
+        around = lines[max(0, index - 2) : index + 3]
+        if len(around) == 5 and all(
+            text.startswith("    event") and "<--" not in text for _, text in around
+        ):
+            continue
+        kept.append(line)
+    return kept
