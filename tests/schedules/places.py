@@ -44,11 +44,14 @@ def places_at(
     """
     if "-" in start:
         return list(_resumed(known, states))
+    beginning, states = Place(None, ZERO, until), list(states)
     if start == "earliest":
-        return [Place(None, ZERO, until)]
+        return [beginning]
+    # A stream whose log is replaced while it opens may start with the new log.
+    places = [beginning] if len({state.log for state in states}) > 1 else []
     if start == "latest":
-        return [_end_of(state) for state in states]
-    return list(_before_tail(int(start.removeprefix("tail=")), list(states), until))
+        return places + [_end_of(state) for state in states]
+    return [*places, *_before_tail(int(start.removeprefix("tail=")), states, until)]
 
 
 def _end_of(state: State) -> Place:
