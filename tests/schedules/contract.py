@@ -273,11 +273,8 @@ class Contract:
         """Return whether entries that come after a place were removed."""
         if place.unsure:
             return True
-        from_id = "-" in self._opened.start or self._has_reset
         return any(
-            removal.began < at
-            and (from_id or removal.ended >= self._opened.at)
-            and any(self._comes_after(place, entry) for entry in entries)
+            removal.began < at and any(self._comes_after(place, entry) for entry in entries)
             for removal, entries in self._history.removals.items()
         )
 
