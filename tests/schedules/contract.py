@@ -7,9 +7,10 @@ it, both are allowed.
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from operator import attrgetter
 
-from app.streaming.event_id import ZERO
+from app.streaming.event_id import ZERO, EventId
 from tests.schedules.history import Change, Entry, History, Log, State
 from tests.schedules.places import Place, places_at
 from tests.schedules.record import (
@@ -50,7 +51,6 @@ class Contract:
         self._has_reset = False
         self._read_after = -math.inf  # the gateway read what it sends now after this moment
         self._used: set[Change] = set()  # causes of the resets so far
-        self._requested: str | None = None  # what the next notice must name, if known
 
     def check(self) -> None:
         """Check the items that are new in the record."""
@@ -114,7 +114,6 @@ class Contract:
         self._used = set()
         resumes = "-" in item.start
         self._since = self._cursor[1] if resumes else item.at
-        self._requested = item.start if resumes else None
 
     def _starts(self, until: float) -> list[Place]:
         """Return where the stream may have started, if its first item came at a time."""
@@ -155,7 +154,7 @@ class Contract:
         # After a miss the check goes on from the event.
         self._places = _distinct(reached) or [Place(entry.log, entry.id, item.at)]
         self._since = max(self._since, entry.added.began)
-        self._keep_cursor(item)
+        self._keep_cursor()
         if (item.id, item.sequence) != (entry.id, entry.sequence):
             return f"altered: the log had id={entry.id} sequence={entry.sequence}"
         if not reached:
@@ -231,8 +230,10 @@ class Contract:
                     reached.append(place.at(log, item.id))
                 else:
                     reasons.append(wrong)
-        self._places = _distinct(reached) or [place.at(place.log, item.id) for place in self._places]
-        self._keep_cursor(item)
+        self._places = _distinct(reached) or [
+            place.at(place.log, item.id) for place in self._places
+        ]
+        self._keep_cursor()
         return None if reached else next(iter(reasons), "the id of no log")
 
     def _candidates(self, item: Control) -> Iterator[Log | None]:
@@ -254,12 +255,10 @@ class Contract:
             return f"{item.action} has an id that the log never had"
         if log.gone and log.gone.began < item.at:
             return None  # the rest of a log that was deleted cannot be sent; a reset will tell
-        until = bisect_right(log.entries, item.id, key=_id)
-        return self._missed(place, log.entries[:until], None, item.at)
+        return self._owed_before(place.at(log, place.cursor), item.id, item.at)
 
-    def _keep_cursor(self, item: Delivered | Control) -> None:
+    def _keep_cursor(self) -> None:
         self._cursor = self._places, self._since
-        self._requested = str(item.id)
 
     # Notices
 
@@ -299,13 +298,23 @@ class Contract:
         return "reset without a cause"
 
     def _wrong_request(self, item: Control) -> str | None:
-        """Return an error if a notice does not name the cursor of the client."""
-        expected, self._requested = self._requested, None
-        if expected is None or self.record.selection.category is not None:
+        """Return an error if a notice names a position at which the client is not."""
+        requested = EventId.parse(item.requested)
+        if any(self._is_at(place, requested, item.at) for place in self._places):
             return None
-        if item.requested != expected:
-            return f"wrong request: {item.action} asks for {item.requested}, but the client's is {expected}"
-        return None
+        cursors = " or ".join(sorted({str(place.cursor) for place in self._places}))
+        return f"wrong request: {item.action} asks for {requested}, but the client is at {cursors}"
+
+    def _is_at(self, place: Place, event_id: EventId, at: float) -> bool:
+        """Return whether a client is as good as at an id: it is owed nothing before."""
+        if event_id < place.cursor:
+            return False
+        logs = [place.log] if place.log else self._history.logs
+        return any(self._owed_before(replace(place, log=log), event_id, at) is None for log in logs)
+
+    def _owed_before(self, place: Place, event_id: EventId, at: float) -> str | None:
+        until = bisect_right(place.log.entries, event_id, key=_id)
+        return self._missed(place, place.log.entries[:until], None, at)
 
 
 def _distinct(places: list[Place]) -> list[Place]:

@@ -20,32 +20,36 @@ BUSY_RUN = "busy"
 async def disturb(ways: Sequence[Way], client: redis.asyncio.Redis, dice: random.Random) -> None:
     """Disturb the gateways until this is cancelled."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(_keep_busy(ways, client, dice))
+        group.create_task(keep_busy(BUSY_RUN, ways, client, dice))
         group.create_task(_break_connections(client, dice))
         group.create_task(_pause(client, dice))
         for way in ways:
-            group.create_task(_drain(way))
+            group.create_task(drain(BUSY_RUN, way))
 
 
-async def _keep_busy(
-    ways: Sequence[Way], client: redis.asyncio.Redis, dice: random.Random
+async def keep_busy(
+    run: str, ways: Sequence[Way], client: redis.asyncio.Redis, dice: random.Random
 ) -> None:
-    """Append big bursts to one run, and delete its log now and then."""
+    """Append big bursts to one run, and begin its log again now and then."""
     while True:
-        writer = Writer(BUSY_RUN, ways, client, random.Random(dice.random()))
-        for _ in range(50):
-            await writer.post(100, padding=100)
-            await asyncio.sleep(0.1)
-        await writer.close()
+        writer = Writer(run, ways, client, random.Random(dice.random()))
+        try:
+            for _ in range(50):
+                await writer.post(100, padding=100)
+                await asyncio.sleep(0.1)
+            await writer.close()
+        finally:
+            writer.hang_up()
 
 
-async def _drain(way: Way) -> None:
-    """Follow the busy run, and look at nothing."""
+async def drain(run: str, way: Way) -> None:
+    """Follow a run, and look at nothing."""
+    request = f"GET /runs/{run}/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     while True:
         with contextlib.suppress(*BROKEN):
             reader, writer = await connect(way.port)
             try:
-                writer.write(f"GET /runs/{BUSY_RUN}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                writer.write(request)
                 while await reader.read(65536):
                     pass
             finally:
@@ -61,7 +65,9 @@ async def _break_connections(client: redis.asyncio.Redis, dice: random.Random) -
         for _ in range(dice.choice((1, 1, 30))):
             with contextlib.suppress(RedisError, OSError):
                 for each in await client.client_list():
-                    spared = each["name"] == CLIENT_NAME or only_readers and each["cmd"] != "xread"
+                    spared = each["name"] == CLIENT_NAME or (
+                        only_readers and each["cmd"] != "xread"
+                    )
                     if not spared:
                         await client.client_kill_filter(_id=each["id"])
             await asyncio.sleep(0.03)

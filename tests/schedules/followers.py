@@ -44,15 +44,23 @@ class Follower:
     """Follows a run until it is cancelled. `quiet` ends the cuts that it makes itself."""
 
     def __init__(
-        self, name: str, run: str, ways: Sequence[Way], selection: Selection, seed: float
+        self,
+        name: str,
+        run: str,
+        ways: Sequence[Way],
+        seed: float,
+        selection: Selection = Selection(),  # noqa: B008
+        start: str | None = None,
+        fickle: bool | None = None,
     ):
+        """`start` and `fickle`, which is whether the follower leaves now and then, may be random."""
         self.run = run
         self.record = Record(name, selection)
         self.quiet = False
         self._ways = ways
         self._dice = random.Random(seed)
-        self._start = self._dice.choice(STARTS)
-        self._fickle = self._dice.random() < 0.6
+        self._start = start or self._dice.choice(STARTS)
+        self._fickle = self._dice.random() < 0.6 if fickle is None else fickle
         self._cursor: str | None = None
         self._writer: asyncio.StreamWriter | None = None
 

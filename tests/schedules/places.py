@@ -34,9 +34,7 @@ class Place:
         return replace(self, excused=at, must_be_told=False, unsure=False)
 
 
-def places_at(
-    start: str, known: list[Place], states: Iterable[State], until: float
-) -> list[Place]:
+def places_at(start: str, known: list[Place], states: Iterable[State], until: float) -> list[Place]:
     """Return where a stream may start that was opened while the log had one of some states.
 
     `known` are the places of the client if it resumes from an id. The stream's first item came

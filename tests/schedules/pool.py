@@ -54,14 +54,25 @@ async def _play_all(
     count: int, seed: int, ways: Sequence[Way], client: redis.asyncio.Redis, at_once: int
 ) -> AsyncIterator[Outcome]:
     numbers = iter(range(count))
-    outcomes: asyncio.Queue[Outcome | BaseException] = asyncio.Queue()
+    outcomes: asyncio.Queue[Outcome | Exception] = asyncio.Queue()
 
     async def play_some() -> None:
         for number in numbers:
-            outcomes.put_nowait(await play(f"s{number}", f"{seed}/{number}", ways, client))
+            try:
+                outcome = await play(f"s{number}", f"{seed}/{number}", ways, client)
+            except Exception as error:
+                outcomes.put_nowait(error)
+                raise
+            outcomes.put_nowait(outcome)
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(min(at_once, count)):
-            group.create_task(play_some())
+    players = [asyncio.create_task(play_some()) for _ in range(min(at_once, count))]
+    try:
         for _ in range(count):
-            yield await outcomes.get()
+            outcome = await outcomes.get()
+            if isinstance(outcome, Exception):
+                raise outcome
+            yield outcome
+    finally:
+        for player in players:
+            player.cancel()
+        await asyncio.gather(*players, return_exceptions=True)

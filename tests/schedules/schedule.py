@@ -22,6 +22,9 @@ SELECTIONS = (Selection(), Selection(), Selection("tool"))
 SETTLE_SECONDS = 20.0
 POLL_SECONDS = 0.05
 
+# Longer than a schedule can take.
+MAX_SECONDS = 120.0
+
 NOTICES = ("gap", "reset")
 
 
@@ -72,17 +75,20 @@ async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.
     dice = random.Random(seed)
     writer = Writer(name, ways, client, random.Random(dice.random()))
     followers = [
-        Follower(f"follower {each}", name, ways, dice.choice(SELECTIONS), dice.random())
+        Follower(f"follower {each}", name, ways, dice.random(), dice.choice(SELECTIONS))
         for each in range(dice.randint(2, 4))
     ]
-    async with following() as join:
-        await _change(writer, followers, join, dice)
-        contracts = [Contract(writer.history, follower.record) for follower in followers]
-        await settle(contracts)
-        await asyncio.sleep(dice.choice((0, 0.1, 0.4)))  # so that a double is seen
+    try:
+        async with asyncio.timeout(MAX_SECONDS), following() as join:
+            await _change(writer, followers, join, dice)
+            contracts = [Contract(writer.history, follower.record) for follower in followers]
+            await settle(contracts)
+            await asyncio.sleep(dice.choice((0, 0.1, 0.4)))  # so that a double is seen
+        await writer.close()
+    finally:
+        writer.hang_up()
     for contract in contracts:
         contract.finish()
-    await writer.close()
     outcome = Outcome()
     outcome.add(f"{name} of seed {seed}", writer.history, contracts)
     return outcome

@@ -140,7 +140,7 @@ class Writer:
 
     async def close(self) -> None:
         """Delete the run's keys, and hang up."""
-        self._hang_up()
+        self.hang_up()
         await self._command("DEL", self._key, f"{self._key}:away", f"{self._key}:once")
 
     # Inside
@@ -160,7 +160,9 @@ class Writer:
         if form < 0.2:
             del event["event_category"], event["event_action"]
             return data
-        names = [part for name in ("event_category", "event_action") for part in (name, event[name])]
+        names = [
+            part for name in ("event_category", "event_action") for part in (name, event[name])
+        ]
         if form < 0.6:
             event["sequence"] = sequence
             data += ["sequence", str(sequence), "timestamp", "2026-11-26T14:28:06.341Z"]
@@ -170,7 +172,9 @@ class Writer:
         """Return an id that others may choose: close after the last one, low in a new log."""
         if last == ZERO:
             return EventId(self._dice.choice((1, 1, 5)), self._dice.choice((1, 2)))
-        return EventId(last.ms, last.n + 1) if self._dice.random() < 0.5 else EventId(last.ms + 1, 0)
+        return (
+            EventId(last.ms, last.n + 1) if self._dice.random() < 0.5 else EventId(last.ms + 1, 0)
+        )
 
     def _added(
         self, change: Change, event_id: str, event: dict[str, Any], sequence: int | None
@@ -190,7 +194,9 @@ class Writer:
         """Run commands once, however often they must be sent; return the ids that they added."""
         mark = len(self.history.states)
         keys_and_arguments = (f"{self._key}:once", mark, json.dumps(commands))
-        return [each.decode() for each in await self._command("EVAL", _ONCE, 1, *keys_and_arguments)]
+        return [
+            each.decode() for each in await self._command("EVAL", _ONCE, 1, *keys_and_arguments)
+        ]
 
     async def _command(self, *command: Any) -> Any:
         """Send a command until it is answered."""
@@ -216,7 +222,7 @@ class Writer:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     status, answer = await self._exchange(request)
             except BROKEN:
-                self._hang_up()
+                self.hang_up()
             else:
                 if status in accepted:
                     return json.loads(answer) if answer else {}
@@ -232,7 +238,8 @@ class Writer:
         status, head = await read_head(reader)
         return status, await read_body(reader, head)
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Abort the connection to the gateway."""
         if self._connection is not None:
             self._connection[1].transport.abort()
             self._connection = None
