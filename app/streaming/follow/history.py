@@ -17,9 +17,13 @@ from .feed import Feed
 # How many bytes all pages of a worker may take together.
 MAX_BYTES = 64 * 1024 * 1024
 
+# Above every sequence.
+MAX_SEQUENCE = 2**64
 
-def _start(page: FrameBatch) -> EventId:
-    return page.start.id
+
+def _order(page: FrameBatch) -> tuple[EventId, int]:
+    """Return where a page stands among the others. After a gap two begin at the same id."""
+    return page.start.id, page.start.sequence or 0
 
 
 class History:
@@ -65,7 +69,7 @@ class History:
         whole = len(entries) < count
         batches = batches_from(feed.run_id, position, entries, state, whole=whole)
         for batch in batches:
-            if batch.events:
+            if batch.events or batch.is_gap:
                 self._keep(feed, batch)
         return batches
 
@@ -79,7 +83,8 @@ class History:
         if feed.pages_version != feed.version:
             self._drop_all(feed)
             feed.pages_version = feed.version
-        index = bisect_right(feed.pages, position.id, key=_start)
+        sequence = MAX_SEQUENCE if position.sequence is None else position.sequence
+        index = bisect_right(feed.pages, (position.id, sequence), key=_order)
         before = feed.pages[index - 1] if index else None
         if before is not None:
             self._pages.move_to_end(before)
@@ -90,7 +95,7 @@ class History:
         with self._lock:
             if feed.pages_version != feed.version or page.end.epoch != feed.version[0]:
                 return
-            insort(feed.pages, page, key=_start)
+            insort(feed.pages, page, key=_order)
             self._pages[page] = feed
             self._bytes += page.cost
             while self._bytes > self._max_bytes:

@@ -9,6 +9,7 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
+from ..log.log_state import LogState
 from ..log.position import START
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, notice_batch
@@ -71,7 +72,16 @@ class Replay:
     step.
     """
 
-    __slots__ = ("_beginning", "_feed", "_sources", "_start", "_stopped", "position", "run_id")
+    __slots__ = (
+        "_beginning",
+        "_feed",
+        "_old_holes",
+        "_sources",
+        "_start",
+        "_stopped",
+        "position",
+        "run_id",
+    )
 
     def __init__(self, run_id: str, start: Start, sources: Sources):
         self.run_id = run_id
@@ -80,6 +90,7 @@ class Replay:
         self._sources = sources
         self._feed: Feed | None = None
         self._beginning: Beginning | None = None
+        self._old_holes: LogState | None = None
         self._stopped = False
 
     @property
@@ -144,10 +155,13 @@ class Replay:
         if way.notice:
             yield notice_batch(self.run_id, way, state)
         self.position = way.end
+        if self._start.id is None:
+            self._old_holes = state
         while self.position.id < state.last_id:
             if not (yield from self._catch_up(state.last_id)):
                 break
         data, cursor = state.control_data(str(self._start)), self.position.id
+        self._old_holes = None
         yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, carries_id=True)
 
     def _catch_up(self, end: EventId) -> Steps[bool]:
@@ -172,8 +186,19 @@ class Replay:
     def _pass(self, batches: list[FrameBatch]) -> Steps[None]:
         for batch in batches:
             self.position = batch.end
-            if batch.frames:
+            if batch.frames and not (batch.is_gap and self._is_old(batch)):
                 yield batch
+
+    def _is_old(self, gap: FrameBatch) -> bool:
+        """Return whether the client need not be told: it has asked when the events were gone.
+
+        A client that asks for what there is, and not for what follows an event, misses nothing
+        that was deleted before.
+        """
+        state = self._old_holes
+        return (
+            state is not None and gap.end.id <= state.last_id and self.feed.version == state.version
+        )
 
     def _with_retries(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
         """Call until Redis answers, and return the answer; yield the pauses in between."""

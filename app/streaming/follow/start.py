@@ -42,12 +42,11 @@ class Start:
         """
         if self.id is not None:
             return Beginning(*store.locate(run_id, self.id))
-        state = store.state(run_id)
-        position = state.beginning
-        if self.latest or self.tail == 0:
-            position = state.end
-        elif self.tail is not None:
-            position = store.before_tail(run_id, state, self.tail)
+        if self.tail:
+            position, state = store.before_tail(run_id, self.tail)
+        else:
+            state = store.state(run_id)
+            position = state.end if self.latest or self.tail == 0 else state.beginning
         return Beginning(Stretch(position, position, None), state)
 
     def __str__(self) -> str:

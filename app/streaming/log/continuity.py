@@ -165,9 +165,10 @@ class _Walk:
         expected = self._expected(index)
         if sequence != expected:
             self._take(self._counted)
-            is_missing = expected is not None and sequence > expected
-            before = self._at._replace(sequence=sequence - 1 - (index - self._first))
-            self._go_to(before, "gap" if is_missing else None)
+            if expected is not None and sequence > expected:
+                self._tell_gap(index, sequence)
+            self._take(index)
+            self._go_to(self._at._replace(sequence=sequence - 1))
         self._counted = index + 1
 
     def finish(self, whole: bool) -> None:
@@ -186,9 +187,18 @@ class _Walk:
         is_at_end = not counted or (missing == 1 and entries[-1].cursor < state.last_id)
         if missing > 0 and not is_at_end:
             self._take(self._counted)
-            self._go_to(self._at._replace(sequence=state.last_sequence - counted), "gap")
+            self._go_to(self._at._replace(sequence=None), "gap")
         self._take(len(entries))
         self._go_to(state.end, "gap" if missing > 0 and is_at_end else None)
+
+    def _tell_gap(self, index: int, sequence: int) -> None:
+        """Tell of entries that are missing before the one at an index.
+
+        If others wrote entries before it, nobody knows which ones are missing, and the sequences
+        of those are not known either.
+        """
+        is_located = index == self._first
+        self._go_to(self._at._replace(sequence=sequence - 1 if is_located else None), "gap")
 
     def _expected(self, index: int) -> int | None:
         """Return the sequence of the entry at an index, unless some before it are missing."""

@@ -179,20 +179,23 @@ class LogReader:
         entries, state = self.read(run_id, cursor, 1, inclusive=True)
         return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
-    def before_tail(self, run_id: str, state: LogState, count: int) -> Position:
-        """Return the position after which `count` entries of a log follow, in its given state.
+    def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
+        """Return the position after which the last `count` entries follow, and the log's state.
 
-        With fewer entries it is the beginning of the log.
+        With fewer entries it is the beginning of the log. More may come while they are counted.
         """
-        entries = (
-            parse_mark(entry)
-            for entry in self._scan_entries(run_id, descending=True)
-            if EventId.from_redis(entry[0]) <= state.last_id
-        )
-        mark = next(islice(entries, count, None), None)
-        if mark is None or state.first_id is None or mark.cursor < state.first_id:
-            return state.beginning
-        return Position(mark.epoch or state.epoch, mark.cursor, mark.sequence)
+        state = self.state(run_id)
+        while True:
+            ids = self._scan_entries(run_id, descending=True)
+            upto_end = (entry for entry in ids if EventId.from_redis(entry[0]) <= state.last_id)
+            entry = next(islice(upto_end, count, None), None)
+            before, state = state, self.state(run_id)
+            if before.epoch != state.epoch:
+                continue  # another log has taken its place while it was counted
+            mark = parse_mark(entry) if entry else None
+            if mark is None or state.first_id is None or mark.cursor < state.first_id:
+                return state.beginning, state
+            return Position(state.epoch, mark.cursor, mark.sequence), state
 
     def read_blocking(self, run_id: str, after: EventId, left: float | None) -> list[Reply]:
         """Return the raw entries after an id, as soon as there are any.

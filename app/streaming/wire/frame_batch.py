@@ -5,7 +5,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ..event_id import EventId
-from ..log.continuity import Stretch, continues, stretches
+from ..log.continuity import Notice, Stretch, continues, stretches
 from ..log.log_state import LogState
 from ..log.position import Position
 from .formats import StreamFormat
@@ -51,19 +51,26 @@ class FrameBatch:
         start: the position of a client that gets the batch next.
         end: the position of a client that has received the batch.
         events: how many frames are events: all, or none if it is a notice.
+        is_gap: whether it is the notice that events are missing.
         size: the bytes of the frames, as SSE.
         cost: about how much memory the batch takes, in bytes.
     """
 
-    __slots__ = ("_encoded", "cost", "end", "events", "frames", "size", "start")
+    __slots__ = ("_encoded", "cost", "end", "events", "frames", "is_gap", "size", "start")
 
     def __init__(
-        self, start: Position, frames: list[Frame], end: Position, *, is_notice: bool = False
+        self,
+        start: Position,
+        frames: list[Frame],
+        end: Position,
+        *,
+        notice: Notice | None = None,
     ):
         self.start = start
         self.frames = frames
         self.end = end
-        self.events = 0 if is_notice else len(frames)
+        self.events = 0 if notice else len(frames)
+        self.is_gap = notice == "gap"
         self.size = sum([len(frame.typed) for frame in frames])
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
         self._encoded: list[tuple[tuple[StreamFormat, bool], Encoded]] = []
@@ -82,20 +89,23 @@ class FrameBatch:
         return encoded
 
     def after(self, position: Position) -> "FrameBatch | None":
-        """Return the part of the batch after a position, None if the position is not in it."""
+        """Return the part of the batch after a position, None if the position is not in it.
+
+        If the sequence of the start is not known, entries may be missing within the batch. Then
+        nobody knows what follows a position within it.
+        """
         start, frames = self.start, self.frames
-        if position == start:
+        if position == start and not position.is_start:  # which may be that of a later log
             return self
-        if position.epoch != self.end.epoch or not self.events or position.id < start.id:
+        if position.epoch != self.end.epoch or not self.events or start.sequence is None:
             return None
         passed = bisect_right(frames, position.id, key=_cursor)
-        if passed == len(frames):
+        if passed == len(frames) or position.id < start.id:
             return None
-        sequence = None if start.sequence is None else start.sequence + passed
-        if position.sequence is None or sequence is None:  # then only the entry itself is proof
+        if position.sequence is None:  # then only the entry itself proves it
             is_here = passed > 0 and frames[passed - 1].cursor == position.id
         else:
-            is_here = position.sequence == sequence
+            is_here = position.sequence == start.sequence + passed
         return FrameBatch(position, frames[passed:], self.end) if is_here else None
 
     def _counts(self, passed: list[Frame]) -> tuple[int, EventId | None, int]:
@@ -140,4 +150,4 @@ def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
     """Return the batch that tells a client of a gap or a reset."""
     data = state.control_data(str(stretch.start.id))
     notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
-    return FrameBatch(stretch.start, [notice], stretch.end, is_notice=True)
+    return FrameBatch(stretch.start, [notice], stretch.end, notice=stretch.notice)

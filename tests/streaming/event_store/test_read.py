@@ -207,22 +207,44 @@ def test_a_read_has_the_state_of_the_log_at_that_moment(any_store, client, run_i
     assert any_store.read(f"{run_id}-none", ZERO, 5) == ([], NO_LOG)
 
 
-@pytest.mark.parametrize(("count", "after"), [(0, 4), (1, 3), (3, 1), (4, 0), (5, None), (9, None)])
+@pytest.mark.parametrize(("count", "after"), [(1, 3), (3, 1), (4, 0), (5, None), (9, None)])
 def test_the_position_before_the_last_entries(any_store, run_id, count, after):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
-    state = any_store.state(run_id)
-    add_many(any_store, run_id, 2)  # these came after that state
-    position = any_store.before_tail(run_id, state, count)
+    position, state = any_store.before_tail(run_id, count)
+    assert state == any_store.state(run_id)
     if after is None:
         assert position == state.beginning
     else:
         assert position == Position(state.epoch, ids[after], after + 1)
 
 
+def test_entries_that_come_while_the_last_ones_are_counted_do_not_count(any_store, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    states = iter([any_store.state(run_id)])
+    add_many(any_store, run_id, 2)
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert (position.id, state.last_sequence) == (ids[1], 5)
+
+
+def test_a_log_that_is_replaced_while_its_last_entries_are_counted_is_counted_anew(
+    any_store, run_id
+):
+    add_many(any_store, run_id, 5)
+    states = iter([any_store.state(run_id)])
+    any_store.delete(run_id)
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert position == Position(state.epoch, ids[1], 2)
+
+
 def test_a_tail_reaches_no_further_back_than_what_is_retained(any_store, client, run_id):
     add_many(any_store, run_id, 5)
     client.xtrim(key(run_id), maxlen=1, approximate=False)
-    state = any_store.state(run_id)
     for count in (1, 2):
-        assert any_store.before_tail(run_id, state, count) == state.beginning
+        position, state = any_store.before_tail(run_id, count)
+        assert position == state.beginning
     assert state.beginning.sequence == 4
