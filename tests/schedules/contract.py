@@ -6,7 +6,7 @@ it, both are allowed.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -33,13 +33,14 @@ class Contract:
     """Follows one record, and keeps every place in the logs where its client may stand.
 
     Attributes:
+        history: what happened to the run's log.
         record: the record that is checked.
         misses: the index of an item of the record, and what is wrong with it.
     """
 
     def __init__(self, history: History, record: Record):
         self.misses: list[tuple[int, str]] = []
-        self._history = history
+        self.history = history
         self.record = record
         self._taken = 0
         self._places: list[Place] = []
@@ -72,7 +73,7 @@ class Contract:
 
     def _owed(self, place: Place) -> str | None:
         """Return what the client of a place is still to be sent."""
-        log = self._history.log
+        log = self.history.log
         if place.log is not None and place.log is not log:
             return "reset missed"
         if place.must_be_told:
@@ -117,11 +118,11 @@ class Contract:
 
     def _starts(self, until: float) -> list[Place]:
         """Return where the stream may have started, if its first item came at a time."""
-        states = self._history.states_between(self._opened.at, until)
+        states = self.history.states_between(self._opened.at, until)
         return _distinct(places_at(self._opened.start, self._cursor[0], states, until))
 
     def _refused(self, item: Refused) -> str | None:
-        states = list(self._history.states_between(self._opened.at, item.at))
+        states = list(self.history.states_between(self._opened.at, item.at))
         if item.status not in REFUSALS:
             return f"status {item.status}"
         if item.status == 409 and not any(state.other_type for state in states):
@@ -141,7 +142,7 @@ class Contract:
     # Events, and the ids of control events
 
     def _delivered(self, item: Delivered) -> str | None:
-        entry = self._history.entries.get(item.number)
+        entry = self.history.entries.get(item.number)
         if entry is None or entry.added.began > item.at:
             return "an event that was never appended"
         reached = []
@@ -241,7 +242,7 @@ class Contract:
         if item.id == ZERO:
             yield None
             return
-        for log in self._history.logs:
+        for log in self.history.logs:
             alive = log.gone is None or log.gone.ended >= self._since
             if alive and log.born.began < item.at:
                 yield log
@@ -274,7 +275,7 @@ class Contract:
             return True
         return any(
             removal.began < at and any(self._comes_after(place, entry) for entry in entries)
-            for removal, entries in self._history.removals.items()
+            for removal, entries in self.history.removals.items()
         )
 
     def _comes_after(self, place: Place, entry: Entry) -> bool:
@@ -286,7 +287,7 @@ class Contract:
         wrong = self._wrong_request(item)
         self._has_reset = True
         self._places = [Place(None, ZERO, item.at)]
-        for absence in self._history.absences:
+        for absence in self.history.absences:
             if (
                 absence not in self._used
                 and absence.began < item.at
@@ -309,7 +310,7 @@ class Contract:
         """Return whether a client is as good as at an id: it is owed nothing before."""
         if event_id < place.cursor:
             return False
-        logs = [place.log] if place.log else self._history.logs
+        logs = [place.log] if place.log else self.history.logs
         return any(self._owed_before(replace(place, log=log), event_id, at) is None for log in logs)
 
     def _owed_before(self, place: Place, event_id: EventId, at: float) -> str | None:
@@ -321,10 +322,11 @@ def _distinct(places: list[Place]) -> list[Place]:
     return list(dict.fromkeys(places))
 
 
-def _up_to(state: State) -> Iterable[Entry]:
+def _up_to(state: State) -> list[Entry]:
     """Return the entries that the log had had in a state."""
     return [entry for entry in state.log.entries if entry.id <= state.last_id]
 
 
-def _after(place: Place, entries: Iterable[Entry]) -> Iterator[Entry]:
-    return (entry for entry in entries if entry.id > place.cursor)
+def _after(place: Place, entries: Sequence[Entry]) -> Iterator[Entry]:
+    first = bisect_right(entries, place.cursor, key=_id)
+    return (entries[index] for index in range(first, len(entries)))

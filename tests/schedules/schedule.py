@@ -130,7 +130,7 @@ async def _change(
 async def settle(contracts: Sequence[Contract], seconds: float = SETTLE_SECONDS) -> None:
     """Wait until every client has all that is due to it, at most for some seconds."""
     until = time.monotonic() + seconds
-    while not all([contract.settled() for contract in contracts]) and time.monotonic() < until:
+    while not all(contract.settled() for contract in contracts) and time.monotonic() < until:
         await asyncio.sleep(POLL_SECONDS)
 
 
