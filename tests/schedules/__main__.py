@@ -26,6 +26,11 @@ def main() -> int:
     print(f"{options.schedules} schedules of seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="tailrace-schedules-") as directory:
         total = asyncio.run(_play(options, Path(directory)))
+        if total.misses:
+            kept = Path(tempfile.mkdtemp(prefix="tailrace-schedules-"))
+            for log in Path(directory).glob("*.log"):
+                (kept / log.name).write_bytes(log.read_bytes())
+            print(f"the gateways' logs are kept: {kept}")
     for name, count in sorted(Counter(miss.kind for miss in total.misses).items()):
         print(f"MISSED {name:30}{count:>8,}")
     print(f"{len(total.misses)} records with misses" if total.misses else "nothing is missed")

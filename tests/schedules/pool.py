@@ -46,7 +46,7 @@ async def run(
 def _gateways(server: RedisServer, directory: Path) -> Iterator[tuple[str, GatewayServer]]:
     for name, settings in (("promptly", {}), ("late", {"FLUSH_INTERVAL_MS": LAG_MS})):
         log = directory / f"{name}.log"
-        settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS, **settings}
+        settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS, "PYTHONFAULTHANDLER": 1, **settings}
         yield name, GatewayServer(server.url, log, **settings)
 
 

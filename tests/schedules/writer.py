@@ -20,7 +20,8 @@ from tests.chaos.wire import BROKEN, connect, read_body, read_head
 from tests.schedules.followers import Way
 from tests.schedules.history import Change, Entry, History, Log
 
-ANSWER_SECONDS = 10.0
+# So long that no request is carried out after a repeat of it, even if a gateway was stopped.
+ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.05
 CATEGORIES = ("tool", "tool", "llm")
 
