@@ -5,13 +5,11 @@ it, both are allowed.
 """
 
 import math
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from operator import attrgetter
+from collections.abc import Iterator
 
 from app.streaming.event_id import ZERO, EventId
-from tests.schedules.history import Change, Entry, History, Log, State
+from tests.schedules.debts import Debts
+from tests.schedules.history import Change, Entry, History, Log
 from tests.schedules.places import Place, places_at
 from tests.schedules.record import (
     Broken,
@@ -25,8 +23,6 @@ from tests.schedules.record import (
 )
 
 REFUSALS = {204, 409, 503}
-
-_id = attrgetter("id")
 
 
 class Contract:
@@ -42,6 +38,7 @@ class Contract:
         self.misses: list[tuple[int, str]] = []
         self.history = history
         self.record = record
+        self._debts = Debts(history, record.selection)
         self._taken = 0
         self._places: list[Place] = []
         self._since = -math.inf  # the client's place is not older than that
@@ -63,22 +60,13 @@ class Contract:
     def settled(self) -> bool:
         """Return whether the client has everything, events and notices, now that all is quiet."""
         self.check()
-        return any(self._owed(place) is None for place in self._places)
+        return any(self._debts.now(place) is None for place in self._places)
 
     def finish(self) -> None:
         """Check to the end. What the client still misses is wrong too."""
         if not self.settled():
-            missing = {str(self._owed(place)) for place in self._places} or {"no stream"}
+            missing = {str(self._debts.now(place)) for place in self._places} or {"no stream"}
             self.misses.append((len(self.record.items), f"not settled: {' or '.join(missing)}"))
-
-    def _owed(self, place: Place) -> str | None:
-        """Return what the client of a place is still to be sent."""
-        log = self.history.log
-        if place.log is not None and place.log is not log:
-            return "reset missed"
-        if place.must_be_told:
-            return "reset missed"
-        return self._missed(place, log.entries) if log else None
 
     def _take(self, item: Item) -> str | None:
         match item:
@@ -133,7 +121,7 @@ class Contract:
                 for state in states
                 if state.ended
                 for place in places_at(self._opened.start, self._cursor[0], [state], item.at)
-                if place.log is state.log and not self._missed(place, _up_to(state))
+                if self._debts.in_state(place, state) is None
             ]
             if not self._places:
                 return "204, but events follow"
@@ -145,13 +133,8 @@ class Contract:
         entry = self.history.entries.get(item.number)
         if entry is None or entry.added.began > item.at:
             return "an event that was never appended"
-        reached = []
-        reasons = []
-        for place in self._places:
-            reason = self._wrong_step(place, entry, item.at)
-            reasons.append(reason)
-            if reason is None:
-                reached.append(place.at(entry.log, entry.id))
+        missed = {place: self._debts.before_event(place, entry, item.at) for place in self._places}
+        reached = [place.at(entry.log, entry.id) for place, what in missed.items() if not what]
         # After a miss the check goes on from the event.
         self._places = _distinct(reached) or [Place(entry.log, entry.id, item.at)]
         self._since = max(self._since, entry.added.began)
@@ -159,34 +142,8 @@ class Contract:
         if (item.id, item.sequence) != (entry.id, entry.sequence):
             return f"altered: the log had id={entry.id} sequence={entry.sequence}"
         if not reached:
-            return next(filter(None, reasons), "nothing was asked for")
+            return next(iter(missed.values()), "nothing was asked for")
         return self._stale(entry)
-
-    def _wrong_step(self, place: Place, entry: Entry, at: float) -> str | None:
-        if place.log not in (entry.log, None) or place.must_be_told:
-            return "reset missed: the event is of another log"
-        if entry.id <= place.cursor:
-            return "doubled"
-        return self._missed(place, entry.log.entries, entry, at)
-
-    def _missed(
-        self,
-        place: Place,
-        entries: list[Entry],
-        end: Entry | None = None,
-        at: float = math.inf,
-    ) -> str | None:
-        """Return what a client misses that goes on from its place to another."""
-        for entry in _after(place, entries):
-            if end is not None and entry.id >= end.id:
-                return None
-            if not self.record.selection.passes(entry.category, entry.terminal):
-                continue
-            if entry.removed is None or entry.removed.began > at:
-                return f"lost: {entry.number} was in the log"
-            if entry.removed.began >= place.excused:
-                return f"gap missed: {entry.number} was removed"
-        return None
 
     def _stale(self, entry: Entry) -> str | None:
         removed, gone = entry.removed, entry.log.gone
@@ -203,20 +160,9 @@ class Contract:
         wrong = self._move(item)
         if wrong or self._has_reset:
             return wrong
-        if all(self._is_too_early(place, item.at) for place in self._places):
+        if all(self._debts.holds_older(place, self._opened.at, item.at) for place in self._places):
             return "caught up too early"
         return None
-
-    def _is_too_early(self, place: Place, at: float) -> bool:
-        """Return whether events remain that were in the log before the stream was asked for."""
-        if place.log is None or place.log.gone is not None:
-            return False
-        return any(
-            entry.added.ended < self._opened.at
-            and (entry.removed is None or entry.removed.began > at)
-            and self.record.selection.passes(entry.category, entry.terminal)
-            for entry in _after(place, place.log.entries)
-        )
 
     def _move(self, item: Control) -> str | None:
         """Move to the id of a control event."""
@@ -256,7 +202,7 @@ class Contract:
             return f"{item.action} has an id that the log never had"
         if log.gone and log.gone.began < item.at:
             return None  # the rest of a log that was deleted cannot be sent; a reset will tell
-        return self._owed_before(place.at(log, place.cursor), item.id, item.at)
+        return self._debts.up_to(place, log, item.id, item.at)
 
     def _keep_cursor(self) -> None:
         self._cursor = self._places, self._since
@@ -273,8 +219,13 @@ class Contract:
         """Return whether entries that come after a place were removed."""
         if place.unsure:
             return True
+        # A client that does not ask for what follows an event misses nothing that was gone before.
+        is_newcomer = "-" not in self._opened.start and not self._has_reset
+        since = self._opened.at if is_newcomer else -math.inf
         return any(
-            removal.began < at and any(self._comes_after(place, entry) for entry in entries)
+            since <= removal.ended
+            and removal.began < at
+            and any(self._comes_after(place, entry) for entry in entries)
             for removal, entries in self.history.removals.items()
         )
 
@@ -301,32 +252,11 @@ class Contract:
     def _wrong_request(self, item: Control) -> str | None:
         """Return an error if a notice names a position at which the client is not."""
         requested = EventId.parse(item.requested)
-        if any(self._is_at(place, requested, item.at) for place in self._places):
+        if any(self._debts.is_at(place, requested, item.at) for place in self._places):
             return None
         cursors = " or ".join(sorted({str(place.cursor) for place in self._places}))
         return f"wrong request: {item.action} asks for {requested}, but the client is at {cursors}"
 
-    def _is_at(self, place: Place, event_id: EventId, at: float) -> bool:
-        """Return whether a client is as good as at an id: it is owed nothing before."""
-        if event_id < place.cursor:
-            return False
-        logs = [place.log] if place.log else self.history.logs
-        return any(self._owed_before(replace(place, log=log), event_id, at) is None for log in logs)
-
-    def _owed_before(self, place: Place, event_id: EventId, at: float) -> str | None:
-        until = bisect_right(place.log.entries, event_id, key=_id)
-        return self._missed(place, place.log.entries[:until], None, at)
-
 
 def _distinct(places: list[Place]) -> list[Place]:
     return list(dict.fromkeys(places))
-
-
-def _up_to(state: State) -> list[Entry]:
-    """Return the entries that the log had had in a state."""
-    return [entry for entry in state.log.entries if entry.id <= state.last_id]
-
-
-def _after(place: Place, entries: Sequence[Entry]) -> Iterator[Entry]:
-    first = bisect_right(entries, place.cursor, key=_id)
-    return (entries[index] for index in range(first, len(entries)))

@@ -1,4 +1,4 @@
-"""What makes readers lag: a busy run beside the others, broken connections, and a Redis that waits."""
+"""What makes readers lag: a busy run, broken connections, and a Redis that waits."""
 
 import asyncio
 import contextlib

@@ -53,7 +53,7 @@ class Follower:
         start: str | None = None,
         fickle: bool | None = None,
     ):
-        """`start` and `fickle`, which is whether the follower leaves now and then, may be random."""
+        """A fickle follower leaves now and then. `start` and `fickle` are random if None."""
         self.run = run
         self.record = Record(name, selection)
         self.quiet = False

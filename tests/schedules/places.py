@@ -86,8 +86,8 @@ def _resumed(known: list[Place], states: Iterable[State]) -> Iterator[Place]:
             if place.log is None or state.log in (None, place.log):
                 continue
             # An id does not tell of which log it is. A log that has the same id seems to be the
-            # same, and one that lost entries may be.
+            # same, and so may one that lost entries.
             if state.log.holds(place.cursor):
                 yield Place(state.log, place.cursor)
-            if any(entry.removed and entry.id > place.cursor for entry in state.log.entries):
-                yield Place(state.log, place.cursor, must_be_told=True)
+            if any(entry.removed for entry in state.log.entries):
+                yield Place(state.log, place.cursor, must_be_told=True, unsure=True)

@@ -71,7 +71,7 @@ class Outcome:
 
 
 async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.Redis) -> Outcome:
-    """Play the schedule of a seed, on the run of this name. A seed always makes the same changes."""
+    """Play the schedule of a seed on the run `name`. A seed always makes the same changes."""
     dice = random.Random(seed)
     writer = Writer(name, ways, client, random.Random(dice.random()))
     followers = [

@@ -16,12 +16,10 @@ from redis.exceptions import RedisError
 
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.log.redis_keys import log_key
-from tests.chaos.wire import BROKEN, connect, read_body, read_head
 from tests.schedules.followers import Way
 from tests.schedules.history import Change, Entry, History, Log
+from tests.schedules.http_writer import HttpWriter
 
-# So long that no request is carried out after a repeat of it, even if a gateway was stopped.
-ANSWER_SECONDS = 60.0
 PAUSE_SECONDS = 0.05
 CATEGORIES = ("tool", "tool", "llm")
 
@@ -37,12 +35,11 @@ class Writer:
         self.run = run
         self.history = History()
         self._key = log_key(run)
-        self._ways = ways
+        self._http = HttpWriter(run, ways, dice)
         self._client = client
         self._dice = dice
         self._numbers = 0
         self._renamed: Log | None = None
-        self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     # Over HTTP
 
@@ -55,7 +52,9 @@ class Writer:
         first = events[0]["data"]["number"]
         change = Change(f"POST {_range(first, count)}{'' if category is None else f' {action}'}")
         body: Any = events if count > 1 else events[0]
-        answer = await self._request("POST", body, f'Idempotency-Key: "{first}"\r\n', {200, 201})
+        answer = await self._http.request(
+            "POST", body, f'Idempotency-Key: "{first}"\r\n', {200, 201}
+        )
         stored = answer["events"] if count > 1 else [answer]
         for event, given in zip(events, stored, strict=True):
             self._added(change, given["id"], event, given["sequence"])
@@ -63,7 +62,7 @@ class Writer:
 
     async def delete(self) -> None:
         change = Change("DELETE")
-        await self._request("DELETE", None, "", {204})
+        await self._http.request("DELETE", None, "", {204})
         self.history.take_away(change)
         self.history.done(change)
 
@@ -141,8 +140,12 @@ class Writer:
 
     async def close(self) -> None:
         """Delete the run's keys, and hang up."""
-        self.hang_up()
+        self._http.hang_up()
         await self._command("DEL", self._key, f"{self._key}:away", f"{self._key}:once")
+
+    def hang_up(self) -> None:
+        """Abort the connection to the gateway."""
+        self._http.hang_up()
 
     # Inside
 
@@ -155,7 +158,7 @@ class Writer:
         }
 
     def _fields(self, event: dict[str, Any], sequence: int) -> list[str]:
-        """Return all fields of an entry, or only some, and leave what is missing out of the event."""
+        """Return all fields of an entry, or some. The event loses those that it lacks."""
         data = ["data", json.dumps(event["data"])]
         form = self._dice.random()
         if form < 0.2:
@@ -208,42 +211,6 @@ class Writer:
                 if type(error).__name__ == "ResponseError":
                     raise
             await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _request(
-        self, method: str, body: Any, headers: str, accepted: set[int]
-    ) -> dict[str, Any]:
-        """Repeat a request until its status is an accepted one."""
-        payload = b"" if body is None else json.dumps(body).encode()
-        request = (
-            f"{method} /runs/{self.run}/events HTTP/1.1\r\nHost: localhost\r\n{headers}"
-            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-        ).encode() + payload
-        while True:
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    status, answer = await self._exchange(request)
-            except BROKEN:
-                self.hang_up()
-            else:
-                if status in accepted:
-                    return json.loads(answer) if answer else {}
-                if status not in (429, 503):
-                    raise AssertionError(f"{method} for {self.run}: {status} {answer!r}")
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    async def _exchange(self, request: bytes) -> tuple[int, bytes]:
-        if self._connection is None:
-            self._connection = await connect(self._dice.choice(self._ways).port)
-        reader, writer = self._connection
-        writer.write(request)
-        status, head = await read_head(reader)
-        return status, await read_body(reader, head)
-
-    def hang_up(self) -> None:
-        """Abort the connection to the gateway."""
-        if self._connection is not None:
-            self._connection[1].transport.abort()
-            self._connection = None
 
 
 def _range(first: int, count: int) -> str:
