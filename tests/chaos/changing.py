@@ -69,7 +69,7 @@ class ChangingRuns:
             contract.finish()
         for writer in self._writers:
             contracts = [each for each in self._contracts if each.history is writer.history]
-            outcome.add(writer.run, writer.history, contracts)
+            outcome.add_run(writer.run, writer.history, contracts)
         report.changes += outcome.changes
         report.notices += outcome.notices
         report.delivered_of_changing += outcome.delivered

@@ -26,7 +26,7 @@ def test_no_follower_misses_an_event_or_a_notice(tmp_path):
     async def play() -> Outcome:
         total = Outcome()
         async for outcome in run(SCHEDULES, seed, tmp_path):
-            total += outcome
+            total.add(outcome)
         return total
 
     outcome = asyncio.run(play())

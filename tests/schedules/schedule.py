@@ -51,13 +51,12 @@ class Outcome:
     notices: int = 0
     misses: list[Miss] = field(default_factory=list)
 
-    def __iadd__(self, other: "Outcome") -> "Outcome":
+    def add(self, other: "Outcome") -> None:
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
-        return self
 
-    def add(self, title: str, history: History, contracts: Sequence[Contract]) -> None:
-        """Add the figures of one schedule."""
+    def add_run(self, title: str, history: History, contracts: Sequence[Contract]) -> None:
+        """Add the figures of one run, and a miss for each record that has some."""
         self.schedules += 1
         self.changes += len(history.states) - 1
         for contract in contracts:
@@ -90,7 +89,7 @@ async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.
     for contract in contracts:
         contract.finish()
     outcome = Outcome()
-    outcome.add(f"{name} of seed {seed}", writer.history, contracts)
+    outcome.add_run(f"{name} of seed {seed}", writer.history, contracts)
     return outcome
 
 
