@@ -102,7 +102,7 @@ class _Traffic:
         self._runs = [f"{name}-{number}" for number in range(RUNS)]
         ports = [gateway.port, relay.port]
         self._followers = [
-            Follower(each, ports[each % 2], self._runs[each * RUNS // FOLLOWERS], plan.seed)
+            Follower(each, ports[each % 3 == 0], self._runs[each * RUNS // FOLLOWERS], plan.seed)
             for each in range(FOLLOWERS)
         ]
         self._producers = _producers(self._runs, plan.seed, redis.url, ports)
