@@ -40,6 +40,53 @@ def test_deleted_entries_after_the_terminal_event_are_still_204(http, fake_store
     assert http.get(PATH, headers={"Last-Event-ID": end}).status_code == 204
 
 
+CURSORS = [
+    # header, query, the number of the event that it names
+    ("{0}", "lastEventId={1}&last_event_id={2}&tail=1", 0),
+    (None, "last_event_id={2}&lastEventId={1}&tail=1", 1),
+    (None, "last_event_id={2}&tail=1", 2),
+    (None, "lastEventId={0}&lastEventId={1}", 1),
+    (None, "last_event_id={2}&last_event_id={0}", 0),
+    (None, "lastEventId={0}&lastEventId=&last_event_id={2}", 0),
+    (None, "lastEventId=&lastEventId=&last_event_id={2}", 2),
+    ("", "last_event_id={2}&last_event_id=", 2),
+    ("{0},{1}", "", 1),
+    ("{0}, {2}, ", "", 2),
+    (",", "lastEventId={1}", 1),
+    ("{2}", "lastEventId=nonsense&last_event_id=nonsense", 2),
+    (None, "lastEventId=nonsense&lastEventId={2}&last_event_id=nonsense", 2),
+]
+
+
+@pytest.mark.parametrize(("header", "query", "found"), CURSORS)
+def test_the_cursor_that_the_client_added_last_counts(http, fake_store, header, query, found):
+    ids = [fake_store.add(1, "llm", "stream") for _ in range(3)]
+    ids.append(fake_store.add(1, "lifecycle", "completed"))
+    headers = {} if header is None else {"Last-Event-ID": header.format(*ids)}
+    text = http.get(f"{PATH}?{query.format(*ids)}", headers=headers).text
+    sent = [line.removeprefix("id: ") for line in text.splitlines() if line.startswith("id: ")]
+    assert sent[:-1] == ids[found + 1 :]  # the last one is that of gateway.caught_up
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "field"),
+    [
+        ("1", "lastEventId=1-0", "Last-Event-ID"),
+        ("1-0,1", "", "Last-Event-ID"),
+        (None, "lastEventId=1&last_event_id=1-0", "lastEventId"),
+        (None, "last_event_id=1-0&last_event_id=1", "last_event_id"),
+        (None, "tail=1&tail=1", "tail"),
+        (None, "typed=1&typed=", "typed"),
+        (None, "last_event_id=1-0&tail=x", "tail"),
+    ],
+)
+def test_a_bad_cursor_or_a_repeated_parameter_is_400(http, header, query, field):
+    headers = {} if header is None else {"Last-Event-ID": header}
+    response = http.get(f"{PATH}?{query}", headers=headers)
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json["errors"]] == [field]
+
+
 @pytest.mark.parametrize("action", ["completed", "failed", "cancelled"])
 def test_a_resumed_client_gets_the_rest_of_an_ended_run(http, fake_store, action):
     first = fake_store.add(1, "lifecycle", "started")

@@ -40,8 +40,8 @@ class Frame(NamedTuple):
 
     cursor: EventId
     sequence: int | None
-    category: str
-    action: str
+    category: str | None
+    action: str | None
     unfiltered: bool
     typed: bytes
     name_at: int
@@ -164,8 +164,8 @@ def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
 class _Names(NamedTuple):
     """The category and action of an event, in every form that its frame needs."""
 
-    category: str
-    action: str
+    category: str | None
+    action: str | None
     terminal: bool
     json: bytes
     line: bytes
