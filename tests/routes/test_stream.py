@@ -34,12 +34,6 @@ def test_a_cursor_at_the_end_of_an_ended_run_is_204(http, fake_store, query):
     assert (response.status_code, response.data) == (204, b"")
 
 
-def test_deleted_entries_after_the_terminal_event_are_still_204(http, fake_store, fake_client):
-    end = fake_store.add(1, "lifecycle", "completed")
-    fake_client.xdel("run:1:events", fake_client.xadd("run:1:events", {"data": "1"}))
-    assert http.get(PATH, headers={"Last-Event-ID": end}).status_code == 204
-
-
 CURSORS = [
     # header, query, the number of the event that it names
     ("{0}", "lastEventId={1}&last_event_id={2}&tail=1", 0),

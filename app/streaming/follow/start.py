@@ -39,7 +39,7 @@ class Start:
         at_the_end = (
             self.id is not None
             and state.end_id is not None
-            and state.end_id <= self.id <= state.last_id
+            and max(state.end_id, state.deleted) <= self.id <= state.last_id
         )
         return self.latest or self.tail == 0 or at_the_end
 
