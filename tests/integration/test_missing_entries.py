@@ -9,7 +9,6 @@ import requests
 from tests.clients import Stream
 from tests.servers import GatewayServer
 
-
 REOPENING = {"event_category": "lifecycle", "event_action": "started"}
 
 
