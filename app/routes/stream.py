@@ -39,12 +39,12 @@ def follow(run_id: str) -> Response:
     check_run_id(run_id)
     query = _stream_query.of_request()
     start, stream_format = _start(query), _stream_format(query)
-    if request.method == "HEAD":
-        return _response(stream_format.wire, Response)
     streams = gateway().streams
     subscriber = streams.subscriber(run_id, start, stream_format)
     if _is_over(subscriber):
         return Response(status=204)
+    if request.method == "HEAD":
+        return _response(stream_format.wire, Response)
     if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
         return _overloaded()
     response = _response(stream_format.wire, StreamResponse)

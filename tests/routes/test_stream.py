@@ -130,3 +130,12 @@ def test_head_opens_no_stream(fake_store):
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert response.headers["X-Accel-Buffering"] == "no"
+
+
+def test_head_is_answered_as_get_is(http, fake_store, fake_client):
+    end = fake_store.add(1, "lifecycle", "completed")
+    assert http.head(PATH).status_code == 200
+    assert http.head(f"{PATH}?last_event_id={end}").status_code == 204
+    fake_client.set("run:1:events", "a string")
+    response = http.head(PATH)
+    assert (response.status_code, response.data) == (409, b"")
