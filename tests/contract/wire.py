@@ -56,11 +56,7 @@ class Http:
             self._connection.close()  # http.client opens it again
         self._used = time.monotonic()
         _send(self._connection, method, path, headers, body)
-        try:
-            response = self._connection.getresponse()
-        except Exception as e:
-            raise AssertionError(f"{self.last} then {method} {path}") from e
-        self.last = (method, path, headers, response.status, response.headers.items(), str(body)[:200])
+        response = self._connection.getresponse()
         return Answer(response.status, response.headers, response.read())
 
     def stream(self, path: str, headers: Headers = ()) -> "Answer | OpenStream":
