@@ -26,9 +26,9 @@ STREAMING_ROOT = (
 )
 LOG = (
     *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
-    *("log_state", "replies", "writer", "lease", "reader"),
+    *("position", "log_state", "continuity", "replies", "writer", "lease", "reader"),
 )
-WIRE = ("frame", "formats", "frame_batch")
+WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (
     *("client_socket", "fanout", "feed", "history", "heartbeats", "group_read", "tail_reader"),
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
@@ -52,7 +52,7 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 # What each module may import of the app, in one order from the bottom to the top.
 _root = in_package("streaming", STREAMING_ROOT)
 _log = in_package("streaming.log", LOG)
-_store = ["app.streaming.event_store"]
+_store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
 _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)

@@ -32,13 +32,14 @@ _ESCAPED_LINE_BREAKS = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Event:
-    """One entry of a run's log.
+    """One entry of a run's log, or a control event, which says what happened to a stream.
 
-    `data_json` and `source_json` are the stored JSON, on one line. An entry that another
-    program wrote may lack fields: they are None, or the JSON `null`.
+    A control event has the category `gateway`, and neither id nor sequence. `data_json` and
+    `source_json` are the stored JSON, on one line. An entry that another program wrote may lack
+    fields: they are None, or the JSON `null`.
     """
 
-    id: str
+    id: str | None
     run_id: str
     sequence: int | None
     timestamp: str | None
@@ -60,6 +61,20 @@ class Event:
             action=_text(fields.get(b"event_action")),
             data_json=stored_json(fields.get(b"data")),
             source_json=stored_json(fields.get(b"source")),
+        )
+
+    @classmethod
+    def control(cls, run_id: str, action: str, data: dict[str, Any] | None) -> "Event":
+        """Return the control event `gateway.<action>`."""
+        return cls(
+            id=None,
+            run_id=run_id,
+            sequence=None,
+            timestamp=timestamp_now(),
+            category=RESERVED_CATEGORY,
+            action=action,
+            data_json=orjson.dumps(data),
+            source_json=b"null",
         )
 
     @property

@@ -1,5 +1,7 @@
 """The event store: writes and reads the logs of runs, each of which is one Redis stream."""
 
+import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Unpack
@@ -8,10 +10,11 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from .appender import Appender
-from .errors import ServerTooOld, StreamingError
+from .errors import InvalidInput, ServerTooOld, StreamingError
 from .event import Event, check_run_id
 from .event_id import EventId
 from .log import connection
+from .log.position import START
 from .log.reader import LogReader
 from .log.redis_keys import redis_keys
 from .log.redis_url import default_url, make_client
@@ -27,6 +30,7 @@ from .new_event import (
     check_range,
     new_events_from,
 )
+from .tail import Tail
 
 MIN_SERVER = (7, 0)
 
@@ -77,6 +81,7 @@ class EventStore(LogReader):
         super().__init__(client, shared, writer)
         self._all_keys = Script(shared, "all_keys.lua", keys=3)
         self.max_event_bytes = max_event_bytes
+        self._tails = threading.local()
 
     # Writing
 
@@ -90,8 +95,10 @@ class EventStore(LogReader):
         **options: Unpack[AppendOptions],
     ) -> str:
         """Append an event and return its id; see `append` for the arguments and the errors."""
-        appended = self.append(run_id, event_category, event_action, data, source, **options)
-        return appended.event.id
+        new_event = NewEvent.of(
+            event_category, event_action, data, source, max_bytes=self.max_event_bytes
+        )
+        return self.append_new(run_id, [new_event], **options).last_id
 
     def append(
         self,
@@ -198,6 +205,33 @@ class EventStore(LogReader):
     def delete(self, run_id: int | str) -> bool:
         """Delete the run's log and its idempotency keys. Return whether there was a log."""
         return bool(self._all_keys.run(*redis_keys(check_run_id(run_id)), "DEL"))
+
+    # Waiting
+
+    def subscribe(
+        self, run_id: int | str, last_id: str | None = None, block_ms: int | None = 5000
+    ) -> list[Event]:
+        """Wait for events and return them, or [] if none came within `block_ms` milliseconds.
+
+        With `last_id` these are the events after that id. Without it, the first call begins at
+        the end of the log, and each later one goes on where the last one stopped: this object
+        keeps a position for each run and thread.
+
+        What a stream is told, the caller is told too: where events are missing there is an
+        event `gateway.gap`, and before those of another log `gateway.reset`. Their id is None.
+
+        As in Redis, a `block_ms` of 0 waits for ever. None does not wait.
+        """
+        run_id = check_run_id(run_id)
+        if block_ms is not None and block_ms < 0:
+            raise InvalidInput("block_ms", "must be 0 or more, or None")
+        deadline = None if block_ms == 0 else time.monotonic() + (block_ms or 0) / 1000
+        if last_id is not None:
+            return Tail(self, run_id, START).wait_after(EventId.parse(last_id, "last_id"), deadline)
+        tails: dict[str, Tail] = self._tails.__dict__
+        if run_id not in tails:
+            tails[run_id] = Tail(self, run_id, self.state(run_id).end)
+        return tails[run_id].wait(deadline)
 
     # The server
 

@@ -3,9 +3,10 @@
 import time
 from typing import Protocol
 
-from ..event_id import EventId
+from ..log.position import Position
 from ..wire.formats import StreamFormat
-from ..wire.frame_batch import FrameBatch
+from ..wire.frame_batch import FrameBatch, http_chunk
+from ..wire.progress import Progress, progress_frame
 from .client_socket import ClientSocket
 
 # After this many sockets the loop gives way to appends, health checks and other feeds.
@@ -15,7 +16,7 @@ MAX_SENDS_IN_A_ROW = 256
 class ParkedSubscriber(Protocol):
     """What a fanout needs of a subscriber."""
 
-    cursor: EventId
+    position: Position
     client_socket: ClientSocket
 
     def unpark(self, unsent: memoryview | None) -> None:
@@ -32,38 +33,40 @@ class Fanout:
         parked: the subscribers, each with the value of `events` when it parked.
         events: how many events were delivered.
         last_sent: when bytes were last sent, a monotonic time; 0 for never.
+        progress: what `id:` lines were sent.
     """
 
-    __slots__ = ("chunked", "events", "last_sent", "parked", "stream_format")
+    __slots__ = ("_run_id", "chunked", "events", "last_sent", "parked", "progress", "stream_format")
 
-    def __init__(self, stream_format: StreamFormat, chunked: bool):
+    def __init__(self, run_id: str, stream_format: StreamFormat, chunked: bool):
         self.stream_format = stream_format
         self.chunked = chunked
         self.parked: dict[ParkedSubscriber, int] = {}
         self.events = 0
         self.last_sent = 0.0
+        self.progress = Progress()
+        self._run_id = run_id
 
     def deliver(self, batch: FrameBatch) -> None:
-        """Write a batch to every subscriber whose cursor is the start of the batch.
+        """Write a batch to every subscriber whose position is the start of the batch.
 
-        This loop is the price of a delivered event. It checks the cursor, writes, and does
-        nothing else. `send` never waits: a subscriber whose socket does not take every byte is
-        unparked, and finishes in a greenlet of its own.
+        This loop is the price of a delivered event. It checks the position, writes, and does
+        nothing else. All who are up to date have the same position, the very same object: what
+        follows it was decided once for all of them. `send` never waits: a subscriber whose socket
+        does not take every byte is unparked, and finishes in a greenlet of its own.
 
         While the loop gives way, a subscriber may leave, catch up and park again, or park for
-        the first time. Its cursor tells whether it still needs the batch.
+        the first time. Its position tells whether it still needs the batch.
         """
-        chunk, events = batch.encode(self.stream_format, self.chunked)
-        self.events += events
-        start, end, size = batch.start, batch.end, len(chunk)
+        chunk, start, end = self._chunk(batch), batch.start, batch.end
+        size = len(chunk)
         for number, subscriber in enumerate(list(self.parked), 1):
             if subscriber not in self.parked:
                 continue  # left while the loop gave way
-            if subscriber.cursor != start:
-                if subscriber.cursor < end:
-                    subscriber.unpark(None)  # missed an earlier batch
-                continue  # has the batch already
-            subscriber.cursor = end
+            if subscriber.position is not start:
+                subscriber.unpark(None)  # has the batch already, or missed an earlier one
+                continue
+            subscriber.position = end
             if not size:
                 continue
             try:
@@ -76,3 +79,12 @@ class Fanout:
                 time.sleep(0)
         if size:
             self.last_sent = time.monotonic()
+
+    def _chunk(self, batch: FrameBatch) -> bytes:
+        """Return the bytes to send, with a progress event where one is due."""
+        encoded = batch.encode(self.stream_format, self.chunked)
+        self.events += encoded.events
+        if not self.progress.add(encoded, batch.end):
+            return encoded.chunk
+        event = self.stream_format.wire.frame(progress_frame(self._run_id, batch.end.id))
+        return encoded.chunk + (http_chunk(event) if self.chunked else event)

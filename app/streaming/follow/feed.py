@@ -3,13 +3,13 @@
 import threading
 import time
 from collections import deque
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ..event_id import ZERO, EventId
+from ..log.continuity import is_another_log
 from ..log.log_state import LogState
+from ..log.position import Position
 from ..wire.formats import StreamFormat
-from ..wire.frame import Frame
-from ..wire.frame_batch import FrameBatch
+from ..wire.frame_batch import FrameBatch, batches_from
 from .fanout import Fanout, ParkedSubscriber
 
 # How many batches and bytes a feed keeps for subscribers that are a little behind. Others read
@@ -18,57 +18,40 @@ MAX_RECENT_BATCHES = 256
 MAX_RECENT_BYTES = 256 * 1024
 
 
-class Position(NamedTuple):
-    """How far a log was read: up to the event `id`, in the log of an epoch.
-
-    The epoch counts how often the log was replaced by another one. An id of an earlier epoch
-    means nothing in a later one.
-    """
-
-    epoch: int
-    id: EventId
-
-
 class FeedSubscriber(ParkedSubscriber, Protocol):
     """What a feed needs of a subscriber."""
 
     stream_format: StreamFormat
 
     def wake(self) -> None:
-        """Look at the feed again: it has more events, has ended, or was reset."""
+        """Look at the feed again: it has moved on, or has ended."""
 
 
 class Feed:
     """One run as this worker has read it, with the batches that subscribers may still need.
 
-    Only readers publish. A subscriber asks for what comes after its cursor, and parks when
-    there is nothing.
+    Only readers publish. A subscriber asks for what comes after its position, and parks when
+    there is nothing. Batches follow one another: each starts at the position, the very same
+    object, where the one before it ends.
 
     Attributes:
         position: how far the log was read. It is replaced in one piece, so it is read without
             the lock, and two reads are compared by identity.
-        floor: the id after which the recent batches begin (exclusive).
-        added: how many entries were ever added to the log up to the position, at least.
-        sequence: the sequence of the last event. In a log to which only Tailrace writes, it
-            equals `added`.
         ended: whether the last entry is terminal.
         changed_at: when the log was last seen to change, a monotonic time.
-        deleted: the greatest id that was deleted from the log.
+        version: that of the log (see LogState), as far as this worker knows.
         pages: the pages of this log that the history keeps, as of `pages_version`.
         reading: the lock under which the history reads a page of this log.
     """
 
-    def __init__(self, run_id: str, last_id: EventId, sequence: int, ended: bool):
+    def __init__(self, run_id: str, state: LogState):
         """Begin a feed at the end of a log."""
         self.run_id = run_id
-        self.position = Position(0, last_id)
-        self.floor = last_id
-        self.sequence = self.added = sequence
-        self.ended = ended
+        self.position = state.end
+        self.ended = state.ended
         self.changed_at = time.monotonic()
-        self.deleted = ZERO
+        self.version = self.pages_version = state.version
         self.pages: list[FrameBatch] = []
-        self.pages_version = self.version
         self.reading = threading.Lock()
         self._batches: deque[FrameBatch] = deque()
         self._bytes = 0
@@ -77,23 +60,16 @@ class Feed:
         self._fanouts: dict[tuple[StreamFormat, bool], Fanout] = {}
         self._lock = threading.Lock()
 
-    @property
-    def epoch(self) -> int:
-        """How often the log was replaced by another one."""
-        return self.position.epoch
-
-    @property
-    def version(self) -> tuple[int, EventId]:
-        """What changes when pages of the log that were read before must not be used again."""
-        return self.position.epoch, self.deleted
-
     # For subscribers
 
-    def join(self, subscriber: FeedSubscriber) -> None:
-        """Add a subscriber, which is woken from now on."""
+    def join(self, subscriber: FeedSubscriber, state: LogState) -> None:
+        """Add a subscriber, which is woken from now on, and which has read the log's state."""
         with self._lock:
             self._subscribers.add(subscriber)
             self._awake.add(subscriber)
+            if self.is_at(state.end):
+                self.ended = state.ended  # the terminal event may have been deleted
+        self.note_version(state)
 
     def leave(self, subscriber: FeedSubscriber) -> bool:
         """Remove a subscriber; return whether it was the last one."""
@@ -102,28 +78,42 @@ class Feed:
             self._awake.discard(subscriber)
             return not self._subscribers
 
-    def after(self, cursor: EventId, epoch: int) -> list[FrameBatch] | None:
-        """Return the batches after a cursor of an epoch, or None if some are not here any more."""
-        with self._lock:
-            position = self.position
-            if epoch != position.epoch or cursor < self.floor:
-                return None
-            if cursor >= position.id:
-                return []
-            return [batch.after(cursor) for batch in self._batches if batch.end > cursor]
+    def is_at(self, position: Position) -> bool:
+        """Return whether the feed has nothing after a position."""
+        mine = self.position
+        return position[:2] == mine[:2] or (position.is_start and mine.is_start)
 
-    def park(self, subscriber: FeedSubscriber, epoch: int) -> Fanout | None:
+    def is_behind(self, position: Position) -> bool:
+        """Return whether the reader may still have to read up to a position."""
+        mine = self.position
+        return (position.epoch == mine.epoch and position.id > mine.id) or (
+            mine.is_start and not position.is_start
+        )
+
+    def after(self, position: Position) -> list[FrameBatch]:
+        """Return the batches after a position, none if they are not here."""
+        found: list[FrameBatch] = []
+        with self._lock:
+            for batch in reversed(self._batches):
+                rest = batch.after(position)
+                if rest is not None:
+                    return [rest, *reversed(found)]
+                found.append(batch)
+        return []
+
+    def park(self, subscriber: FeedSubscriber) -> Fanout | None:
         """Park a subscriber, and return the fanout that writes to it from now on.
 
         Returns None, and parks nothing, if the subscriber is not up to date or the run has ended.
         """
         with self._lock:
-            if (epoch, subscriber.cursor) != self.position or self.ended:
+            if not self.is_at(subscriber.position) or self.ended:
                 return None
+            subscriber.position = self.position
             key = subscriber.stream_format, subscriber.client_socket.chunked
             fanout = self._fanouts.get(key)
             if fanout is None:
-                fanout = self._fanouts[key] = Fanout(*key)
+                fanout = self._fanouts[key] = Fanout(self.run_id, *key)
             fanout.parked[subscriber] = fanout.events
             self._awake.discard(subscriber)
             return fanout
@@ -140,25 +130,22 @@ class Feed:
 
     # For readers
 
-    def publish(self, position: Position, batch: FrameBatch, sequence: int, ended: bool) -> None:
-        """Store and deliver a batch that was read from `position`.
+    def publish(self, batch: FrameBatch, ended: bool) -> None:
+        """Store and deliver what the log has after the position; `ended`: whether it ends there.
 
-        Does nothing if the feed has moved on since. `sequence` is that of the last event.
+        Does nothing if the feed has moved on since the batch was read.
         """
         with self._lock:
-            if position != self.position:
+            if batch.start is not self.position:
                 return
+            self.position = batch.end
+            self.ended = ended
+            if batch.events:
+                self.changed_at = time.monotonic()
             self._batches.append(batch)
             self._bytes += batch.size
-            self.position = Position(position.epoch, batch.end)
-            self.changed_at = time.monotonic()
-            self.added += batch.events
-            self.sequence = sequence
-            self.ended = ended
             while len(self._batches) > MAX_RECENT_BATCHES or self._bytes > MAX_RECENT_BYTES:
-                oldest = self._batches.popleft()
-                self._bytes -= oldest.size
-                self.floor = oldest.end
+                self._bytes -= self._batches.popleft().size
             fanouts = list(self._fanouts.values())
         for fanout in fanouts:
             fanout.deliver(batch)
@@ -167,65 +154,38 @@ class Feed:
         else:
             self._wake()
 
-    def check(self, position: Position, added: int, state: LogState) -> bool:
+    def check(self, position: Position, state: LogState) -> bool:
         """Compare with the state of the log; return whether the feed has read the whole log.
 
-        `position` and `added` are the feed's from before the state was read. Another log resets
-        the feed. If entries were deleted before they were read, subscribers get a gap notice.
+        `position` is the feed's from before the state was read. What the state says is
+        published: the log was replaced, or entries were deleted before they were read.
         """
-        self.note_deleted(state.deleted)
-        continuity = state.continuity(position.id, added)
-        if continuity == "reset":
-            self.reset(position.epoch)
-            return False
-        if state.end_id is not None and state.end_id > position.id:
+        self.note_version(state)
+        has_more = state.end_id is not None and state.end_id > position.id
+        if has_more and not is_another_log(position, state):
             return False  # the next XREAD returns these entries
-        last_id = position.id
-        if continuity == "gap":
-            last_id = state.last_id
-            data = state.control_data(str(position.id))
-            gap = Frame.control(self.run_id, "gap", data, cursor=last_id)
-            batch = FrameBatch(position.id, [gap])
-            self.publish(position, batch, state.last_sequence, state.ended)
-        self.settle(last_id, state.last_sequence, state.ended)
-        self.forget()
+        for batch in batches_from(self.run_id, position, [], state, whole=True):
+            self.publish(batch, state.ended and batch.end == state.end)
+        if not self.is_at(state.end):
+            return False
+        with self._lock:
+            was_ended, self.ended = self.ended, state.ended
+        if state.ended and not was_ended:
+            self._wake_all()
+        self._forget()
         return True
 
-    def note_deleted(self, deleted: EventId) -> None:
-        """Forget the recent batches if an entry up to `deleted` was deleted since."""
-        with self._lock:
-            if deleted > self.deleted:
-                self.deleted = deleted
-                self._forget()
-
-    def settle(self, last_id: EventId, added: int, ended: bool) -> None:
-        """Correct `added` and `ended` from the log, if the feed stands at `last_id`, its end."""
-        with self._lock:
-            if last_id != self.position.id:
-                return
-            self.added, self.ended = added, ended
-        if ended:
-            self._wake_all()
-
-    def reset(self, epoch: int) -> None:
-        """Start at the beginning of another log; does nothing if `epoch` is over already."""
-        with self._lock:
-            if epoch != self.position.epoch:
-                return
-            self.position = Position(epoch + 1, ZERO)
-            self.sequence, self.added, self.ended = 0, 0, False
-            self._forget()
-        self._wake_all()
-
-    def forget(self) -> None:
-        """Free the memory of the recent batches, which up-to-date subscribers do not need."""
-        with self._lock:
+    def note_version(self, state: LogState) -> None:
+        """Forget what is in memory if entries of it were deleted since it was read."""
+        if state.version != self.version:
+            self.version = state.version
             self._forget()
 
     def _forget(self) -> None:
-        self._batches.clear()
-        self._bytes = 0
-        self.floor = self.position.id
+        """Free the memory of the recent batches, which up-to-date subscribers do not need."""
+        with self._lock:
+            self._batches.clear()
+            self._bytes = 0
 
     def _wake(self) -> None:
         if not self._awake:  # the usual case, and a lock costs more than this check

@@ -6,8 +6,9 @@ anew takes 80 µs; patching one takes 8.
 
 from collections.abc import Iterable
 
+from ..log.position import Position
 from ..log.redis_keys import log_key
-from .feed import Feed, Position
+from .feed import Feed
 
 # How many feeds are read by one XREAD.
 GROUP_SIZE = 64

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ..event_store import EventStore
 from ..log.log_state import LogState
-from .feed import Feed, FeedSubscriber, Position
+from .feed import Feed, FeedSubscriber
 from .group_read import GROUP_SIZE
 from .tail_reader import TailReader
 from .waker import Waker
@@ -32,34 +32,18 @@ class ReaderPool:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def position(self, run_id: str) -> Position | None:
-        """Return the position of a run's feed, or None if it has no feed."""
-        with self._lock:
-            entry = self._feeds.get(run_id)
-            return entry[0].position if entry else None
-
-    def join(
-        self,
-        run_id: str,
-        position: Position | None,
-        state: LogState,
-        subscriber: FeedSubscriber,
-    ) -> Feed:
+    def join(self, run_id: str, state: LogState, subscriber: FeedSubscriber) -> Feed:
         """Add a subscriber to its run's feed, and return the feed.
 
-        A new feed begins at the end of the log as `state` gives it. `position` is the feed's
-        position from before `state` was read: the log must hold what the feed had read by then,
-        else it is another log.
+        A new feed begins at the end of the log as `state` gives it.
         """
         with self._lock:
             if run_id not in self._feeds:
-                self._place(Feed(run_id, state.last_id, state.last_sequence, state.ended))
+                self._place(Feed(run_id, state))
             feed, _ = self._feeds[run_id]
-            feed.join(subscriber)
-        if position is not None and state.continuity(position.id) == "reset":
-            feed.reset(position.epoch)
+            feed.join(subscriber, state)
+        if feed.position.epoch != state.epoch and not feed.position.is_start:
             self.check_now(feed)
-        feed.note_deleted(state.deleted)
         return feed
 
     def check_now(self, feed: Feed) -> None:

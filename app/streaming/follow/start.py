@@ -1,9 +1,12 @@
 """Where a stream starts in its run's log."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import InvalidInput
 from ..event_id import EventId
+from ..event_store import EventStore
+from ..log.continuity import Stretch
 from ..log.log_state import LogState
 
 
@@ -32,18 +35,36 @@ class Start:
             message = "must be an event id (<ms>-<n>), 'earliest' or 'latest'"
             raise InvalidInput(field, message) from None
 
-    def nothing_follows(self, state: LogState) -> bool:
-        """Return whether the run has ended, and no event comes after this start."""
-        if not state.ended:
-            return False
-        at_the_end = (
-            self.id is not None
-            and state.end_id is not None
-            and max(state.end_id, state.deleted) <= self.id <= state.last_id
-        )
-        return self.latest or self.tail == 0 or at_the_end
+    def find(self, store: EventStore, run_id: str) -> "Beginning":
+        """Return where a stream begins in the log as it is now.
+
+        Raises NotALog and StoreUnavailable.
+        """
+        if self.id is not None:
+            return Beginning(*store.locate(run_id, self.id))
+        if self.tail:
+            position, state = store.before_tail(run_id, self.tail)
+        else:
+            state = store.state(run_id)
+            position = state.end if self.latest or self.tail == 0 else state.beginning
+        return Beginning(Stretch(position, position, None), state)
 
     def __str__(self) -> str:
         if self.tail is not None:
             return f"tail={self.tail}"
         return str(self.id) if self.id else "latest" if self.latest else "earliest"
+
+
+class Beginning(NamedTuple):
+    """Where a stream begins: the way to a position, perhaps with a notice, and the log's state."""
+
+    way: Stretch
+    state: LogState
+
+    @property
+    def nothing_follows(self) -> bool:
+        """Whether the run has ended, and there is nothing to send: no event, and no notice."""
+        state, position = self.state, self.way.end
+        if not state.ended or self.way.notice or state.end_id is None:
+            return False
+        return position.id >= max(state.end_id, state.deleted)

@@ -10,11 +10,12 @@ from enum import Enum, auto
 
 import gevent
 
-from ..event_id import EventId
 from ..event_store import EventStore
+from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, http_chunk
+from ..wire.progress import Progress, progress_frame
 from .client_socket import ClientGone, ClientSocket, ClientStalled
 from .fanout import Fanout
 from .heartbeats import Heartbeats
@@ -72,7 +73,7 @@ class Subscriber:
     Attributes:
         reason: why the stream ends, None while it goes on.
         events: how many events were sent. Those since it parked are added when it unparks.
-        cursor: the cursor of the client, while parked.
+        position: that of the client, while parked.
         client_socket: the client's socket, once the state is WRITING.
     """
 
@@ -83,19 +84,20 @@ class Subscriber:
         "_has_heartbeats",
         "_last_sent",
         "_on_closed",
+        "_progress",
         "_replay",
         "_services",
         "_state",
         "_woken",
         "client_socket",
-        "cursor",
         "events",
+        "position",
         "reason",
         "stream_format",
     )
 
     client_socket: ClientSocket
-    cursor: EventId
+    position: Position
     _fanout: Fanout  # while parked
 
     def __init__(
@@ -115,6 +117,7 @@ class Subscriber:
         self._on_closed = on_closed
         self._state = State.NEW
         self._has_heartbeats = False
+        self._progress = Progress()
         self._woken: threading.Event | None = None  # made when it first has to wait
         self._last_sent = time.monotonic()
 
@@ -194,7 +197,10 @@ class Subscriber:
         silent_since = max(self._last_sent, self._fanout.last_sent)
         if now < silent_since + MIN_BEAT_SHARE * interval:
             return silent_since + pause
-        chunk = self._framed(self.stream_format.wire.heartbeat(self.run_id))
+        last_id = self._fanout.progress.last_id
+        if last_id > self._progress.last_id:
+            self._progress.note_id(last_id)
+        chunk = self._heartbeat(self.position)
         try:
             sent = self.client_socket.send(chunk)
         except OSError:
@@ -232,8 +238,8 @@ class Subscriber:
             self._services.heartbeats.add(self)
             if self.reason is not None:  # ended meanwhile: the replay stops
                 return False
-        self.cursor = self._replay.cursor
-        fanout = self._replay.feed.park(self, self._replay.epoch)
+        self.position = self._replay.position
+        fanout = self._replay.feed.park(self)
         if fanout is None:
             return False
         self._fanout, self._woken = fanout, None
@@ -242,7 +248,7 @@ class Subscriber:
 
     def _leave_fanout(self) -> None:
         self.events += self._replay.feed.unpark(self, self._fanout)
-        self._replay.cursor = self.cursor
+        self._replay.position = self.position
 
     # Bytes
 
@@ -262,12 +268,15 @@ class Subscriber:
         """Yield the bytes of the replay's steps, until the stream parks or the run ends."""
         for step in steps:
             if isinstance(step, FrameBatch):
-                chunk, events = step.encode(self.stream_format, self._is_chunked())
-                self.events += events
-                if chunk:
+                encoded = step.encode(self.stream_format, self._is_chunked())
+                self.events += encoded.events
+                if encoded.chunk:
                     self._last_sent = time.monotonic()
-                    yield chunk
+                    yield encoded.chunk
+                if self._progress.add(encoded, step.end):
+                    yield self._framed(self._progress_event(step.end))
             elif isinstance(step, Frame):
+                self._progress.note_id(step.cursor)
                 yield self._framed(self.stream_format.wire.frame(step))
             elif step is UP_TO_DATE and self._state is State.WRITING and self._park():
                 return
@@ -286,9 +295,19 @@ class Subscriber:
         while not woken and (now := time.monotonic()) < until:
             due = self._last_sent + self._services.heartbeat_seconds
             if now >= due:
-                yield self._framed(self.stream_format.wire.heartbeat(self.run_id))
+                yield self._heartbeat(self._replay.position)
             else:
                 woken = self._woken.wait(min(due, until) - now)
+
+    def _heartbeat(self, position: Position) -> bytes:
+        """Return a heartbeat, which is a progress event if the client lacks the position."""
+        if position.id == self._progress.last_id or position.is_start:
+            return self._framed(self.stream_format.wire.heartbeat(self.run_id))
+        self._progress.note_id(position.id)
+        return self._framed(self._progress_event(position))
+
+    def _progress_event(self, position: Position) -> bytes:
+        return self.stream_format.wire.frame(progress_frame(self.run_id, position.id))
 
     def _framed(self, chunk: bytes) -> bytes:
         """Return bytes that are sent now, as an HTTP chunk where no WSGI server makes one."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
-from ..event_id import ZERO
 from ..event_store import EventStore
 from ..log.connection import (
     RedisConnection,
@@ -16,13 +15,13 @@ from ..log.connection import (
     exchange_packed,
     translated_errors,
 )
-from ..log.log_state import LogState
+from ..log.log_state import NO_LOG, LogState
+from ..log.position import Position
 from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
 from ..log.shared_connection import MAX_REPLY_DELAY_SECONDS
-from ..wire.frame import Frame, frames_from
-from ..wire.frame_batch import FrameBatch
-from .feed import Feed, Position
+from ..wire.frame_batch import batch_from, batches_from
+from .feed import Feed
 from .group_read import GroupRead, feed_key
 
 READ_COUNT = 256
@@ -165,10 +164,8 @@ class TailReader:
         for key, entries in parse_streams(reply):
             if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
                 continue
-            feed, position = group.origin(key)
-            full = len(entries) == READ_COUNT
-            self._publish(feed, position, frames_from(feed.run_id, entries), truncated=full)
-            truncated |= full
+            self._publish(*group.origin(key), entries)
+            truncated |= len(entries) == READ_COUNT
             max_entries = max(max_entries, len(entries))
         delivery_seconds = time.monotonic() - began if max_entries > 1 else 0.0
         pause = group.pause(self._flush_seconds, delivery_seconds)
@@ -176,48 +173,39 @@ class TailReader:
         # the same moments. Redis and this worker then wake once for all of them.
         time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
 
-    def _publish(
-        self, feed: Feed, position: Position, frames: list[Frame], truncated: bool
-    ) -> None:
-        """Publish the frames that were read from a position; `truncated` if more may follow.
+    def _publish(self, feed: Feed, position: Position, entries: list[Any]) -> None:
+        """Publish the entries that were read from a position.
 
-        If entries were trimmed or deleted before they were read, a gap notice comes first.
-        Another log resets the feed, and nothing is published.
+        Most prove by themselves that they follow it. If they do not, entries are missing, or it is
+        another log, or others than Tailrace wrote to it. Then the log is read anew in one step with
+        its state, which tells.
         """
-        notices, added, sequence = [], feed.added, feed.sequence
         if feed.position is not position:
             return  # the feed moved between readers, and the other one has published this
-        last = frames[-1]
-        if last.sequence != sequence + len(frames):
-            # Entries are missing, or it is another log, or others than Tailrace wrote to it,
-            # which is fine.
-            state = self._store.state(feed.run_id)
-            continuity = state.continuity(position.id, added + len(frames))
-            if continuity == "reset" or self._store.is_missing(feed.run_id, position.id):
-                feed.reset(position.epoch)
-                return
-            if continuity == "gap":
-                data, cursor = state.control_data(str(position.id)), frames[0].cursor.before()
-                notices = [Frame.control(feed.run_id, "gap", data, cursor=cursor)]
-        batch = FrameBatch(position.id, notices + frames)
-        last_sequence = sequence + len(frames) if last.sequence is None else last.sequence
-        feed.publish(position, batch, last_sequence, ended=last.terminal and not truncated)
-        if last.terminal and truncated:
-            self._next_check = 0.0  # only the log tells whether the run ends there
+        whole = len(entries) < READ_COUNT
+        batch = batch_from(feed.run_id, position, entries)
+        if batch is not None:
+            is_terminal = batch.frames[-1].terminal
+            feed.publish(batch, is_terminal and whole)
+            if is_terminal and not whole:
+                self._next_check = 0.0  # only the log tells whether the run ends there
+            return
+        entries, state = self._store.read(feed.run_id, position.id, READ_COUNT)
+        feed.note_version(state)
+        whole = len(entries) < READ_COUNT
+        for batch in batches_from(feed.run_id, position, entries, state, whole=whole):
+            feed.publish(batch, state.ended and batch.end == state.end)
 
     def _check(self) -> None:
         """Check whether every log is still there, the same one, a stream, and not ended."""
         self._next_check = time.monotonic() + CHECK_SECONDS
         with self._lock:
             feeds = list(self._feeds.values())
-        seen = [(feed.position, feed.added) for feed in feeds]
+        seen = [feed.position for feed in feeds]
         states = self._store.states([feed.run_id for feed in feeds]) if feeds else []
-        for feed, (position, added), state in zip(feeds, seen, states, strict=True):
+        for feed, position, state in zip(feeds, seen, states, strict=True):
             self._exclude(feed, state is None)
-            if state is None:
-                if position.id > ZERO:
-                    feed.reset(position.epoch)  # the log that was followed is not there any more
-            elif feed.check(position, added, state):
+            if feed.check(position, state or NO_LOG) and state is not None:
                 self._watch_lease(feed, state)
 
     def _watch_lease(self, feed: Feed, state: LogState) -> None:

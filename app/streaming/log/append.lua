@@ -20,6 +20,7 @@ local EVENTS_AT = 8  -- the index of the first event in ARGV
 local MAX_KEYS_REMOVED = 8  -- by one append
 local MAX_COUNTER_DIGITS = 15  -- a Lua number holds every counter of so many digits exactly
 local MAX_TTL_USED_MS = 3600000  -- then the idle TTL is renewed
+local EPOCH_GROUP = '^tailrace:(%d+)$'
 local count = (#ARGV - EVENTS_AT + 1) / 4
 
 local function is_terminal(category, action)
@@ -77,14 +78,15 @@ end
 
 if expected ~= '' and added + 1 ~= tonumber(expected) then return {'unexpected', added} end
 
-local ended = false
+local ended, epoch = false, nil
 if last_entry then
   local last, category, action, leased = last_entry[2], nil, nil, ''
   for i = 1, #last, 2 do
     local name = last[i]
     if name == 'event_category' then category = last[i + 1]
     elseif name == 'event_action' then action = last[i + 1]
-    elseif name == 'lease_seconds' then leased = last[i + 1] end
+    elseif name == 'lease_seconds' then leased = last[i + 1]
+    elseif name == 'epoch' then epoch = string.match(last[i + 1], '^%d+$') end
   end
   ended = is_terminal(category, action) and last_entry[1]
   if not ended and lease == '' then lease = leased end
@@ -101,17 +103,31 @@ if count > 1 and #string.match(last_id, '%d+$') > MAX_COUNTER_DIGITS then
   return redis.error_reply('ERR the ids of this log leave no room for a batch')
 end
 
+-- The epoch tells this log from every other one under the key: the microsecond of its beginning.
+-- Each entry has it. It is also the name of a consumer group, which goes with the log, for when
+-- the last entry is another program's, or there is none.
+if not epoch and ttl ~= -2 then
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+    epoch = epoch or string.match(by_name(group).name, EPOCH_GROUP)
+  end
+end
+local has_group = epoch
+if not epoch then
+  local now = redis.call('TIME')
+  epoch = now[1] .. string.format('%06d', now[2])
+end
+
 -- entries-added survives trimming and deletion, so no sequence is ever given twice.
 local id
 if count == 1 and lease == '' and ARGV[EVENTS_AT + 3] == '' then
   -- Most appends. Making no table, and passing the number as it is, is measurably faster.
   id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], '*', 'timestamp', timestamp,
-                  'sequence', added + 1, 'event_category', ARGV[EVENTS_AT],
+                  'sequence', added + 1, 'epoch', epoch, 'event_category', ARGV[EVENTS_AT],
                   'event_action', ARGV[EVENTS_AT + 1], 'data', ARGV[EVENTS_AT + 2])
 else
   for n = 0, count - 1 do
     local at = EVENTS_AT + 4 * n
-    local entry = {'timestamp', timestamp, 'sequence', added + 1 + n,
+    local entry = {'timestamp', timestamp, 'sequence', added + 1 + n, 'epoch', epoch,
                    'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
       entry[#entry + 1] = 'source'
@@ -125,6 +141,10 @@ else
                              unpack(entry))
     id = id or given
   end
+end
+
+if not has_group then  -- an ACL may forbid it, but the entries are there now
+  redis.pcall('XGROUP', 'CREATE', log, 'tailrace:' .. epoch, '0')
 end
 
 local function keep_for(ttl)

@@ -1,9 +1,9 @@
-"""The state of a run's log at one moment, and what it means for a follower's cursor."""
+"""The state of a run's log at one moment."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from ..event_id import ZERO, EventId
+from .position import START, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,8 @@ class LogState:
     Attributes:
         length: how many entries the log retains.
         first_id: the id of the first retained entry, or None.
-        first_sequence: the sequence of the first retained entry.
+        first_sequence: the sequence of the first retained entry, or of the next one if none is
+            retained; None if nobody knows.
         last_id: the last id that was ever given, retained or not.
         last_sequence: how many entries were ever added.
         ended: whether the last retained entry is terminal.
@@ -21,11 +22,12 @@ class LogState:
         deleted: the greatest id of an entry that was deleted, not trimmed.
         lease_seconds: how long the run may be silent, or None.
         ttl: after how many seconds Redis removes the log, or None.
+        epoch: what tells this log from every other one under its key; empty if nobody knows.
     """
 
     length: int
     first_id: EventId | None
-    first_sequence: int
+    first_sequence: int | None
     last_id: EventId
     last_sequence: int
     ended: bool
@@ -33,32 +35,33 @@ class LogState:
     deleted: EventId = ZERO
     lease_seconds: int | None = None
     ttl: int | None = None
+    epoch: bytes = b""
 
     @property
     def exists(self) -> bool:
         return self.last_id > ZERO
 
-    def continuity(self, cursor: EventId, added: int = 0) -> Literal["gap", "reset"] | None:
-        """Compare the log with what a follower has that got everything up to `cursor`.
-
-        `added` is how many entries the follower knows to have been added. In one log that number
-        never falls.
-
-        Returns:
-            "gap" if entries after the cursor were trimmed, or deleted one by one.
-            "reset" if the cursor is not of this log: the log was deleted, or begun again.
-            None if the follower misses nothing.
-        """
-        if cursor > self.last_id or added > self.last_sequence:
-            return "reset"
+    @property
+    def beginning(self) -> Position:
+        """The position before the first retained entry."""
         if self.first_id is None:
-            return "gap" if cursor < self.last_id else None
-        if cursor < self.first_id.before():
-            if self.first_sequence > 1:
-                return "gap"
-            if cursor > ZERO:
-                return "reset"
-        return "gap" if cursor < self.deleted else None
+            return self.end
+        sequence = None if self.first_sequence is None else self.first_sequence - 1
+        return Position(self.epoch, self.first_id.before(), sequence)
+
+    @property
+    def end(self) -> Position:
+        """The position after the last entry that was ever added."""
+        return Position(self.epoch, self.last_id, self.last_sequence) if self.exists else START
+
+    @property
+    def version(self) -> tuple[bytes, int]:
+        """What changes when entries were deleted from between others, or it is another log.
+
+        Trimming does not change it, unless there are holes: then nobody can tell the two apart.
+        """
+        has_holes = self.first_id is None or self.deleted > self.first_id
+        return self.epoch, self.last_sequence - self.length if has_holes else 0
 
     def control_data(self, requested: str) -> dict[str, str | None]:
         """Return the data of a control event: the requested cursor, and the ids there are now."""
@@ -70,3 +73,4 @@ class LogState:
 
 
 NO_LOG = LogState(0, None, 1, ZERO, 0, ended=False)
+"""The state of a log that does not exist."""

@@ -26,8 +26,9 @@ local info, added = redis.call('XINFO', 'STREAM', log), nil
 for i = 1, #info, 2 do
   if info[i] == 'entries-added' then added = info[i + 1] end
 end
+-- An entry with a lease is one of Tailrace's, so it has the epoch of the log (see append.lua).
 redis.call('XADD', log, '*', 'timestamp', ARGV[2], 'sequence', string.format('%.0f', added + 1),
-           'event_category', 'lifecycle', 'event_action', 'lost',
+           'epoch', fields.epoch or '', 'event_category', 'lifecycle', 'event_action', 'lost',
            'data', string.format('{"lease_seconds":%.0f}', lease))
 for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
 return 1

@@ -1,21 +1,30 @@
 """Reads of a run's log: its events by cursor, in pages and as they come, and its state."""
 
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import redis
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
-from .connection import Reply, call, call_all, checked, is_wrong_type, make_blocking_client
+from .connection import (
+    Argument,
+    Command,
+    Reply,
+    call,
+    call_all,
+    is_wrong_type,
+    make_blocking_client,
+)
+from .continuity import Stretch, locate
 from .lease import Leases
-from .log_state import LogState
+from .log_state import NO_LOG, LogState
+from .position import Position
 from .redis_keys import log_key
-from .replies import parse_events, parse_log_state, parse_streams
+from .replies import parse_event, parse_log_state, parse_mark, parse_streams
+from .scripts import Script
 from .shared_connection import SharedConnection
 from .writer import LogWriter
 
@@ -64,7 +73,7 @@ class LogReader:
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
         self._writer = writer
-        self._tails = threading.local()
+        self._read_log = Script(_Pool(client), "read.lua", keys=1)
         self.leases = Leases(shared, writer)
 
     @property
@@ -110,39 +119,17 @@ class LogReader:
         self.state(run_id)  # ends the run if its lease has expired
         found: list[Event] = []
         size, scanned, position = 0, 0, None
-        for event in self._scan(run_id, after, before, descending):
+        for entry in self._scan_entries(run_id, after, before, descending):
             if len(found) == limit or size > MAX_PAGE_BYTES or scanned == MAX_SCANNED_ENTRIES:
                 return Page(found, position)
-            position, scanned = EventId.parse(event.id), scanned + 1
+            position, scanned = EventId.from_redis(entry[0]), scanned + 1
+            event = parse_event(run_id, entry)
             if (not categories or event.category in categories) and (
                 not actions or event.action in actions
             ):
                 found.append(event)
                 size += len(event.data_json) + len(event.source_json)
         return Page(found, None)
-
-    def subscribe(
-        self, run_id: int | str, last_id: str | None = None, block_ms: int | None = 5000
-    ) -> list[Event]:
-        """Wait for events and return them, or [] if none came within `block_ms` milliseconds.
-
-        With `last_id` these are the events after that id. Without it, the first call begins at
-        the end of the log, and each later one goes on where the last one stopped: this object
-        keeps a cursor for each run and thread. Either cursor goes back to the beginning if it
-        lies beyond the end of the log, which was deleted and begun again.
-
-        As in Redis, a `block_ms` of 0 waits for ever. None does not wait.
-        """
-        run_id = check_run_id(run_id)
-        if block_ms is not None and block_ms < 0:
-            raise InvalidInput("block_ms", "must be 0 or more, or None")
-        deadline = None if block_ms == 0 else time.monotonic() + (block_ms or 0) / 1000
-        if last_id is not None:
-            return self._read_until(run_id, EventId.parse(last_id, "last_id"), deadline)
-        tails: dict[str, EventId] = self._tails.__dict__
-        if run_id not in tails:
-            tails[run_id] = self.state(run_id).last_id
-        return self._read_until(run_id, tails[run_id], deadline, tails)
 
     def state(self, run_id: int | str, *, ttl: bool = False) -> LogState:
         """Return the state of a run's log, after ending the run if its lease has expired.
@@ -156,45 +143,100 @@ class LogReader:
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
         """Return the states of several logs in one round trip, None for a key without a log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
-        return [
+        states = [
             None if is_wrong_type(reply) else parse_log_state(reply)
             for reply in call_all(self._client, *commands)
         ]
+        unknown = [at for at, state in enumerate(states) if _lacks_epoch(state)]
+        calls = [(log_key(run_ids[at]), "-", 0) for at in unknown]
+        for at, reply in zip(unknown, self._read_log.run_each(calls) if calls else (), strict=True):
+            states[at] = None if isinstance(reply, NotALog) else _parse_read(reply)[1]
+        return states
 
-    def is_missing(self, run_id: str, cursor: EventId) -> bool:
-        """Return whether the log lacks the entry at a cursor, though it should retain it."""
-        key = log_key(run_id)
-        if checked(self._shared.call("XRANGE", key, str(cursor), str(cursor))):
-            return False
-        state = self._state(run_id)
-        retained = state.first_id is not None and state.first_id <= cursor < state.last_id
-        return retained and cursor > state.deleted
+    def entries(self, run_id: str, after: EventId, upto: EventId, count: int) -> list[Reply]:
+        """Return up to `count` raw entries of `after` < id <= `upto`."""
+        if after == LAST:
+            return []
+        first, last = f"({after}", str(upto)
+        entries = call(self._client, "XRANGE", log_key(run_id), first, last, "COUNT", count)
+        return list(entries)
 
-    def history(
-        self, run_id: str, after: EventId, upto: EventId, count: int
+    def read(
+        self, run_id: str, after: EventId, count: int, *, inclusive: bool = False
     ) -> tuple[list[Reply], LogState]:
-        """Return up to `count` raw entries of `after` < id <= `upto`, and the log's state then."""
-        key = log_key(run_id)
-        entries, stream = call_all(
-            self._client,
-            ("XRANGE", key, f"({after}", str(upto), "COUNT", count),
-            ("XINFO", "STREAM", key),  # after the entries, so that no deletion goes unnoticed
-        )
-        return checked(entries), parse_log_state(stream)
+        """Return up to `count` raw entries after an id, and the log's state at that moment.
 
-    def cursor_before_tail(self, run_id: str, last_id: EventId, count: int) -> EventId:
-        """Return the cursor after which `count` entries follow up to `last_id`, ZERO if fewer."""
-        ids = (EventId.parse(event.id) for event in self._scan(run_id, descending=True))
-        upto_last = (event_id for event_id in ids if event_id <= last_id)
-        return next(islice(upto_last, count, None), ZERO)
+        With `inclusive` the entry with that id is the first one. If the run's lease has expired,
+        the run is ended first.
+        """
+        entries, state = self._read(run_id, after, count, inclusive)
+        if self.leases.end_if_lost(run_id, state):
+            return self._read(run_id, after, count, inclusive)
+        return entries, state
+
+    def locate(self, run_id: str, cursor: EventId) -> tuple[Stretch, LogState]:
+        """Return where a client stands that knows only an id, and the log's state then."""
+        entries, state = self.read(run_id, cursor, 1, inclusive=True)
+        return locate(cursor, [parse_mark(entry) for entry in entries], state), state
+
+    def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
+        """Return the position after which the last `count` entries follow, and the log's state.
+
+        With fewer entries it is the beginning of the log. More may come while they are counted.
+        """
+        state = self.state(run_id)
+        while True:
+            ids = self._scan_entries(run_id, descending=True)
+            upto_end = (entry for entry in ids if EventId.from_redis(entry[0]) <= state.last_id)
+            entry = next(islice(upto_end, count, None), None)
+            before, state = state, self.state(run_id)
+            if before.epoch != state.epoch:
+                continue  # another log has taken its place while it was counted
+            mark = parse_mark(entry) if entry else None
+            if mark is None or state.first_id is None or mark.cursor < state.first_id:
+                return state.beginning, state
+            return Position(state.epoch, mark.cursor, mark.sequence), state
+
+    def read_blocking(self, run_id: str, after: EventId, left: float | None) -> list[Reply]:
+        """Return the raw entries after an id, as soon as there are any.
+
+        Waits for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
+        """
+        blocking = left is None or left > 0
+        block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
+        block_ms = max(1, int(1000 * block_seconds))
+        reply = call(
+            self._blocking_client,
+            *("XREAD", "COUNT", MAX_READ_COUNT),
+            *(("BLOCK", block_ms) if blocking else ()),
+            *("STREAMS", log_key(run_id), str(after)),
+        )
+        for _, entries in parse_streams(reply):
+            return list(entries)
+        return []
 
     # Inside
 
     def _state(self, run_id: str, ttl: bool = False) -> LogState:
-        key = log_key(run_id)
-        if not ttl:
-            return parse_log_state(self._shared.call("XINFO", "STREAM", key))
-        return parse_log_state(*self._shared.call_all(("XINFO", "STREAM", key), ("TTL", key)))
+        stream, *seconds = self._shared.call_all(
+            ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
+        )
+        return self._with_epoch(run_id, parse_log_state(stream, *seconds))
+
+    def _with_epoch(self, run_id: str, state: LogState) -> LogState:
+        """Return a state with its epoch, if its last entry does not say it."""
+        if not _lacks_epoch(state):
+            return state
+        _, known = self._read(run_id, ZERO, 0)
+        return replace(known, ttl=state.ttl)
+
+    def _read(
+        self, run_id: str, start: EventId, count: int, inclusive: bool = False
+    ) -> tuple[list[Reply], LogState]:
+        if start == LAST and not inclusive:  # there is no id beyond, and Redis refuses one
+            count = 0
+        first = str(start) if inclusive else f"({start}"
+        return _parse_read(self._read_log.run(log_key(run_id), first, count))
 
     def _scan(
         self,
@@ -204,6 +246,16 @@ class LogReader:
         descending: bool = False,
     ) -> Iterator[Event]:
         """Yield every event strictly between two ids. Each page is read when it is needed."""
+        for entry in self._scan_entries(run_id, after, before, descending):
+            yield parse_event(run_id, entry)
+
+    def _scan_entries(
+        self,
+        run_id: str,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        descending: bool = False,
+    ) -> Iterator[Reply]:
         if after == LAST or before == ZERO:
             return  # there is no id beyond, and Redis refuses such a command
         command = "XREVRANGE" if descending else "XRANGE"
@@ -212,56 +264,41 @@ class LogReader:
         while True:
             start, stop = (upper, lower) if descending else (lower, upper)
             entries = call(self._client, command, log_key(run_id), start, stop, "COUNT", count)
-            events = parse_events(run_id, entries)
-            yield from events
-            if len(events) < count:
+            yield from entries
+            if len(entries) < count:
                 return
+            last_id, _ = entries[-1]
             if descending:
-                upper = f"({events[-1].id}"
+                upper = f"({last_id.decode()}"
             else:
-                lower = f"({events[-1].id}"
-            size = sum(len(event.data_json) + len(event.source_json) + 200 for event in events)
-            count = next_count(size, len(events))
+                lower = f"({last_id.decode()}"
+            size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
+            count = next_count(size, len(entries))
 
-    def _read_until(
-        self,
-        run_id: str,
-        cursor: EventId,
-        deadline: float | None,
-        tails: dict[str, EventId] | None = None,
-    ) -> list[Event]:
-        """Return the events after a cursor, as soon as there are any, or [] at the deadline.
 
-        `tails` is where the cursor of this run is kept, if it is.
-        """
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            events = self._read_blocking(run_id, cursor, left)
-            if events:
-                if tails is not None:
-                    tails[run_id] = EventId.parse(events[-1].id)
-                return events
-            state = self.state(run_id)
-            if state.last_id < cursor:
-                cursor = ZERO
-                if tails is not None:
-                    tails[run_id] = ZERO
-            elif tails is None and (state.end_id or ZERO) > cursor:
-                continue  # the run was lost, or an event has just come
-            elif left is not None and left <= 0:
-                return []
+def _lacks_epoch(state: LogState | None) -> bool:
+    """Return whether a log exists whose last entry does not say the epoch."""
+    return state is not None and state.exists and not state.epoch
 
-    def _read_blocking(self, run_id: str, cursor: EventId, left: float | None) -> list[Event]:
-        """Send one XREAD that blocks for `left` seconds (None: no deadline), within the bound."""
-        blocking = left is None or left > 0
-        block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
-        block_ms = max(1, int(1000 * block_seconds))
-        reply = call(
-            self._blocking_client,
-            *("XREAD", "COUNT", MAX_READ_COUNT),
-            *(("BLOCK", block_ms) if blocking else ()),
-            *("STREAMS", log_key(run_id), str(cursor)),
-        )
-        for _, entries in parse_streams(reply):
-            return parse_events(run_id, entries)
-        return []
+
+def _parse_read(reply: Reply) -> tuple[list[Reply], LogState]:
+    """Return the entries and the state that `read.lua` returned; raises an error it was given."""
+    if isinstance(reply, Exception):
+        raise reply
+    if not reply:
+        return [], NO_LOG
+    stream, epoch, entries = reply
+    return entries, replace(parse_log_state(stream), epoch=epoch)
+
+
+class _Pool:
+    """Runs a script over the pool of a client."""
+
+    def __init__(self, client: redis.Redis):
+        self._client = client
+
+    def call(self, *command: Argument) -> Reply:
+        return call_all(self._client, command)[0]
+
+    def call_all(self, *commands: Command) -> list[Reply]:
+        return call_all(self._client, *commands)

@@ -5,14 +5,23 @@ from collections.abc import Iterable, Sequence
 from redis.exceptions import ResponseError
 
 from ..event import Event, pairs
-from ..event_id import ZERO, EventId
+from ..event_id import EventId
 from .connection import Reply, checked
+from .continuity import Mark
 from .log_state import NO_LOG, LogState
+
+_MARK_NAMES = [b"sequence", b"epoch"]
+
+
+def parse_event(run_id: str, entry: Reply) -> Event:
+    """Return the event of an entry."""
+    entry_id, fields = entry
+    return Event.from_entry(run_id, entry_id, pairs(fields))
 
 
 def parse_events(run_id: str, entries: Iterable[Reply]) -> list[Event]:
     """Return the events of an XRANGE reply."""
-    return [Event.from_entry(run_id, entry_id, pairs(fields)) for entry_id, fields in entries]
+    return [parse_event(run_id, entry) for entry in entries]
 
 
 def parse_streams(reply: Reply) -> Iterable[tuple[bytes, list[Reply]]]:
@@ -23,22 +32,22 @@ def parse_streams(reply: Reply) -> Iterable[tuple[bytes, list[Reply]]]:
 def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
     """Return one LogState from the replies to XINFO STREAM and TTL.
 
-    Without a log it is NO_LOG. Raises what `checked` raises.
+    Its epoch is empty if the last entry has none. Without a log it is NO_LOG. Raises what
+    `checked` raises.
     """
     if isinstance(stream, ResponseError) and "no such key" in str(stream):
         return NO_LOG
     state = pairs(checked(stream))
     first, last = state[b"first-entry"], state[b"last-entry"]
     length, added = state[b"length"], state.get(b"entries-added", 0)
+    first_id = EventId.from_redis(first[0]) if first else None
     deleted = EventId.from_redis(state.get(b"max-deleted-entry-id", b"0-0"))
-    # While no entry was deleted from between others, the missing entries were trimmed. Then
-    # counting is right, even if others wrote wrong sequences.
-    first_sequence = added - length + 1
-    if deleted > ZERO and first:
-        first_sequence = parse_events("", [first])[0].sequence or first_sequence
+    first_sequence: int | None = added - length + 1  # all that is missing stood before it
+    if first_id is not None and deleted > first_id:
+        first_sequence = parse_mark(first).sequence
     return LogState(
         length=length,
-        first_id=EventId.from_redis(first[0]) if first else None,
+        first_id=first_id,
         first_sequence=first_sequence,
         last_id=EventId.from_redis(state[b"last-generated-id"]),
         end_id=EventId.from_redis(last[0]) if last else None,
@@ -48,7 +57,20 @@ def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
         deleted=deleted,
         lease_seconds=_parse_lease(last[1]) if last else None,
         ttl=ttl if ttl >= 0 else None,
+        epoch=parse_mark(last).epoch if last else b"",
     )
+
+
+def parse_mark(entry: Reply) -> Mark:
+    """Return the mark of an entry."""
+    entry_id, fields = entry
+    cursor = EventId.from_redis(entry_id)
+    if fields[2:5:2] != _MARK_NAMES:  # where append.lua writes them
+        return Mark(cursor, b"", None)
+    sequence, epoch = fields[3:6:2]
+    if not (epoch.isdigit() and sequence.isdigit() and len(sequence) < 19):
+        return Mark(cursor, b"", None)
+    return Mark(cursor, epoch, int(sequence))
 
 
 def _parse_lease(fields: Sequence[bytes]) -> int | None:

@@ -3,18 +3,26 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from redis.exceptions import NoScriptError
 
 from ..errors import StoreUnavailable, StreamingError
 from .connection import Argument, Command, Reply, checked
-from .shared_connection import SharedConnection
+
+
+class Connection(Protocol):
+    """What a script needs of a connection, or of a pool of them."""
+
+    def call(self, *command: Argument) -> Reply: ...
+
+    def call_all(self, *commands: Command) -> list[Reply]: ...
 
 
 class Script:
     """A script, called by its digest. Its source is sent only to a server that lacks it."""
 
-    def __init__(self, connection: SharedConnection, name: str, keys: int):
+    def __init__(self, connection: Connection, name: str, keys: int):
         self._connection = connection
         self._source = Path(__file__).with_name(name).read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()

@@ -10,15 +10,14 @@ from ..event import (
     one_line,
     pairs,
     stored_json,
-    timestamp_now,
     with_breaks_escaped,
 )
 from ..event_id import EventId
 
 # The field names of an entry, in the order in which the append script writes them.
-_WITHOUT_SOURCE = [b"timestamp", b"sequence", b"event_category", b"event_action", b"data"]
+_ALWAYS = [b"timestamp", b"sequence", b"epoch", b"event_category", b"event_action", b"data"]
 _APPENDED = tuple(
-    [*_WITHOUT_SOURCE, *more]
+    [*_ALWAYS, *more]
     for more in ([], [b"source"], [b"lease_seconds"], [b"source", b"lease_seconds"])
 )
 _JSON = b'{"id":"%b","run_id":"%b","sequence":%b,"timestamp":"%b","event":%b,"data":%b,"source":%b}'
@@ -31,6 +30,7 @@ class Frame(NamedTuple):
 
     Attributes:
         cursor: the cursor of a client that has received the frame.
+        epoch: that of the log, as the event has it; empty if another program wrote it.
         sequence: the event's sequence, None for an event without one.
         unfiltered: whether the frame passes every filter; terminal and control events do.
         typed: the frame with its `event:` line.
@@ -39,6 +39,7 @@ class Frame(NamedTuple):
     """
 
     cursor: EventId
+    epoch: bytes
     sequence: int | None
     category: str | None
     action: str | None
@@ -56,13 +57,14 @@ class Frame(NamedTuple):
         """
         if fields[::2] not in _APPENDED:
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
-        timestamp, sequence, category, action, data = fields[1:10:2]
-        source = fields[11] if fields[10:11] == [b"source"] else None
+        timestamp, sequence, epoch, category, action, data = fields[1:12:2]
+        source = fields[13] if fields[12:13] == [b"source"] else None
         names = _names(category, action)
         if (
             names is None
             or not _TIMESTAMP.fullmatch(timestamp)
             or not _SEQUENCE.fullmatch(sequence)
+            or not epoch.isdigit()
         ):
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
         json = _JSON % (
@@ -73,6 +75,7 @@ class Frame(NamedTuple):
         named = head + names.line
         parts = (
             EventId.from_redis(entry_id),
+            epoch,
             int(sequence),
             names.category,
             names.action,
@@ -87,10 +90,12 @@ class Frame(NamedTuple):
     def of(cls, event: Event) -> "Frame":
         """Encode an event."""
         name, json = event.name, event.to_json()
-        head = b"id: %b\n" % event.id.encode()
+        cursor = EventId.parse(event.id or "")
+        head = b"id: %b\n" % str(cursor).encode()
         named = b"%bevent: %b\n" % (head, name.encode()) if name else head
         return cls(
-            cursor=EventId.parse(event.id),
+            cursor=cursor,
+            epoch=b"",
             sequence=event.sequence,
             category=event.category,
             action=event.action,
@@ -115,29 +120,19 @@ class Frame(NamedTuple):
         It has the shape of an event whose id and sequence are null. With `carries_id`, the
         frame has an `id:` line with `cursor`, from which the client resumes.
         """
-        json = one_line(
-            {
-                "id": None,
-                "run_id": run_id,
-                "sequence": None,
-                "timestamp": timestamp_now(),
-                "event": {"category": RESERVED_CATEGORY, "action": action},
-                "data": data,
-                "source": None,
-            }
-        )
+        json = Event.control(run_id, action, data).to_json()
         head = b"id: %b\n" % str(cursor).encode() if carries_id else b""
-        # The `event:` line counts as part of the head, since `untyped` must not leave it out.
-        head = b"%bevent: gateway.%b\n" % (head, action.encode())
+        named = b"%bevent: gateway.%b\n" % (head, action.encode())
         return cls(
             cursor=cursor,
+            epoch=b"",
             sequence=None,
             category=RESERVED_CATEGORY,
             action=action,
             unfiltered=True,
-            typed=b"%bdata: %b\n\n" % (head, json),
+            typed=b"%bdata: %b\n\n" % (named, json),
             name_at=len(head),
-            data_at=len(head),
+            data_at=len(named),
         )
 
     @property
@@ -147,7 +142,7 @@ class Frame(NamedTuple):
 
     @property
     def untyped(self) -> bytes:
-        """The frame without the `event:` line of an event."""
+        """The frame without its `event:` line."""
         return self.typed[: self.name_at] + self.typed[self.data_at :]
 
     @property

@@ -1,9 +1,15 @@
 """The batch: consecutive frames of a run, encoded once for each stream format."""
 
-from ..event import RESERVED_CATEGORY
+from bisect import bisect_right
+from operator import attrgetter
+from typing import Any, NamedTuple
+
 from ..event_id import EventId
+from ..log.continuity import Notice, Stretch, continues, stretches
+from ..log.log_state import LogState
+from ..log.position import Position
 from .formats import StreamFormat
-from .frame import Frame
+from .frame import Frame, frames_from
 
 # About how much memory a frame takes beside its bytes.
 BYTES_PER_FRAME = 400
@@ -11,10 +17,7 @@ BYTES_PER_FRAME = 400
 # A batch keeps its bytes for this many stream formats; for others it encodes them each time.
 MAX_ENCODINGS = 4
 
-
-def count_events(frames: list[Frame]) -> int:
-    """Return how many frames are events of the run, not control events."""
-    return sum([frame.category != RESERVED_CATEGORY for frame in frames])
+_cursor = attrgetter("cursor")
 
 
 def http_chunk(body: bytes) -> bytes:
@@ -25,47 +28,126 @@ def http_chunk(body: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(body), body) if body else b""
 
 
-class FrameBatch:
-    """Every frame of a run after `start` (exclusive) up to `end` (inclusive).
+class Encoded(NamedTuple):
+    """A batch in one stream format.
 
     Attributes:
-        start: the cursor of a client that gets the batch next.
-        end: the cursor of a client that has received the batch.
-        events: how many frames are events, not control events.
+        chunk: its bytes.
+        events: how many events they hold.
+        last_id: the id of the last of them, None if there is none.
+        dropped: how many events the filter has dropped after that one.
+    """
+
+    chunk: bytes
+    events: int
+    last_id: EventId | None
+    dropped: int
+
+
+class FrameBatch:
+    """The frames of a run from one position to another, without a hole; or a notice between them.
+
+    Attributes:
+        start: the position of a client that gets the batch next.
+        end: the position of a client that has received the batch.
+        events: how many frames are events: all, or none if it is a notice.
+        is_gap: whether it is the notice that events are missing.
         size: the bytes of the frames, as SSE.
         cost: about how much memory the batch takes, in bytes.
     """
 
-    __slots__ = ("_encoded", "cost", "end", "events", "frames", "size", "start")
+    __slots__ = ("_encoded", "cost", "end", "events", "frames", "is_gap", "size", "start")
 
-    def __init__(self, start: EventId, frames: list[Frame]):
+    def __init__(
+        self,
+        start: Position,
+        frames: list[Frame],
+        end: Position,
+        *,
+        notice: Notice | None = None,
+    ):
         self.start = start
         self.frames = frames
-        self.end = frames[-1].cursor
-        self.events = count_events(frames)
+        self.end = end
+        self.events = 0 if notice else len(frames)
+        self.is_gap = notice == "gap"
         self.size = sum([len(frame.typed) for frame in frames])
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
-        self._encoded: list[tuple[tuple[StreamFormat, bool], tuple[bytes, int]]] = []
+        self._encoded: list[tuple[tuple[StreamFormat, bool], Encoded]] = []
 
-    def encode(self, stream_format: StreamFormat, chunked: bool = False) -> tuple[bytes, int]:
-        """Return the bytes of the batch in a stream format, and the number of events in them.
-
-        If `chunked`, the bytes are one HTTP chunk.
-        """
+    def encode(self, stream_format: StreamFormat, chunked: bool = False) -> Encoded:
+        """Return the batch in a stream format. If `chunked`, the bytes are one HTTP chunk."""
         key = stream_format, chunked
         for known, encoded in self._encoded:  # few, and mostly the same object
             if known == key:
                 return encoded
         frames, encode_frame = stream_format.filter.select(self.frames), stream_format.wire.frame
         body = b"".join([encode_frame(frame) for frame in frames])
-        events = self.events if frames is self.frames else count_events(frames)
-        encoded = http_chunk(body) if chunked else body, events
+        encoded = Encoded(http_chunk(body) if chunked else body, *self._counts(frames))
         if len(self._encoded) < MAX_ENCODINGS:
             self._encoded.append((key, encoded))
         return encoded
 
-    def after(self, cursor: EventId) -> "FrameBatch":
-        """Return the part of the batch after a cursor, which must lie before its end."""
-        if cursor <= self.start:
+    def after(self, position: Position) -> "FrameBatch | None":
+        """Return the part of the batch after a position, None if the position is not in it.
+
+        If the sequence of the start is not known, entries may be missing within the batch. Then
+        nobody knows what follows a position within it.
+        """
+        start, frames = self.start, self.frames
+        if position == start and not position.is_start:  # which may be that of a later log
             return self
-        return FrameBatch(cursor, [frame for frame in self.frames if frame.cursor > cursor])
+        if position.epoch != self.end.epoch or not self.events or start.sequence is None:
+            return None
+        passed = bisect_right(frames, position.id, key=_cursor)
+        if passed == len(frames) or position.id < start.id:
+            return None
+        if position.sequence is None:  # then only the entry itself proves it
+            is_here = passed > 0 and frames[passed - 1].cursor == position.id
+        else:
+            is_here = position.sequence == start.sequence + passed
+        return FrameBatch(position, frames[passed:], self.end) if is_here else None
+
+    def _counts(self, passed: list[Frame]) -> tuple[int, EventId | None, int]:
+        if passed is self.frames or not self.events:
+            return self.events, self.end.id if self.events else None, 0
+        last_id = passed[-1].cursor if passed else None
+        upto_last = bisect_right(self.frames, last_id, key=_cursor) if last_id else 0
+        return len(passed), last_id, len(self.frames) - upto_last
+
+
+def batch_from(run_id: str, position: Position, entries: list[Any]) -> FrameBatch | None:
+    """Return the entries of an XRANGE or XREAD reply as a batch that follows a position.
+
+    Returns None if the entries alone do not prove that nothing is missing before or between
+    them, and that the position is of the same log.
+    """
+    frames = frames_from(run_id, entries)
+    if not continues(position, frames):
+        return None
+    last = frames[-1]
+    return FrameBatch(position, frames, Position(last.epoch, last.cursor, last.sequence))
+
+
+def batches_from(
+    run_id: str, position: Position, entries: list[Any], state: LogState, *, whole: bool
+) -> list[FrameBatch]:
+    """Return how a log goes on from a position, as batches that follow one another.
+
+    The entries and the state were read in one atomic step; see `stretches`. A batch without
+    frames leads to another name of the same position.
+    """
+    frames = frames_from(run_id, entries)
+    return [
+        notice_batch(run_id, each, state)
+        if each.notice
+        else FrameBatch(each.start, frames[each.first : each.last], each.end)
+        for each in stretches(position, frames, state, whole=whole)
+    ]
+
+
+def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
+    """Return the batch that tells a client of a gap or a reset."""
+    data = state.control_data(str(stretch.start.id))
+    notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
+    return FrameBatch(stretch.start, [notice], stretch.end, notice=stretch.notice)

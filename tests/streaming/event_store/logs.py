@@ -31,6 +31,10 @@ def data_of(events: list[Event]) -> list:
     return [event.data for event in events]
 
 
+def actions_of(events: list[Event]) -> list[str]:
+    return [event.action for event in events]
+
+
 class InBackground:
     """Makes a call in another thread, and keeps its result or its error."""
 

@@ -32,6 +32,7 @@ def test_an_entry_has_the_fields_of_the_contract(any_store, client, run_id):
     any_store.add(run_id, "llm", "stream", None, ["b"])
     (_, first), (_, second) = client.xrange(key(run_id))
     assert first.pop(b"timestamp").endswith(b"Z")
+    assert first.pop(b"epoch") == second[b"epoch"]
     assert first == {
         b"sequence": b"1",
         b"event_category": b"llm",

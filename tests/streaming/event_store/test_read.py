@@ -5,9 +5,11 @@ import json
 import pytest
 
 from app.streaming.event import pairs
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.log import connection, shared_connection
 from app.streaming.log import reader as log_reader
+from app.streaming.log.log_state import NO_LOG
+from app.streaming.log.position import Position
 from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, add_many, data_of, key
 
 
@@ -183,20 +185,66 @@ def test_the_states_of_several_logs(any_store, client, run_id):
     assert not none.exists
 
 
-def test_history_is_bounded_and_has_the_state_of_the_log(any_store, client, run_id):
+def test_entries_are_bounded_by_ids_and_count(any_store, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
-    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
+    entries = any_store.entries(run_id, ids[0], ids[3], 100)
     assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[1:4]
-    assert state.first_id == ids[0]
     assert json.loads(pairs(entries[0][1])[b"data"]) == 1
-    assert len(any_store.history(run_id, ids[0], ids[3], 2)[0]) == 2
+    assert len(any_store.entries(run_id, ids[0], ids[3], 2)) == 2
+    assert any_store.entries(run_id, LAST, LAST, 2) == []
+
+
+def test_a_read_has_the_state_of_the_log_at_that_moment(any_store, client, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 6)]
     client.xtrim(key(run_id), maxlen=2, approximate=False)
-    entries, state = any_store.history(run_id, ids[0], ids[3], 100)
-    assert (entries, state.first_id) == ([], ids[4])
+    entries, state = any_store.read(run_id, ids[0], 100)
+    assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[4:]
+    assert state == any_store.state(run_id)
+    assert (state.first_id, state.first_sequence, state.last_sequence) == (ids[4], 5, 6)
+    [entry], _ = any_store.read(run_id, ids[4], 1, inclusive=True)
+    assert EventId.from_redis(entry[0]) == ids[4]
+    assert any_store.read(run_id, LAST, 5)[0] == []
+    assert any_store.read(f"{run_id}-none", ZERO, 5) == ([], NO_LOG)
 
 
-@pytest.mark.parametrize(("count", "after"), [(0, 3), (1, 2), (3, 0), (4, None), (100, None)])
-def test_the_cursor_before_the_last_entries(any_store, run_id, count, after):
+@pytest.mark.parametrize(("count", "after"), [(1, 3), (3, 1), (4, 0), (5, None), (9, None)])
+def test_the_position_before_the_last_entries(any_store, run_id, count, after):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
-    cursor = any_store.cursor_before_tail(run_id, ids[3], count)
-    assert cursor == (ZERO if after is None else ids[after])
+    position, state = any_store.before_tail(run_id, count)
+    assert state == any_store.state(run_id)
+    if after is None:
+        assert position == state.beginning
+    else:
+        assert position == Position(state.epoch, ids[after], after + 1)
+
+
+def test_entries_that_come_while_the_last_ones_are_counted_do_not_count(any_store, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    states = iter([any_store.state(run_id)])
+    add_many(any_store, run_id, 2)
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert (position.id, state.last_sequence) == (ids[1], 5)
+
+
+def test_a_log_that_is_replaced_while_its_last_entries_are_counted_is_counted_anew(
+    any_store, run_id
+):
+    add_many(any_store, run_id, 5)
+    states = iter([any_store.state(run_id)])
+    any_store.delete(run_id)
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 3)]
+    read_state = any_store.state
+    any_store.state = lambda run_id: next(states, None) or read_state(run_id)
+    position, state = any_store.before_tail(run_id, 1)
+    assert position == Position(state.epoch, ids[1], 2)
+
+
+def test_a_tail_reaches_no_further_back_than_what_is_retained(any_store, client, run_id):
+    add_many(any_store, run_id, 5)
+    client.xtrim(key(run_id), maxlen=1, approximate=False)
+    for count in (1, 2):
+        position, state = any_store.before_tail(run_id, count)
+        assert position == state.beginning
+    assert state.beginning.sequence == 4

@@ -10,7 +10,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.log import reader as log_reader
 from tests.run_program import run_program
 from tests.servers import wait_until
-from tests.streaming.event_store.logs import InBackground, add_many, data_of, key
+from tests.streaming.event_store.logs import InBackground, actions_of, add_many, data_of, key
 
 
 def test_subscribe_returns_existing_events_at_once(any_store, run_id):
@@ -26,9 +26,15 @@ def test_subscribe_returns_nothing_if_no_event_comes(any_store, run_id, block_ms
     assert any_store.subscribe(run_id, last, block_ms=block_ms) == []
 
 
-def test_subscribe_after_an_id_of_another_log_starts_at_the_beginning(any_store, run_id):
+def test_subscribe_after_an_id_of_another_log_tells_that_and_starts_at_the_beginning(
+    any_store, run_id
+):
+    assert any_store.subscribe(run_id, "9999999999999-0", 10) == []
     first = any_store.add(run_id, "llm", "stream")
-    assert [event.id for event in any_store.subscribe(run_id, "9999999999999-0", 10)] == [first]
+    reset, event = any_store.subscribe(run_id, "9999999999999-0", 10)
+    assert (reset.id, reset.category, reset.action) == (None, "gateway", "reset")
+    assert reset.data == {"requested": "9999999999999-0", "earliest": first, "latest": first}
+    assert event.id == first
 
 
 def test_subscribe_starts_at_the_tail_and_misses_nothing_between_calls(any_store, run_id):
@@ -106,9 +112,43 @@ def test_the_cursor_starts_again_in_a_log_that_was_replaced(any_store, client, r
     assert any_store.subscribe(run_id, block_ms=None) == []
     any_store.delete(run_id)
     client.xadd(key(run_id), {"data": '"new log"'}, id="5-0")
+    assert actions_of(any_store.subscribe(run_id, block_ms=100)) == ["reset"]
     assert data_of(any_store.subscribe(run_id, block_ms=100)) == ["new log"]
     client.xadd(key(run_id), {"data": '"next"'}, id="6-0")
     assert data_of(any_store.subscribe(run_id, block_ms=None)) == ["next"]
+
+
+def test_missing_events_are_told_before_the_next_one(any_store, client, run_id):
+    assert any_store.subscribe(run_id, block_ms=None) == []
+    ids = add_many(any_store, run_id, 5)
+    client.xdel(key(run_id), ids[1], ids[2])
+    first, gap, *rest = any_store.subscribe(run_id, block_ms=None)
+    assert (first.data, data_of(rest)) == (0, [3, 4])
+    assert (gap.id, gap.name, gap.action) == (None, None, "gap")
+    assert gap.data["requested"] == ids[0]
+    assert any_store.subscribe(run_id, block_ms=None) == []
+
+
+def test_a_trimmed_id_is_told_with_the_events_after_the_gap(any_store, client, run_id):
+    ids = add_many(any_store, run_id, 5)
+    client.xtrim(key(run_id), maxlen=1, approximate=False)
+    gap, event = any_store.subscribe(run_id, ids[0], block_ms=None)
+    assert (gap.action, event.data) == ("gap", 4)
+
+
+def test_a_log_that_lost_its_end_in_a_failover_is_told(store, redis_client, run_id):
+    assert store.subscribe(run_id, block_ms=None) == []
+    add_many(store, run_id, 3)
+    entries = redis_client.xrange(key(run_id))
+    assert data_of(store.subscribe(run_id, block_ms=None)) == [0, 1, 2]
+    # The replica that was promoted has the same log without its last entry.
+    redis_client.xtrim(key(run_id), maxlen=0, approximate=False)
+    redis_client.execute_command("XSETID", key(run_id), "0-0", "ENTRIESADDED", 0)
+    for entry_id, fields in entries[:2]:
+        redis_client.xadd(key(run_id), fields, id=entry_id)
+    store.add(run_id, "llm", "stream", "other")
+    assert actions_of(store.subscribe(run_id, block_ms=None)) == ["reset"]
+    assert data_of(store.subscribe(run_id, block_ms=None)) == [0, 1, "other"]
 
 
 def test_a_blocked_subscribe_notices_that_the_log_was_replaced(
@@ -120,6 +160,7 @@ def test_a_blocked_subscribe_notices_that_the_log_was_replaced(
     def follow() -> list:
         assert store.subscribe(run_id, block_ms=None) == []
         begun.set()
+        assert actions_of(store.subscribe(run_id, block_ms=20_000)) == ["reset"]
         return store.subscribe(run_id, block_ms=20_000)
 
     begun = threading.Event()

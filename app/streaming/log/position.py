@@ -1,0 +1,30 @@
+"""The position: how far a log was read, and which log it was."""
+
+from typing import NamedTuple
+
+from ..event_id import ZERO, EventId
+
+
+class Position(NamedTuple):
+    """How far a log was read: up to the event `id`.
+
+    Attributes:
+        epoch: what tells the log from every other one under its key; empty if there is no log,
+            or if nobody knows.
+        id: the event, or an id between two events.
+        sequence: how many entries the log had ever had up to there; None if nobody knows, since
+            other programs wrote them.
+    """
+
+    epoch: bytes
+    id: EventId
+    sequence: int | None
+
+    @property
+    def is_start(self) -> bool:
+        """Whether nothing was read yet, so that every log continues from here."""
+        return self.id == ZERO
+
+
+START = Position(b"", ZERO, 0)
+"""Before the first entry of any log."""

@@ -1,0 +1,72 @@
+"""The tail of a run's log: waits for events, and tells what is missing before them."""
+
+import time
+
+from .event import Event
+from .event_id import EventId
+from .log.continuity import Notice, Stretch, continues, stretches
+from .log.log_state import LogState
+from .log.position import Position
+from .log.reader import MAX_READ_COUNT, LogReader
+from .log.replies import parse_event, parse_mark
+
+
+class Tail:
+    """Follows one run by blocking reads.
+
+    `position` is that of a caller who has got everything that `wait` has returned.
+    """
+
+    def __init__(self, reader: LogReader, run_id: str, position: Position):
+        self.position = position
+        self._reader = reader
+        self._run_id = run_id
+
+    def wait_after(self, cursor: EventId, deadline: float | None) -> list[Event]:
+        """Wait as `wait` does for the events after an id, with a notice if that is not the log's.
+
+        A notice comes only before events: the caller keeps the id, and would get it again at once.
+        """
+        way, state = self._reader.locate(self._run_id, cursor)
+        self.position = way.end
+        events = [self._notice(way.notice, way, state)] if way.notice else []
+        while not any(event.id for event in events):
+            more = self.wait(deadline)
+            if not more:
+                return []
+            events += more
+        return events
+
+    def wait(self, deadline: float | None) -> list[Event]:
+        """Return what comes after the position, as soon as there is any, or [] at the deadline.
+
+        A notice is an event of the category `gateway` whose id is None. The deadline is a
+        monotonic time; None waits for ever.
+        """
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            events = self._read(left)
+            if events or (left is not None and left <= 0):
+                return events
+
+    def _read(self, left: float | None) -> list[Event]:
+        entries = self._reader.read_blocking(self._run_id, self.position.id, left)
+        marks = [parse_mark(entry) for entry in entries]
+        if marks and continues(self.position, marks):
+            last = marks[-1]
+            self.position = Position(last.epoch, last.cursor, last.sequence)
+            return [parse_event(self._run_id, entry) for entry in entries]
+        entries, state = self._reader.read(self._run_id, self.position.id, MAX_READ_COUNT)
+        marks = [parse_mark(entry) for entry in entries]
+        events: list[Event] = []
+        whole = len(entries) < MAX_READ_COUNT
+        for each in stretches(self.position, marks, state, whole=whole):
+            if each.notice:
+                events.append(self._notice(each.notice, each, state))
+            events += (parse_event(self._run_id, e) for e in entries[each.first : each.last])
+            self.position = each.end
+        return events
+
+    def _notice(self, notice: Notice, way: Stretch, state: LogState) -> Event:
+        data = state.control_data(str(way.start.id))
+        return Event.control(self._run_id, notice, data)
