@@ -63,7 +63,10 @@ class Content(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry of the log, as readers get it: `names` and the others are None if it lacks them."""
+    """An entry of the log, as readers get it. What it lacks is None.
+
+    `foreign` says that another program wrote it, so that its place in the log is only counted.
+    """
 
     id: Id
     names: tuple[str | None, str | None]
@@ -72,6 +75,7 @@ class Entry(NamedTuple):
     sequence: int | None
     timestamp: str | None
     lease: int | None = None
+    foreign: bool = False
 
     @property
     def terminal(self) -> bool:
@@ -155,10 +159,10 @@ class Log:
             self.expires_at = now + IDLE_TTL
 
     def notices(self, cursor: Id) -> set[str | None]:
-        """Return what a client may be told that reconnects with an id; None is no notice.
+        """Return what a client is told that reconnects with an id; None is no notice.
 
         There are several where an id cannot tell what happened: its own event is gone, or it is
-        of another log.
+        of another log. A gap comes before the first event that may be missing.
         """
         if cursor > self.last_id:
             return {"reset"}

@@ -208,7 +208,7 @@ def xadd(world: World, run: Run, foreign: Foreign, event_id: str) -> None:
     log = run.log = run.log or Log()
     names = foreign.category, foreign.action
     values = foreign.data, foreign.source, foreign.sequence, foreign.timestamp, foreign.lease
-    log.add(Entry(given, names, *values))
+    log.add(Entry(given, names, *values, foreign=True))
     log.odd |= foreign.lies
     run.seen.append(given)
 
@@ -228,17 +228,13 @@ def xtrim(world: World, run: Run, length: int) -> None:
         run.log.trim(length)
 
 
-def xsetid(world: World, run: Run, further: int, more: int) -> None:
-    """Move the last id and the number of added entries."""
+def xsetid(world: World, run: Run, further: int) -> None:
+    """Move the last id."""
     if run.log is not None and run.log.entries:
         log = run.log
         log.last_id = Id(log.last_id.ms + further, log.last_id.n)
-        log.added += more
         log.odd = True
-        words = "XSETID", keys_of(run)[0], str(log.last_id)
-        world.client.execute_command(
-            *words, "ENTRIESADDED", log.added, "MAXDELETEDID", str(log.deleted)
-        )
+        world.client.execute_command("XSETID", keys_of(run)[0], str(log.last_id))
 
 
 def expire(world: World, run: Run, ttl: int | None) -> None:
@@ -256,16 +252,16 @@ def expire(world: World, run: Run, ttl: int | None) -> None:
             run.log = None
 
 
-def replace(world: World, run: Run, number: int, with_string: bool) -> None:
+def replace(world: World, run: Run, which: int, with_string: bool) -> None:
     """Put a string in the place of one of the run's keys, or delete what is there."""
-    key = keys_of(run)[number]
-    run.foreign.discard(number)
+    key = keys_of(run)[which]
+    run.foreign.discard(which)
     if with_string:
         world.client.set(key, "a string")
-        run.foreign.add(number)
+        run.foreign.add(which)
     else:
         world.client.delete(key)
-    if number == 0:
+    if which == 0:
         run.log = None
-    elif number == 1:
+    elif which == 1:
         run.keys.clear()

@@ -7,6 +7,7 @@ from itertools import islice
 from urllib.parse import urlencode
 
 from tests.contract.model import Entry, Id, Run
+from tests.contract.notices import check_notices
 from tests.contract.wire import JSON_LINES, Frame
 from tests.contract.world import (
     World,
@@ -22,15 +23,16 @@ _NAME_CHARACTERS = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 
 @dataclass(frozen=True)
 class Filter:
-    """The names that a reader asks for; none means all."""
+    """The names that a reader asks for; empty ones do not count, and none means all."""
 
     categories: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
 
     def passes(self, entry: Entry) -> bool:
-        category, action = entry.names
-        return (not any(self.categories) or category in self.categories) and (
-            not any(self.actions) or action in self.actions
+        asked = self.categories, self.actions
+        return all(
+            not any(values) or (name is not None and name != "" and name in values)
+            for name, values in zip(entry.names, asked, strict=True)
         )
 
     @property
@@ -163,7 +165,7 @@ def follow(
         check_equal(head.status, 200)
         kind = JSON_LINES if json_lines else "text/event-stream"
         check_equal(head.headers["Content-Type"], f"{kind}; charset=utf-8")
-        checks = FrameChecks(run, cursors.text, typed not in ("false", "0"), json_lines)
+        checks = FrameChecks(run, typed not in ("false", "0"), json_lines)
         ended = run.log is not None and run.log.ended
         cursor = _read_history(frames, run, cursors, filter, checks)
         if ended:
@@ -201,22 +203,27 @@ def _read_history(
     """Read up to gateway.caught_up. Check notices and events, and return its cursor."""
     start = cursors.text
     assert not _must_be_over(run, start), "nothing is left to send, and yet there is a stream"
-    received = list(_until_caught_up(frames))
-    notice = received[0].control if received[0].control != "caught_up" else None
-    if notice:
-        checks.check_control(received.pop(0))
-    allowed: set[str | None] = run.notices(Id.of(start)) if start[0].isdigit() else {None}
-    assert notice in allowed, (notice, allowed)
-    *events, caught_up = received
-    due = [
-        entry
-        for entry in _due(run, start, notice == "reset")
-        if filter.passes(entry) or entry.terminal
-    ]
-    check_equal(len(events), len(due))
-    for frame, entry in zip(events, due, strict=True):
-        checks.check_event(frame, entry)
-    checks.check_control(caught_up)
+    *received, caught_up = _until_caught_up(frames)
+    is_reset = bool(received) and received[0].control == "reset"
+    if is_reset:
+        checks.check_control(received.pop(0), start if start[0].isdigit() else None)
+    due = _due(run, start, is_reset)
+    visible = [at for at, entry in enumerate(due) if filter.passes(entry) or entry.terminal]
+    gaps: list[tuple[int, int]] = []
+    passed = 0
+    for frame in received:
+        if frame.control is not None:
+            check_equal(frame.control, "gap")
+            checks.check_control(frame, None)
+            before = visible[passed - 1] + 1 if passed else 0
+            gaps.append((before, visible[passed] if passed < len(visible) else len(due)))
+            continue
+        assert passed < len(visible), f"{frame} is too much"
+        checks.check_event(frame, due[visible[passed]])
+        passed += 1
+    check_equal(passed, len(visible))
+    check_notices(run, start, due, is_reset, gaps)
+    checks.check_control(caught_up, start)
     return _check_position(caught_up, run, checks)
 
 
@@ -260,7 +267,6 @@ class FrameChecks:
     """How the frames of one stream must look."""
 
     run: Run
-    start: str
     typed: bool
     json_lines: bool
 
@@ -273,25 +279,26 @@ class FrameChecks:
         name = f"{category}.{action}" if is_name and self.typed else None
         check_equal((frame.id, frame.event), (str(entry.id), name))
 
-    def check_control(self, frame: Frame) -> None:
+    def check_control(self, frame: Frame, requested: str | None) -> None:
+        """Check a control event; `requested` is the position that it names, None for any."""
         run, log = self.run, self.run.log
         document = dict(frame.json)
         check_timestamp(document.pop("timestamp"))
+        requested = requested or document["data"]["requested"]
         check_equal(
             document,
             {
                 **{"id": None, "run_id": run.id, "sequence": None, "source": None},
                 "event": {"category": "gateway", "action": frame.control},
                 "data": {
-                    "requested": self.start,
+                    "requested": requested,
                     "earliest": str(log.entries[0].id) if log and log.entries else None,
                     "latest": str(log.last_id) if log else None,
                 },
             },
         )
         if not self.json_lines:
-            name = f"gateway.{frame.control}"
-            assert frame.event == name or (frame.event is None and not self.typed)
+            check_equal(frame.event, f"gateway.{frame.control}" if self.typed else None)
             check_equal(frame.id is not None, frame.control == "caught_up")
 
 

@@ -1,19 +1,16 @@
 """The short form of the contract test; `python -m tests.contract` is the long one."""
 
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+import random
+from functools import partial
 
-from tests.contract.machine import ContractMachine
+from tests.contract.stories import Tally, compare
+from tests.contract.world import World, connect_worker
 
-SHORT = settings(
-    max_examples=60,
-    stateful_step_count=30,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    database=None,
-)
+SECONDS = 12
 
 
 def test_the_gateway_does_what_the_documents_say(gateway, redis_client):
-    ContractMachine.port, ContractMachine.client = gateway.port, redis_client
-    run_state_machine_as_test(ContractMachine, settings=SHORT)
+    seed = random.randrange(10**6)
+    make_world = partial(World, gateway.port, redis_client, connect_worker(gateway.port))
+    fault = compare(seed, make_world, SECONDS, Tally())
+    assert fault is None, f"seed {seed}\n{fault}"

@@ -36,8 +36,8 @@ class Frame(NamedTuple):
     @property
     def control(self) -> str | None:
         """The action of a control event, None for any other."""
-        names = self.json["event"]
-        return names["action"] if names["category"] == "gateway" else None
+        action: str | None = self.json["event"]["action"]
+        return action if self.json["id"] is None else None
 
 
 class Http:

@@ -19,11 +19,16 @@ _numbers = itertools.count(1)
 
 
 class World:
-    """A gateway, its Redis, and the model of two runs that nobody else uses."""
+    """A gateway, its Redis, and the model of two runs that nobody else uses.
 
-    def __init__(self, port: int, client: redis.Redis):
+    A worker ends a run only if it was connected to Redis for the whole lease. `watching_since` is
+    when all workers were, in seconds of the clock, or infinity if nobody knows.
+    """
+
+    def __init__(self, port: int, client: redis.Redis, watching_since: float):
         number = next(_numbers)
         self.http = Http(port)
+        self._watching_since = watching_since
         self.client = client
         self.runs = [Run(f"contract-{number}-{name}") for name in "ab"]
 
@@ -58,10 +63,11 @@ class World:
         if log is None or log.lease is None:
             return
         last = log.entries[-1]
-        over = last.id.ms / 1000 + log.lease
+        over = log.last_id.ms / 1000 + log.lease
         found = self.client.xrevrange(keys_of(run)[0], count=1)
         if not found or Id.of(found[0][0]) == last.id:
-            assert before < over + 1, f"{run.id} was not ended, though its lease is over"
+            is_due = before > max(over, self._watching_since + log.lease) + 1
+            assert not is_due, f"{run.id} was not ended, though its lease is over"
             return
         assert time.time() > over, f"{run.id} was ended before its lease was over"
         lost = appended_entry(Id.of(found[0][0]), found[0][1])
@@ -71,6 +77,14 @@ class World:
         log.add(lost)
         log.appended(time.time())
         run.seen.append(lost.id)
+
+
+def connect_worker(port: int) -> float:
+    """Have the only worker of a gateway connect to Redis; return since when it is connected."""
+    http = Http(port)
+    http.request("GET", "/runs/contract")
+    http.close()
+    return time.time()
 
 
 def keys_of(run: Run) -> tuple[str, str, str]:
