@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from tests.contract import producers, readers
+from tests.contract import others, producers, readers
 from tests.contract.bad_requests import BAD_REQUESTS, send
 from tests.contract.events import CONTENTS, ENDINGS, FOREIGN, SHORT_LEASE, STARTED, Style
 from tests.contract.model import ZERO, Content, Id, Run
@@ -144,14 +144,14 @@ def _xadd(world: World, run: Run, foreign: Any, where: str) -> None:
     """Add an entry. One whose id is old has a lease that is over."""
     last = run.last_id
     if where == "old" and last < Id(10**6, 0):
-        producers.xadd(world, run, SHORT_LEASE, str(last.following))
+        others.xadd(world, run, SHORT_LEASE, str(last.following))
         return
     if where == "old" or (where == "far" and last.ms > 10**15):
         where = "next"
     soon = Id(max(last.ms, int(time.time() * 1000)) + 10, 7)
     far = Id(10**15 + last.ms, 10**14)
     ids = {"now": "*", "next": last.following, "later": soon, "far": far}
-    producers.xadd(world, run, foreign, str(ids[where]))
+    others.xadd(world, run, foreign, str(ids[where]))
 
 
 def _draw_replace(dice: random.Random) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _follow(
     if isinstance(live, Content):
         write = partial(producers.append, world, run, [live], [Style()], as_batch=False)
     elif live is not None:
-        write = partial(producers.xadd, world, run, live, "*")
+        write = partial(others.xadd, world, run, live, "*")
     cursors = _find_cursors(run, cursor, way, loser)
     readers.follow(world, run, cursors, write=write, **options)
 
@@ -240,13 +240,13 @@ _OPERATIONS = {
     "delete": _Kind(lambda dice: {}, producers.delete, 1),
     "bad_request": _Kind(_choice("bad", *BAD_REQUESTS), send, 3),
     "xadd": _Kind(_draw_xadd, _xadd, 4),
-    "xdel": _Kind(_choice("which", [-1], [0], [1], [-2], [0, 1], [1, 3]), producers.xdel, 2),
-    "xtrim": _Kind(_choice("length", *range(6)), producers.xtrim, 2),
-    "xsetid": _Kind(_choice("further", 0, 1, 10**9), producers.xsetid, 1),
+    "xdel": _Kind(_choice("which", [-1], [0], [1], [-2], [0, 1], [1, 3]), others.xdel, 2),
+    "xtrim": _Kind(_choice("length", *range(6)), others.xtrim, 2),
+    "xsetid": _Kind(_choice("further", 0, 1, 10**9), others.xsetid, 1),
     "expire": _Kind(
-        _choice("ttl", None, 0, 100, 165 * HOUR, 168 * HOUR - 60, 10**7), producers.expire, 2
+        _choice("ttl", None, 0, 100, 165 * HOUR, 168 * HOUR - 60, 10**7), others.expire, 2
     ),
-    "replace": _Kind(_draw_replace, producers.replace, 1),
+    "replace": _Kind(_draw_replace, others.replace, 1),
     "state": _Kind(_choice("method", "GET", "GET", "HEAD"), readers.read_state, 4),
     "page": _Kind(_draw_page, _page, 6),
     "follow": _Kind(_draw_follow, _follow, 8),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from urllib.parse import urlencode
 
+from tests.contract.frames import FrameChecks
 from tests.contract.model import Entry, Id, Run
 from tests.contract.notices import check_notices
 from tests.contract.wire import JSON_LINES, Frame
@@ -14,11 +15,8 @@ from tests.contract.world import (
     check_equal,
     check_problem,
     check_same,
-    check_timestamp,
     check_ttl,
 )
-
-_NAME_CHARACTERS = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
 @dataclass(frozen=True)
@@ -260,47 +258,3 @@ def _check_position(caught_up: Frame, run: Run, checks: "FrameChecks") -> Id:
         run.log.given.add(position)
     run.seen.append(position)
     return position
-
-
-@dataclass
-class FrameChecks:
-    """How the frames of one stream must look."""
-
-    run: Run
-    typed: bool
-    json_lines: bool
-
-    def check_event(self, frame: Frame, entry: Entry) -> None:
-        check_same(frame.json, entry.json(self.run.id)), (frame, entry)
-        if self.json_lines:
-            return
-        category, action = entry.names
-        is_name = category != "gateway" and all(map(_is_name, entry.names))
-        name = f"{category}.{action}" if is_name and self.typed else None
-        check_equal((frame.id, frame.event), (str(entry.id), name))
-
-    def check_control(self, frame: Frame, requested: str | None) -> None:
-        """Check a control event; `requested` is the position that it names, None for any."""
-        run, log = self.run, self.run.log
-        document = dict(frame.json)
-        check_timestamp(document.pop("timestamp"))
-        requested = requested or document["data"]["requested"]
-        check_equal(
-            document,
-            {
-                **{"id": None, "run_id": run.id, "sequence": None, "source": None},
-                "event": {"category": "gateway", "action": frame.control},
-                "data": {
-                    "requested": requested,
-                    "earliest": str(log.entries[0].id) if log and log.entries else None,
-                    "latest": str(log.last_id) if log else None,
-                },
-            },
-        )
-        if not self.json_lines:
-            check_equal(frame.event, f"gateway.{frame.control}" if self.typed else None)
-            check_equal(frame.id is not None, frame.control == "caught_up")
-
-
-def _is_name(text: str | None) -> bool:
-    return text is not None and 1 <= len(text) <= 64 and set(text) <= _NAME_CHARACTERS
