@@ -80,7 +80,7 @@ class Stream:
 
     def wait_for_control(self, action: str, count: int = 1, seconds: float = 20.0) -> Message:
         def found() -> list[Message]:
-            return [message for message in self.controls if message.event == f"gateway.{action}"]
+            return [each for each in self.controls if each.json["event"]["action"] == action]
 
         self._wait_until(lambda: len(found()) >= count, f"gateway.{action}", seconds)
         return found()[count - 1]
@@ -134,4 +134,4 @@ class Stream:
 
 
 def _is_control(message: Message) -> bool:
-    return message.event.startswith("gateway.")
+    return message.json["id"] is None

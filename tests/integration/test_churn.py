@@ -158,8 +158,7 @@ class Viewer:
         fields = dict(line.split(": ", 1) for line in text.split("\n"))
         event = json.loads(fields["data"])
         name = "{category}.{action}".format(**event["event"])
-        named = self.form.typed or name.startswith("gateway.")
-        assert list(fields) == ["id", *(["event"] if named else []), "data"], text
+        assert list(fields) == ["id", *(["event"] if self.form.typed else []), "data"], text
         assert fields.get("event", name) == name, text
         self._take_event(name, event, fields["id"])
 
@@ -169,6 +168,10 @@ class Viewer:
             assert not self._caught_up, "caught up twice on one connection"
             self._caught_up = True
             self.last_id = event_id or self.last_id
+            return
+        if name == "gateway.progress":
+            assert event_id in (None, event["data"]["cursor"])
+            self.last_id = event["data"]["cursor"]
             return
         assert event["id"] == event_id
         number = event["sequence"]

@@ -186,7 +186,7 @@ def test_both_ways_filter_alike(any_server, store, run_id):
         store.add(run_id, "lifecycle", "failed")
         stream.wait_for_end()
     assert stream.sequences == [2, 4, 6]
-    assert set(names_of(stream)) == {"message", "gateway.caught_up"}
+    assert set(names_of(stream)) == {"message"}
 
 
 def test_both_ways_resume_at_a_cursor(any_server, store, run_id):

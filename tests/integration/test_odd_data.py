@@ -53,7 +53,7 @@ def test_an_event_stream_carries_odd_data_from_the_history(odd_run, query):
     with Stream(f"{odd_run}/stream?{query}") as stream:
         stream.wait_for_end()
     check_complete([message.json for message in stream.events])
-    assert [control.event for control in stream.controls] == ["gateway.caught_up"]
+    assert [control.json["event"]["action"] for control in stream.controls] == ["caught_up"]
 
 
 def test_an_event_stream_carries_odd_data_live(gateway, store, run_id):

@@ -40,7 +40,9 @@ class Feed:
         ended: whether the last entry is terminal.
         changed_at: when the log was last seen to change, a monotonic time.
         version: that of the log (see LogState), as far as this worker knows.
-        pages: the pages of this log that the history keeps, as of `pages_version`.
+        version_changes: how often the version was seen to change. Two states may be noted in the
+            wrong order, so an old version does not say that nothing has changed.
+        pages: the pages of this log that the history keeps, as of `pages_changes`.
         reading: the lock under which the history reads a page of this log.
     """
 
@@ -50,7 +52,8 @@ class Feed:
         self.position = state.end
         self.ended = state.ended
         self.changed_at = time.monotonic()
-        self.version = self.pages_version = state.version
+        self.version = state.version
+        self.version_changes = self.pages_changes = 0
         self.pages: list[FrameBatch] = []
         self.reading = threading.Lock()
         self._batches: deque[FrameBatch] = deque()
@@ -80,8 +83,7 @@ class Feed:
 
     def is_at(self, position: Position) -> bool:
         """Return whether the feed has nothing after a position."""
-        mine = self.position
-        return position[:2] == mine[:2] or (position.is_start and mine.is_start)
+        return position[:2] == self.position[:2]
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""
@@ -179,6 +181,7 @@ class Feed:
         """Forget what is in memory if entries of it were deleted since it was read."""
         if state.version != self.version:
             self.version = state.version
+            self.version_changes += 1
             self._forget()
 
     def _forget(self) -> None:

@@ -4,7 +4,7 @@ A thousand clients that reconnect to one run cost one reading and one encoding.
 """
 
 import threading
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import OrderedDict
 
 from ..event_id import EventId
@@ -80,9 +80,9 @@ class History:
 
         Call it under the lock.
         """
-        if feed.pages_version != feed.version:
+        if feed.pages_changes != feed.version_changes:
             self._drop_all(feed)
-            feed.pages_version = feed.version
+            feed.pages_changes = feed.version_changes
         sequence = MAX_SEQUENCE if position.sequence is None else position.sequence
         index = bisect_right(feed.pages, (position.id, sequence), key=_order)
         before = feed.pages[index - 1] if index else None
@@ -91,11 +91,17 @@ class History:
         return before, feed.pages[index] if index < len(feed.pages) else None
 
     def _keep(self, feed: Feed, page: FrameBatch) -> None:
-        """Keep a page, unless it may hold entries that have been deleted since."""
+        """Keep a page, unless it is known, or may hold entries that have been deleted since."""
         with self._lock:
-            if feed.pages_version != feed.version or page.end.epoch != feed.version[0]:
+            if feed.pages_changes != feed.version_changes or page.end.epoch != feed.version[0]:
                 return
-            insort(feed.pages, page, key=_order)
+            index = bisect_right(feed.pages, _order(page), key=_order)
+            if index and (
+                feed.pages[index - 1].end.id > page.start.id
+                or feed.pages[index - 1].start == page.start
+            ):
+                return  # it was read again for the notice before it
+            feed.pages.insert(index, page)
             self._pages[page] = feed
             self._bytes += page.cost
             while self._bytes > self._max_bytes:

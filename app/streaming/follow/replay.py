@@ -9,7 +9,6 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
-from ..log.log_state import LogState
 from ..log.position import START
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, notice_batch
@@ -90,7 +89,7 @@ class Replay:
         self._sources = sources
         self._feed: Feed | None = None
         self._beginning: Beginning | None = None
-        self._old_holes: LogState | None = None
+        self._old_holes: tuple[EventId, int] | None = None
         self._stopped = False
 
     @property
@@ -156,7 +155,7 @@ class Replay:
             yield notice_batch(self.run_id, way, state)
         self.position = way.end
         if self._start.id is None:
-            self._old_holes = state
+            self._old_holes = state.last_id, self.feed.version_changes
         while self.position.id < state.last_id:
             if not (yield from self._catch_up(state.last_id)):
                 break
@@ -195,10 +194,10 @@ class Replay:
         A client that asks for what there is, and not for what follows an event, misses nothing
         that was deleted before.
         """
-        state = self._old_holes
-        return (
-            state is not None and gap.end.id <= state.last_id and self.feed.version == state.version
-        )
+        if self._old_holes is None:
+            return False
+        last_id, version_changes = self._old_holes
+        return gap.end.id <= last_id and self.feed.version_changes == version_changes
 
     def _with_retries(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
         """Call until Redis answers, and return the answer; yield the pauses in between."""

@@ -1,14 +1,18 @@
 """What the tests of feeds and fanouts share: a fake subscriber with a fake socket, and frames."""
 
 from app.streaming.event import Event
-from app.streaming.event_id import EventId
+from app.streaming.event_id import ZERO, EventId
 from app.streaming.follow.fanout import Fanout
 from app.streaming.follow.feed import Feed
+from app.streaming.log.log_state import LogState
+from app.streaming.log.position import Position
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame import Frame
 from app.streaming.wire.frame_batch import FrameBatch
 
 EVERYTHING = StreamFormat(Filter(), EventStream())
+ONLY_ODD = StreamFormat(Filter(frozenset({"odd"})), EventStream())
+EPOCH, OTHER_EPOCH = b"1", b"2"
 BUFFER_FULL = BlockingIOError()
 
 
@@ -44,7 +48,7 @@ class FakeSubscriber:
         self.feed = feed
         self.stream_format = stream_format
         self.client_socket = FakeClientSocket(room, error, chunked)
-        self.cursor = feed.position.id
+        self.position = feed.position
         self.fanout: Fanout | None = None
         self.woken = 0
         self.unsent: list[bytes | None] = []
@@ -52,7 +56,7 @@ class FakeSubscriber:
         feed.join(self)
 
     def park(self) -> bool:
-        self.fanout = self.feed.park(self, self.feed.epoch)
+        self.fanout = self.feed.park(self)
         return self.fanout is not None
 
     def wake(self) -> None:
@@ -69,9 +73,9 @@ class FakeSubscriber:
     def catch_up(self) -> None:
         """Do what the greenlet of a subscriber does: send the unsent, then what the feed has."""
         chunk = b"".join(unsent or b"" for unsent in self.unsent)
-        for batch in self.feed.after(self.cursor, self.feed.epoch):
-            chunk += batch.encode(self.stream_format)[0]
-            self.cursor = batch.end
+        for batch in self.feed.after(self.position):
+            chunk += batch.encode(self.stream_format).chunk
+            self.position = batch.end
         self.client_socket.received += chunk
 
 
@@ -89,12 +93,45 @@ def sse(*numbers: int) -> bytes:
     return b"".join(frame(number).typed for number in numbers)
 
 
+def at(number: int, epoch: bytes = EPOCH) -> Position:
+    """The position after an event. Its sequence is the number too."""
+    return Position(epoch, EventId(number, 0), number)
+
+
+def log(last: int, epoch: bytes = EPOCH, **changes: object) -> LogState:
+    """The state of a log of which every event is retained."""
+    known = {
+        "length": last,
+        "first_id": EventId(1, 0),
+        "first_sequence": 1,
+        "last_id": EventId(last, 0),
+        "last_sequence": last,
+        "ended": False,
+        "end_id": EventId(last, 0),
+        "epoch": epoch,
+    }
+    return LogState(**known | changes)
+
+
 def publish(feed: Feed, *numbers: int, size: int = 1, ended: bool = False) -> None:
-    position = feed.position
-    batch = FrameBatch(position.id, [frame(number, size) for number in numbers])
-    feed.publish(position, batch, sequence=numbers[-1], ended=ended)
+    """Publish the events that follow the feed's position."""
+    end = at(numbers[-1], feed.position.epoch)
+    frames = [frame(number, size) for number in numbers]
+    feed.publish(FrameBatch(feed.position, frames, end), ended)
+
+
+def publish_reset(feed: Feed, epoch: bytes = OTHER_EPOCH) -> bytes:
+    """Publish that another log has taken the place; return the bytes of the notice."""
+    return publish_notice(feed, "reset", Position(epoch, ZERO, 0))
+
+
+def publish_notice(feed: Feed, action: str, end: Position) -> bytes:
+    """Publish a notice that leads to a position; return its bytes."""
+    notice = Frame.control(feed.run_id, action, None, cursor=end.id)
+    feed.publish(FrameBatch(feed.position, [notice], end, is_notice=True), ended=False)
+    return notice.typed
 
 
 def new_feed() -> Feed:
     """A feed that began when event 5 was the last."""
-    return Feed("r", EventId(5, 0), sequence=5, ended=False)
+    return Feed("r", log(5))

@@ -4,16 +4,21 @@ from collections.abc import Callable
 
 import pytest
 
-from app.streaming.event_id import EventId
 from app.streaming.follow import fanout as fanout_module
 from app.streaming.follow.feed import Feed
+from app.streaming.wire import progress
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
+from app.streaming.wire.frame_batch import http_chunk
 from tests.streaming.follow.fakes import (
     BUFFER_FULL,
+    ONLY_ODD,
     FakeSubscriber,
+    at,
     frame,
     new_feed,
     publish,
+    publish_notice,
+    publish_reset,
     sse,
 )
 
@@ -41,16 +46,16 @@ def test_every_subscriber_gets_the_same_bytes_once_in_its_format_and_framing(fee
         *(len(second), second),
     )
     assert filtered.client_socket.received == frame(7).untyped
-    assert {subscriber.cursor for subscriber in subscribers} == {EventId(8, 0)}
+    assert {id(subscriber.position) for subscriber in subscribers} == {id(feed.position)}
+    assert feed.position == at(8)
 
 
 def test_a_batch_of_which_no_event_passes_the_filter_writes_nothing(feed):
     """An empty chunk would end the body."""
-    odd = StreamFormat(Filter(frozenset({"odd"})), EventStream())
-    subscriber = FakeSubscriber(feed, stream_format=odd, room=0, chunked=True)
+    subscriber = FakeSubscriber(feed, stream_format=ONLY_ODD, room=0, chunked=True)
     assert subscriber.park()
     publish(feed, 6)
-    assert (subscriber.cursor, subscriber.unsent) == (EventId(6, 0), [])
+    assert (subscriber.position, subscriber.unsent) == (at(6), [])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_a_subscriber_whose_socket_takes_a_part_is_unparked_with_exactly_the_res
     publish(feed, 7)
     assert short.client_socket.received == sse(6)[:room]
     assert short.unsent == [sse(6)[room:]]
-    assert short.cursor == EventId(6, 0)
+    assert short.position == at(6)
     assert short.woken == 2
     assert whole.client_socket.received == sse(6, 7)
 
@@ -121,9 +126,11 @@ def test_a_subscriber_that_caught_up_and_parked_again_meanwhile_gets_nothing_twi
 
     interrupt(come_back)
     publish(feed, 6)
+    assert second.unsent == [None]  # it may have missed something, and looks
+    second.catch_up()
+    assert second.park()
     publish(feed, 7)
     assert second.client_socket.received == first.client_socket.received == sse(6, 7)
-    assert second.unsent == []
 
 
 def test_a_subscriber_that_parks_for_the_first_time_meanwhile_gets_only_what_comes_next(
@@ -156,14 +163,77 @@ def test_a_batch_that_is_delivered_during_another_delivery_keeps_the_order(feed,
     assert first.client_socket.received == second.client_socket.received == sse(6, 7)
 
 
-def test_after_a_reset_while_the_loop_gave_way_nothing_of_the_old_log_is_sent(feed, interrupt):
+def test_a_reset_while_the_loop_gave_way_comes_after_the_events_of_the_old_log(feed, interrupt):
     first, second = FakeSubscriber(feed), FakeSubscriber(feed)
     assert first.park()
     assert second.park()
-    interrupt(lambda: feed.reset(0))
+    resets: list[bytes] = []
+    interrupt(lambda: resets.append(publish_reset(feed)))
     publish(feed, 6)
-    assert second.client_socket.received == b""
-    assert first.unsent == second.unsent == [None]
+    assert (second.client_socket.received, second.unsent) == (b"", [None])
+    second.catch_up()
+    assert second.park()
+    publish(feed, 1)
+    expected = sse(6) + resets[0] + sse(1)
+    assert first.client_socket.received == second.client_socket.received == expected
+
+
+@pytest.mark.parametrize("notice", ["gap", "reset"])
+def test_a_notice_goes_to_every_subscriber_whatever_its_filter(feed, notice):
+    subscribers = [FakeSubscriber(feed), FakeSubscriber(feed, stream_format=ONLY_ODD)]
+    assert all(subscriber.park() for subscriber in subscribers)
+    expected = publish_notice(feed, notice, at(8))
+    assert [each.client_socket.received for each in subscribers] == [expected] * 2
+    assert [each.fanout.events for each in subscribers] == [0, 0]
+    assert [each.position for each in subscribers] == [at(8)] * 2
+
+
+# Progress
+
+
+def progress_of(received: bytes) -> list[bytes]:
+    """The ids of the progress events among some bytes."""
+    blocks = received.split(b"\n\n")
+    return [
+        block.partition(b"\n")[0].removeprefix(b"id: ")
+        for block in blocks
+        if b"event: gateway.progress" in block
+    ]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["plain", "chunked"])
+def test_after_many_dropped_events_the_progress_is_sent(feed, monkeypatch, chunked):
+    monkeypatch.setattr(progress, "MAX_DROPPED", 3)
+    subscriber = FakeSubscriber(feed, stream_format=ONLY_ODD, chunked=chunked)
+    assert subscriber.park()
+    for number in (6, 8, 10, 12):
+        publish(feed, number)
+    received = subscriber.client_socket.received
+    if chunked:
+        received = received.partition(b"\r\n")[2].removesuffix(b"\r\n")
+        assert http_chunk(received) == subscriber.client_socket.received
+    assert progress_of(received) == [b"10-0"]
+    assert subscriber.fanout.progress.last_id == at(10).id
+    assert subscriber.fanout.events == 0
+
+
+def test_progress_follows_the_events_of_its_batch(feed, monkeypatch):
+    monkeypatch.setattr(progress, "MAX_DROPPED", 2)
+    subscriber = FakeSubscriber(feed, stream_format=ONLY_ODD)
+    assert subscriber.park()
+    publish(feed, 6, 7, 8, 10)
+    received = subscriber.client_socket.received
+    assert received.startswith(sse(7))
+    assert progress_of(received) == [b"10-0"]
+
+
+def test_without_a_filter_there_is_no_progress_to_send(feed, monkeypatch):
+    monkeypatch.setattr(progress, "MAX_DROPPED", 1)
+    subscriber = FakeSubscriber(feed)
+    assert subscriber.park()
+    publish(feed, 6, 7)
+    assert subscriber.client_socket.received == sse(6, 7)
+    assert subscriber.fanout.progress.last_id == at(7).id
 
 
 def test_a_fanout_counts_its_events_and_knows_when_it_last_sent(feed):

@@ -1,19 +1,42 @@
-"""The feed: what it keeps, what it returns after a cursor, and which subscribers it wakes."""
+"""The feed: what it keeps, what it returns after a position, and which subscribers it wakes."""
+
+from itertools import pairwise
 
 import pytest
 
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.follow import feed as feed_module
 from app.streaming.follow.feed import Feed
+from app.streaming.log.log_state import NO_LOG
+from app.streaming.log.position import START, Position
 from app.streaming.wire.frame_batch import FrameBatch
-from tests.streaming.follow.fakes import FakeSubscriber, frame, new_feed, publish, sse
+from tests.streaming.follow.fakes import (
+    EPOCH,
+    OTHER_EPOCH,
+    FakeSubscriber,
+    at,
+    frame,
+    log,
+    new_feed,
+    publish,
+    publish_notice,
+    publish_reset,
+    sse,
+)
+
+NEW_LOG = Position(OTHER_EPOCH, ZERO, 0)
 
 
-def after(feed: Feed, number: int, epoch: int = 0) -> list[int] | None:
-    batches = feed.after(EventId(number, 0), epoch)
-    if batches is None:
-        return None
-    return [frame.cursor.ms for batch in batches for frame in batch.frames]
+def after(feed: Feed, position: int | Position) -> list[int | str]:
+    """The numbers of the events, and the names of the notices, after a position."""
+    batches = feed.after(at(position) if isinstance(position, int) else position)
+    for one, following in pairwise(batches):
+        assert one.end is following.start
+    return [
+        frame.cursor.ms if batch.events else frame.action
+        for batch in batches
+        for frame in batch.frames
+    ]
 
 
 @pytest.fixture
@@ -21,23 +44,82 @@ def feed() -> Feed:
     return new_feed()
 
 
-def test_a_new_feed_has_nothing_after_its_position_and_knows_nothing_before(feed):
-    assert after(feed, 5) == []
-    assert after(feed, 9) == []
-    assert after(feed, 4) is None
+def test_a_new_feed_stands_at_the_end_of_its_log_and_knows_nothing_before(feed):
+    assert feed.position == at(5)
+    assert feed.is_at(at(5))
+    assert [after(feed, number) for number in (4, 5, 9)] == [[], [], []]
 
 
-def test_a_cursor_gets_what_came_after_it(feed):
+def test_a_position_gets_what_came_after_it(feed):
     publish(feed, 6, 7)
     publish(feed, 8)
     assert [after(feed, number) for number in (5, 6, 7, 8)] == [[6, 7, 8], [7, 8], [8], []]
-    assert feed.position.id == EventId(8, 0)
-    assert feed.sequence == 8
+    assert feed.position == at(8)
 
 
-def test_a_cursor_between_two_events_gets_what_came_after_it(feed):
-    publish(feed, 6, 8)
-    assert after(feed, 7) == [8]
+@pytest.mark.parametrize(
+    "position",
+    [
+        Position(EPOCH, EventId(6, 0), 9),
+        Position(EPOCH, EventId(6, 5), None),
+        Position(OTHER_EPOCH, EventId(6, 0), 6),
+        Position(b"", EventId(6, 0), 6),
+        START,
+    ],
+    ids=["more before it", "unproven", "other log", "unknown log", "start"],
+)
+def test_a_position_that_the_feed_does_not_know_gets_nothing(feed, position):
+    """So what follows it is read from the log, which can tell."""
+    publish(feed, 6, 7, 8)
+    assert after(feed, position) == []
+
+
+def test_a_position_between_two_events_gets_what_came_after_it(feed):
+    publish(feed, 6, 7)
+    assert after(feed, Position(EPOCH, EventId(6, 5), 6)) == [7]
+
+
+def test_a_position_without_a_sequence_gets_what_follows_its_entry(feed):
+    publish(feed, 6, 7, 8)
+    assert after(feed, Position(EPOCH, EventId(6, 0), None)) == [7, 8]
+
+
+def test_a_notice_stands_between_what_was_before_and_what_comes_after_it(feed):
+    publish(feed, 6)
+    publish_notice(feed, "gap", at(8))
+    publish(feed, 9)
+    publish_reset(feed)
+    publish(feed, 1)
+    assert after(feed, 5) == [6, "gap", 9, "reset", 1]
+    assert after(feed, 6) == ["gap", 9, "reset", 1]
+    assert after(feed, 8) == [9, "reset", 1]
+    assert after(feed, 9) == ["reset", 1]
+    assert after(feed, NEW_LOG) == [1]
+    assert after(feed, 7) == []  # nobody has been there
+
+
+@pytest.mark.parametrize(
+    ("position", "is_at", "is_behind"),
+    [
+        (at(5), True, False),
+        (at(5)._replace(sequence=None), True, False),
+        (at(4), False, False),
+        (at(6), False, True),
+        (at(5, OTHER_EPOCH), False, False),
+        (at(6, OTHER_EPOCH), False, False),
+        (START, False, False),
+    ],
+)
+def test_a_feed_is_at_a_position_or_behind_it_or_neither(feed, position, is_at, is_behind):
+    assert (feed.is_at(position), feed.is_behind(position)) == (is_at, is_behind)
+
+
+def test_a_feed_of_no_log_is_at_the_start_of_every_log_and_behind_all_others():
+    feed = Feed("r", NO_LOG)
+    assert feed.is_at(START)
+    assert feed.is_at(NEW_LOG)
+    assert (feed.is_at(at(1)), feed.is_behind(at(1))) == (False, True)
+    assert not feed.is_behind(NEW_LOG)
 
 
 def test_publishing_wakes_every_subscriber_that_has_joined(feed):
@@ -57,9 +139,9 @@ def test_a_batch_read_from_an_old_position_is_not_published(feed):
     parked = FakeSubscriber(feed)
     position = feed.position
     publish(feed, 6)
-    parked.cursor = feed.position.id
+    parked.position = feed.position
     assert parked.park()
-    feed.publish(position, FrameBatch(position.id, [frame(6)]), sequence=6, ended=True)
+    feed.publish(FrameBatch(position, [frame(6)], at(6)), ended=True)
     assert after(feed, 5) == [6]
     assert not feed.ended
     assert parked.client_socket.received == b""
@@ -77,7 +159,7 @@ def test_a_feed_keeps_a_limited_number_of_batches(feed, monkeypatch):
     publish(feed, 6, 7)
     for number in (8, 9, 10):
         publish(feed, number)
-    assert after(feed, 6) is None
+    assert after(feed, 6) == []
     assert after(feed, 7) == [8, 9, 10]
 
 
@@ -86,85 +168,152 @@ def test_a_feed_keeps_a_limited_number_of_bytes(feed, monkeypatch):
     for number in range(6, 16):
         publish(feed, number, size=1000)
     assert after(feed, 13) == [14, 15]
-    assert after(feed, 12) is None
+    assert after(feed, 12) == []
 
 
 def test_a_batch_over_the_limit_is_not_kept_and_not_skipped(feed, monkeypatch):
     monkeypatch.setattr(feed_module, "MAX_RECENT_BYTES", 1000)
     publish(feed, 6, size=2000)
-    assert feed.position.id == EventId(6, 0)
-    assert after(feed, 5) is None  # so that it is read from the log
-    assert after(feed, 6) == []
+    assert feed.position == at(6)
+    assert after(feed, 5) == []  # so that it is read from the log
+    assert not feed.is_at(at(5))
     publish(feed, 7)
     assert after(feed, 6) == [7]
 
 
-def test_forgotten_batches_are_read_from_the_log(feed):
+def test_batches_with_deleted_events_are_read_from_the_log(feed):
     publish(feed, 6, 7)
-    feed.forget()
-    assert after(feed, 6) is None
+    changed = log(7, length=6, deleted=EventId(6, 0))
+    feed.note_version(changed)
+    assert after(feed, 5) == []
+    assert feed.version == changed.version
+    publish(feed, 8)
+    feed.note_version(log(8, length=7, deleted=EventId(6, 0)))
+    assert after(feed, 7) == [8]
+    feed.note_version(log(8, length=6, deleted=EventId(6, 0)))
     assert after(feed, 7) == []
 
 
-def test_batches_with_deleted_events_are_read_from_the_log(feed):
+def test_trimming_does_not_forget_the_recent_batches(feed):
     publish(feed, 6, 7)
-    before = feed.version
-    feed.note_deleted(EventId(6, 0))
-    assert after(feed, 6) is None
-    assert feed.version != before
-    publish(feed, 8)
-    feed.note_deleted(EventId(6, 0))
-    assert after(feed, 7) == [8]
+    feed.note_version(log(7, length=2, first_id=EventId(6, 0), first_sequence=6))
+    assert after(feed, 5) == [6, 7]
 
 
-def test_settle_ends_the_run_only_at_the_feeds_own_position(feed):
+# Checks against the state of the log
+
+
+def test_a_check_ends_the_run_at_the_feeds_own_position(feed):
     awake, parked = FakeSubscriber(feed), FakeSubscriber(feed)
     assert parked.park()
-    feed.settle(EventId(4, 0), 4, ended=True)
+    assert feed.check(feed.position, log(5))
     assert (feed.ended, awake.woken, parked.unsent) == (False, 0, [])
-    feed.settle(EventId(5, 0), 5, ended=True)
+    assert feed.check(feed.position, log(5, ended=True))
     assert (feed.ended, awake.woken, parked.unsent) == (True, 1, [None])
 
 
-def test_a_feed_that_was_reset_has_no_batches_for_cursors_of_the_old_log(feed):
-    subscriber = FakeSubscriber(feed)
-    publish(feed, 6, ended=True)
-    feed.reset(0)
-    assert subscriber.woken == 2
-    assert feed.position == (1, ZERO)
-    assert (feed.sequence, feed.ended) == (0, False)
-    assert after(feed, 0, epoch=1) == []
-    publish(feed, 2)
-    assert after(feed, 0, epoch=0) is None
-    assert after(feed, 0, epoch=1) == [2]
+def test_a_check_of_a_log_with_more_entries_leaves_them_to_the_reader(feed):
+    parked = FakeSubscriber(feed)
+    assert parked.park()
+    assert not feed.check(feed.position, log(6, ended=True))
+    assert (feed.position, feed.ended, parked.client_socket.received) == (at(5), False, b"")
 
 
-def test_two_resets_of_one_epoch_are_one_reset(feed):
-    feed.reset(0)
+def test_a_check_that_the_reader_has_overtaken_changes_nothing(feed):
+    position, state = feed.position, log(5, ended=True)
+    publish(feed, 6)
+    assert not feed.check(position, state)
+    assert (feed.position, feed.ended) == (at(6), False)
+
+
+def test_a_check_that_has_read_the_whole_log_frees_the_recent_batches(feed):
+    publish(feed, 6)
+    assert feed.check(feed.position, log(6))
+    assert after(feed, 5) == []
+    assert feed.is_at(at(6))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        NO_LOG,
+        log(2, OTHER_EPOCH),
+        log(5, OTHER_EPOCH),
+        log(9, OTHER_EPOCH),
+        log(4),
+        log(5, last_sequence=4, length=4),
+    ],
+    ids=["deleted", "shorter", "as long", "longer", "lost its end", "lost an entry before"],
+)
+def test_a_check_that_finds_another_log_publishes_a_reset(feed, state):
+    parked = FakeSubscriber(feed)
+    assert parked.park()
+    assert feed.check(feed.position, state) == (state is NO_LOG)
+    assert b"event: gateway.reset\n" in parked.client_socket.received
+    assert feed.position == (state.epoch, ZERO, 0)
+    assert not feed.ended
+
+
+def test_two_checks_from_one_position_publish_one_reset(feed):
+    parked = FakeSubscriber(feed)
+    assert parked.park()
+    position = feed.position
+    feed.check(position, log(2, OTHER_EPOCH))
     publish(feed, 1)
-    feed.reset(0)
-    assert feed.position == (1, EventId(1, 0))
+    feed.check(position, log(2, OTHER_EPOCH))
+    assert feed.position == at(1, OTHER_EPOCH)
+    assert parked.client_socket.received.count(b"gateway.reset") == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_check_publishes_a_gap_for_entries_deleted_before_they_were_read(feed, ended):
+    parked = FakeSubscriber(feed)
+    assert parked.park()
+    state = log(5, last_id=EventId(7, 0), last_sequence=7, deleted=EventId(7, 0), ended=ended)
+    assert feed.check(feed.position, state)
+    assert parked.client_socket.received.count(b"event: gateway.gap\n") == 1
+    assert (feed.position, feed.ended) == (at(7), ended)
+    feed.check(feed.position, state)
+    assert parked.client_socket.received.count(b"event: gateway.gap\n") == 1
 
 
 def test_a_batch_of_the_old_log_is_not_published_in_the_new_one():
-    feed = Feed("r", ZERO, sequence=0, ended=False)
+    feed = Feed("r", NO_LOG)
     position = feed.position
-    feed.reset(0)
-    feed.publish(position, FrameBatch(position.id, [frame(6)]), sequence=6, ended=False)
-    assert feed.position == (1, ZERO)
+    publish_reset(feed)
+    feed.publish(FrameBatch(position, [frame(6)], at(6)), ended=False)
+    assert feed.position == NEW_LOG
+
+
+def test_a_feed_at_the_start_of_a_log_does_not_miss_that_yet_another_has_replaced_it(feed):
+    """It has read nothing of either, so there is nothing to tell."""
+    publish_reset(feed)
+    assert not feed.check(feed.position, log(2, b"3"))
+    assert feed.position.is_start
+    assert feed.version[0] == b"3"
 
 
 # Parking
 
 
 def test_only_a_subscriber_that_is_up_to_date_in_the_same_log_may_park(feed):
-    behind, other_log, up_to_date = (FakeSubscriber(feed) for _ in range(3))
-    behind.cursor = EventId(4, 0)
-    assert not behind.park()
-    assert feed.park(other_log, epoch=1) is None
+    behind, ahead, other_log, up_to_date = (FakeSubscriber(feed) for _ in range(4))
+    behind.position, ahead.position, other_log.position = at(4), at(6), at(5, OTHER_EPOCH)
+    assert [each.park() for each in (behind, ahead, other_log)] == [False] * 3
     assert up_to_date.park()
-    feed.settle(EventId(5, 0), 5, ended=True)
+    up_to_date.leave_fanout()
+    feed.check(feed.position, log(5, ended=True))
     assert not up_to_date.park()  # its stream is over, not silent
+
+
+def test_parked_subscribers_share_the_position_of_the_feed(feed):
+    """So what follows it is decided once for all of them."""
+    subscriber = FakeSubscriber(feed)
+    subscriber.position = Position(EPOCH, EventId(5, 0), None)
+    assert subscriber.park()
+    assert subscriber.position is feed.position
+    publish(feed, 6)
+    assert subscriber.client_socket.received == sse(6)
 
 
 def test_a_parked_subscriber_is_written_to_and_not_woken(feed):
@@ -196,22 +345,30 @@ def test_the_end_of_a_run_is_delivered_and_then_unparks(feed):
     assert subscriber.unsent == [None]
 
 
-def test_a_reset_unparks(feed):
+def test_parked_subscribers_follow_their_run_into_the_new_log(feed):
     subscriber = FakeSubscriber(feed)
     assert subscriber.park()
-    feed.reset(0)
-    assert subscriber.unsent == [None]
+    publish(feed, 6)
+    reset = publish_reset(feed)
     publish(feed, 1)
-    assert subscriber.client_socket.received == b""
+    assert subscriber.client_socket.received == sse(6) + reset + sse(1)
+    assert (subscriber.position, subscriber.unsent) == (at(1, OTHER_EPOCH), [])
 
 
 def test_unpark_returns_how_many_events_were_sent_since_the_subscriber_parked(feed):
     early, late = FakeSubscriber(feed), FakeSubscriber(feed)
     assert early.park()
     publish(feed, 6, 7)
-    late.cursor = feed.position.id
+    late.position = feed.position
     assert late.park()
     publish(feed, 8)
+    publish_notice(feed, "gap", at(9))
     early.leave_fanout()
     late.leave_fanout()
     assert (early.events, late.events) == (3, 1)
+
+
+def test_the_last_id_of_a_log_is_no_obstacle():
+    feed = Feed("r", log(5, last_id=LAST))
+    assert feed.position.id == LAST
+    assert after(feed, feed.position) == []

@@ -5,26 +5,20 @@ import string
 import pytest
 from redis.connection import Connection
 
-from app.streaming.event import Event
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.follow.feed import Feed
 from app.streaming.follow.group_read import GroupRead, feed_key
 from app.streaming.log import connection
+from app.streaming.log.log_state import NO_LOG
+from app.streaming.log.position import START, Position
 from app.streaming.log.redis_keys import log_key
-from app.streaming.wire.frame import Frame
-from app.streaming.wire.frame_batch import FrameBatch
+from tests.streaming.follow.fakes import OTHER_EPOCH, at, log, publish, publish_reset
 
 EVERY_CHARACTER = string.ascii_letters + string.digits + "_.-"
 
 
 def feed(run_id: str, position: EventId = ZERO) -> Feed:
-    return Feed(run_id, position, sequence=0, ended=False)
-
-
-def publish(feed: Feed, number: int) -> None:
-    position = feed.position
-    frame = Frame.of(Event.from_entry(feed.run_id, b"%d-0" % number, {}))
-    feed.publish(position, FrameBatch(position.id, [frame]), sequence=number, ended=False)
+    return Feed(run_id, log(1, last_id=position) if position > ZERO else NO_LOG)
 
 
 def packed_by_redis_py(feeds: list[Feed], count: int, block_ms: int) -> bytes:
@@ -58,9 +52,9 @@ def test_each_pack_asks_from_the_current_positions():
         lambda: publish(feeds[0], 10),
         lambda: publish(feeds[4], 100),
         lambda: [publish(feeds[0], 1000), publish(feeds[2], 10**12)],
-        lambda: feeds[2].reset(0),
-        lambda: [publish(feeds[2], 1), feeds[0].reset(0)],
-        lambda: feeds[2].reset(1),
+        lambda: publish_reset(feeds[2]),
+        lambda: [publish(feeds[2], 1), publish_reset(feeds[0])],
+        lambda: publish_reset(feeds[2], b"3"),
         lambda: None,
     ]
     for block_ms, change in enumerate(changes, 1):
@@ -70,26 +64,31 @@ def test_each_pack_asks_from_the_current_positions():
 
 
 def test_the_origin_is_the_position_of_the_last_pack_though_the_feed_has_moved_on():
-    one, other = feed("1", EventId(5, 0)), feed("2", EventId(7, 0))
-    group = GroupRead([one, other], 256)
+    """It is the very same object, by which the feed knows what was read from where."""
+    feeds = one, other = feed("1", EventId(5, 0)), feed("2", EventId(7, 0))
+    group = GroupRead(feeds, 256)
     group.pack(1)
+    packed = [each.position for each in feeds]
     publish(one, 6)
-    other.reset(0)
-    assert group.origin(feed_key(one)) == (one, (0, EventId(5, 0)))
-    assert group.origin(feed_key(other)) == (other, (0, EventId(7, 0)))
+    publish_reset(other)
+    for each, position in zip(feeds, packed, strict=True):
+        origin, at_position = group.origin(feed_key(each))
+        assert origin is each
+        assert at_position is position
     group.pack(1)
-    assert group.origin(feed_key(one)) == (one, (0, EventId(6, 0)))
-    assert group.origin(feed_key(other)) == (other, (1, ZERO))
+    assert group.origin(feed_key(one)) == (one, at(6))
+    assert group.origin(feed_key(other)) == (other, (OTHER_EPOCH, ZERO, 0))
 
 
-def test_after_a_reset_at_the_beginning_the_origin_is_another_position():
-    """The bytes are the same, but the entries belong to another epoch."""
+def test_another_log_at_the_beginning_makes_the_origin_another_position():
+    """The bytes are the same, but the entries belong to another log."""
     one = feed("1")
     group = GroupRead([one], 256)
     before = group.pack(1)
-    one.reset(0)
+    assert group.origin(feed_key(one)) == (one, START)
+    publish_reset(one)
     assert group.pack(1) == before
-    assert group.origin(feed_key(one)) == (one, (1, ZERO))
+    assert group.origin(feed_key(one)) == (one, Position(OTHER_EPOCH, ZERO, 0))
 
 
 @pytest.mark.parametrize("runs", [0, 1, 64])

@@ -8,32 +8,43 @@ import pytest
 import redis
 
 from app.streaming.errors import StoreUnavailable
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event_id import LAST, EventId
 from app.streaming.event_store import EventStore
 from app.streaming.follow import history as history_module
 from app.streaming.follow.feed import Feed
 from app.streaming.follow.history import History
 from app.streaming.log import reader as log_reader
+from app.streaming.log.log_state import NO_LOG
+from app.streaming.log.position import START, Position
 from app.streaming.log.reader import INITIAL_COUNT
+from app.streaming.wire.frame_batch import FrameBatch
 from tests.servers import wait_until
 
-END = EventId(1000, 0)
-START = EventId(1, 0).before()
+EPOCH, OTHER_EPOCH = b"1", b"2"
 
 
 class CountingStore(EventStore):
-    """A store that records the ranges that were read, and can be held up."""
+    """A store that records what was read, and can hold up the answers.
+
+    `ranges` has the reads of entries alone, `whole_reads` those with the state of the log.
+    """
 
     def __init__(self, client: redis.Redis):
         super().__init__(client=client)
         self.ranges: list[tuple[int, int]] = []
+        self.whole_reads: list[int] = []
         self.open = threading.Event()
         self.open.set()
 
-    def history(self, run_id, after, end, count):
-        self.ranges.append((after.ms, end.ms))
+    def entries(self, run_id, after, upto, count):
+        entries = super().entries(run_id, after, upto, count)
+        self.ranges.append((after.ms, upto.ms))
         assert self.open.wait(20)
-        return super().history(run_id, after, end, count)
+        return entries
+
+    def read(self, run_id, after, count, **options):
+        self.whole_reads.append(after.ms)
+        return super().read(run_id, after, count, **options)
 
 
 @pytest.fixture
@@ -47,13 +58,25 @@ def history(store) -> History:
 
 
 @pytest.fixture
-def fill(fake_client):
-    """Append events with the ids 1-0, 2-0 and so on, and return the run's feed."""
+def fill(fake_client, store):
+    """Append events with the ids 1-0, 2-0 and so on, and return a feed of the run."""
 
-    def fill(run_id: str, *numbers: int, size: int = 1) -> Feed:
-        for number in numbers:
-            fake_client.xadd(f"run:{run_id}:events", {"data": '"%s"' % ("x" * size)}, f"{number}-0")
-        return Feed(run_id, EventId(numbers[-1], 0), numbers[-1], ended=False)
+    def fill(run_id: str, *numbers: int, size: int = 1, epoch: bytes | None = EPOCH) -> Feed:
+        key = f"run:{run_id}:events"
+        added = store.state(run_id).last_sequence
+        for sequence, number in enumerate(numbers, added + 1):
+            fields = {
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "sequence": sequence,
+                "epoch": epoch,
+                "event_category": "llm",
+                "event_action": "stream",
+                "data": '"%s"' % ("x" * size),
+            }
+            if epoch is None:
+                fields = {"data": fields["data"]}
+            fake_client.xadd(key, fields, f"{number}-0")
+        return Feed(run_id, store.state(run_id))
 
     return fill
 
@@ -65,46 +88,69 @@ def small_pages(monkeypatch) -> None:
     monkeypatch.setattr(history_module, "next_count", lambda size, entries: 4)
 
 
-def numbers(history: History, feed: Feed, cursor: EventId, end: EventId) -> list[int]:
-    page, _ = history.page(feed, cursor, end)
-    return [frame.cursor.ms for frame in page.frames] if page else []
+def at(number: int, sequence: int | None = None) -> Position:
+    """The position after the event with a number."""
+    return Position(EPOCH, EventId(number, 0), sequence or number)
+
+
+def told(batches: list[FrameBatch], position: Position) -> list[int | str]:
+    """The numbers of the events and the names of the notices; checks that one follows the other."""
+    for batch in batches:
+        assert batch.start == position
+        position = batch.end
+    return [
+        frame.cursor.ms if batch.events else frame.action
+        for batch in batches
+        for frame in batch.frames
+    ]
+
+
+def page(
+    history: History, feed: Feed, position: Position, end: EventId | None = None
+) -> list[int | str]:
+    """What one call gives."""
+    return told(history.after(feed, position, end or feed.position.id), position)
 
 
 def replay(
-    history: History, feed: Feed, cursor: EventId = START, end: EventId | None = None
-) -> list[int]:
-    """The events that a subscriber gets, page by page."""
-    seen: list[int] = []
+    history: History, feed: Feed, position: Position = START, end: EventId | None = None
+) -> list[int | str]:
+    """What a subscriber gets, page by page."""
+    seen: list[int | str] = []
     end = end or feed.position.id
-    while cursor < end:
-        page, _ = history.page(feed, cursor, end)
-        if page is None:
+    while position.id < end:
+        batches = history.after(feed, position, end)
+        if not batches:
             break
-        assert all(frame.cursor > cursor for frame in page.frames)
-        seen += [frame.cursor.ms for frame in page.frames]
-        cursor = page.end
+        seen += told(batches, position)
+        position = batches[-1].end
     return seen
 
 
 def cost_of_a_page(store: EventStore, feed: Feed) -> int:
-    page, _ = History(store).page(feed, START, feed.position.id)
+    [page] = History(store).after(feed, START, feed.position.id)
     return page.cost
 
 
 # Reading
 
 
-def test_an_empty_log_has_no_page(history):
-    feed = Feed("r", ZERO, 0, ended=False)
-    assert history.page(feed, START, END) == (None, None)
+def test_an_empty_log_has_nothing(history):
+    assert history.after(Feed("r", NO_LOG), START, LAST) == []
 
 
-def test_a_page_from_the_log_comes_with_the_first_id_and_a_page_from_memory_without(history, fill):
+def test_at_the_end_of_the_log_there_is_nothing(history, fill):
+    feed = fill("r", 1, 2)
+    assert history.after(feed, at(2), LAST) == []
+    assert feed.pages == []
+
+
+def test_a_page_leads_from_the_position_to_its_last_event_and_is_then_in_memory(history, fill):
     feed = fill("r", 3, 4)
-    page, first_id = history.page(feed, START, feed.position.id)
-    assert first_id == EventId(3, 0)
-    assert (page.start, page.end) == (page.frames[0].cursor.before(), EventId(4, 0))
-    assert history.page(feed, page.start, feed.position.id) == (page, None)
+    [page] = history.after(feed, START, feed.position.id)
+    assert (page.start, page.end, page.events) == (START, at(4, 2), 2)
+    [same] = history.after(feed, START, feed.position.id)
+    assert same is page
 
 
 def test_a_page_is_read_once(history, store, fill):
@@ -118,16 +164,16 @@ def test_a_page_is_read_once(history, store, fill):
 
 def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(history, store, fill):
     feed = fill("r", *range(1, 1201))
-    first, _ = history.page(feed, START, feed.position.id)
-    second, _ = history.page(feed, first.end, feed.position.id)
+    [first] = history.after(feed, START, feed.position.id)
+    [second] = history.after(feed, first.end, feed.position.id)
     assert (len(first.frames), len(second.frames)) == (INITIAL_COUNT, 1000)
 
 
 def test_a_page_of_large_events_is_bounded_in_bytes(history, fill, monkeypatch):
     monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 10_000)
     feed = fill("r", *range(1, 201), size=1000)
-    first, _ = history.page(feed, START, feed.position.id)
-    second, _ = history.page(feed, first.end, feed.position.id)
+    [first] = history.after(feed, START, feed.position.id)
+    [second] = history.after(feed, first.end, feed.position.id)
     assert 0 < second.size <= 10_000
 
 
@@ -135,7 +181,7 @@ def test_callers_wait_for_a_page_that_another_caller_reads(history, store, fill)
     feed = fill("r", *range(1, 11))
     store.open.clear()
     with ThreadPoolExecutor(20) as threads:
-        pages = [threads.submit(history.page, feed, START, feed.position.id) for _ in range(20)]
+        pages = [threads.submit(history.after, feed, START, feed.position.id) for _ in range(20)]
         wait_until(lambda: store.ranges, "one caller reads the log")
         store.open.set()
         distinct = {id(page.result()[0]) for page in pages}
@@ -145,12 +191,12 @@ def test_callers_wait_for_a_page_that_another_caller_reads(history, store, fill)
 
 def test_reading_a_page_does_not_hold_up_other_runs(history, store, fill):
     slow, fast = fill("slow", 1, 2), fill("fast", 1, 2)
-    assert numbers(history, fast, START, fast.position.id) == [1, 2]
+    assert page(history, fast, START) == [1, 2]
     store.open.clear()
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(history.page, slow, START, slow.position.id)
+        waiting = threads.submit(history.after, slow, START, slow.position.id)
         wait_until(lambda: len(store.ranges) == 2, "the slow run is being read")
-        assert numbers(history, fast, START, fast.position.id) == [1, 2]
+        assert page(history, fast, START) == [1, 2]
         store.open.set()
         assert len(waiting.result()[0].frames) == 2
 
@@ -162,40 +208,42 @@ def test_after_a_failed_read_the_next_caller_reads(history, store, fill, monkeyp
         raise StoreUnavailable("not there")
 
     with monkeypatch.context() as patched:
-        patched.setattr(CountingStore, "history", fail)
+        patched.setattr(CountingStore, "entries", fail)
         with pytest.raises(StoreUnavailable):
-            history.page(feed, START, feed.position.id)
-    assert numbers(history, feed, START, feed.position.id) == [1]
+            history.after(feed, START, feed.position.id)
+    assert page(history, feed, START) == [1]
 
 
-# Cursors
+# Positions
 
 
-def test_a_cursor_within_a_page_gets_the_rest_of_the_page(history, store, fill):
+def test_a_position_within_a_page_gets_the_rest_of_the_page(history, store, fill):
     feed = fill("r", *range(1, 11))
     replay(history, feed)
-    assert numbers(history, feed, EventId(7, 0), feed.position.id) == [8, 9, 10]
-    assert numbers(history, feed, EventId(7, 5), feed.position.id) == [8, 9, 10]
-    assert len(store.ranges) == 1
+    assert page(history, feed, at(7)) == [8, 9, 10]
+    assert page(history, feed, Position(EPOCH, EventId(7, 5), 7)) == [8, 9, 10]
+    assert page(history, feed, at(7)._replace(sequence=None)) == [8, 9, 10]
+    assert (len(store.ranges), store.whole_reads) == (1, [])
 
 
 @pytest.mark.usefixtures("small_pages")
 def test_pages_do_not_overlap(history, store, fill):
     feed = fill("r", *range(1, 11))
-    assert numbers(history, feed, EventId(3, 0), feed.position.id) == [4, 5, 6, 7]
-    assert numbers(history, feed, START, feed.position.id) == [1, 2, 3]
+    assert page(history, feed, at(3)) == [4, 5, 6, 7]
+    assert page(history, feed, START) == [1, 2, 3]
     assert replay(history, feed) == list(range(1, 11))
     assert store.ranges == [(3, 10), (0, 3), (7, 10)]
-    pages = [(page.start.ms, page.end.ms) for page in feed.pages]
+    pages = [(page.start.id.ms, page.end.id.ms) for page in feed.pages]
     assert pages == [(0, 3), (3, 7), (7, 10)]
 
 
 @pytest.mark.usefixtures("small_pages")
 @pytest.mark.parametrize("first", list(itertools.permutations([0, 2, 5, 9])))
-def test_cursors_in_any_order_get_every_event_once(history, fill, first):
+def test_positions_in_any_order_get_every_event_once(history, fill, first):
     feed = fill("r", *range(1, 13))
     for number in first:
-        assert replay(history, feed, EventId(number, 0)) == list(range(number + 1, 13))
+        position = at(number) if number else START
+        assert replay(history, feed, position) == list(range(number + 1, 13))
     assert sum(len(page.frames) for page in feed.pages) == 12
 
 
@@ -203,8 +251,10 @@ def test_cursors_in_any_order_get_every_event_once(history, fill, first):
 def test_a_cursor_that_is_no_event_of_the_log_hides_nothing_from_others(history, fill, number):
     """A client may send any id, and a page then begins after it."""
     feed = fill("r", *range(1, 11))
-    assert replay(history, feed, EventId(5, 7)) == [6, 7, 8, 9, 10]
-    assert replay(history, feed, EventId(number, 0)) == list(range(number + 1, 11))
+    somewhere = Position(b"", EventId(5, 7), None)
+    assert replay(history, feed, somewhere) == [6, 7, 8, 9, 10]
+    position = at(number) if number else START
+    assert replay(history, feed, position) == list(range(number + 1, 11))
 
 
 def test_events_after_the_last_page_are_read_when_they_are_needed(history, store, fill):
@@ -215,12 +265,20 @@ def test_events_after_the_last_page_are_read_when_they_are_needed(history, store
     assert store.ranges == [(0, 3), (3, 5)]
 
 
+def test_events_of_another_program_are_read_with_the_state_that_counts_them(history, store, fill):
+    feed = fill("r", 1, 2, 3, epoch=None)
+    assert replay(history, feed) == [1, 2, 3]
+    assert len(store.whole_reads) == 1
+    [page] = feed.pages
+    assert (page.end, page.events) == (feed.position, 3)
+
+
 # The bound in bytes
 
 
 def test_the_least_recently_used_page_is_dropped_first(store, fill):
     feeds = {name: fill(name, 1, size=1000) for name in "abcd"}
-    history = History(store, max_bytes=3 * cost_of_a_page(store, fill("like those", 1, size=1000)))
+    history = History(store, max_bytes=3 * cost_of_a_page(store, fill("like-those", 1, size=1000)))
     for name in "abcad":
         replay(history, feeds[name])
     store.ranges.clear()
@@ -235,7 +293,7 @@ def test_the_least_recently_used_page_is_dropped_first(store, fill):
 @pytest.mark.parametrize("pages", [0, 0.5, 1, 2.5, 7])
 def test_the_pages_stay_within_the_bound_and_no_event_is_lost(store, fill, pages):
     events = range(11, 43)
-    bound = int(pages * cost_of_a_page(store, fill("x", *events, size=1000))) + 16
+    bound = int(pages * cost_of_a_page(store, fill("x", *events, size=1000))) + 100
     feeds = [fill(name, *events, size=1000) for name in "ab"]
     history = History(store, max_bytes=bound)
     for feed in feeds * 2:
@@ -263,76 +321,132 @@ def test_a_new_log_has_no_pages_of_the_old_one(history, store, fake_client, fill
     feed = fill("r", 1, 2, 3)
     replay(history, feed)
     fake_client.delete("run:r:events")
-    fill("r", 2, 4)
-    feed.reset(0)
+    fill("r", 2, 4, epoch=OTHER_EPOCH)
+    feed.note_version(store.state("r"))
     assert replay(history, feed, end=EventId(4, 0)) == [2, 4]
+
+
+def test_a_position_in_the_old_log_gets_a_reset_though_nobody_knows_of_the_new_one(
+    history, store, fake_client, fill
+):
+    """The history itself reads the log, and tells every page of the old log from it."""
+    feed = fill("r", *range(1, 5))
+    replay(history, feed, end=EventId(2, 0))
+    fake_client.delete("run:r:events")
+    fill("r", *range(1, 9), epoch=OTHER_EPOCH)
+    batches = history.after(feed, at(4), LAST)
+    assert told(batches, at(4)) == ["reset"]
+    assert replay(history, feed, batches[-1].end, EventId(8, 0)) == list(range(1, 9))
+    assert {page.end.epoch for page in feed.pages} == {OTHER_EPOCH}
+
+
+def test_a_position_beyond_the_end_gets_a_reset(history, fill):
+    feed = fill("r", 1, 2)
+    assert page(history, feed, at(9), LAST) == ["reset"]
+
+
+def test_a_log_that_is_gone_is_a_reset(history, fake_client, fill):
+    feed = fill("r", 1, 2)
+    fake_client.delete("run:r:events")
+    [reset] = history.after(feed, at(2), LAST)
+    assert told([reset], at(2)) == ["reset"]
+    assert history.after(feed, reset.end, LAST) == []
 
 
 def test_after_a_deletion_the_log_is_read_again(history, store, fake_client, fill):
     feed = fill("r", 1, 2, 3)
     replay(history, feed)
     fake_client.xdel("run:r:events", "2-0")
-    feed.note_deleted(EventId(2, 0))
-    assert replay(history, feed) == [1, 3]
-    feed.note_deleted(EventId(2, 0))
-    assert replay(history, feed) == [1, 3]
-    assert len(store.ranges) == 2
+    feed.note_version(store.state("r"))
+    assert replay(history, feed) == [1, "gap", 3]
+    feed.note_version(store.state("r"))
+    reads = len(store.ranges)
+    assert replay(history, feed, at(2)) == [3]
+    assert len(store.ranges) == reads
 
 
-def test_a_page_that_became_out_of_date_while_it_was_read_is_not_kept(history, store, fill):
+def test_every_position_before_a_hole_gets_the_gap_and_others_do_not(history, fake_client, fill):
+    feed = fill("r", *range(1, 7))
+    fake_client.xdel("run:r:events", "3-0", "4-0")
+    for _ in range(2):
+        assert replay(history, feed) == [1, 2, "gap", 5, 6]
+        assert replay(history, feed, at(2)) == ["gap", 5, 6]
+        assert replay(history, feed, at(3)) == ["gap", 5, 6]
+        assert replay(history, feed, at(4)) == [5, 6]
+
+
+def test_an_entry_deleted_after_a_later_one_was_deleted_is_read_again_too(
+    history, store, fake_client, fill
+):
+    feed = fill("r", *range(1, 7))
+    for number, expected in [(5, [1, 2, 3, 4, "gap", 6]), (3, [1, 2, "gap", 4, "gap", 6])]:
+        replay(history, feed)
+        fake_client.xdel("run:r:events", f"{number}-0")
+        feed.note_version(store.state("r"))
+        assert replay(history, feed) == expected
+
+
+def test_a_page_that_became_out_of_date_while_it_was_read_is_not_kept(
+    history, store, fake_client, fill
+):
     feed = fill("r", 1, 2, 3)
     store.open.clear()
     with ThreadPoolExecutor(1) as threads:
-        reading = threads.submit(history.page, feed, START, feed.position.id)
+        reading = threads.submit(history.after, feed, START, feed.position.id)
         wait_until(lambda: store.ranges, "the page is being read")
-        feed.note_deleted(EventId(2, 0))
+        fake_client.xdel("run:r:events", "2-0")
+        feed.note_version(store.state("r"))
         store.open.set()
-        assert reading.result()[0] is not None
+        assert len(reading.result()[0].frames) == 3
     assert feed.pages == []
+    assert replay(history, feed) == [1, "gap", 3]
 
 
-def test_a_state_from_before_a_deletion_brings_no_deleted_event_back(history, fake_client, fill):
+def test_a_state_from_before_a_deletion_brings_no_deleted_event_back(
+    history, store, fake_client, fill
+):
     """Two states, from before and after a deletion, may be noted in the wrong order."""
     feed = fill("r", 1, 2, 3)
     replay(history, feed)
+    before = store.state("r")
     fake_client.xdel("run:r:events", "2-0")
-    feed.note_deleted(EventId(2, 0))
-    feed.note_deleted(ZERO)
-    assert replay(history, feed) == [1, 3]
+    feed.note_version(store.state("r"))
+    feed.note_version(before)
+    assert replay(history, feed) == [1, "gap", 3]
 
 
 # Trimming
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_a_page_in_memory_survives_trimming_and_the_next_is_read(history, store, fake_client, fill):
+def test_a_page_in_memory_survives_trimming_and_the_next_is_read(history, fake_client, fill):
     feed = fill("r", *range(1, 13))
-    assert numbers(history, feed, START, feed.position.id) == [1, 2, 3, 4]
+    assert page(history, feed, START) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    assert numbers(history, feed, START, feed.position.id) == [1, 2, 3, 4]
-    page, first_id = history.page(feed, EventId(4, 0), feed.position.id)
-    assert [frame.cursor.ms for frame in page.frames] == [7, 8, 9, 10]
-    assert first_id == EventId(7, 0)
+    assert page(history, feed, START) == [1, 2, 3, 4]
+    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
 
 
 @pytest.mark.usefixtures("small_pages")
-def test_every_caller_gets_the_first_id_where_events_were_trimmed_before_a_page(
+def test_every_caller_gets_the_gap_where_events_were_trimmed_before_a_page(
     history, fake_client, fill
 ):
     """Else the second client to come to a gap would get no notice."""
     feed = fill("r", *range(1, 13))
-    history.page(feed, START, feed.position.id)
+    assert page(history, feed, START) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    first_ids = [history.page(feed, EventId(4, 0), feed.position.id)[1] for _ in range(2)]
-    assert first_ids == [EventId(7, 0)] * 2
+    for _ in range(3):
+        assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
+    pages = [[frame.cursor.ms for frame in page.frames] for page in feed.pages]
+    assert pages == [[1, 2, 3, 4], [7, 8, 9, 10]]  # each is kept once
 
 
 @pytest.mark.usefixtures("small_pages")
 def test_a_hole_between_two_pages_is_not_the_end(history, fake_client, fill):
     """A slow client goes on with the page that another client has read."""
     feed = fill("r", *range(1, 13))
-    history.page(feed, START, feed.position.id)
+    page(history, feed, START)
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    cursor = EventId(7, 0).before()
-    assert numbers(history, feed, cursor, feed.position.id) == [7, 8, 9, 10]
-    assert replay(history, feed, EventId(4, 0)) == [7, 8, 9, 10, 11, 12]
+    beginning = Position(EPOCH, EventId(7, 0).before(), 6)
+    assert page(history, feed, beginning) == [7, 8, 9, 10]
+    assert replay(history, feed, at(4)) == ["gap", 7, 8, 9, 10, 11, 12]

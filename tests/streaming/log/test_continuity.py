@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.streaming.event_id import ZERO, EventId
-from app.streaming.log.continuity import Mark, Stretch, continues, locate, stretches
+from app.streaming.log.continuity import (
+    Mark,
+    Stretch,
+    continues,
+    is_another_log,
+    locate,
+    stretches,
+)
 from app.streaming.log.log_state import NO_LOG, LogState
 from app.streaming.log.position import START, Position
 
@@ -209,3 +217,258 @@ def test_a_client_that_knows_only_an_id_is_told_too(steps, ours_only):
     follower = play(steps, ours_only)
     check(follower, exact=False, reconnected=True)
     arrives(follower)
+
+
+# Examples. Entries are written as their ids: a number is one of Tailrace's, whose sequence is the
+# number too; a text is one of another program.
+
+EPOCH, OTHER_EPOCH = b"1", b"2"
+
+
+def at(number: int, sequence: int | None = -1, epoch: bytes = EPOCH) -> Position:
+    return Position(epoch, EventId(number, 0), number if sequence == -1 else sequence)
+
+
+def marks(*entries: int | str, epoch: bytes = EPOCH) -> list[Mark]:
+    return [
+        Mark(EventId(int(entry), 0), b"", None)
+        if isinstance(entry, str)
+        else Mark(EventId(entry, 0), epoch, entry)
+        for entry in entries
+    ]
+
+
+def state_of(*entries: int | str, last: int | None = None, deleted: int = 0, **more) -> LogState:
+    """The state of a log with these entries, of which `last` was the last ever added."""
+    last = last or int(entries[-1])
+    ids = [EventId(int(entry), 0) for entry in entries]
+    number: int | None = last - len(ids) + 1
+    if ids and EventId(deleted, 0) > ids[0]:
+        number = entries[0] if isinstance(entries[0], int) else None
+    known = {
+        "length": len(ids),
+        "first_id": ids[0] if ids else None,
+        "first_sequence": number,
+        "last_id": EventId(last, 0),
+        "last_sequence": last,
+        "ended": False,
+        "end_id": ids[-1] if ids else None,
+        "deleted": EventId(deleted, 0),
+        "epoch": EPOCH,
+    }
+    return LogState(**known | more)
+
+
+def told(position: Position, entries: list[Mark], state: LogState, whole: bool) -> list[int | str]:
+    """What a follower is sent: ids and notices."""
+    found, here = [], position
+    for stretch in stretches(position, entries, state, whole=whole):
+        assert stretch.start is here
+        here = stretch.end
+        found += [stretch.notice] if stretch.notice else []
+        found += [entry.cursor.ms for entry in entries[stretch.first : stretch.last]]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("position", "entries", "expected"),
+    [
+        (at(4), marks(5, 6), True),
+        (START, marks(1, 2), True),
+        (at(0, epoch=OTHER_EPOCH), marks(1, 2), True),
+        (START, marks(2, 3), False),
+        (at(4), marks(6), False),
+        (at(4), marks(5, 7), False),
+        (at(4), marks(5, epoch=OTHER_EPOCH), False),
+        (at(4), [*marks(5), *marks(6, epoch=OTHER_EPOCH)], False),
+        (at(4, None), marks(5), False),
+        (at(4, 5), marks(5), False),
+        (at(4), marks("5"), False),
+        (at(4), marks(5, "6"), False),
+        (at(4, epoch=b""), marks(5), False),
+    ],
+)
+def test_entries_prove_that_they_continue_a_position(position, entries, expected):
+    assert continues(position, entries) is expected
+
+
+WHOLE = (1, 2, 3, 4, 5, 6)
+
+
+@pytest.mark.parametrize(
+    ("position", "retained", "changes", "expected"),
+    [
+        # Nothing is missing.
+        (START, WHOLE, {}, [1, 2, 3, 4, 5, 6]),
+        (at(4), WHOLE, {}, [5, 6]),
+        (at(6), WHOLE, {}, []),
+        (at(4, None), WHOLE, {}, [5, 6]),
+        # A gap stands exactly where entries are missing.
+        (START, (4, 5, 6), {}, ["gap", 4, 5, 6]),
+        (at(2), (4, 5, 6), {}, ["gap", 4, 5, 6]),
+        (at(3), (4, 5, 6), {}, [4, 5, 6]),
+        (at(1), (1, 2, 4, 6), {"deleted": 5}, [2, "gap", 4, "gap", 6]),
+        (at(4), (1, 2, 3, 4, 5), {"last": 6, "deleted": 6}, [5, "gap"]),
+        (at(5), (1, 2, 3, 4, 5), {"last": 6, "deleted": 6}, ["gap"]),
+        (at(6), (1, 2, 3, 4, 5), {"last": 6, "deleted": 6}, []),
+        (at(4), (), {"last": 6}, ["gap"]),
+        (at(6), (), {"last": 6}, []),
+        # Who knows no sequence is told of what may be missing.
+        (at(1, None), (4, 5, 6), {}, ["gap", 4, 5, 6]),
+        (at(3, None), (1, 2, 3, 4, 6), {"deleted": 5}, ["gap", 4, "gap", 6]),
+        (at(5, None), (1, 2, 3, 4, 6), {"deleted": 5}, [6]),
+    ],
+)
+def test_what_a_follower_is_told(position, retained, changes, expected):
+    state = state_of(*retained, **changes)
+    after = [mark for mark in marks(*retained) if mark.cursor > position.id]
+    assert told(position, after, state, whole=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("position", "retained", "changes"),
+    [
+        (at(3, epoch=OTHER_EPOCH), WHOLE, {}),
+        (at(9, epoch=OTHER_EPOCH), WHOLE, {}),
+        (at(9), WHOLE, {}),
+        (at(6, 7), WHOLE, {}),
+        # A failover lost entry 4 and what came after it, and others were added since.
+        (at(4), (1, 2, 3, 8), {"last_sequence": 4, "first_sequence": 1}),
+        (at(4, 4), (), {"last": 9, "last_sequence": 3}),
+    ],
+    ids=["another log", "beyond another log", "beyond", "numbered", "failover", "failover, empty"],
+)
+def test_another_log_or_one_that_lost_its_end_is_a_reset(position, retained, changes):
+    state = state_of(*retained, **changes)
+    after = [
+        Mark(EventId(each, 0), EPOCH, 4 if each == 8 else each)
+        for each in retained
+        if each > position.id.ms
+    ]
+    assert is_another_log(position, state, after)
+    [stretch] = stretches(position, after, state, whole=True)
+    assert (stretch.notice, stretch.end) == ("reset", Position(EPOCH, ZERO, 0))
+
+
+def test_a_log_that_is_gone_is_a_reset_to_the_start_of_every_log():
+    [stretch] = stretches(at(5), [], NO_LOG, whole=True)
+    assert (stretch.notice, stretch.end) == ("reset", Position(b"", ZERO, 0))
+
+
+def test_who_has_read_nothing_continues_in_every_log():
+    for position in (START, at(0, epoch=OTHER_EPOCH)):
+        assert not is_another_log(position, state_of(*WHOLE))
+        assert told(position, marks(*WHOLE), state_of(*WHOLE), whole=True) == [*WHOLE]
+    assert stretches(START, [], NO_LOG, whole=True) == []
+
+
+def test_entries_that_were_written_again_after_a_failover_are_told_by_their_sequence():
+    """The log is as long as before, so only the numbers of the entries tell."""
+    state = state_of(1, 2, 3, 8, 9, last=9, last_sequence=5)
+    entries = [Mark(EventId(8, 0), EPOCH, 4), Mark(EventId(9, 0), EPOCH, 5)]
+    assert is_another_log(at(5), state, entries)
+    assert told(at(5), entries, state, whole=True) == ["reset"]
+    assert told(at(3), entries, state, whole=True) == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("position", "retained", "changes", "whole", "expected"),
+    [
+        # Without a hole, the entries of other programs are counted.
+        (START, ("1", "2", "3"), {}, True, [1, 2, 3]),
+        (at(1), ("1", "2", "3"), {}, True, [2, 3]),
+        (at(2), (1, 2, "3", "4", 5), {}, True, [3, 4, 5]),
+        (at(1, None), ("1", "2", "3"), {}, True, [2, 3]),
+        # A number after them tells that one is missing, not which: the gap comes before all.
+        (at(2), (1, 2, "3", 5), {"deleted": 4}, True, ["gap", 3, 5]),
+        (at(1), (1, 2, "3", "5", 6), {"deleted": 4}, True, [2, "gap", 3, 5, 6]),
+        (at(2), (1, 2, "3", "5"), {"deleted": 4}, True, ["gap", 3, 5]),
+        (at(2), ("4", "5"), {}, True, ["gap", 4, 5]),
+        # The last one is missing, and it is the last that was ever added.
+        (at(2), (1, 2, "3"), {"last": 4, "deleted": 4}, True, [3, "gap"]),
+        # Not all was read, so counting cannot tell yet.
+        (at(1), ("1", "2", "3", "4"), {}, False, [2, 3]),
+        (at(1), ("1", "2", "3", "5"), {"deleted": 4}, False, ["gap", 2, 3]),
+        (at(4), ("1", "2", "3", "5", "6", "7"), {"deleted": 3}, False, [5, 6]),
+    ],
+)
+def test_what_a_follower_is_told_of_entries_of_other_programs(
+    position, retained, changes, whole, expected
+):
+    state = state_of(*retained, **changes)
+    after = [mark for mark in marks(*retained) if mark.cursor > position.id]
+    assert told(position, after if whole else after[:2], state, whole) == expected
+
+
+def test_where_nobody_may_give_a_log_an_epoch_the_numbers_of_its_entries_still_count():
+    state = state_of(1, 2, 4, deleted=3, epoch=b"")
+    assert told(at(2), marks(4), state, whole=True) == ["gap", 4]
+    assert told(at(9), [], state, whole=True) == ["reset"]
+
+
+def test_a_sequence_that_was_set_by_hand_is_a_gap_forwards_and_a_reset_backwards():
+    """XSETID changes how many entries were ever added."""
+    forwards = state_of(1, 2, 3, last_sequence=100)
+    assert told(at(3), [], forwards, whole=True) == ["gap"]
+    assert stretches(at(3), [], forwards, whole=True)[-1].end == at(3, 100)
+    backwards = state_of(1, 2, 3, last_sequence=1)
+    assert told(at(3), [], backwards, whole=True) == ["reset"]
+
+
+def test_the_last_stretch_ends_at_the_end_of_the_log():
+    state = state_of(1, 2, 3, last=5, deleted=5)
+    assert stretches(at(1), marks(2, 3), state, whole=True)[-1].end == state.end
+    assert stretches(at(3, None), [], state_of(1, 2, 3), whole=True)[-1].end == at(3)
+
+
+# Where a client stands that knows only an id
+
+
+@pytest.mark.parametrize(
+    ("cursor", "retained", "changes", "notice", "end"),
+    [
+        # At an entry, and just before the first one.
+        (3, WHOLE, {}, None, at(3)),
+        (6, WHOLE, {}, None, at(6)),
+        (4, (4, 5, 6), {}, None, at(4)),
+        (3, ("3", "4"), {"last": 4}, None, at(3)),
+        (3, ("2", "3", "4"), {"last": 4}, None, at(3, None)),
+        (0, WHOLE, {}, None, Position(EPOCH, EventId(1, 0).before(), 0)),
+        # Before the first retained entry.
+        (2, (4, 5, 6), {}, "gap", Position(EPOCH, EventId(4, 0).before(), 3)),
+        (0, (4, 5, 6), {}, "gap", Position(EPOCH, EventId(4, 0).before(), 3)),
+        (2, (4, 5, 6), {"first_sequence": 1}, "reset", Position(EPOCH, EventId(4, 0).before(), 0)),
+        # Beyond the last id that was ever given.
+        (7, WHOLE, {}, "reset", Position(EPOCH, ZERO, 0)),
+        (7, (), {"last": 6}, "reset", Position(EPOCH, ZERO, 0)),
+        # Its entry is missing: deleted, if something at least so far on was, else of another log.
+        (3, (1, 2, 4, 5), {"deleted": 3}, None, at(3, None)),
+        (3, (1, 2, 4, 6), {"deleted": 5}, None, at(3, None)),
+        (3, (1, 2, 4, 5), {"last_sequence": 4}, "reset", Position(EPOCH, ZERO, 0)),
+        # Nothing is left after it.
+        (6, (), {"last": 6}, None, at(6)),
+        (5, (), {"last": 6}, "gap", at(6)),
+        (4, (1, 2, 3), {"last": 5, "deleted": 5}, "gap", at(5)),
+        (5, (1, 2, 3), {"last": 5, "deleted": 5}, None, at(5)),
+    ],
+)
+def test_where_a_client_stands_that_knows_only_an_id(cursor, retained, changes, notice, end):
+    state = state_of(*retained, **changes)
+    entries = [mark for mark in marks(*retained) if mark.cursor >= EventId(cursor, 0)][:1]
+    where = locate(EventId(cursor, 0), entries, state)
+    assert where.start == Position(b"", EventId(cursor, 0), None)
+    assert (where.notice, where.end) == (notice, end)
+
+
+@pytest.mark.parametrize("n", [1, 2**64 - 1])
+def test_an_id_just_before_the_first_entry_is_the_beginning(n):
+    """So `0-0` and the cursor of a stream that waits for the first event lose nothing."""
+    state = state_of(4, 5, 6)
+    where = locate(EventId(3, n), marks(4), state)
+    assert where.notice == ("gap" if n == 1 else None)
+    assert where.end == state.beginning
+
+
+def test_no_log_holds_only_the_start():
+    assert locate(ZERO, [], NO_LOG) == Stretch(Position(b"", ZERO, None), START, None)
+    assert locate(EventId(1, 0), [], NO_LOG).notice == "reset"

@@ -5,11 +5,20 @@ from redis.exceptions import ResponseError
 
 from app.streaming.errors import NotALog, StoreUnavailable
 from app.streaming.event_id import ZERO, EventId
+from app.streaming.log.continuity import Mark
 from app.streaming.log.log_state import NO_LOG, LogState
-from app.streaming.log.replies import parse_events, parse_log_state, parse_streams
+from app.streaming.log.replies import parse_events, parse_log_state, parse_mark, parse_streams
 
-FIRST = [b"5-0", [b"sequence", b"3", b"event_category", b"llm", b"event_action", b"a"]]
-LAST = [b"9-0", [b"sequence", b"7", b"event_category", b"lifecycle", b"event_action", b"failed"]]
+
+def entry(event_id: bytes, sequence: bytes, category: bytes, action: bytes) -> list:
+    """An entry as append.lua writes it."""
+    head = [b"timestamp", b"t", b"sequence", sequence, b"epoch", b"17"]
+    return [event_id, [*head, b"event_category", category, b"event_action", action]]
+
+
+FIRST = entry(b"5-0", b"3", b"llm", b"a")
+LAST = entry(b"9-0", b"7", b"lifecycle", b"failed")
+OF_ANOTHER_PROGRAM = [b"5-0", [b"a", b"b"]]
 
 
 def xinfo_reply(**changed: object) -> list:
@@ -39,6 +48,7 @@ def test_the_state_of_a_log_is_parsed(protocol):
         ended=True,
         end_id=EventId(9, 0),
         ttl=60,
+        epoch=b"17",
     )
 
 
@@ -59,8 +69,46 @@ def test_a_log_without_entries_keeps_its_last_id_and_sequence():
     assert not state.ended
 
 
-def test_the_sequence_of_a_first_entry_without_one_is_counted():
-    assert parse_log_state(xinfo_reply(first_entry=[b"5-0", [b"a", b"b"]])).first_sequence == 3
+@pytest.mark.parametrize("first", [FIRST, OF_ANOTHER_PROGRAM], ids=["ours", "others"])
+@pytest.mark.parametrize("deleted", [b"0-0", b"4-9"])
+def test_the_first_sequence_is_counted_where_entries_are_missing_only_before_it(first, deleted):
+    state = parse_log_state(xinfo_reply(first_entry=first, max_deleted_entry_id=deleted))
+    assert state.first_sequence == 3
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [(FIRST, 3), (OF_ANOTHER_PROGRAM, None)], ids=["ours", "others"]
+)
+def test_the_first_sequence_is_the_entrys_own_where_entries_are_missing_after_it(first, expected):
+    reply = xinfo_reply(length=4, first_entry=first, max_deleted_entry_id=b"7-0")
+    assert parse_log_state(reply).first_sequence == expected
+
+
+@pytest.mark.parametrize("last", [None, OF_ANOTHER_PROGRAM], ids=["no entry", "others"])
+def test_the_epoch_is_unknown_if_the_last_entry_does_not_say_it(last):
+    assert parse_log_state(xinfo_reply(last_entry=last)).epoch == b""
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequence", "epoch"),
+    [
+        ([b"timestamp", b"t", b"sequence", b"3", b"epoch", b"17", b"data", b"1"], 3, b"17"),
+        ([b"timestamp", b"t", b"sequence", b"3", b"epoch", b"17"], 3, b"17"),
+        ([], None, b""),
+        ([b"data", b"1"], None, b""),
+        ([b"sequence", b"3", b"epoch", b"17"], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"3"], None, b""),
+        ([b"timestamp", b"t", b"epoch", b"17", b"sequence", b"3"], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"3", b"epoch", b""], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"3", b"epoch", b"x"], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"", b"epoch", b"17"], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"-3", b"epoch", b"17"], None, b""),
+        ([b"timestamp", b"t", b"sequence", b"9" * 18, b"epoch", b"17"], 10**18 - 1, b"17"),
+        ([b"timestamp", b"t", b"sequence", b"9" * 19, b"epoch", b"17"], None, b""),
+    ],
+)
+def test_only_entries_as_tailrace_appends_them_have_a_mark(fields, sequence, epoch):
+    assert parse_mark([b"5-1", fields]) == Mark(EventId(5, 1), epoch, sequence)
 
 
 def test_a_missing_key_is_no_log():

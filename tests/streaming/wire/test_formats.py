@@ -62,12 +62,21 @@ def test_a_heartbeat_is_a_comment_that_ends_with_an_empty_line():
     assert heartbeat.endswith(b"\n\n")
 
 
-def test_untyped_events_have_no_event_line_but_control_events_have():
-    wire = EventStream(typed=False)
-    assert b"event:" not in wire.frame(Frame.of(event()))
-    assert b"event: gateway.gap" in wire.frame(
-        Frame.control("r", "gap", None, cursor=EventId(1, 0))
-    )
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame.of(event()),
+        Frame.control("r", "gap", None, cursor=EventId(1, 0)),
+        Frame.control("r", "progress", None, cursor=EventId(1, 0), carries_id=True),
+    ],
+    ids=["event", "gap", "progress"],
+)
+def test_without_types_neither_events_nor_control_events_have_an_event_line(frame):
+    """So that `onmessage` of a browser gets all of them."""
+    typed, untyped = EventStream().frame(frame), EventStream(typed=False).frame(frame)
+    name = f"event: {frame.category}.{frame.action}\n".encode()
+    assert name in typed
+    assert untyped == typed.replace(name, b"")
 
 
 def test_json_lines_are_one_object_a_line_and_nothing_else():

@@ -58,7 +58,7 @@ def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
         "data": {"requested": "1-0"},
         "source": None,
     }
-    assert frame.untyped == frame.typed
+    assert frame.untyped == b"data: " + wire
     assert json.loads(frame.json)["event"] == {"category": "gateway", "action": "gap"}
     assert frame.unfiltered
 
@@ -66,7 +66,7 @@ def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
 def test_a_control_event_carries_its_cursor_as_the_id_if_asked_to():
     frame = Frame.control("r", "caught_up", None, cursor=EventId(0, 0), carries_id=True)
     assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
-    assert frame.untyped == frame.typed
+    assert frame.untyped == frame.typed.replace(b"event: gateway.caught_up\n", b"")
     assert json.loads(frame.json)["event"]["action"] == "caught_up"
 
 
@@ -75,6 +75,7 @@ def test_a_control_event_carries_its_cursor_as_the_id_if_asked_to():
 FIELDS = {
     b"timestamp": (b"2026-01-01T00:00:00.000Z", b"", b'a"b', b"\xff", b"1\n"),
     b"sequence": (b"7", b"0", b"007", b"", b"x", b"-1", b"9" * 18, b"9" * 19, b"1\n"),
+    b"epoch": (b"1767225600000000", b"", b"x", b"-1", b"1\n", b"\xff"),
     b"event_category": (b"llm", b"lifecycle", b"gateway", b"", b"a b", b"\xff", b"a\n"),
     b"event_action": (b"stream", b"completed", b"lost", b"", b"\xc3\xa9", b"a\r\nb"),
     b"data": (
@@ -92,8 +93,10 @@ USUAL = [value for name, (first, *_) in FIELDS.items() for value in (name, first
 
 
 def both_ways(fields: list[bytes]) -> tuple[Frame, Frame]:
+    """The frames of an entry and of its event, which knows no epoch."""
     event = Event.from_entry("run-1", b"5-1", pairs(fields))
-    return Frame.of_entry("run-1", b"5-1", fields), Frame.of(event)
+    short = Frame.of_entry("run-1", b"5-1", fields)
+    return short._replace(epoch=b""), Frame.of(event)
 
 
 def with_values(**values: bytes) -> list[bytes]:
@@ -111,8 +114,8 @@ def test_an_entry_with_any_values_gives_the_frame_of_its_event(names):
         fields = with_values(**{one.decode(): first, other.decode(): second})
         short, long = both_ways(fields)
         assert short == long, fields
-        short, long = both_ways(fields[:10])
-        assert short == long, fields[:10]
+        short, long = both_ways(fields[:12])
+        assert short == long, fields[:12]
 
 
 @pytest.mark.parametrize(
@@ -120,13 +123,14 @@ def test_an_entry_with_any_values_gives_the_frame_of_its_event(names):
     [
         [],
         [b"a", b"b"],
-        USUAL[:8],
+        USUAL[:10],
         [*USUAL, b"more", b"1"],
         [*USUAL, b"lease_seconds", b"30"],
-        [*USUAL[:10], b"lease_seconds", b"30"],
-        [*USUAL[:10], b"other", b"1"],
+        [*USUAL[:12], b"lease_seconds", b"30"],
+        [*USUAL[:12], b"other", b"1"],
         [*USUAL[2:4], *USUAL[:2], *USUAL[4:]],
-        [*USUAL[:10], *USUAL[8:10]],
+        [*USUAL[:12], *USUAL[10:12]],
+        [*USUAL[:4], *USUAL[6:]],
     ],
     ids=[
         "none",
@@ -138,11 +142,32 @@ def test_an_entry_with_any_values_gives_the_frame_of_its_event(names):
         "not source",
         "in another order",
         "data twice",
+        "no epoch",
     ],
 )
 def test_an_entry_with_other_fields_gives_the_frame_of_its_event(fields):
     short, long = both_ways(fields)
     assert short == long
+
+
+def test_a_frame_has_the_epoch_of_an_entry_that_tailrace_appended():
+    assert Frame.of_entry("r", b"5-1", USUAL).epoch == b"1767225600000000"
+    assert b"1767225600000000" not in Frame.of_entry("r", b"5-1", USUAL).typed
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [*USUAL[:4], *USUAL[6:]],
+        with_values(epoch=b""),
+        with_values(epoch=b"x"),
+        with_values(sequence=b"x"),
+        [*USUAL, b"more", b"1"],
+    ],
+    ids=["none", "empty", "no number", "no sequence", "more fields"],
+)
+def test_an_entry_of_another_program_has_no_epoch(fields):
+    assert Frame.of_entry("r", b"5-1", fields).epoch == b""
 
 
 def test_a_frame_knows_its_sequence_and_whether_it_ends_the_run():
