@@ -6,7 +6,7 @@ from functools import partial
 from tests.contract.stories import Tally, compare
 from tests.contract.world import World, connect_worker
 
-SECONDS = 12
+SECONDS = 8
 
 
 def test_the_gateway_does_what_the_documents_say(gateway, redis_client):
