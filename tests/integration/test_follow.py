@@ -1,12 +1,13 @@
 """Following runs through a real gateway: history, live events, control events, resuming."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import requests
 
 from tests.clients import Stream
-from tests.servers import ROOT, GatewayServer
+from tests.servers import ROOT, GatewayServer, wait_until
 
 PROGRAMS = ROOT / "tests" / "programs"
 
@@ -120,15 +121,68 @@ def test_a_filter_passes_matching_events_and_every_terminal_event(gateway, store
     assert stream.last_event_id == last
 
 
-def test_typed_false_leaves_out_the_names_of_events(gateway, store, run_id):
+def test_the_cursor_of_a_filtered_follower_moves_though_it_gets_no_event(
+    start_gateway, store, redis_client, run_id
+):
+    gateway = start_gateway(HEARTBEAT_SECONDS="1")
+    store.add(run_id, "tool", "call")
+    with Stream(stream_url(gateway, run_id, "category=tool")) as stream:
+        stream.wait_for_control("caught_up")
+        last = [store.add(run_id, "llm", "stream") for _ in range(20)][-1]
+        wait_until(lambda: stream.last_event_id == last, "the progress arrives")
+        progress = stream.controls[-1]
+        # Then heartbeats are comments again.
+        beats = len(stream.comments)
+        wait_until(lambda: len(stream.comments) > beats + 1, "two heartbeats come")
+    assert (progress.event, progress.json["data"]) == ("gateway.progress", {"cursor": last})
+    assert stream.controls[-1] is progress
+    # The log loses everything before that, and the follower comes back.
+    store.add(run_id, "tool", "call")
+    redis_client.xtrim(f"run:{run_id}:events", maxlen=2, approximate=False)
+    header = {"Last-Event-ID": stream.last_event_id}
+    with Stream(stream_url(gateway, run_id, "category=tool"), header) as stream:
+        stream.wait_for_control("caught_up")
+    assert [message.event for message in stream.messages] == ["tool.call", "gateway.caught_up"]
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+def test_every_thousandth_event_that_a_filter_drops_moves_the_cursor(
+    gateway, store, run_id, accept
+):
+    events = [{"event_category": "llm", "event_action": "stream"}] * 600
+    url = stream_url(gateway, run_id, "category=tool")
+    with requests.get(url, headers={"Accept": accept}, stream=True, timeout=20) as answer:
+        lines = answer.iter_lines()
+        assert any(b"caught_up" in line for line in lines)
+        ids = [event_id for _ in range(4) for event_id in store.add_many(run_id, events)]
+        store.add(run_id, "lifecycle", "completed")
+        rest = [line for line in lines if line]
+    cursors = [
+        json.loads(line[line.index(b"{") :])["data"]["cursor"]
+        for line in rest
+        if b'"action":"progress"' in line
+    ]
+    if accept == "text/event-stream":
+        assert [line[4:].decode() for line in rest if line.startswith(b"id: ")][:-1] == cursors
+    numbers = [ids.index(cursor) + 1 for cursor in cursors]
+    assert numbers
+    assert all(now - before >= 1000 for before, now in pairwise([0, *numbers]))
+
+
+def test_typed_false_leaves_out_the_names_of_all_events(gateway, store, run_id):
+    """`onmessage` of a browser then sees gaps and resets too."""
     store.add(run_id, "lifecycle", "started")
     with Stream(stream_url(gateway, run_id, "typed=false")) as stream:
-        stream.wait_for_control("caught_up")
+        wait_until(lambda: len(stream.messages) == 2, "it has caught up")
         store.add(run_id, "llm", "stream")
-        stream.wait_for_events(2)
-    assert [message.event for message in stream.messages] == ["message"] * 3
-    assert [message.json["event"]["category"] for message in stream.messages] == [
-        "lifecycle", "gateway", "llm",
+        wait_until(lambda: len(stream.messages) == 3, "the event arrives")
+        store.delete(run_id)
+        store.add(run_id, "llm", "stream")
+        wait_until(lambda: len(stream.messages) == 5, "the reset and the new event arrive")
+    assert {message.event for message in stream.messages} == {"message"}
+    names = ["{category}.{action}".format(**message.json["event"]) for message in stream.messages]
+    assert names == [
+        "lifecycle.started", "gateway.caught_up", "llm.stream", "gateway.reset", "llm.stream",
     ]  # fmt: skip
 
 

@@ -16,6 +16,14 @@ def stream_url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
     return f"{gateway.url}/runs/{run_id}/events/stream?{query}"
 
 
+def told(stream: Stream) -> list[int | str]:
+    """The sequences of the events and the names of the control events, in order."""
+    return [
+        message.json["sequence"] or message.event.removeprefix("gateway.")
+        for message in stream.messages
+    ]
+
+
 def test_a_cursor_before_a_deleted_entry_gets_a_gap_and_the_rest(
     gateway, redis_client, store, run_id
 ):
@@ -23,14 +31,54 @@ def test_a_cursor_before_a_deleted_entry_gets_a_gap_and_the_rest(
     redis_client.xdel(f"run:{run_id}:events", ids[2])
     with Stream(stream_url(gateway, run_id, f"last_event_id={ids[0]}")) as stream:
         gap = stream.wait_for_control("gap").json["data"]
-        assert gap == {"requested": ids[0], "earliest": ids[0], "latest": ids[4]}
+        assert gap == {"requested": ids[1], "earliest": ids[0], "latest": ids[4]}
         stream.wait_for_control("caught_up")
-        assert stream.sequences == [2, 4, 5]
+        assert told(stream) == [2, "gap", 4, 5, "caught_up"]
     for passed in (ids[2], ids[3]):
         with Stream(stream_url(gateway, run_id, f"last_event_id={passed}")) as stream:
             caught_up = stream.wait_for_control("caught_up")
             assert len(stream.controls) == 1
             assert caught_up.last_event_id == ids[4]
+
+
+def test_a_cursor_gets_a_gap_exactly_where_entries_are_missing(
+    gateway, redis_client, store, run_id
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(9)]
+    redis_client.xdel(f"run:{run_id}:events", ids[3], ids[4], ids[7])
+    for _ in range(2):  # from the log, and from memory
+        with Stream(stream_url(gateway, run_id), {"Last-Event-ID": ids[0]}) as stream:
+            stream.wait_for_control("caught_up")
+            assert told(stream) == [2, 3, "gap", 6, 7, "gap", 9, "caught_up"]
+            requested = [each.json["data"]["requested"] for each in stream.controls[:2]]
+            assert requested == [ids[2], ids[6]]
+
+
+@pytest.mark.parametrize("query", ["", "last_event_id=earliest", "tail=6"])
+def test_a_newcomer_is_not_told_of_entries_deleted_before_it_came(
+    gateway, redis_client, store, run_id, query
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(9)]
+    redis_client.xdel(f"run:{run_id}:events", ids[0], ids[3], ids[4])
+    with Stream(stream_url(gateway, run_id, query)) as stream:
+        stream.wait_for_control("caught_up")
+        assert told(stream) == [2, 3, 6, 7, 8, 9, "caught_up"]
+
+
+def test_an_entry_that_is_deleted_while_others_follow_is_not_served_to_who_comes_later(
+    gateway, redis_client, store, run_id
+):
+    """Also one that lies before an entry that was deleted earlier."""
+    with Stream(stream_url(gateway, run_id)) as early:
+        early.wait_for_control("caught_up")
+        ids = [store.add(run_id, "llm", "stream", number) for number in range(6)]
+        early.wait_for_events(6)
+        for deleted, expected in [(4, [2, 3, 4, "gap", 6]), (2, [2, "gap", 4, "gap", 6])]:
+            redis_client.xdel(f"run:{run_id}:events", ids[deleted])
+            with Stream(stream_url(gateway, run_id), {"Last-Event-ID": ids[0]}) as late:
+                late.wait_for_control("caught_up")
+                assert told(late) == [*expected, "caught_up"]
+        assert told(early) == ["caught_up", 1, 2, 3, 4, 5, 6]
 
 
 def test_a_deleted_last_entry_is_reported_once(gateway, redis_client, store, run_id):
@@ -74,7 +122,8 @@ def test_a_live_follower_gets_a_gap_for_an_entry_deleted_before_it_was_read(
             pipeline.execute()
         stream.wait_for_events(before + 2)
         assert stream.sequences[-2:] == [before + 1, before + 3]
-        assert len([each for each in stream.controls if each.event == "gateway.gap"]) == 1
+        assert told(stream).count("gap") == 1
+        assert told(stream)[-1] == before + 3  # nobody knows which one is missing
 
 
 def test_an_entry_deleted_before_it_was_read_is_a_gap_and_the_run_can_still_be_lost(

@@ -10,6 +10,7 @@ from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
+from app.streaming.log.position import Position
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.servers import wait_until
 
@@ -28,6 +29,10 @@ class Replay:
 
     def __exit__(self, *exc_info) -> None:
         self._subscriber.close()
+
+    @property
+    def feed_position(self) -> Position:
+        return self._subscriber._replay.feed.position
 
     def read_until(self, sequence_or_action: int | str) -> None:
         while sequence_or_action not in self.seen:
@@ -89,9 +94,7 @@ def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_lo
             store.add(run_id, "tool", "anew", "x" * 2000)
         store.add(run_id, "lifecycle", "completed")
         last_id = store.state(run_id).last_id
-        wait_until(
-            lambda: services.readers.position(run_id) == (1, last_id), "the reader has read it"
-        )
+        wait_until(lambda: first.feed_position.id == last_id, "the reader has read it")
         # Then both get the reset before any of its events
         for replay in (first, second):
             replay.read_until(300)

@@ -1,5 +1,7 @@
 """The stream's route with Flask's test client: the body as an iterable, refusals, 204."""
 
+import json
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -79,6 +81,41 @@ def test_a_bad_cursor_or_a_repeated_parameter_is_400(http, header, query, field)
     response = http.get(f"{PATH}?{query}", headers=headers)
     assert response.status_code == 400
     assert [error["field"] for error in response.json["errors"]] == [field]
+
+
+def test_a_reopening_that_was_deleted_is_a_gap_and_then_204(http, fake_store, fake_client):
+    end = fake_store.add(1, "lifecycle", "completed")
+    fake_client.xdel("run:1:events", fake_store.add(1, "lifecycle", "started"))
+    response = http.get(PATH, headers={"Last-Event-ID": end})
+    assert response.status_code == 200
+    names = [line for line in response.text.splitlines() if line.startswith("event: ")]
+    assert names == ["event: gateway.gap", "event: gateway.caught_up"]
+    [reached] = [line for line in response.text.splitlines() if line.startswith("id: ")]
+    header = {"Last-Event-ID": reached.removeprefix("id: ")}
+    assert http.get(PATH, headers=header).status_code == 204
+    assert http.get(f"{PATH}?last_event_id=latest").status_code == 204
+
+
+def test_a_cursor_of_another_log_is_a_reset_though_the_run_has_ended(http, fake_store):
+    fake_store.add(1, "lifecycle", "completed")
+    response = http.get(PATH, headers={"Last-Event-ID": "99999999999999-0"})
+    assert response.status_code == 200
+    assert "event: gateway.reset" in response.text
+    assert "event: lifecycle.completed" in response.text
+
+
+def test_without_types_no_line_names_an_event(http, fake_store, fake_client):
+    first = fake_store.add(1, "lifecycle", "started")
+    fake_store.add(1, "lifecycle", "completed")
+    fake_client.xdel("run:1:events", first)
+    response = http.get(f"{PATH}?typed=false&last_event_id=0-0")
+    assert "event:" not in response.text
+    data = [line for line in response.text.splitlines() if line.startswith("data: ")]
+    assert [json.loads(line[6:])["event"]["action"] for line in data] == [
+        "gap",
+        "completed",
+        "caught_up",
+    ]
 
 
 @pytest.mark.parametrize("action", ["completed", "failed", "cancelled"])

@@ -192,9 +192,10 @@ class Replay:
         """Return whether the client need not be told: it has asked when the events were gone.
 
         A client that asks for what there is, and not for what follows an event, misses nothing
-        that was deleted before.
+        that was deleted before. It began with the first entry or later: what is trimmed up to its
+        position was trimmed since.
         """
-        if self._old_holes is None:
+        if self._old_holes is None or gap.is_trimmed:
             return False
         last_id, version_changes = self._old_holes
         return gap.end.id <= last_id and self.feed.version_changes == version_changes

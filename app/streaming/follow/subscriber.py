@@ -197,9 +197,7 @@ class Subscriber:
         silent_since = max(self._last_sent, self._fanout.last_sent)
         if now < silent_since + MIN_BEAT_SHARE * interval:
             return silent_since + pause
-        last_id = self._fanout.progress.last_id
-        if last_id > self._progress.last_id:
-            self._progress.note_id(last_id)
+        self._note_fanout()
         chunk = self._heartbeat(self.position)
         try:
             sent = self.client_socket.send(chunk)
@@ -242,12 +240,22 @@ class Subscriber:
         fanout = self._replay.feed.park(self)
         if fanout is None:
             return False
+        if fanout.progress.last_id > self._progress.last_id:
+            # A progress event that only the others got. All of them get the next one.
+            fanout.progress.last_id = self._progress.last_id
         self._fanout, self._woken = fanout, None
         self._state = State.PARKED
         return True
 
+    def _note_fanout(self) -> None:
+        """Note the last `id:` line that the fanout sent, if it has come to this client yet."""
+        last_id = self._fanout.progress.last_id
+        if self._progress.last_id < last_id <= self.position.id:
+            self._progress.note_id(last_id)
+
     def _leave_fanout(self) -> None:
         self.events += self._replay.feed.unpark(self, self._fanout)
+        self._note_fanout()
         self._replay.position = self.position
 
     # Bytes

@@ -52,11 +52,22 @@ class FrameBatch:
         end: the position of a client that has received the batch.
         events: how many frames are events: all, or none if it is a notice.
         is_gap: whether it is the notice that events are missing.
+        is_trimmed: whether it is a gap and the log retained nothing up to its start.
         size: the bytes of the frames, as SSE.
         cost: about how much memory the batch takes, in bytes.
     """
 
-    __slots__ = ("_encoded", "cost", "end", "events", "frames", "is_gap", "size", "start")
+    __slots__ = (
+        "_encoded",
+        "cost",
+        "end",
+        "events",
+        "frames",
+        "is_gap",
+        "is_trimmed",
+        "size",
+        "start",
+    )
 
     def __init__(
         self,
@@ -65,12 +76,14 @@ class FrameBatch:
         end: Position,
         *,
         notice: Notice | None = None,
+        is_trimmed: bool = False,
     ):
         self.start = start
         self.frames = frames
         self.end = end
         self.events = 0 if notice else len(frames)
         self.is_gap = notice == "gap"
+        self.is_trimmed = is_trimmed
         self.size = sum([len(frame.typed) for frame in frames])
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
         self._encoded: list[tuple[tuple[StreamFormat, bool], Encoded]] = []
@@ -150,4 +163,9 @@ def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
     """Return the batch that tells a client of a gap or a reset."""
     data = state.control_data(str(stretch.start.id))
     notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
-    return FrameBatch(stretch.start, [notice], stretch.end, notice=stretch.notice)
+    is_trimmed = stretch.notice == "gap" and (
+        state.first_id is None or state.first_id > stretch.start.id
+    )
+    return FrameBatch(
+        stretch.start, [notice], stretch.end, notice=stretch.notice, is_trimmed=is_trimmed
+    )

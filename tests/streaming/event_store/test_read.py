@@ -10,6 +10,7 @@ from app.streaming.log import connection, shared_connection
 from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import Position
+from tests.servers import wait_until
 from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, add_many, data_of, key
 
 
@@ -248,3 +249,30 @@ def test_a_tail_reaches_no_further_back_than_what_is_retained(any_store, client,
         position, state = any_store.before_tail(run_id, count)
         assert position == state.beginning
     assert state.beginning.sequence == 4
+
+
+def test_the_position_before_entries_of_other_programs_is_uncounted(any_store, client, run_id):
+    ids = [EventId.from_redis(client.xadd(key(run_id), {"any": "thing"})) for _ in range(4)]
+    position, state = any_store.before_tail(run_id, 2)
+    assert position == Position(state.epoch, ids[1], None)
+    position, state = any_store.before_tail(run_id, 9)
+    assert position == state.beginning
+
+
+def test_a_read_ends_a_run_whose_lease_has_expired(store, run_id):
+    store.add(run_id, "llm", "stream", lease_seconds=1)
+
+    def lost() -> bool:
+        entries, state = store.read(run_id, ZERO, 5)
+        return state.ended and len(entries) == 2
+
+    wait_until(lost, "the run is lost")
+
+
+def test_a_client_is_located_by_the_sequence_of_its_event(any_store, client, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 4)]
+    stretch, state = any_store.locate(run_id, ids[1])
+    assert (stretch.notice, stretch.end) == (None, Position(state.epoch, ids[1], 2))
+    client.xtrim(key(run_id), maxlen=1, approximate=False)
+    stretch, state = any_store.locate(run_id, ids[1])
+    assert (stretch.notice, stretch.end) == ("gap", state.beginning)

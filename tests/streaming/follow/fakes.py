@@ -4,7 +4,8 @@ from app.streaming.event import Event
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.follow.fanout import Fanout
 from app.streaming.follow.feed import Feed
-from app.streaming.log.log_state import LogState
+from app.streaming.log.continuity import Notice
+from app.streaming.log.log_state import NO_LOG, LogState
 from app.streaming.log.position import Position
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame import Frame
@@ -53,7 +54,7 @@ class FakeSubscriber:
         self.woken = 0
         self.unsent: list[bytes | None] = []
         self.events = 0
-        feed.join(self)
+        feed.join(self, state_of(feed))
 
     def park(self) -> bool:
         self.fanout = self.feed.park(self)
@@ -113,6 +114,13 @@ def log(last: int, epoch: bytes = EPOCH, **changes: object) -> LogState:
     return LogState(**known | changes)
 
 
+def state_of(feed: Feed) -> LogState:
+    """The state of the log as the feed has read it."""
+    if feed.position.is_start:
+        return NO_LOG
+    return log(feed.position.id.ms, feed.position.epoch, ended=feed.ended)
+
+
 def publish(feed: Feed, *numbers: int, size: int = 1, ended: bool = False) -> None:
     """Publish the events that follow the feed's position."""
     end = at(numbers[-1], feed.position.epoch)
@@ -125,10 +133,10 @@ def publish_reset(feed: Feed, epoch: bytes = OTHER_EPOCH) -> bytes:
     return publish_notice(feed, "reset", Position(epoch, ZERO, 0))
 
 
-def publish_notice(feed: Feed, action: str, end: Position) -> bytes:
+def publish_notice(feed: Feed, action: Notice, end: Position) -> bytes:
     """Publish a notice that leads to a position; return its bytes."""
     notice = Frame.control(feed.run_id, action, None, cursor=end.id)
-    feed.publish(FrameBatch(feed.position, [notice], end, is_notice=True), ended=False)
+    feed.publish(FrameBatch(feed.position, [notice], end, notice=action), ended=False)
     return notice.typed
 
 

@@ -1,7 +1,7 @@
 """Opens streams in this process, and reads the events that they send."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -29,11 +29,12 @@ def subscribe(
     run_id: str,
     start: Start = EARLIEST,
     wire: WireFormat = JSON_LINES,
+    categories: Iterable[str] = (),
     **options: Any,
 ) -> Subscriber:
     history = history_of(readers, store)
     services = Services(store, readers, history, Heartbeats(15.0), **options)
-    return Subscriber(run_id, start, StreamFormat(Filter(), wire), services)
+    return Subscriber(run_id, start, StreamFormat(Filter(frozenset(categories)), wire), services)
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:

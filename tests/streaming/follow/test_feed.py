@@ -114,12 +114,24 @@ def test_a_feed_is_at_a_position_or_behind_it_or_neither(feed, position, is_at, 
     assert (feed.is_at(position), feed.is_behind(position)) == (is_at, is_behind)
 
 
-def test_a_feed_of_no_log_is_at_the_start_of_every_log_and_behind_all_others():
+def test_a_feed_of_no_log_is_behind_all_positions_but_starts():
+    """A start in another log is the same place only for the log, which is read then."""
     feed = Feed("r", NO_LOG)
-    assert feed.is_at(START)
-    assert feed.is_at(NEW_LOG)
+    assert (feed.is_at(START), feed.is_behind(START)) == (True, False)
+    assert (feed.is_at(NEW_LOG), feed.is_behind(NEW_LOG)) == (False, False)
     assert (feed.is_at(at(1)), feed.is_behind(at(1))) == (False, True)
-    assert not feed.is_behind(NEW_LOG)
+
+
+@pytest.mark.parametrize(
+    ("state", "ended"),
+    [(log(5, ended=True), True), (log(6, ended=True), False), (log(4, ended=True), False)],
+)
+def test_a_subscriber_that_joins_brings_the_end_of_the_run_at_the_feeds_position(
+    feed, state, ended
+):
+    """What came after the terminal event may have been deleted."""
+    feed.join(FakeSubscriber(feed), state)
+    assert feed.ended is ended
 
 
 def test_publishing_wakes_every_subscriber_that_has_joined(feed):

@@ -21,6 +21,7 @@ from app.streaming.wire.frame_batch import FrameBatch
 from tests.servers import wait_until
 
 EPOCH, OTHER_EPOCH = b"1", b"2"
+BEGINNING = Position(EPOCH, EventId(1, 0).before(), 0)
 
 
 class CountingStore(EventStore):
@@ -113,7 +114,7 @@ def page(
 
 
 def replay(
-    history: History, feed: Feed, position: Position = START, end: EventId | None = None
+    history: History, feed: Feed, position: Position = BEGINNING, end: EventId | None = None
 ) -> list[int | str]:
     """What a subscriber gets, page by page."""
     seen: list[int | str] = []
@@ -128,7 +129,7 @@ def replay(
 
 
 def cost_of_a_page(store: EventStore, feed: Feed) -> int:
-    [page] = History(store).after(feed, START, feed.position.id)
+    [page] = History(store).after(feed, BEGINNING, feed.position.id)
     return page.cost
 
 
@@ -145,11 +146,20 @@ def test_at_the_end_of_the_log_there_is_nothing(history, fill):
     assert feed.pages == []
 
 
+def test_the_start_of_every_log_is_looked_up_in_the_log(history, store, fill):
+    """A page in memory may be of the log before."""
+    feed = fill("r", 1, 2)
+    for _ in range(2):
+        assert page(history, feed, START) == [1, 2]
+    assert store.ranges == [(0, 2), (0, 2)]
+    assert len(feed.pages) == 1
+
+
 def test_a_page_leads_from_the_position_to_its_last_event_and_is_then_in_memory(history, fill):
     feed = fill("r", 3, 4)
-    [page] = history.after(feed, START, feed.position.id)
-    assert (page.start, page.end, page.events) == (START, at(4, 2), 2)
-    [same] = history.after(feed, START, feed.position.id)
+    [page] = history.after(feed, BEGINNING, feed.position.id)
+    assert (page.start, page.end, page.events) == (BEGINNING, at(4, 2), 2)
+    [same] = history.after(feed, BEGINNING, feed.position.id)
     assert same is page
 
 
@@ -164,7 +174,7 @@ def test_a_page_is_read_once(history, store, fill):
 
 def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(history, store, fill):
     feed = fill("r", *range(1, 1201))
-    [first] = history.after(feed, START, feed.position.id)
+    [first] = history.after(feed, BEGINNING, feed.position.id)
     [second] = history.after(feed, first.end, feed.position.id)
     assert (len(first.frames), len(second.frames)) == (INITIAL_COUNT, 1000)
 
@@ -172,7 +182,7 @@ def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(histo
 def test_a_page_of_large_events_is_bounded_in_bytes(history, fill, monkeypatch):
     monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 10_000)
     feed = fill("r", *range(1, 201), size=1000)
-    [first] = history.after(feed, START, feed.position.id)
+    [first] = history.after(feed, BEGINNING, feed.position.id)
     [second] = history.after(feed, first.end, feed.position.id)
     assert 0 < second.size <= 10_000
 
@@ -181,7 +191,9 @@ def test_callers_wait_for_a_page_that_another_caller_reads(history, store, fill)
     feed = fill("r", *range(1, 11))
     store.open.clear()
     with ThreadPoolExecutor(20) as threads:
-        pages = [threads.submit(history.after, feed, START, feed.position.id) for _ in range(20)]
+        pages = [
+            threads.submit(history.after, feed, BEGINNING, feed.position.id) for _ in range(20)
+        ]
         wait_until(lambda: store.ranges, "one caller reads the log")
         store.open.set()
         distinct = {id(page.result()[0]) for page in pages}
@@ -191,12 +203,12 @@ def test_callers_wait_for_a_page_that_another_caller_reads(history, store, fill)
 
 def test_reading_a_page_does_not_hold_up_other_runs(history, store, fill):
     slow, fast = fill("slow", 1, 2), fill("fast", 1, 2)
-    assert page(history, fast, START) == [1, 2]
+    assert page(history, fast, BEGINNING) == [1, 2]
     store.open.clear()
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(history.after, slow, START, slow.position.id)
+        waiting = threads.submit(history.after, slow, BEGINNING, slow.position.id)
         wait_until(lambda: len(store.ranges) == 2, "the slow run is being read")
-        assert page(history, fast, START) == [1, 2]
+        assert page(history, fast, BEGINNING) == [1, 2]
         store.open.set()
         assert len(waiting.result()[0].frames) == 2
 
@@ -210,8 +222,8 @@ def test_after_a_failed_read_the_next_caller_reads(history, store, fill, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(CountingStore, "entries", fail)
         with pytest.raises(StoreUnavailable):
-            history.after(feed, START, feed.position.id)
-    assert page(history, feed, START) == [1]
+            history.after(feed, BEGINNING, feed.position.id)
+    assert page(history, feed, BEGINNING) == [1]
 
 
 # Positions
@@ -230,7 +242,7 @@ def test_a_position_within_a_page_gets_the_rest_of_the_page(history, store, fill
 def test_pages_do_not_overlap(history, store, fill):
     feed = fill("r", *range(1, 11))
     assert page(history, feed, at(3)) == [4, 5, 6, 7]
-    assert page(history, feed, START) == [1, 2, 3]
+    assert page(history, feed, BEGINNING) == [1, 2, 3]
     assert replay(history, feed) == list(range(1, 11))
     assert store.ranges == [(3, 10), (0, 3), (7, 10)]
     pages = [(page.start.id.ms, page.end.id.ms) for page in feed.pages]
@@ -242,7 +254,7 @@ def test_pages_do_not_overlap(history, store, fill):
 def test_positions_in_any_order_get_every_event_once(history, fill, first):
     feed = fill("r", *range(1, 13))
     for number in first:
-        position = at(number) if number else START
+        position = at(number) if number else BEGINNING
         assert replay(history, feed, position) == list(range(number + 1, 13))
     assert sum(len(page.frames) for page in feed.pages) == 12
 
@@ -253,7 +265,7 @@ def test_a_cursor_that_is_no_event_of_the_log_hides_nothing_from_others(history,
     feed = fill("r", *range(1, 11))
     somewhere = Position(b"", EventId(5, 7), None)
     assert replay(history, feed, somewhere) == [6, 7, 8, 9, 10]
-    position = at(number) if number else START
+    position = at(number) if number else BEGINNING
     assert replay(history, feed, position) == list(range(number + 1, 11))
 
 
@@ -267,7 +279,7 @@ def test_events_after_the_last_page_are_read_when_they_are_needed(history, store
 
 def test_events_of_another_program_are_read_with_the_state_that_counts_them(history, store, fill):
     feed = fill("r", 1, 2, 3, epoch=None)
-    assert replay(history, feed) == [1, 2, 3]
+    assert replay(history, feed, START) == [1, 2, 3]
     assert len(store.whole_reads) == 1
     [page] = feed.pages
     assert (page.end, page.events) == (feed.position, 3)
@@ -323,7 +335,8 @@ def test_a_new_log_has_no_pages_of_the_old_one(history, store, fake_client, fill
     fake_client.delete("run:r:events")
     fill("r", 2, 4, epoch=OTHER_EPOCH)
     feed.note_version(store.state("r"))
-    assert replay(history, feed, end=EventId(4, 0)) == [2, 4]
+    assert replay(history, feed, START, EventId(4, 0)) == [2, 4]
+    assert replay(history, feed, end=EventId(4, 0))[0] == "reset"
 
 
 def test_a_position_in_the_old_log_gets_a_reset_though_nobody_knows_of_the_new_one(
@@ -392,7 +405,7 @@ def test_a_page_that_became_out_of_date_while_it_was_read_is_not_kept(
     feed = fill("r", 1, 2, 3)
     store.open.clear()
     with ThreadPoolExecutor(1) as threads:
-        reading = threads.submit(history.after, feed, START, feed.position.id)
+        reading = threads.submit(history.after, feed, BEGINNING, feed.position.id)
         wait_until(lambda: store.ranges, "the page is being read")
         fake_client.xdel("run:r:events", "2-0")
         feed.note_version(store.state("r"))
@@ -421,9 +434,9 @@ def test_a_state_from_before_a_deletion_brings_no_deleted_event_back(
 @pytest.mark.usefixtures("small_pages")
 def test_a_page_in_memory_survives_trimming_and_the_next_is_read(history, fake_client, fill):
     feed = fill("r", *range(1, 13))
-    assert page(history, feed, START) == [1, 2, 3, 4]
+    assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    assert page(history, feed, START) == [1, 2, 3, 4]
+    assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
     assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
 
 
@@ -433,19 +446,21 @@ def test_every_caller_gets_the_gap_where_events_were_trimmed_before_a_page(
 ):
     """Else the second client to come to a gap would get no notice."""
     feed = fill("r", *range(1, 13))
-    assert page(history, feed, START) == [1, 2, 3, 4]
+    assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    for _ in range(3):
-        assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
-    pages = [[frame.cursor.ms for frame in page.frames] for page in feed.pages]
-    assert pages == [[1, 2, 3, 4], [7, 8, 9, 10]]  # each is kept once
+    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
+    for _ in range(2):
+        assert replay(history, feed, at(4)) == ["gap", 7, 8, 9, 10, 11, 12]
+    pages = [[frame.cursor.ms for frame in page.frames] for page in feed.pages if page.events]
+    assert pages == [[1, 2, 3, 4], [7, 8, 9, 10], [11, 12]]  # each is kept once
+    assert [page.end.sequence for page in feed.pages if page.is_gap] == [6]
 
 
 @pytest.mark.usefixtures("small_pages")
 def test_a_hole_between_two_pages_is_not_the_end(history, fake_client, fill):
     """A slow client goes on with the page that another client has read."""
     feed = fill("r", *range(1, 13))
-    page(history, feed, START)
+    page(history, feed, BEGINNING)
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
     beginning = Position(EPOCH, EventId(7, 0).before(), 6)
     assert page(history, feed, beginning) == [7, 8, 9, 10]

@@ -3,23 +3,31 @@
 import contextlib
 import itertools
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
+from itertools import dropwhile
 
+import gevent
 import pytest
 from gevent.socket import socket as GeventSocket
 
 from app.streaming.errors import StoreUnavailable
+from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.subscriber import Subscriber
-from app.streaming.wire.formats import EventStream
+from app.streaming.wire import progress
+from app.streaming.wire.formats import EventStream, JsonLines
 from app.streaming.wire.frame_batch import http_chunk
+from app.streaming.wire.progress import progress_frame
 from tests.servers import wait_until
-from tests.streaming.follow.streams import subscribe
+from tests.streaming.follow.streams import events_of, name_of, subscribe
+
+SSE = EventStream()
 
 
 @pytest.fixture
@@ -67,6 +75,81 @@ def test_a_wake_shortens_one_pause_between_retries_and_no_more(readers, run_id):
     subscriber.close()
 
 
+# Progress
+
+
+def has_caught_up(chunk: bytes) -> bool:
+    return b"caught_up" in chunk
+
+
+@pytest.mark.parametrize("wire", [EventStream(), EventStream(typed=False), JsonLines()], ids=repr)
+def test_a_filtered_stream_whose_position_has_moved_sends_its_progress_as_a_heartbeat(
+    store, readers, run_id, wire
+):
+    subscriber = subscribe(
+        store, readers, run_id, wire=wire, categories=["tool"], heartbeat_seconds=0.01
+    )
+    chunks = subscriber.chunks()
+    assert any(map(has_caught_up, chunks))
+    last = [store.add(run_id, "llm", "stream") for _ in range(3)][-1]
+    # A heartbeat may come between the events.
+    expected = wire.frame(progress_frame(run_id, EventId.parse(last)))
+    is_last = dropwhile(lambda chunk: last.encode() not in chunk, chunks)
+    assert without_timestamp(next(is_last)) == without_timestamp(expected)
+    # From then on nothing has moved.
+    heartbeat = wire.heartbeat(run_id)
+    assert {without_timestamp(next(chunks)) for _ in range(3)} == {without_timestamp(heartbeat)}
+    subscriber.close()
+
+
+def without_timestamp(chunk: bytes) -> bytes:
+    return re.sub(rb'"timestamp":"[^"]*"', b"", chunk)
+
+
+def test_a_stream_that_reads_much_that_its_filter_drops_sends_its_progress_meanwhile(
+    store, readers, run_id, monkeypatch
+):
+    monkeypatch.setattr(progress, "MAX_DROPPED", 50)
+    ids = [store.add(run_id, "llm", "stream") for _ in range(300)]
+    store.add(run_id, "lifecycle", "completed")
+    subscriber = subscribe(store, readers, run_id, categories=["tool"])
+    events = list(events_of(subscriber.chunks()))
+    cursors = [each["data"]["cursor"] for each in events if name_of(each) == "gateway.progress"]
+    assert cursors
+    assert cursors == sorted(set(cursors), key=EventId.parse)
+    assert set(cursors) <= set(ids)
+    assert subscriber.events == 1
+    subscriber.close()
+
+
+def test_an_unfiltered_stream_sends_no_progress(store, readers, run_id):
+    for _ in range(3):
+        store.add(run_id, "llm", "stream")
+    subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.01)
+    chunks = subscriber.chunks()
+    assert any(map(has_caught_up, chunks))
+    store.add(run_id, "llm", "stream", "live")
+    assert any(b"live" in chunk for chunk in chunks)
+    assert [next(chunks) for _ in range(3)] == [b": heartbeat\n\n"] * 3
+    subscriber.close()
+
+
+def test_after_a_gap_the_heartbeat_is_the_progress(store, readers, redis_client, run_id):
+    """A gap has no id of its own, and nothing may come after it."""
+    subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.01)
+    chunks = subscriber.chunks()
+    assert any(map(has_caught_up, chunks))
+    key = f"run:{run_id}:events"
+    with redis_client.pipeline() as pipeline:
+        pipeline.xadd(key, {"data": "1"}, id="9999999999999-1")
+        pipeline.xdel(key, "9999999999999-1")
+        pipeline.execute()
+    assert any(b"gateway.gap" in chunk for chunk in chunks)
+    assert next(chunks).startswith(b"id: 9999999999999-1\nevent: gateway.progress\n")
+    assert next(chunks) == b": heartbeat\n\n"
+    subscriber.close()
+
+
 # Parked
 
 
@@ -98,7 +181,7 @@ def client_end(request: pytest.FixtureRequest) -> Iterator[Client]:
 
 def deliver(subscriber: Subscriber, client_end: Client) -> None:
     subscriber.deliver_to(client_end.client_socket)
-    assert client_end.has_received(b"gateway.caught_up")
+    assert client_end.has_received(b"caught_up")
 
 
 def test_a_parked_subscriber_counts_the_events_that_it_is_sent(store, readers, run_id, client_end):
@@ -140,3 +223,82 @@ def test_a_stream_that_is_ended_while_it_starts_its_heartbeats_does_not_park(
     assert client_end.has_received(b"retry: ")
     assert len(readers) == 0
     assert subscriber.reason == "draining"
+
+
+def deliver_filtered(store, readers, run_id, client_end, wire=SSE) -> Subscriber:
+    subscriber = subscribe(store, readers, run_id, wire=wire, categories=["tool"])
+    deliver(subscriber, client_end)
+    return subscriber
+
+
+@pytest.mark.parametrize("wire", [EventStream(), JsonLines()], ids=["sse", "lines"])
+def test_a_parked_subscriber_whose_position_has_moved_sends_its_progress(
+    store, readers, run_id, client_end, wire
+):
+    subscriber = deliver_filtered(store, readers, run_id, client_end, wire)
+    last = [store.add(run_id, "llm", "stream") for _ in range(3)][-1]
+    wait_until(lambda: str(subscriber.position.id) == last, "the feed has read them")
+    now = time.monotonic()
+    subscriber.beat(now + 15)
+    assert client_end.has_received(b'"cursor":"%b"' % last.encode())
+    assert client_end.received.count(b'"action":"progress"') == 1
+    subscriber.beat(now + 60)
+    assert client_end.has_received(b"heartbeat")
+    assert client_end.received.count(b'"action":"progress"') == 1
+    subscriber.close()
+
+
+def test_a_parked_subscriber_that_got_an_event_sends_no_progress(
+    store, readers, run_id, client_end
+):
+    subscriber = deliver_filtered(store, readers, run_id, client_end)
+    store.add(run_id, "llm", "stream")
+    last = store.add(run_id, "tool", "call").encode()
+    wait_until(lambda: client_end.has_received(b"id: %b\n" % last), "the event arrives")
+    subscriber.beat(time.monotonic() + 60)
+    assert client_end.has_received(b"heartbeat")
+    assert b"progress" not in client_end.received
+    subscriber.close()
+
+
+def test_a_subscriber_that_was_unparked_and_parked_again_still_knows_what_its_client_has(
+    store, readers, run_id, client_end
+):
+    subscriber = subscribe(store, readers, run_id, wire=EventStream())
+    deliver(subscriber, client_end)
+    last = store.add(run_id, "tool", "call").encode()
+    wait_until(lambda: client_end.has_received(b"id: %b\n" % last), "the event arrives")
+    subscriber.unpark(None)
+
+    def has_heartbeat() -> bool:
+        gevent.sleep(0.01)  # its greenlet runs
+        subscriber.beat(time.monotonic() + 60)
+        return client_end.has_received(b"heartbeat")
+
+    wait_until(has_heartbeat, "it is parked again, and sends a heartbeat")
+    assert b"progress" not in client_end.received
+    subscriber.close()
+
+
+def test_a_subscriber_that_parks_beside_others_is_told_of_the_progress_that_they_were_sent(
+    store, readers, run_id, client_end, request, monkeypatch
+):
+    """They were sent it while this one had a greenlet."""
+    monkeypatch.setattr(progress, "MAX_DROPPED", 3)
+    other_end = Client(client_end.client_socket.chunked)
+    request.addfinalizer(other_end.close)
+    other = deliver_filtered(store, readers, run_id, other_end)
+    subscriber = deliver_filtered(store, readers, run_id, client_end)
+    subscriber.unpark(None)
+    last = [store.add(run_id, "llm", "stream") for _ in range(3)][-1].encode()
+    wait_until(lambda: other_end.has_received(b'"cursor":"%b"' % last), "the progress arrives")
+    monkeypatch.setattr(progress, "MAX_DROPPED", 1000)
+
+    def has_progress() -> bool:
+        gevent.sleep(0.01)
+        subscriber.beat(time.monotonic() + 60)
+        return client_end.has_received(b'"cursor":"%b"' % last)
+
+    wait_until(has_progress, "it is parked again, and sends its progress")
+    for each in (subscriber, other):
+        each.close()

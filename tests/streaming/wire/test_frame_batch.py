@@ -51,7 +51,7 @@ def batch(*categories: str, start: int = 0) -> FrameBatch:
 
 def notice(start: int, end: int) -> FrameBatch:
     gap = Frame.control("r", "gap", None, cursor=EventId(end, 0))
-    return FrameBatch(at(start), [gap], at(end), is_notice=True)
+    return FrameBatch(at(start), [gap], at(end), notice="gap")
 
 
 def numbers(some: FrameBatch) -> list[int]:
@@ -63,7 +63,7 @@ def test_a_batch_counts_its_events_and_its_bytes():
     assert some.events == 2
     assert some.size == sum(len(frame.typed) for frame in some.frames)
     assert some.cost > some.size
-    assert notice(4, 6).events == 0
+    assert (notice(4, 6).events, notice(4, 6).is_gap, some.is_gap) == (0, True, False)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,25 @@ def test_a_position_without_a_sequence_is_proved_by_its_entry():
     some = batch("llm", "llm", "llm", start=4)
     rest = some.after(Position(EPOCH, EventId(5, 0), None))
     assert numbers(rest) == [6, 7]
-    unknown = FrameBatch(at(4)._replace(sequence=None), some.frames, some.end)
-    assert numbers(unknown.after(at(5))) == [6, 7]
-    assert unknown.after(Position(EPOCH, EventId(5, 3), 5)) is None
+
+
+def test_a_batch_whose_start_is_uncounted_has_no_parts():
+    """Entries may be missing within it."""
+    some = batch("llm", "llm", "llm", start=4)
+    start = at(4)._replace(sequence=None)
+    uncounted = FrameBatch(start, some.frames, some.end)
+    assert uncounted.after(start) is uncounted
+    for position in (at(5), at(5)._replace(sequence=None), Position(EPOCH, EventId(5, 3), 5)):
+        assert uncounted.after(position) is None
+
+
+def test_a_batch_from_the_start_of_every_log_is_of_its_own_log():
+    some = batch("llm", "llm")
+    first = FrameBatch(START, some.frames, some.end)
+    assert first.after(START) is None
+    assert numbers(first.after(at(0))) == [1, 2]
+    assert numbers(first.after(at(1))) == [2]
+    assert first.after(at(0, OTHER_EPOCH)) is None
 
 
 def test_a_notice_has_no_parts():
