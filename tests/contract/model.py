@@ -212,7 +212,8 @@ class Run:
     """A run: its log, its idempotency keys, and what others have put in the place of either.
 
     `foreign` names the keys in Redis that hold something else: 0 for the log, 1 and 2 for the
-    two keys beside it. `seen` is every id that anybody was ever given.
+    two keys beside it. `seen` is every id that anybody was ever given. `followed` says whether
+    there was a stream.
     """
 
     id: str
@@ -220,6 +221,7 @@ class Run:
     keys: dict[str, KeyRecord] = field(default_factory=dict)
     foreign: set[int] = field(default_factory=set)
     seen: list[Id] = field(default_factory=list)
+    followed: bool = False
 
     @property
     def entries(self) -> list[Entry]:

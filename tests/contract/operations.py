@@ -102,6 +102,7 @@ def _append(
     **options: Any,
 ) -> None:
     contents, styles = zip(*events, strict=True)
+    _end_if_lost(world, run)
     sequence = _expected_sequence(run, expected)
     producers.append(world, run, contents, styles, expected=sequence, **options)
 
@@ -122,8 +123,15 @@ def _draw_lines(dice: random.Random) -> dict[str, Any]:
 def _append_lines(
     world: World, run: Run, lines: list[Any], expected: str | None, **options: Any
 ) -> None:
+    _end_if_lost(world, run)
     sequence = _expected_sequence(run, expected)
     producers.append_lines(world, run, lines, expected=sequence, **options)
+
+
+def _end_if_lost(world: World, run: Run) -> None:
+    """End a run whose lease is over, since an append would give it another second."""
+    if run.log is not None and run.log.lease == SHORT_LEASE.lease:
+        readers.read_state(world, run, "GET")
 
 
 def _expected_sequence(run: Run, which: str | None) -> int | None:
@@ -141,9 +149,12 @@ def _draw_xadd(dice: random.Random) -> dict[str, Any]:
 
 
 def _xadd(world: World, run: Run, foreign: Any, where: str) -> None:
-    """Add an entry. One whose id is old has a lease that is over."""
+    """Add an entry. One whose id is old has a lease that is over.
+
+    The reader of a stream that has just closed may still see that, at any time.
+    """
     last = run.last_id
-    if where == "old" and last < Id(10**6, 0):
+    if where == "old" and last < Id(10**6, 0) and not run.followed:
         others.xadd(world, run, SHORT_LEASE, str(last.following))
         return
     if where == "old" or (where == "far" and last.ms > 10**15):

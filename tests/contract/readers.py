@@ -148,6 +148,7 @@ def follow(
     headers = [] if cursors.header is None else [("Last-Event-ID", cursors.header)]
     headers += [("Accept", JSON_LINES)] if json_lines else []
     before = time.time()
+    run.followed = True
     answer = world.http.stream(path, headers)
     world.end_if_lost(run, before)
     head = world.http.request("HEAD", path, headers)
