@@ -96,6 +96,15 @@ def test_a_reopening_that_was_deleted_is_a_gap_and_then_204(http, fake_store, fa
     assert http.get(f"{PATH}?last_event_id=latest").status_code == 204
 
 
+def test_a_newcomer_is_not_told_of_what_was_deleted_among_entries_of_others(http, fake_client):
+    ids = [fake_client.xadd("run:1:events", {"data": str(number)}) for number in range(3)]
+    fake_client.xdel("run:1:events", ids[1])
+    fake_client.xadd("run:1:events", {"event_category": "lifecycle", "event_action": "completed"})
+    text = http.get(PATH).text
+    assert text.count("data: ") == 4
+    assert "gateway.gap" not in text
+
+
 def test_a_cursor_of_another_log_is_a_reset_though_the_run_has_ended(http, fake_store):
     fake_store.add(1, "lifecycle", "completed")
     response = http.get(PATH, headers={"Last-Event-ID": "99999999999999-0"})
