@@ -10,7 +10,6 @@ import orjson
 from .errors import EventTooLarge, InvalidEvent
 
 MAX_DEPTH = 128
-INTEGER_RANGE = (-(2**63), 2**64 - 1)
 
 
 def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
