@@ -19,6 +19,7 @@ from .log.position import START
 from .log.reader import LogReader
 from .log.redis_keys import redis_keys
 from .log.redis_url import default_url, make_client, pinned
+from .log.scripts import Script
 from .log.shared_connection import SharedConnection
 from .log.writer import TOO_OLD, LogWriter
 from .new_event import (
@@ -80,6 +81,7 @@ class EventStore(LogReader):
             idle_ttl_seconds=idle_ttl_seconds,
         )
         super().__init__(client, shared, Leases(availability, self._writer.mark_lost))
+        self._all_keys = Script(shared, "all_keys.lua", keys=3)
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 
@@ -179,8 +181,10 @@ class EventStore(LogReader):
         Use it as a context. The first event must get the `expected_sequence`, if one is given.
         A batch that Redis cannot take is repeated for `retry_seconds`.
         """
+        run_id = check_run_id(run_id)
         return Appender(
-            partial(self.append_new, check_run_id(run_id)),
+            partial(self.append_new, run_id),
+            name=f"run {run_id}",
             max_event_bytes=self.max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=retry_seconds,
@@ -199,14 +203,12 @@ class EventStore(LogReader):
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now. Return whether there is a log."""
         check_range("ttl_seconds", ttl_seconds)
-        commands = [("EXPIRE", key, ttl_seconds) for key in redis_keys(check_run_id(run_id))]
-        return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
+        keys = redis_keys(check_run_id(run_id))
+        return bool(self._all_keys.run(*keys, "EXPIRE", ttl_seconds))
 
     def delete(self, run_id: int | str) -> bool:
-        """Delete the run's log. Return whether there was one."""
-        log, *others = redis_keys(check_run_id(run_id))
-        commands = ("DEL", log), ("DEL", *others)
-        return bool(connection.checked(connection.call_all(self._client, *commands)[0]))
+        """Delete the run's log and its idempotency keys. Return whether there was a log."""
+        return bool(self._all_keys.run(*redis_keys(check_run_id(run_id)), "DEL"))
 
     # Waiting
 
