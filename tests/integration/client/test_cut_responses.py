@@ -98,7 +98,7 @@ def test_a_missing_state_is_asked_for_again(proxy, client, run_id, reset):
 
 
 def test_a_follower_goes_on_and_sees_each_event_once(proxy, client, store, run_id, reset):
-    store.add_many(run_id, [EVENT] * 2)
+    store.add(run_id, "llm", "stream")
     store.add(run_id, "lifecycle", "completed")
     ids = [event.id for event in store.get_events(run_id)]
 
