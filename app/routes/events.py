@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ..server.body import read_pieces
 from ..server.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ..server.response import JsonResponse
-from ..streaming.errors import InvalidInput
+from ..streaming.errors import InvalidInput, copy_of
 from ..streaming.event import check_run_id
 from ..streaming.new_event import Appended, NewEvent
 from .admission import Reservation
@@ -92,7 +92,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         else:
             append_alone(ingest, read_pieces(request.stream), here.store)
         if ingest.error is not None:
-            raise ingest.error
+            raise copy_of(ingest.error)  # other requests may have the same one
         ingest.reason = "ended"
     except Exception as error:  # also an unexpected one is answered with what was stored
         ingest.reason = ingest.reason or "refused"

@@ -71,7 +71,7 @@ class EventStore(LogReader):
         max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         client = make_client(url or default_url()) if client is None else pinned(client)
-        availability = Availability()
+        availability = Availability(self.ping)
         shared = SharedConnection(partial(connection.make_connection, client), availability)
         self._writer = LogWriter(
             shared,

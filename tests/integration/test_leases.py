@@ -180,6 +180,37 @@ def test_a_producer_that_redis_refused_has_its_whole_lease_afterwards(
         )
 
 
+@pytest.mark.parametrize("outage", ["full", "stopped"])
+def test_a_gateway_that_writes_nothing_meets_an_outage_too(
+    start_redis, start_gateway, run_id, outage
+):
+    """The producer, elsewhere, can append again only a moment after the outage."""
+    server = start_redis()
+    gateway, store = start_gateway(server.url), EventStore(server.url)
+    url = f"{gateway.url}/runs/{run_id}"
+    store.add(run_id, "llm", "stream", lease_seconds=2)
+    began = time.monotonic()
+
+    def is_watched_for_a_while() -> bool:
+        requests.get(url, timeout=20)
+        store.add(run_id, "llm", "stream")
+        return time.monotonic() > began + 3
+
+    wait_until(is_watched_for_a_while, "the gateway knows the run for longer than its lease")
+    with server.client() as client:
+        client.config_set("maxmemory", 1) if outage == "full" else server.pause()
+        stopped = time.monotonic()
+        wait_until(lambda: time.monotonic() > stopped + 4, "the lease has expired meanwhile")
+        server.resume()
+        client.config_set("maxmemory", 0)
+    assert not requests.get(url, timeout=20).json()["ended"]
+    store.add(run_id, "llm", "stream")
+    assert lost_events_of(store, run_id) == []
+    wait_until(
+        lambda: requests.get(url, timeout=20) and lost_events_of(store, run_id), "it is lost"
+    )
+
+
 def test_a_run_that_takes_no_events_keeps_no_dead_run_alive(
     store, start_gateway, redis_client, run_id
 ):

@@ -27,7 +27,7 @@ def connect() -> RedisConnection:
     return connection.make_connection(client)
 
 
-shared = SharedConnection(connect, Availability())
+shared = SharedConnection(connect, Availability(lambda: None))
 own_id = shared.call("CLIENT", "ID")
 
 

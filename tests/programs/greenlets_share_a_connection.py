@@ -21,7 +21,7 @@ URL, KEY, SCENE = sys.argv[1:]
 COUNTER = f"{KEY}-counter"
 
 client = redis_url.make_client(URL)
-shared = SharedConnection(partial(connection.make_connection, client), Availability())
+shared = SharedConnection(partial(connection.make_connection, client), Availability(lambda: None))
 own_id = shared.call("CLIENT", "ID")
 
 

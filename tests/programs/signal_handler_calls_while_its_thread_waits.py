@@ -18,7 +18,7 @@ URL, KEY = sys.argv[1:]
 
 client = redis_url.make_client(URL)
 other_client = redis_url.make_client(URL)
-shared = SharedConnection(partial(connection.make_connection, client), Availability())
+shared = SharedConnection(partial(connection.make_connection, client), Availability(lambda: None))
 leader = threading.Thread(target=shared.call, args=("BLPOP", KEY, 0))
 outcomes: list[str] = []
 

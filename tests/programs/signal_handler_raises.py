@@ -18,7 +18,7 @@ INTERRUPTIONS = 1000
 INTERVAL_SECONDS = 0.0007
 
 client = redis_url.make_client(sys.argv[1])
-shared = SharedConnection(partial(connection.make_connection, client), Availability())
+shared = SharedConnection(partial(connection.make_connection, client), Availability(lambda: None))
 over = threading.Event()
 answered, interrupted = [0] * 4, [0] * 4
 

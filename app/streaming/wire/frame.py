@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from ..event import (
     RESERVED_CATEGORY,
     Event,
-    one_line,
     pairs,
     stored_json,
     with_breaks_escaped,
 )
 from ..event_id import EventId
+from ..event_json import write_json
 
 # The field names of an entry, in the order in which the append script writes them.
 _ALWAYS = [b"timestamp", b"sequence", b"epoch", b"event_category", b"event_action", b"data"]
@@ -176,6 +176,6 @@ def _names(category: bytes, action: bytes) -> _Names | None:
         category=event.category,
         action=event.action,
         terminal=event.terminal,
-        json=one_line(event.event),
+        json=write_json(event.event),
         line=b"event: %b\n" % event.name.encode(),
     )

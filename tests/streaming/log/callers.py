@@ -42,7 +42,7 @@ class Caller(threading.Thread):
 
 def share(client: redis.Redis) -> SharedConnection:
     """Return a shared connection to the server of a client."""
-    return SharedConnection(partial(connection.make_connection, client), Availability())
+    return SharedConnection(partial(connection.make_connection, client), Availability(lambda: None))
 
 
 def share_to(server: RedisServer, database: int = 0, **settings: object) -> SharedConnection:

@@ -63,7 +63,9 @@ class FailingConnection(SharedConnection):
 def store_with_replies(fake_client, *replies: list) -> EventStore:
     """Return a store whose appends get the given replies."""
     store = EventStore(client=fake_client)
-    store._writer._append._connection = failing = FailingConnection(lambda: None, Availability())
+    store._writer._append._connection = failing = FailingConnection(
+        lambda: None, Availability(lambda: None)
+    )
     failing.replies = list(replies)
     return store
 

@@ -52,7 +52,7 @@ def clocks(monkeypatch) -> Clocks:
 def availability(clocks, monkeypatch) -> Availability:
     """Return a clock whose ticks are those of `live`, not those of a thread."""
     monkeypatch.setattr(Availability, "watch", lambda self: None)
-    return Availability()
+    return Availability(lambda: None)
 
 
 def live(clocks: Clocks, availability: Availability, seconds: float) -> None:
@@ -207,6 +207,34 @@ def test_a_lease_counts_from_the_latest_of_what_is_known(leases, availability, c
     assert leases.remaining(LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS - 5
 
 
+# The probe
+
+
+def test_an_outage_that_only_the_probe_meets_begins_every_lease_anew(clocks):
+    outage: list[Exception] = []
+
+    def probe() -> None:
+        if outage:
+            raise outage[0]
+
+    availability = Availability(probe)
+    for each in (StoreUnavailable("full"), RuntimeError("unexpected")):
+        outage[:] = []
+        before = availability._since
+        clocks.pass_by(5)
+        availability.probe()
+        assert availability._since == before
+        outage[:] = [each]
+        availability.probe()
+        assert availability._since == clocks.now
+
+
+def test_what_was_before_the_clock_began_to_watch_counts_for_nothing():
+    availability = Availability(lambda: None)
+    began = availability._since
+    assert availability.since() > began
+
+
 # The thread that ticks
 
 
@@ -216,7 +244,7 @@ def clock_threads() -> list[threading.Thread]:
 
 def test_the_clock_ticks_from_the_first_lease_on_and_as_long_as_it_is_used():
     earlier = clock_threads()
-    availability = Availability()
+    availability = Availability(lambda: None)
     assert clock_threads() == earlier
     for _ in range(3):
         availability.watch()
@@ -229,7 +257,7 @@ def test_the_clock_ticks_from_the_first_lease_on_and_as_long_as_it_is_used():
 
 
 def test_a_forked_child_has_a_clock_that_ticks():
-    availability = Availability()
+    availability = Availability(lambda: None)
     availability.watch()
     child = os.fork()
     if child == 0:

@@ -156,7 +156,7 @@ def test_no_socket_stays_open(breakable, found_out):
         links.append(connection.make_connection(client))
         return links[-1]
 
-    shared = SharedConnection(connect, Availability())
+    shared = SharedConnection(connect, Availability(lambda: None))
     for _ in range(3):
         shared.call("PING")
         breakable.stop()

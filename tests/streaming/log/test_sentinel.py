@@ -216,7 +216,9 @@ def test_a_failover_ends_calls_that_wait_for_the_former_master(replicated):
     """And Sentinels that are away do not matter, as long as one is there."""
     url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{replicated.port}/mymaster/0"
     client = redis_url.make_client(f"{url}?socket_timeout=100")
-    shared = SharedConnection(partial(connection.make_connection, client), Availability())
+    shared = SharedConnection(
+        partial(connection.make_connection, client), Availability(lambda: None)
+    )
     assert shared.call("SET", "a", 1) == b"OK"
     assert connection.call(client, "GET", "a") == b"1"
     reader, appends = PoolCaller(client), Caller(shared, "BLPOP", "nothing-comes", 0)
