@@ -28,7 +28,9 @@ def check_notices(
         assert gaps or None in allowed, f"no notice, where {allowed} is due"
     holes = _holes(run, ZERO if is_reset else cursor, due)
     for hole in holes:
-        assert any(_may_tell(gap, hole, due) for gap in gaps), f"no gap for the hole before {hole}"
+        # Where others have moved the last id, counting cannot tell where a hole is.
+        is_told = bool(gaps) if is_odd else any(_may_tell(gap, hole, due) for gap in gaps)
+        assert is_told, f"no gap for the hole before {hole}"
     # Where the event of the cursor has no number, one more gap may come before all others.
     is_unsure = not is_reset and "gap" in allowed and not _is_numbered(run, cursor)
     for gap in gaps:
