@@ -29,8 +29,9 @@ bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its
 	$(BIN)/python -m tests.bench
 
 .PHONY: chaos
-chaos: $(VENV)/installed-dev ## break Redis, workers and connections under load, and compare every record
+chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under load, and compare every record
 	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.schedules
 	$(BIN)/python -m tests.contract --seconds 120
 
 .PHONY: format

@@ -28,7 +28,12 @@ class Report:
     gaps: int = 0
     resets: int = 0
     stuck: int = 0
+    changes: int = 0
+    notices: int = 0
+    delivered_of_changing: int = 0
+    missed: int = 0
     faults: int = 0
+    cuts: int = 0
     acknowledged_by_kind: Counter[str] = field(default_factory=Counter)
     faults_by_kind: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)

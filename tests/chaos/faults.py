@@ -1,10 +1,13 @@
 """The faults, and the order and the times at which a seed injects them."""
 
 import asyncio
+import contextlib
 import random
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+
+import psutil
 
 from app.streaming.log.redis_url import COMMAND_TIMEOUT_SECONDS
 from tests.chaos.followers import Follower
@@ -43,9 +46,9 @@ class Faults:
             self.redis_connections_killed, self.redis_scripts_flushed, self.redis_full,
             self.redis_writes_paused,
         ]  # fmt: skip
-        self._of_clients = [
+        self._of_connections = [
             self.followers_cut, self.producers_cut, self.connections_in_a_burst,
-            self.half_a_post, self.follower_stalled,
+            self.half_a_post, self.follower_stalled, self.worker_stopped,
         ]  # fmt: skip
         self._of_workers = [self.worker_killed, self.gateway_reloaded]
 
@@ -58,7 +61,7 @@ class Faults:
         async with asyncio.TaskGroup() as under_way:
             for number, due in enumerate(times):
                 if not kinds:
-                    kinds = self._of_redis + self._of_clients
+                    kinds = self._of_redis + self._of_connections
                     # In the second half the workers live on, so that leaks show.
                     kinds += self._of_workers if number <= count / 2 else []
                     dice.shuffle(kinds)
@@ -118,6 +121,17 @@ class Faults:
     async def worker_killed(self, dice: random.Random) -> None:
         if workers := self._gateway.workers():  # during a reload there may be none
             dice.choice(workers).kill()
+
+    async def worker_stopped(self, dice: random.Random) -> None:
+        """Stop a worker, as when its machine is out of memory. Its connections stay open."""
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may be killed meanwhile
+            if workers := self._gateway.workers():
+                worker = dice.choice(workers)
+                worker.suspend()
+                try:
+                    await asyncio.sleep(0.2 * 15 ** dice.random())
+                finally:
+                    worker.resume()
 
     async def gateway_reloaded(self, dice: random.Random) -> None:
         self._gateway.process.send_signal(signal.SIGHUP)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import psutil
 import redis
+import redis.asyncio
 import requests
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -31,6 +33,10 @@ class DurableRedis(RedisServer):
     def client(self) -> redis.Redis:
         no_retry = Retry(NoBackoff(), 0)
         return redis.Redis(port=self.port, protocol=2, socket_timeout=10, retry=no_retry)
+
+    def async_client(self) -> redis.asyncio.Redis:
+        no_retry = AsyncRetry(NoBackoff(), 0)
+        return redis.asyncio.Redis(port=self.port, protocol=2, socket_timeout=30, retry=no_retry)
 
     def run(self, *command: object) -> object:
         """Run one command on a new connection, and return the reply."""

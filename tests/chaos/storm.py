@@ -6,13 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.chaos.comparison import Report, compare, read_logs
+from redis.asyncio import Redis as AsyncRedis
+
+from tests.chaos.changing import ChangingRuns
+from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Batcher, Poster, Producer
+from tests.chaos.relay import Relay
 from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway
 from tests.chaos.streamers import Streamer
+from tests.schedules.followers import Way
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
 REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
@@ -74,58 +79,106 @@ async def storm(plan: Plan, directory: Path) -> Storm:
 
 
 async def _traffic(name: str, plan: Plan, redis: DurableRedis, gateway: MeasuredGateway) -> Report:
-    runs = [f"{name}-{number}" for number in range(RUNS)]
-    followers = [
-        Follower(each, gateway.port, runs[each * RUNS // FOLLOWERS], plan.seed)
-        for each in range(FOLLOWERS)
-    ]
-    producers = _producers(runs, plan.seed, redis, gateway)
-    faults = Faults(plan.seed, redis, gateway, producers, followers)
-    shares = [len(range(each.number, plan.events, len(producers))) for each in producers]
-    following = [asyncio.create_task(each.follow()) for each in followers]
-    late = False
-    try:
+    async with Relay(gateway.port, plan.seed) as relay, redis.async_client() as client:
+        traffic = _Traffic(name, plan, redis, gateway, relay, client)
+        return await traffic.run()
+
+
+class _Traffic:
+    """Producers, followers and changing runs, directly and over a relay, and the faults."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: Plan,
+        redis: DurableRedis,
+        gateway: MeasuredGateway,
+        relay: Relay,
+        client: AsyncRedis,
+    ):
+        self._plan = plan
+        self._redis = redis
+        self._relay = relay
+        self._runs = [f"{name}-{number}" for number in range(RUNS)]
+        ports = [gateway.port, relay.port]
+        self._followers = [
+            Follower(each, ports[each % 3 == 0], self._runs[each * RUNS // FOLLOWERS], plan.seed)
+            for each in range(FOLLOWERS)
+        ]
+        self._producers = _producers(self._runs, plan.seed, redis.url, ports)
+        ways = [Way("directly", gateway.port), Way("over the relay", relay.port)]
+        self._changing = ChangingRuns(name, plan.seed, ways, client)
+        self._faults = Faults(plan.seed, redis, gateway, self._producers, self._followers)
+
+    async def run(self) -> Report:
+        """Go on for the plan's seconds, wait until all is quiet, and compare."""
+        following = [asyncio.create_task(each.follow()) for each in self._followers]
+        following += self._changing.follow(self._plan.seconds / 2)
         try:
-            async with asyncio.timeout(plan.seconds + LATE_SECONDS):
+            late = await self._produce()
+            self._relay.quiet = True
+            for follower in self._followers:
+                follower.quiet = True
+            logs = await asyncio.to_thread(read_logs, self._redis, self._runs)
+            await _until(
+                lambda: (
+                    all(each.records[-1][-1:] == logs[each.run][-1:] for each in self._followers)
+                    and self._changing.settled()
+                ),
+                QUIET_SECONDS,
+            )
+        finally:
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
+        report = compare(logs, self._producers, self._followers)
+        self._changing.add_to(report)
+        report.faults, report.faults_by_kind = self._faults.injected.total(), self._faults.injected
+        report.cuts = self._relay.cuts
+        if late:
+            done = f"{report.acknowledged} of {self._plan.events}"
+            report.wrong.append(f"only {done} events were acknowledged")
+        return report
+
+    def _is_settled(self, logs: Log) -> bool:
+        """Return whether every follower has reached the end of its log."""
+        at_the_end = (each.records[-1][-1:] == logs[each.run][-1:] for each in self._followers)
+        return all(at_the_end) and self._changing.settled()
+
+    async def _produce(self) -> bool:
+        """Produce, change and inject faults. Returns whether that took too long."""
+        count, seconds = len(self._producers), self._plan.seconds
+        try:
+            async with asyncio.timeout(seconds + LATE_SECONDS):
                 await asyncio.gather(
-                    faults.inject(plan.faults, plan.seconds),
-                    *(each.produce(shares[each.number], plan.seconds) for each in producers),
+                    self._faults.inject(self._plan.faults, seconds),
+                    self._changing.change(seconds),
+                    *(
+                        each.produce(len(range(each.number, self._plan.events, count)), seconds)
+                        for each in self._producers
+                    ),
                 )
         except TimeoutError:
-            late = True
-        for follower in followers:
-            follower.quiet = True
-        logs = await asyncio.to_thread(read_logs, redis, runs)
-        await _until(
-            lambda: all(each.records[-1][-1:] == logs[each.run][-1:] for each in followers),
-            QUIET_SECONDS,
-        )
-    finally:
-        for task in following:
-            task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
-    report = compare(logs, producers, followers)
-    report.faults, report.faults_by_kind = faults.injected.total(), faults.injected
-    if late:
-        report.wrong.append(f"only {report.acknowledged} of {plan.events} events were acknowledged")
-    return report
+            return True
+        return False
 
 
-def _producers(
-    runs: list[str], seed: int, redis: DurableRedis, gateway: MeasuredGateway
-) -> list[Producer]:
+def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> list[Producer]:
     """Make producers of every kind. Each streamer gets one of the last runs for itself."""
     shared, streamed = runs[:-STREAMERS], runs[-STREAMERS:]
     producers: list[Producer] = [
-        Streamer(each, streamed[each], seed, gateway.port) for each in range(STREAMERS)
+        Streamer(each, streamed[each], seed, ports[each % 2]) for each in range(STREAMERS)
     ]
-    for kind, count, server in (
-        (Poster, POSTERS, gateway.port),
-        (Batcher, BATCHERS, gateway.port),
-        (RedisEmitter, REDIS_EMITTERS, redis.url),
-        (HttpEmitter, HTTP_EMITTERS, gateway.url),
+    for kind, count, servers in (
+        (Poster, POSTERS, ports),
+        (Batcher, BATCHERS, ports),
+        (RedisEmitter, REDIS_EMITTERS, [redis_url]),
+        (HttpEmitter, HTTP_EMITTERS, [f"http://127.0.0.1:{port}" for port in ports]),
     ):
-        producers += [kind(len(producers) + each, shared, seed, server) for each in range(count)]
+        producers += [
+            kind(len(producers) + each, shared, seed, servers[each % len(servers)])
+            for each in range(count)
+        ]
     return producers
 
 

@@ -159,12 +159,6 @@ def test_a_server_that_is_down_raises_store_unavailable(call, run_id):
         call(EventStore(f"redis://127.0.0.1:{free_port()}"), run_id)
 
 
-def test_an_error_of_the_server_raises_store_unavailable(store, redis_client, run_id):
-    redis_client.xadd(f"run:{run_id}:events", {"a": "b"}, id=f"{2**64 - 1}-{2**64 - 1}")
-    with pytest.raises(StoreUnavailable, match="Redis refused"):
-        store.add(run_id, "llm", "stream")
-
-
 @pytest.mark.parametrize("name", ["maxlen", "ended_ttl_seconds", "idle_ttl_seconds"])
 @pytest.mark.parametrize("value", [0, 10**30])
 def test_a_limit_that_redis_cannot_hold_is_refused(fake_client, name, value):
