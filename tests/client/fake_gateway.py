@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -67,14 +68,17 @@ class FakeGateway:
     """Sends one response a connection, in the order of the script; for None it hangs up.
 
     It sends the last response again and again. A function makes the response of its request.
+    With `tls` it speaks https.
     """
 
     script: list[bytes | Callable[[Request], bytes] | None]
     requests: list[Request] = field(default_factory=list)
+    tls: ssl.SSLContext | None = None
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
         return self
@@ -92,6 +96,8 @@ class FakeGateway:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._listener.accept()
+                if self.tls:
+                    connection = self.tls.wrap_socket(connection, server_side=True)
                 with connection, connection.makefile("rb") as reader:
                     self.requests.append(_read(reader))
                     given = self.script.pop(0) if len(self.script) > 1 else self.script[0]

@@ -1,8 +1,10 @@
 """Responses that are cut off where only the end of the connection says where they end."""
 
 import json
+import ssl
 
 import pytest
+import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
@@ -41,6 +43,21 @@ def test_connections_of_another_kind_keep_their_way(monkeypatch):
         assert Client(gateway.url).add(1, "llm", "stream") == "1-0"
         Client(gateway.url).stream(1, [{"event_category": "llm", "event_action": "stream"}])
     assert opened == ["127.0.0.1"] * 3
+
+
+@pytest.mark.parametrize("end", [0, 5, 20, 30, 60, -3])
+def test_a_response_over_tls_that_is_cut_off_is_a_lost_response(monkeypatch, tmp_path, end):
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    ingested = response(200, {"stored": 1, "last_id": "1-0", "last_sequence": 1})
+    script = [lambda request: stored(request)[:end], stored, ingested[:end]]
+    with FakeGateway(script, tls=context) as gateway, Client(gateway.url) as client:
+        assert client.add(1, "llm", "stream") == "1-0"
+        with pytest.raises(StoreUnavailable) as failed:
+            client.stream(1, [{"event_category": "llm", "event_action": "stream"}])
+    assert failed.value.ingested is None
 
 
 STORED = json.dumps({"id": "1-0", "sequence": 1}).encode()

@@ -3,6 +3,8 @@
 A variable that holds one connection is called `link`, since this module is `connection`.
 """
 
+import _socket
+import select
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -166,6 +168,30 @@ def _read_reply(link: RedisConnection) -> Reply:
         return error
     except BusyLoadingError as error:  # an error reply too, though not a ResponseError
         return ResponseError(str(error))
+
+
+def has_nothing_to_read(link: RedisConnection) -> bool:
+    """Return False if something came unasked: the end of the connection, or a late reply."""
+    connected = link._sock
+    if not isinstance(connected, socket.socket):
+        return True  # fakeredis
+    # The sockets of gevent wrap one that never waits.
+    wrapped: _socket.socket | None = getattr(connected, "_sock", None)
+    if wrapped is not None:
+        return _is_silent(wrapped)
+    poll = select.poll()  # `can_read` of redis-py takes 50 µs, and this 2
+    poll.register(connected, select.POLLIN)
+    return not poll.poll(0)
+
+
+def _is_silent(connected: _socket.socket) -> bool:
+    try:
+        connected.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 # What a reply says

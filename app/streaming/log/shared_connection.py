@@ -9,10 +9,7 @@ An exception such as KeyboardInterrupt may end a leader anywhere. Then the next 
 was left undone and finishes it.
 """
 
-import _socket
 import os
-import select
-import socket
 import threading
 import time
 import weakref
@@ -31,6 +28,7 @@ from .connection import (
     RedisConnection,
     Reply,
     exchange_packed,
+    has_nothing_to_read,
     is_not_master,
     pack,
 )
@@ -192,7 +190,7 @@ class SharedConnection:
     def _ensure_connected(self) -> RedisConnection:
         """Connect, unless there is a connection that Redis has not closed meanwhile."""
         link = self._link
-        if link is not None and leads_to_master(link) and _has_nothing_to_read(link):
+        if link is not None and leads_to_master(link) and has_nothing_to_read(link):
             return link
         self._disconnect()
         link = self._connect()
@@ -205,30 +203,6 @@ class SharedConnection:
         if self._link is not None:
             self._link.disconnect()
             self._link = None
-
-
-def _has_nothing_to_read(link: RedisConnection) -> bool:
-    """Return False if something came unasked: the end of the connection, or a late reply."""
-    connected = link._sock
-    if not isinstance(connected, socket.socket):
-        return True  # fakeredis
-    # The sockets of gevent wrap one that never waits.
-    wrapped: _socket.socket | None = getattr(connected, "_sock", None)
-    if wrapped is not None:
-        return _is_silent(wrapped)
-    poll = select.poll()  # `can_read` of redis-py takes 50 µs, and this 2
-    poll.register(connected, select.POLLIN)
-    return not poll.poll(0)
-
-
-def _is_silent(connected: _socket.socket) -> bool:
-    try:
-        connected.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 class _Request:

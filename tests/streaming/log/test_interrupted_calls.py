@@ -109,7 +109,10 @@ def interrupt_at_each_bytecode(
     """
     for step in itertools.count(1):
         others.clear()
-        with suppress(KeyboardInterrupt), handled_at(step, interrupt, shared_connection) as done:
+        with (
+            suppress(KeyboardInterrupt),
+            handled_at(step, interrupt, shared_connection, connection) as done,
+        ):
             call()
         outcomes = [caller.outcome for caller in others]
         errors = [each for each in outcomes if not isinstance(each, bytes)]
