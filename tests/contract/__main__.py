@@ -1,7 +1,6 @@
 """`python -m tests.contract`: compare for some time; print a story and exit with 1 at a fault."""
 
 import argparse
-import math
 import random
 import tempfile
 import traceback
@@ -9,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.contract.stories import Tally, compare
-from tests.contract.world import World, connect_worker
+from tests.contract.world import World
 from tests.servers import GatewayServer, RedisServer
 
 
@@ -29,10 +28,7 @@ def main() -> int:
         ) as gateway,
         server.client() as client,
     ):
-        # Which worker answers is not known, so one of several may have connected only now.
-        watching_since = math.inf if options.workers > 1 else connect_worker(gateway.port)
-        make_world = partial(World, gateway.port, client, watching_since)
-        fault = compare(options.seed, make_world, options.seconds, tally)
+        fault = compare(options.seed, partial(World, gateway.port, client), options.seconds, tally)
     print(f"{tally.operations:,} operations")
     if fault is None:
         return 0

@@ -55,10 +55,7 @@ def text_of(content: Content, style: Style, lease: int | None = None) -> str:
 
 
 class Foreign(NamedTuple):
-    """The fields of an entry that another program writes, and what readers get of it.
-
-    `lies` says that its sequence is not true.
-    """
+    """The fields of an entry that another program writes, and what readers get of it."""
 
     fields: dict[str, str | bytes]
     category: str | None = None
@@ -68,7 +65,6 @@ class Foreign(NamedTuple):
     sequence: int | None = None
     timestamp: str | None = None
     lease: int | None = None
-    lies: bool = False
 
     def __repr__(self) -> str:
         return repr(self.fields)
@@ -88,7 +84,7 @@ FOREIGN = [
     Foreign(_named("a b", "c\nd", data="{bro"), "a b", "c\nd", "{bro"),
     Foreign(_named("llm", "x", sequence="7th", data="NaN"), "llm", "x", "NaN"),
     Foreign(_named("llm", "x", sequence="9" * 19, data=""), "llm", "x", ""),
-    Foreign(_named("llm", "x", sequence="4000"), "llm", "x", sequence=4000, lies=True),
+    Foreign(_named("llm", "x", sequence="4000"), "llm", "x", sequence=4000),
     Foreign(_named("lifecycle", "completed"), "lifecycle", "completed"),
     Foreign(_named("lifecycle", "lost", timestamp=""), "lifecycle", "lost", timestamp=""),
     Foreign(_named("lifecycle", "started"), "lifecycle", "started"),

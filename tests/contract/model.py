@@ -109,7 +109,7 @@ class Log:
         gone: the ids of all entries that were deleted or trimmed.
         given: all ids that are cursors of this log: of entries, and of gateway.caught_up.
         expires_at: when Redis deletes it, in seconds of the caller's clock, or None.
-        odd: whether others have changed its counters, or written sequences that are not true.
+        odd: whether others have moved its last id.
     """
 
     entries: list[Entry] = field(default_factory=list)

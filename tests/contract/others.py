@@ -17,7 +17,6 @@ def xadd(world: World, run: Run, foreign: Foreign, event_id: str) -> None:
     names = foreign.category, foreign.action
     values = foreign.data, foreign.source, foreign.sequence, foreign.timestamp, foreign.lease
     log.add(Entry(given, names, *values, foreign=True))
-    log.odd |= foreign.lies
     run.seen.append(given)
 
 

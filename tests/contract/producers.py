@@ -91,7 +91,7 @@ def _check_stored(
     first = Id.of(answer.json["events"][0]["id"] if as_batch else answer.json["id"])
     ids = [Id(first.ms, first.n + number) for number in range(len(contents))]
     assert first > run.last_id
-    entries = take_entries(world, run, contents, first, ids[-1], lease)
+    entries = take_entries(world, run, contents, first, ids[-1], lease=lease)
     check_equal([entry.id for entry in entries], ids)
     if as_batch:
         check_equal(answer.json, _numbers(ids, entries[0].sequence or 0))
@@ -106,7 +106,14 @@ def _numbers(ids: Sequence[Id], first: int) -> dict[str, Any]:
 
 
 def take_entries(
-    world: World, run: Run, contents: Sequence[Content], first: Id, last: Id, lease: int | None
+    world: World,
+    run: Run,
+    contents: Sequence[Content],
+    first: Id,
+    last: Id,
+    *,
+    lease: int | None = None,
+    as_lines: bool = False,
 ) -> list[Entry]:
     """Check the entries that were appended for some contents, and add them to the model."""
     entries = world.learn_entries(run, first, last)
@@ -120,6 +127,8 @@ def take_entries(
             check_equal(entry.lease, inherited)
         log.add(entry)
         run.seen.append(entry.id)
+        if as_lines:
+            log.appended(time.time())
     log.appended(time.time())
     return entries
 
@@ -153,7 +162,9 @@ def append_lines(
         check_problem(answer, status)
         check_equal(document["line"], refused_line)
     if stored:
-        take_entries(world, run, stored, last_id.following, Id.of(document["last_id"]), None)
+        take_entries(
+            world, run, stored, last_id.following, Id.of(document["last_id"]), as_lines=True
+        )
     found = {"last_id": str(run.last_id) if stored else None, "stored": len(stored)}
     found["last_sequence"] = run.last_sequence if stored else None
     check_equal({name: document[name] for name in found | members}, found | members)

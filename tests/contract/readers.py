@@ -1,6 +1,5 @@
 """The operations that read a run: its state, pages of its history, and streams."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -40,9 +39,8 @@ class Filter:
 
 
 def read_state(world: World, run: Run, method: str) -> None:
-    before = time.time()
     answer = world.http.request(method, f"/runs/{run.id}")
-    world.end_if_lost(run, before)
+    world.end_if_lost(run)
     log = run.log
     expected = 409 if 0 in run.foreign else 404 if log is None else 200
     check_equal(answer.status, expected)
@@ -81,9 +79,8 @@ def read_page(
     parameters += [("before", str(before))] if before is not None else []
     parameters += [("order", "desc")] if descending else []
     parameters += [("limit", str(limit))] if limit is not None else []
-    begun = time.time()
     answer = world.http.request("GET", f"/runs/{run.id}/events?{urlencode(parameters)}")
-    world.end_if_lost(run, begun)
+    world.end_if_lost(run)
     if 0 in run.foreign:
         check_problem(answer, 409)
         return
@@ -147,10 +144,9 @@ def follow(
     path = f"/runs/{run.id}/events/stream?{urlencode(parameters)}"
     headers = [] if cursors.header is None else [("Last-Event-ID", cursors.header)]
     headers += [("Accept", JSON_LINES)] if json_lines else []
-    before = time.time()
     run.followed = True
     answer = world.http.stream(path, headers)
-    world.end_if_lost(run, before)
+    world.end_if_lost(run)
     head = world.http.request("HEAD", path, headers)
     if isinstance(answer, tuple):
         check_equal((head.status, head.body), (answer.status, b""))

@@ -50,6 +50,10 @@ def tell(story: Sequence[Operation], make_world: Callable[[], World], tally: Tal
                     world.check_redis(run)
             except Exception as error:
                 return Fault(list(story[: at + 1]), error)
+        try:
+            world.check_leases()
+        except AssertionError as error:
+            return Fault(list(story), error)
     finally:
         world.close()
     return None

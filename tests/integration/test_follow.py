@@ -274,7 +274,7 @@ def test_entries_of_other_writers_are_delivered(gateway, redis_client, run_id):
         stream.wait_for_events(5)
     first, second, third, fourth, fifth = (message.json for message in stream.events)
     assert (first["data"], first["sequence"], first["timestamp"]) == (None, None, None)
-    assert first["event"] == {"category": "", "action": ""}
+    assert first["event"] == {"category": None, "action": None}
     assert second["data"] == "{bro"
     assert third["data"] == '"\ufffd"'
     assert fourth["event"] == {"category": "gateway", "action": "reset"}
