@@ -32,6 +32,7 @@ bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its
 chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under load, and compare every record
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.schedules
+	$(BIN)/python -m tests.contract --seconds 120
 
 .PHONY: format
 format: $(VENV)/installed-dev ## format the code, and mend what can be mended

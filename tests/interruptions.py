@@ -6,6 +6,18 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any
 
+from app.streaming.reentrancy import NotReentrant
+
+
+def run_inside(guard: NotReentrant, work: Callable[[], object]) -> None:
+    """Do some work as a signal handler that has interrupted a call does it."""
+    thread = guard.check()
+    try:
+        guard.enter(thread)
+        work()
+    finally:
+        guard.leave(thread)
+
 
 @contextmanager
 def handled_at(

@@ -22,11 +22,11 @@ MODULES = [
 # In each line, a module imports only what stands before it, and the lines named for it.
 STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
-    *("event_queue", "batch_sender", "appender"),
+    *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 LOG = (
-    *("sentinel", "connection", "redis_url", "shared_connection", "scripts", "redis_keys"),
-    *("position", "log_state", "continuity", "replies", "writer", "lease", "reader"),
+    *("position", "log_state", "lease", "sentinel", "connection", "redis_url"),
+    *("shared_connection", "scripts", "redis_keys", "continuity", "replies", "writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (
@@ -40,8 +40,8 @@ ROUTES = (
     *("health", "runs", "events", "stream"),
 )
 CLIENT = (
-    *("sse_parser", "keepalive", "early_response", "responses", "request_body", "transport"),
-    *("follower", "client"),
+    *("sse_parser", "keepalive", "connections", "early_response", "session", "responses"),
+    *("received_event", "request_body", "transport", "follower", "client"),
 )
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, Self, Unpack
 
 import orjson
-import requests
 
 from ..streaming.appender import Appender
 from ..streaming.errors import (
@@ -29,8 +28,9 @@ from ..streaming.new_event import (
     new_events_from,
 )
 from .follower import Follower
+from .received_event import parse_event
 from .request_body import EventLines, encode_event
-from .responses import parse_appended, parse_document, parse_event, parse_ingested
+from .responses import Answer, not_a_gateway, parse_appended, parse_ingested
 from .transport import Transport
 
 MAX_PAGE_EVENTS = 1000
@@ -122,8 +122,10 @@ class Client:
 
         Use it as a context. The first event must get the `expected_sequence`, if one is given.
         """
+        run_id = check_run_id(run_id)
         return Appender(
-            partial(self._append, self._transport.send_once, check_run_id(run_id)),
+            partial(self._append, self._transport.send_once, run_id),
+            name=f"run {run_id}",
             max_event_bytes=self._max_event_bytes,
             expected_sequence=expected_sequence,
             retry_seconds=self._transport.retry_seconds,
@@ -148,7 +150,7 @@ class Client:
         """
         lines = EventLines(events, self._max_event_bytes)
         try:
-            response = self._transport.send_body(
+            answer = self._transport.send_body(
                 _events_path(run_id),
                 iter(lines),
                 params={"expected_sequence": expected_sequence},
@@ -159,7 +161,7 @@ class Client:
             raise
         except StoreUnavailable as error:
             raise error from lines.error or error.__cause__
-        ingested = parse_ingested(parse_document(response))
+        ingested = parse_ingested(answer)
         if isinstance(lines.error, StreamingError):
             lines.error.ingested = ingested
         if lines.error is not None:
@@ -183,6 +185,7 @@ class Client:
         of any length without losing or repeating an event, and ends when the run has ended.
         `categories` and `actions` filter the events; terminal events always pass. Events of the
         category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
+        A gateway.progress moves the cursor past events that the filter dropped, and is not shown.
 
         Raises InvalidInput for a wrong argument, and Refused if the URL is not that of a gateway.
         """
@@ -214,7 +217,7 @@ class Client:
     def state(self, run_id: int | str) -> dict[str, Any] | None:
         """Return the state of the run's log (`length`, `last_id`, `ended` …), None without one."""
         try:
-            return parse_document(self._transport.request("GET", f"/runs/{check_run_id(run_id)}"))
+            return self._transport.request("GET", f"/runs/{check_run_id(run_id)}").document
         except Refused as error:
             if error.status == 404:
                 return None
@@ -224,7 +227,7 @@ class Client:
 
     def _append(
         self,
-        request: Callable[..., requests.Response],
+        request: Callable[..., Answer],
         run_id: int | str,
         new_events: list[NewEvent],
         **options: Unpack[AppendOptions],
@@ -233,7 +236,7 @@ class Client:
         check_append(len(new_events), *append[2:])
         # The gateway gives the lease to all events of the request.
         events = [encode_event(new_event, append.lease_seconds) for new_event in new_events]
-        response = request(
+        answer = request(
             "POST",
             _events_path(run_id),
             params={"expected_sequence": append.expected_sequence},
@@ -243,7 +246,7 @@ class Client:
                 "Idempotency-Key": f'"{append.idempotency_key}"',
             },
         )
-        return parse_appended(response)
+        return parse_appended(answer, len(events))
 
     def _pages(
         self, run_id: int | str, limit: int | None, descending: bool, query: dict[str, Any]
@@ -251,16 +254,20 @@ class Client:
         if limit is not None and limit < 0:
             raise InvalidInput("limit", "must not be negative")
         path = _events_path(run_id)
+        cursor = "before" if descending else "after"
         events: list[Event] = []
         query["order"] = "desc" if descending else "asc"
         while limit is None or len(events) < limit:
             left = MAX_PAGE_EVENTS if limit is None else limit - len(events)
             query["limit"] = min(MAX_PAGE_EVENTS, left)
-            page = parse_document(self._transport.request("GET", path, params=query))
-            events += map(parse_event, page["events"])
-            if page["next"] is None:
+            page = self._transport.request("GET", path, params=query)
+            events += [parse_event(page.status, each) for each in page.value("events", list)]
+            following = page.value("next", str, type(None))
+            if following is None:
                 break
-            query["before" if descending else "after"] = page["next"]
+            if following == query.get(cursor):
+                raise not_a_gateway(page.status, f"{following!r} follows itself")
+            query[cursor] = following
         return events
 
 

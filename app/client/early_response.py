@@ -10,28 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool
+from urllib3.connection import HTTPConnection
 from urllib3.util import wait_for_read
 
+from .connections import Adapter, Connection, SecureConnection
 from .keepalive import with_keepalive
 
 
-class EarlyResponseAdapter(HTTPAdapter):
-    """Sends a body until the server responds, and returns that response.
-
-    Use a session for one request only: an early response leaves its connection unusable.
-    """
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> ConnectionPool:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
-        if isinstance(pool, HTTPConnectionPool):
-            pool.ConnectionCls = _SecureConnection if pool.scheme == "https" else _Connection
-        return pool
-
-
-class _Connection(HTTPConnection):
+class _Connection(Connection):
     # If sending fails with a BrokenPipeError, urllib3 reads the response all the same.
 
     def request(self, method: str, url: str, body: Any = None, *args: Any, **kwargs: Any) -> None:
@@ -45,7 +31,7 @@ class _Connection(HTTPConnection):
             super().send(data)
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnection(SecureConnection):
     # Over TLS the socket is also readable without a response (session tickets). So an early
     # response is noticed only when sending fails.
 
@@ -56,6 +42,16 @@ class _SecureConnection(HTTPSConnection):
     def send(self, data: Any) -> None:
         with _errors_as_broken_pipe():
             super().send(data)
+
+
+class EarlyResponseAdapter(Adapter):
+    """Sends a body until the server responds, and returns that response.
+
+    Use a session for one request only: an early response leaves its connection unusable.
+    """
+
+    connection_class = _Connection
+    secure_connection_class = _SecureConnection
 
 
 @contextlib.contextmanager

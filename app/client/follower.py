@@ -1,19 +1,22 @@
 """Follows one run over as many connections as needed."""
 
 import logging
+import re
 import time
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-import orjson
 import requests
+import urllib3
 
 from ..streaming.backoff import backoff
-from ..streaming.errors import Refused, StoreUnavailable
+from ..streaming.errors import StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY, Event
-from .responses import CONNECTION_ERRORS, parse_event
+from .connections import is_framed
+from .received_event import parse_message
+from .responses import CONNECTION_ERRORS, not_a_gateway
 from .sse_parser import Message, SseParser
-from .transport import FOLLOW_TIMEOUTS, INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
+from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
 
 # Before the next connection, unless the gateway asks for another time.
 RECONNECT_SECONDS = 3.0
@@ -22,6 +25,9 @@ READ_BYTES = 65536
 
 # Accept-Encoding: a proxy that compresses a stream also holds it back.
 _HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+
+# What a header can carry back.
+_CURSOR = re.compile(r"[!-~]{0,8192}")
 
 log = logging.getLogger("tailrace.client")
 
@@ -71,20 +77,11 @@ class Follower:
             headers["Last-Event-ID"] = self._cursor
         else:
             query["tail"] = self._tail
-        response = self._transport.send_once(
-            "GET",
-            self._path,
-            params=query,
-            headers=headers,
-            stream=True,
-            timeout=FOLLOW_TIMEOUTS,
-        )
+        response = self._transport.open_stream(self._path, params=query, headers=headers)
         content_type = response.headers.get("Content-Type", "")
         if response.status_code != 204 and not content_type.startswith("text/event-stream"):
             response.close()
-            raise Refused(
-                response.status_code, f"the response is not an event stream: {content_type!r}"
-            )
+            raise not_a_gateway(response.status_code, f"it is of the type {content_type!r}")
         return response
 
     def _read(self, response: requests.Response) -> Generator[Event, None, float | None]:
@@ -95,33 +92,38 @@ class Follower:
         parser = SseParser(self._cursor)
         caught_up = terminal = False
         try:
-            while piece := response.raw.read1(READ_BYTES):
+            while piece := response.raw.read1(READ_BYTES, decode_content=True):
                 for message in parser.feed(piece):
-                    event = _parse_event(message)
+                    event = self._receive(response, message)
                     if event.category != RESERVED_CATEGORY:
                         terminal = event.terminal
+                    elif event.action == "progress":
+                        continue
                     elif event.action == "caught_up":
                         caught_up = True
-                    self._cursor = message.last_event_id or self._cursor
                     yield event
+        except urllib3.exceptions.DecodeError as error:
+            raise not_a_gateway(response.status_code, str(error)) from None
         except CONNECTION_ERRORS as error:
             log.warning("%s broke after event %s: %s", self._path, self._cursor, error)
         else:
             if terminal:
-                return self._pause_after_end(caught_up)
+                return self._pause_after_end(caught_up and is_framed(response))
         return RECONNECT_SECONDS if parser.retry_seconds is None else parser.retry_seconds
 
-    def _pause_after_end(self, caught_up: bool) -> float | None:
+    def _receive(self, response: requests.Response, message: Message) -> Event:
+        """Return the event of a message, and move the cursor to its id."""
+        event = parse_message(response.status_code, message.data)
+        if not _CURSOR.fullmatch(message.last_event_id):
+            raise not_a_gateway(response.status_code, f"an id is {message.last_event_id!r}")
+        self._cursor = message.last_event_id or self._cursor
+        return event
+
+    def _pause_after_end(self, whole: bool) -> float | None:
         """Return None if the run has ended, 0 if only the gateway knows.
 
         A gateway that stops also ends its streams. It may do that in the middle of the history
-        of a run that was reopened, and a filter may hide that it was.
+        of a run that was reopened, and a filter may hide that it was. And a response without a
+        length may have been cut off.
         """
-        return 0.0 if any(self._filter.values()) or not caught_up else None
-
-
-def _parse_event(message: Message) -> Event:
-    try:
-        return parse_event(orjson.loads(message.data))
-    except (ValueError, LookupError, TypeError) as error:
-        raise Refused(200, f"the stream is not from a Tailrace gateway: {error!r}") from error
+        return None if whole and not any(self._filter.values()) else 0.0

@@ -1,8 +1,10 @@
-"""Parses the responses of a gateway: events, and the errors that problem details describe."""
+"""Parses the responses of a gateway: what was stored, and the errors of problem details.
 
-import json
+Any server may have sent them. Whatever does not look like a gateway's raises Refused.
+"""
+
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 import requests
@@ -14,6 +16,7 @@ from ..streaming.errors import (
     InvalidEvent,
     InvalidInput,
     KeyReused,
+    LogFull,
     NotALog,
     Refused,
     RunEnded,
@@ -21,74 +24,98 @@ from ..streaming.errors import (
     StreamingError,
     UnexpectedSequence,
 )
-from ..streaming.event import Event
 from ..streaming.event_id import EventId
 from ..streaming.new_event import Appended
+from .connections import is_framed
 
-# `requests` raises these if a connection cannot be made, breaks, or stays silent.
+# `requests` raises these if a connection cannot be made, breaks, or stays silent, and if the
+# lengths in the head of a response contradict each other.
 CONNECTION_ERRORS = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.InvalidHeader,
     urllib3.exceptions.HTTPError,
 )
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
-_NOT_A_GATEWAY = "the response is not from a Tailrace gateway"
 
 
-def parse_document(response: requests.Response) -> dict[str, Any]:
-    """Return the JSON object of a response. Raises Refused if there is none."""
+class Answer(NamedTuple):
+    """The JSON object of a response, with its status and headers."""
+
+    status: int
+    headers: Mapping[str, str]
+    document: dict[str, Any]
+
+    def value(self, name: str, *kinds: type) -> Any:
+        """Return a member of the object. Raises Refused unless it is of one of the kinds."""
+        return member(self.status, self.document, name, *kinds)
+
+
+def member(status: int, document: Any, name: str, *kinds: type) -> Any:
+    """Return a member of a JSON object. Raises Refused unless it is of one of the kinds."""
+    value = document.get(name) if type(document) is dict else None
+    if type(value) not in kinds:
+        raise not_a_gateway(status, f"{name!r} is missing or wrong")
+    return value
+
+
+def not_a_gateway(status: int, reason: str) -> Refused:
+    """Return the error for a response that no gateway sends."""
+    return Refused(status, f"the response is not from a Tailrace gateway: {reason}")
+
+
+def parse_answer(response: requests.Response) -> Answer:
+    """Return the answer of a response. Raises Refused if it is no JSON object.
+
+    Raises StoreUnavailable, and CONNECTION_ERRORS, if the response was cut off.
+    """
+    document = _read_json(response)
+    if type(document) is not dict:
+        raise not_a_gateway(response.status_code, "it has no JSON object")
+    return Answer(response.status_code, response.headers, document)
+
+
+def parse_appended(answer: Answer, length: int) -> Appended:
+    """Return what an append of `length` events stored."""
+    status = answer.status
+    events = [answer.document]
+    if "events" in answer.document:
+        events = answer.value("events", list)
+    if len(events) != length:
+        raise not_a_gateway(status, f"it has {len(events)} events instead of {length}")
     try:
-        document = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        document = None
-    if not isinstance(document, dict):
-        raise Refused(response.status_code, f"{_NOT_A_GATEWAY}: it has no JSON object")
-    return document
-
-
-def parse_appended(response: requests.Response) -> Appended:
-    """Return what an append stored. Raises Refused if the response does not say that."""
-    document = parse_document(response)
-    try:
-        events = document.get("events", [document])
-        first_id = EventId.parse(events[0]["id"])
-        sequence, length = events[0]["sequence"], len(events)
-    except (LookupError, TypeError, InvalidInput):
-        raise Refused(response.status_code, f"{_NOT_A_GATEWAY}: it has no events") from None
-    repeated = response.headers.get("Idempotent-Replayed") == "true"
+        first_id = EventId.parse(member(status, events[0], "id", str))
+    except InvalidInput as error:
+        raise not_a_gateway(status, str(error)) from None
+    sequence = member(status, events[0], "sequence", int)
+    repeated = answer.headers.get("Idempotent-Replayed") == "true"
     return Appended(first_id, sequence, length, repeated)
 
 
-def parse_ingested(document: Mapping[str, Any]) -> Ingested:
+def parse_ingested(answer: Answer) -> Ingested:
     """Return what was stored of a stream of events."""
-    return Ingested(document["stored"], document["last_id"], document["last_sequence"])
-
-
-def parse_event(document: Mapping[str, Any]) -> Event:
-    """Return the event of a JSON document. The id and sequence of a control event are None."""
-    return Event(
-        id=document["id"],
-        run_id=document["run_id"],
-        sequence=document["sequence"],
-        timestamp=document["timestamp"],
-        category=document["event"]["category"],
-        action=document["event"]["action"],
-        data_json=_encode_json(document["data"]),
-        source_json=_encode_json(document["source"]),
+    nothing = type(None)
+    return Ingested(
+        answer.value("stored", int),
+        answer.value("last_id", str, nothing),
+        answer.value("last_sequence", int, nothing),
     )
 
 
 def parse_error(response: requests.Response) -> StreamingError:
-    """Return the error that a response describes, with what was stored of a stream before it."""
+    """Return the error that a response describes, with what was stored of a stream before it.
+
+    Raises as `parse_answer` does if the response was cut off.
+    """
     try:
-        problem = parse_document(response)
+        answer = parse_answer(response)
     except Refused:  # the response of a proxy
-        problem = {}
-    error = _parse_error(response, problem)
-    if "line" in problem:
-        error.ingested = parse_ingested(problem)
+        answer = Answer(response.status_code, response.headers, {})
+    error = _parse_error(response, answer.document)
+    if "line" in answer.document:
+        error.ingested = parse_ingested(answer)
     return error
 
 
@@ -101,9 +128,24 @@ def connection_error(error: Exception) -> StoreUnavailable:
     )
 
 
+def _read_json(response: requests.Response) -> Any:
+    """Return the JSON of a response, None if it has none.
+
+    Raises StoreUnavailable for JSON that breaks off where only the connection ends it.
+    """
+    try:
+        return orjson.loads(response.content)
+    except requests.exceptions.ContentDecodingError:
+        return None
+    except orjson.JSONDecodeError:
+        if is_framed(response) or "json" not in response.headers.get("Content-Type", ""):
+            return None
+        raise StoreUnavailable("the response of the gateway was cut off", None) from None
+
+
 def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> StreamingError:
     status = response.status_code
-    detail = problem.get("detail") or response.reason or "no reason given"
+    detail = str(problem.get("detail") or response.reason or "no reason given")
     fields = _fields(problem)
     if status in (408, 429) or status >= 500:
         stored = False if status < 500 or _says_what_was_stored(problem) else None
@@ -122,9 +164,9 @@ def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> Str
 def _conflict(detail: str, problem: Mapping[str, Any]) -> StreamingError:
     if problem.get("ended"):
         return RunEnded(detail)
-    if isinstance(problem.get("last_sequence"), int):
+    if type(problem.get("last_sequence")) is int:
         return UnexpectedSequence(problem["last_sequence"])
-    return NotALog(detail)
+    return LogFull(detail) if problem.get("full") else NotALog(detail)
 
 
 def _says_what_was_stored(problem: Mapping[str, Any]) -> bool:
@@ -136,7 +178,11 @@ def _fields(problem: Mapping[str, Any]) -> list[dict[str, str]]:
     if not isinstance(errors, list):
         return []
     return [
-        each for each in errors if isinstance(each, dict) and each.keys() >= {"field", "detail"}
+        each
+        for each in errors
+        if isinstance(each, dict)
+        and isinstance(each.get("field"), str)
+        and isinstance(each.get("detail"), str)
     ]
 
 
@@ -144,10 +190,3 @@ def _retry_after(response: requests.Response) -> float:
     """Return the seconds of Retry-After. Gateways send no dates, which count as 0."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0
-
-
-def _encode_json(value: Any) -> bytes:
-    try:
-        return orjson.dumps(value)
-    except TypeError:  # deeper than orjson writes: another program can XADD such data
-        return json.dumps(value).encode()

@@ -3,17 +3,17 @@
 import os
 import time
 from collections.abc import Iterator
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
 
 from ..streaming.backoff import backoff
-from ..streaming.errors import InvalidInput, StoreUnavailable
+from ..streaming.errors import InvalidInput, Refused, StoreUnavailable
 from ..streaming.reentrancy import one_call_per_thread
+from .connections import Adapter
 from .early_response import EarlyResponseAdapter
-from .responses import CONNECTION_ERRORS, connection_error, parse_error
+from .responses import CONNECTION_ERRORS, Answer, connection_error, parse_answer, parse_error
+from .session import Session
 
 # Seconds to connect (and to send), and seconds to wait for data. A long body is sent at the pace
 # of the gateway's Redis. A followed stream gets something every 15 seconds.
@@ -31,8 +31,8 @@ class Transport:
     """Sends requests to the gateway at `url`.
 
     Any number of threads may share it, and a forked process gets its own connections. In a
-    signal handler that interrupted a request of the same thread, `request` and `send_once` raise
-    ReentrantCall: that request may hold a lock of the connection pool.
+    signal handler that interrupted a request of the same thread, `request`, `send_once` and
+    `open_stream` raise ReentrantCall: that request may hold a lock of the connection pool.
     """
 
     def __init__(self, url: str, retry_seconds: float):
@@ -41,8 +41,9 @@ class Transport:
         self._url = url.rstrip("/")
         self.retry_seconds = retry_seconds
         self._begin()
+        self._session.check_url(self._url)
 
-    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+    def request(self, method: str, path: str, **options: Any) -> Answer:
         """Send a request, and repeat it for `retry_seconds` while there is no response.
 
         `options` are those of `requests.request`. Returns a response of status 2xx. Raises the
@@ -55,7 +56,7 @@ class Transport:
         finally:
             one_call_per_thread.leave(thread)
 
-    def send_once(self, method: str, path: str, **options: Any) -> requests.Response:
+    def send_once(self, method: str, path: str, **options: Any) -> Answer:
         """Send a request as `request` does, but do not repeat it."""
         thread = one_call_per_thread.check()
         try:
@@ -64,15 +65,26 @@ class Transport:
         finally:
             one_call_per_thread.leave(thread)
 
-    def send_body(self, path: str, body: Iterator[bytes], **options: Any) -> requests.Response:
+    def send_body(self, path: str, body: Iterator[bytes], **options: Any) -> Answer:
         """POST a body as it is made, once, until the gateway responds.
 
         The request has a connection to itself: meanwhile the thread may make other requests.
         """
-        with _new_session(EarlyResponseAdapter()) as session:
+        with Session(EarlyResponseAdapter()) as session:
             options["headers"] = {**options.get("headers", {}), "Connection": "close"}
             options["timeout"] = LONG_BODY_TIMEOUTS
-            return self._send_over(session, "POST", path, {**options, "data": body})
+            response = self._open(session, "POST", path, {**options, "data": body})
+            return _read(response)
+
+    def open_stream(self, path: str, **options: Any) -> requests.Response:
+        """Send a GET once, and return its response, of status 2xx, before its body is read."""
+        thread = one_call_per_thread.check()
+        try:
+            one_call_per_thread.enter(thread)
+            options["timeout"] = FOLLOW_TIMEOUTS
+            return self._open(self._own_session(), "GET", path, options)
+        finally:
+            one_call_per_thread.leave(thread)
 
     def close(self) -> None:
         """Close the connections that are not in use."""
@@ -80,9 +92,15 @@ class Transport:
         self._session.close()
 
     def _begin(self) -> None:
-        self._session, self._process = _new_session(), os.getpid()
+        self._session = Session(Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS))
+        self._process = os.getpid()
 
-    def _send_or_repeat(self, method: str, path: str, options: dict[str, Any]) -> requests.Response:
+    def _own_session(self) -> Session:
+        if self._process != os.getpid():  # a fork: the connections belong to the parent
+            self._begin()
+        return self._session
+
+    def _send_or_repeat(self, method: str, path: str, options: dict[str, Any]) -> Answer:
         deadline = time.monotonic() + self.retry_seconds
         pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         stored: bool | None = False
@@ -98,17 +116,14 @@ class Transport:
                 pause = error.retry_after + next(pauses)
             time.sleep(min(pause, left))
 
-    def _send(self, method: str, path: str, options: dict[str, Any]) -> requests.Response:
-        if self._process != os.getpid():  # a fork: the connections belong to the parent
-            self._begin()
-        return self._send_over(self._session, method, path, options)
+    def _send(self, method: str, path: str, options: dict[str, Any]) -> Answer:
+        return _read(self._open(self._own_session(), method, path, options))
 
-    def _send_over(
-        self, session: requests.Session, method: str, path: str, options: dict[str, Any]
+    def _open(
+        self, session: Session, method: str, path: str, options: dict[str, Any]
     ) -> requests.Response:
-        options = {"timeout": USUAL_TIMEOUTS, **options}
-        # requests would turn a redirected POST into a GET.
-        options["allow_redirects"] = method == "GET"
+        """Send a request, and return a response of status 2xx before its body is read."""
+        options = {"timeout": USUAL_TIMEOUTS, **options, "stream": True}
         try:
             response = session.request(method, self._url + path, **options)
             if 200 <= response.status_code < 300:
@@ -117,14 +132,19 @@ class Transport:
                 error = parse_error(response)
         except CONNECTION_ERRORS as broken:
             raise connection_error(broken) from broken
+        except requests.TooManyRedirects as endless:
+            last: requests.Response = endless.response  # type: ignore[assignment]
+            last.close()
+            raise Refused(last.status_code, str(endless)) from endless
+        except (requests.RequestException, OSError) as wrong:
+            # The environment has changed since `check_url`.
+            raise InvalidInput("url", f"cannot be reached as set up: {wrong}") from wrong
         raise error
 
 
-def _new_session(adapter: HTTPAdapter | None = None) -> requests.Session:
-    """Make a session that threads may share: its only state is its pool of connections."""
-    session = requests.Session()
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    adapter = adapter or HTTPAdapter(pool_maxsize=MAX_IDLE_CONNECTIONS)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, adapter)
-    return session
+def _read(response: requests.Response) -> Answer:
+    with response:
+        try:
+            return parse_answer(response)
+        except CONNECTION_ERRORS as broken:
+            raise connection_error(broken) from broken

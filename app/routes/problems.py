@@ -18,6 +18,7 @@ from ..streaming.errors import (
     InvalidEvent,
     InvalidInput,
     KeyReused,
+    LogFull,
     NotALog,
     RunEnded,
     ServerTooOld,
@@ -137,6 +138,10 @@ def _not_a_log(error: NotALog, members: dict[str, Any]) -> Problem:
     return Problem(409, str(error), members=members)
 
 
+def _log_full(error: LogFull, members: dict[str, Any]) -> Problem:
+    return Problem(409, str(error), members={"full": True, **members})
+
+
 def _unexpected_sequence(error: UnexpectedSequence, members: dict[str, Any]) -> Problem:
     # The last sequence of the run, not that of what this request has stored.
     return Problem(409, str(error), members={**members, "last_sequence": error.last_sequence})
@@ -171,6 +176,7 @@ _PROBLEMS: dict[type[Exception], Callable[[Any, dict[str, Any]], Problem]] = {
     InvalidInput: _invalid_input,
     RunEnded: _run_ended,
     NotALog: _not_a_log,
+    LogFull: _log_full,
     KeyReused: _key_reused,
     UnexpectedSequence: _unexpected_sequence,
     StoreUnavailable: _unavailable,

@@ -1,6 +1,6 @@
 """The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from ..streaming.new_event import (
     MAX_NUMBER,
     MAX_SEQUENCE,
     NewEvent,
+    check_idempotency_key,
     check_names,
 )
 
@@ -25,6 +26,7 @@ from ..streaming.new_event import (
 MAX_NAMES = 16
 
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
+_NESTED_NAMES = frozenset({"category", "action"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
 _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
@@ -113,7 +115,10 @@ class EventSchema(Schema):
                 )
             if not isinstance(body["event"], dict):
                 raise ValidationError("Must be an object with category and action.", "event")
-            flat |= {f"event_{name}": value for name, value in body["event"].items()}
+            if len(body["event"]) > MAX_NAMES:
+                raise ValidationError(f"Must have no more than {MAX_NAMES} names.", "event")
+            for name, value in body["event"].items():
+                flat[f"event_{name}" if name in _NESTED_NAMES else f"event.{name}"] = value
         return flat
 
 
@@ -121,13 +126,21 @@ def idempotency_key(header: str | None) -> str | None:
     """Return the key of an Idempotency-Key header without its quotes; None without a header.
 
     The quotes may be missing (draft-ietf-httpapi-idempotency-key-header requires them). Raises
-    InvalidInput if there is only one. The store checks the key itself.
+    InvalidInput, which names the header, for anything but one key.
     """
-    if header is None or '"' not in (header[:1], header[-1:]):
-        return header
-    if len(header) > 1 and header[0] == header[-1] == '"':
-        return header[1:-1]
-    raise InvalidInput("idempotency_key", "must have quotes on both sides, or on none")
+    if header is None:
+        return None
+    key, field = header, "Idempotency-Key"
+    quoted = len(header) > 1 and header[0] == header[-1] == '"'
+    if quoted:
+        key = header[1:-1]
+    elif '"' in (header[:1], header[-1:]):
+        raise InvalidInput(field, "must have quotes on both sides, or on none")
+    # Servers and proxies join several headers of one name with commas.
+    if "," in key and (not quoted or '"' in key):
+        raise InvalidInput(field, "must be one key; a key with a comma in it needs quotes")
+    check_idempotency_key(field, key)
+    return key
 
 
 class InvalidQuery(ValidationError):
@@ -168,6 +181,16 @@ class _Query(Schema):
         unknown = EXCLUDE
 
     @cached_property
+    def _names(self) -> Set[str]:
+        return {field.data_key or name for name, field in self.fields.items()}
+
+    @cached_property
+    def _repeatable(self) -> Set[str]:
+        """The parameters of which all values count, or the last one, but for empty ones."""
+        lists = (item for item in self.fields.items() if isinstance(item[1], fields.List))
+        return {field.data_key or name for name, field in lists}
+
+    @cached_property
     def _defaults(self) -> Mapping[str, Any]:
         return MappingProxyType(self.load({}))
 
@@ -182,7 +205,15 @@ class _Query(Schema):
         return query
 
     def _parameters(self) -> dict[str, Any]:
-        return request.args.to_dict()
+        parameters: dict[str, Any] = {}
+        for name, values in request.args.lists():
+            if name in self._repeatable:
+                parameters[name] = [value for value in values if value]
+            elif name in self._names and len(values) > 1:
+                raise ValidationError({name: ["Must be given once."]})
+            else:
+                parameters[name] = values[0]
+        return parameters
 
 
 class AppendQuery(_Query):
@@ -197,12 +228,6 @@ class _FilteringQuery(_Query):
     category = fields.List(fields.String(), load_default=())
     action = fields.List(fields.String(), load_default=())
 
-    def _parameters(self) -> dict[str, Any]:
-        query: dict[str, Any] = request.args.to_dict()
-        for name in ("category", "action"):
-            query[name] = [value for value in request.args.getlist(name) if value]
-        return query
-
 
 class PageQuery(_FilteringQuery):
     """The query of a page of history."""
@@ -214,9 +239,9 @@ class PageQuery(_FilteringQuery):
 
 
 class StreamQuery(_FilteringQuery):
-    """The query of a stream; the header Last-Event-ID overrides its cursor."""
+    """The query of a stream; the header Last-Event-ID overrides its cursors."""
 
-    last_event_id = fields.String(load_default="")
-    last_event_id_camel = fields.String(load_default="", data_key="lastEventId")
+    last_event_id = fields.List(fields.String(), load_default=())
+    last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")
     tail = _WholeNumberField(0, 10**9, load_default=None)
     typed = fields.Boolean(load_default=True, truthy={"true", "1"}, falsy={"false", "0"})

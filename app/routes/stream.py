@@ -39,12 +39,12 @@ def follow(run_id: str) -> Response:
     check_run_id(run_id)
     query = _stream_query.of_request()
     start, stream_format = _start(query), _stream_format(query)
-    if request.method == "HEAD":
-        return _response(stream_format.wire, Response)
     streams = gateway().streams
     subscriber = streams.subscriber(run_id, start, stream_format)
     if _is_over(subscriber):
         return Response(status=204)
+    if request.method == "HEAD":
+        return _response(stream_format.wire, Response)
     if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
         return _overloaded()
     response = _response(stream_format.wire, StreamResponse)
@@ -75,14 +75,17 @@ class StreamResponse(Response):
 
 
 def _start(query: Mapping[str, Any]) -> Start:
-    # A browser that reconnects sends the header, and the URL that it opened first. The
-    # parameter in that URL is older.
-    if header := request.headers.get("Last-Event-ID"):
-        return Start.parse(header, "Last-Event-ID")
-    if parameter := query["last_event_id"]:
-        return Start.parse(parameter, "last_event_id")
-    if parameter := query["last_event_id_camel"]:
-        return Start.parse(parameter, "lastEventId")
+    # A client that reconnects adds its newest cursor, as the header or as `lastEventId`, to the
+    # request that the page wrote. So what the client's machinery adds comes first, and of
+    # several values the last.
+    header = request.headers.get("Last-Event-ID", "").split(",")
+    for name, values in (
+        ("Last-Event-ID", [value for value in map(str.strip, header) if value]),
+        ("lastEventId", query["last_event_id_camel"]),
+        ("last_event_id", query["last_event_id"]),
+    ):
+        if values:
+            return Start.parse(values[-1], name)
     return Start(tail=query["tail"])
 
 

@@ -6,6 +6,7 @@ would read the rest without a limit, and let no other request have a turn.
 
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
@@ -28,6 +29,11 @@ def take_unread(environ: "WSGIEnvironment") -> socket.socket | None:
     if connection is None or not isinstance(body, Body) or not _is_unread(body):
         return None
     close_after(body, True)
+    # The head of the response must say so, else the client sends another request. The worker
+    # lends the body the method.
+    force_close: Callable[[], None] | None = getattr(body, "force_close", None)
+    if force_close is not None:
+        force_close()
     unread: socket.socket = connection
     return unread
 

@@ -51,6 +51,7 @@ class StreamingWorker(GeventWorker):
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
         sock.settimeout(client_socket.STALLED_SECONDS)
+        req.body.force_close = req.force_close  # for a response before the end of the body
         try:
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:  # the client does not read the response: treat it as gone

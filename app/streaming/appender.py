@@ -1,17 +1,14 @@
 """Appends the events of one run in the background: in order and in batches."""
 
 import _thread
-import atexit
 import contextlib
-import os
-import sys
 import threading
-import weakref
 from functools import partial
 from typing import Any, Self
 
+from . import at_exit
 from .batch_sender import AppendBatch, AppendNew, BatchSender
-from .errors import ReentrantCall, StoreUnavailable
+from .errors import ReentrantCall, StoreUnavailable, copy_of, without_variables
 from .event_queue import EventQueue, Taken
 from .new_event import MAX_EVENT_BYTES, NewEvent, check_range
 from .reentrancy import one_call_per_thread
@@ -33,7 +30,8 @@ class Appender:
 
     The end of the context waits until all events are stored. So does the exit of the
     interpreter, or of a child of `multiprocessing`; an error that no call has raised is printed
-    there. A forked child starts with an empty appender.
+    there. After that, as in an exit handler that runs later, `emit` itself waits until its event
+    is stored, and prints its error. A forked child starts with an empty appender.
 
     Any thread may use an appender. A signal handler may call `emit` (under gevent, set the
     handler with `gevent.signal_handler`). Other calls, and an `emit` that has to wait, raise
@@ -41,6 +39,7 @@ class Appender:
 
     Args:
         append: appends new events; see AppendNew.
+        name: what an error at the exit calls the appender.
         max_event_bytes: the largest event, as the JSON of its data and source.
         expected_sequence: the sequence that the first event must get; the others follow it.
         retry_seconds: how long a batch is repeated.
@@ -50,22 +49,26 @@ class Appender:
         self,
         append: AppendNew,
         *,
+        name: str = "an appender",
         max_event_bytes: int = MAX_EVENT_BYTES,
         expected_sequence: int | None = None,
         retry_seconds: float = 30.0,
     ):
+        self.name = name
         self._make_batch_sender = partial(BatchSender, append, retry_seconds=retry_seconds)
         self._max_event_bytes = max_event_bytes
         self._closed = False
         self._begin(expected_sequence)
-        _appenders.add(self)
+        at_exit.add(self)
 
     def _begin(self, expected_sequence: int | None) -> None:
         self._batch_sender = self._make_batch_sender(expected_sequence=expected_sequence)
         self._queue = EventQueue()
         self._error: Exception | None = None
+        self._taken = 0
         self._has_thread = self._starting = False
         self._sending = threading.Lock()  # held by the sender thread
+        self._senders: set[int] = set()  # the threads that hold it, or wait for it
 
     @property
     def stored(self) -> int:
@@ -76,6 +79,16 @@ class Appender:
     def refused(self) -> int:
         """How many events were refused."""
         return self._batch_sender.refused
+
+    @property
+    def not_stored(self) -> int:
+        """How many events are not in the log, or were not when somebody last knew."""
+        return self._queue.count_events() + self._taken - self.stored
+
+    @property
+    def has_final_error(self) -> bool:
+        """Whether nothing more is appended."""
+        return self._error is not None
 
     @property
     def last_id(self) -> str | None:
@@ -115,12 +128,15 @@ class Appender:
         if lease_seconds is not None:
             check_range("lease_seconds", lease_seconds)
         if self._queue.is_full():
+            self._check_may_wait()
             self._queue.wait_for_room()
         if self._closed:
             raise ValueError("the appender is closed")
         self._raise_error()
         self._queue.put(new_event, lease_seconds)
         self._make_sure_of_thread()
+        if at_exit.has_flushed():
+            at_exit.flush(self)
 
     def flush(self) -> None:
         """Wait until all events so far are in the log.
@@ -128,27 +144,37 @@ class Appender:
         Raises the final error, or else the first refusal since the last `flush`, and
         ReentrantCall in a signal handler that interrupted a call.
         """
-        one_call_per_thread.check()
+        self._check_may_wait()
         if self._has_thread or not self._queue.is_empty():
             flushed = self._queue.put_wakeup()
             self._make_sure_of_thread()
             flushed.wait()
         self._raise_error()
         refusal, self._batch_sender.refusal = self._batch_sender.refusal, None
-        _unreported.discard(self)
+        at_exit.forget_error_of(self)
         if refusal is not None:
             raise refusal
 
     def close(self) -> None:
         """Flush, and take no more events. Raises as `flush` does."""
-        one_call_per_thread.check()
+        self._check_may_wait()
         self._closed = True
         self.flush()
 
+    def begin_in_child(self) -> None:
+        """Begin anew in a forked child: the parent sends what waits."""
+        self._begin(self._batch_sender.expected_sequence)
+
     def _raise_error(self) -> None:
         if self._error is not None:
-            _unreported.discard(self)
-            raise self._error
+            at_exit.forget_error_of(self)
+            raise copy_of(self._error)
+
+    def _check_may_wait(self) -> None:
+        """Raise ReentrantCall in a signal handler that interrupted a call, or the sender."""
+        one_call_per_thread.check()
+        if threading.get_ident() in self._senders:
+            raise ReentrantCall
 
     def _make_sure_of_thread(self) -> None:
         if self._has_thread and not self._starting:
@@ -156,7 +182,7 @@ class Appender:
         # A signal handler may come before the thread is started. Then it starts one itself.
         self._starting = True
         self._has_thread = True
-        _flush_at_exit_of_child()
+        at_exit.watch_exit_of_child()
         try:
             # The start of a threading.Thread waits until the thread runs.
             _thread.start_new_thread(self._send_all, (IDLE_SECONDS,))
@@ -166,11 +192,11 @@ class Appender:
 
     def _send_here(self) -> None:
         """Send in this thread, unless this is a signal handler that interrupted a call."""
-        self._has_thread = self._sending.locked()
-        if not self._has_thread:
-            with contextlib.suppress(ReentrantCall):
-                one_call_per_thread.check()
+        with contextlib.suppress(ReentrantCall):
+            self._check_may_wait()
+            while not self._queue.is_empty():
                 self._send_all(0)
+        self._has_thread = False
 
     # The sender thread
 
@@ -179,63 +205,33 @@ class Appender:
 
         If two senders were started at the same moment, the second one waits for the first.
         """
-        with self._sending:
-            while True:
-                self._has_thread = True
-                while (taken := self._take(idle_seconds)) is not None:
-                    self._send(taken)
-                self._has_thread = False
-                if self._queue.is_empty():  # else a caller has relied on this sender
-                    return
+        thread = threading.get_ident()
+        try:
+            self._senders.add(thread)
+            with self._sending:
+                while True:
+                    self._has_thread = True
+                    while (taken := self._take(idle_seconds)) is not None:
+                        self._send(taken)
+                    self._has_thread = False
+                    if self._queue.is_empty():  # else a caller has relied on this sender
+                        return
+        finally:
+            self._senders.discard(thread)
 
     def _take(self, idle_seconds: float) -> Taken | None:
         return self._queue.take(0.0 if self._closed else idle_seconds, self._batch_sender.max_bytes)
 
     def _send(self, taken: Taken) -> None:
         """Append the events, unless there was a final error, and wake the callers that wait."""
+        self._taken += len(taken.new_events)
         try:
             if taken.new_events and self._error is None:
                 self._batch_sender.send(AppendBatch.of(taken.new_events, taken.lease_seconds))
         except BaseException as error:
             broken_off = StoreUnavailable("the sender was interrupted", None)
-            self._error = error if isinstance(error, Exception) else broken_off
-            _unreported.add(self)
+            self._error = without_variables(error if isinstance(error, Exception) else broken_off)
+            at_exit.keep_error_of(self)
         if self._batch_sender.refusal is not None:
-            _unreported.add(self)
+            at_exit.keep_error_of(self)
         self._queue.wake(taken)
-
-
-# All appenders, and those with an error that no call has raised, which must not be forgotten.
-_appenders: weakref.WeakSet[Appender] = weakref.WeakSet()
-_unreported: set[Appender] = set()
-_has_finalizer = False
-
-
-@atexit.register
-def _flush_all() -> None:
-    """Send all that waits and print the errors that no call has raised; called at the exit."""
-    with contextlib.ExitStack() as stack:  # which goes on after an error
-        for appender in [*_appenders]:
-            if appender._error is None or appender in _unreported:
-                stack.callback(appender.flush)
-
-
-def _flush_at_exit_of_child() -> None:
-    """Have `multiprocessing` flush at the exit of a child, which does not run `atexit`."""
-    global _has_finalizer
-    multiprocessing = sys.modules.get("multiprocessing.util")
-    if multiprocessing is not None and not _has_finalizer:
-        _has_finalizer = True
-        multiprocessing.Finalize(None, _flush_all, exitpriority=0)
-
-
-def _leave_to_parent() -> None:
-    """Empty the appenders in a forked child: the parent sends what waits."""
-    global _has_finalizer
-    _has_finalizer = False
-    _unreported.clear()
-    for appender in _appenders:
-        appender._begin(appender._batch_sender.expected_sequence)
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)

@@ -1,6 +1,9 @@
 """The errors of the event store and of the client: one type for each failure to act on."""
 
-from typing import NamedTuple, Self
+import traceback
+from typing import NamedTuple, Self, TypeVar
+
+Kept = TypeVar("Kept", bound=Exception)
 
 
 class Ingested(NamedTuple):
@@ -62,7 +65,14 @@ class UnexpectedSequence(StreamingError):
 
 
 class NotALog(StreamingError):
-    """The key of the run in Redis holds something that is not a stream."""
+    """A key of the run in Redis holds something else, such as a string instead of a stream."""
+
+
+class LogFull(StreamingError):
+    """The log takes no more events: ids or sequences after its last ones would not be exact.
+
+    Only ids and counts that other programs have set are so large. Nothing was appended.
+    """
 
 
 class StoreUnavailable(StreamingError):
@@ -107,3 +117,27 @@ class Refused(StreamingError):
         self.status = status
         self.detail = detail
         self.errors = errors or []
+
+
+def without_variables(error: Kept) -> Kept:
+    """Free what the frames hold that an error and its causes have passed, to keep the error."""
+    left: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while left:
+        each = left.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            traceback.clear_frames(each.__traceback__)
+            left += (each.__cause__, each.__context__)
+    return error
+
+
+def copy_of(error: Kept) -> Kept:
+    """Return a copy of a kept error, to raise in its place; the kept one is its cause.
+
+    Each raise of an object lengthens its traceback, which holds all that its frames hold.
+    """
+    copy = type(error).__new__(type(error), *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error
+    return copy

@@ -36,15 +36,15 @@ class Event:
 
     A control event has the category `gateway`, and neither id nor sequence. `data_json` and
     `source_json` are the stored JSON, on one line. An entry that another program wrote may lack
-    fields: they are None, or an empty name.
+    fields: they are None, or the JSON `null`.
     """
 
     id: str | None
     run_id: str
     sequence: int | None
     timestamp: str | None
-    category: str
-    action: str
+    category: str | None
+    action: str | None
     data_json: bytes
     source_json: bytes
 
@@ -52,14 +52,13 @@ class Event:
     def from_entry(cls, run_id: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> "Event":
         """Read a stream entry. Any program may have written it, so no content raises."""
         sequence = fields.get(b"sequence", b"")
-        timestamp = fields.get(b"timestamp")
         return cls(
             id=entry_id.decode(),
             run_id=run_id,
             sequence=int(sequence) if _INTEGER.fullmatch(sequence) else None,
-            timestamp=None if timestamp is None else _text(timestamp),
-            category=_text(fields.get(b"event_category", b"")),
-            action=_text(fields.get(b"event_action", b"")),
+            timestamp=_text(fields.get(b"timestamp")),
+            category=_text(fields.get(b"event_category")),
+            action=_text(fields.get(b"event_action")),
             data_json=stored_json(fields.get(b"data")),
             source_json=stored_json(fields.get(b"source")),
         )
@@ -79,7 +78,7 @@ class Event:
         )
 
     @property
-    def event(self) -> dict[str, str]:
+    def event(self) -> dict[str, str | None]:
         """The names of the event, as its JSON has them."""
         return {"category": self.category, "action": self.action}
 
@@ -96,9 +95,8 @@ class Event:
     @property
     def name(self) -> str | None:
         """`<category>.<action>`, or None if that cannot name an SSE event."""
-        if self.category == RESERVED_CATEGORY or not (
-            NAME.match(self.category) and NAME.match(self.action)
-        ):
+        category, action = self.category or "", self.action or ""
+        if category == RESERVED_CATEGORY or not (NAME.match(category) and NAME.match(action)):
             return None
         return f"{self.category}.{self.action}"
 
@@ -129,7 +127,7 @@ class Event:
         )
 
 
-def is_terminal(category: str, action: str) -> bool:
+def is_terminal(category: str | None, action: str | None) -> bool:
     """Return whether a run ends with an event of these names."""
     return category == "lifecycle" and action in TERMINAL_ACTIONS
 
@@ -169,8 +167,8 @@ def _date_and_time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="replace")
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
 def stored_json(raw: bytes | None) -> bytes:
@@ -180,7 +178,7 @@ def stored_json(raw: bytes | None) -> bytes:
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return orjson.dumps(_text(raw))
+        return b"%b" % orjson.dumps(_text(raw))  # a copy: orjson's own result holds 4 KB more
     # Raw line breaks are only between tokens: JSON forbids them in strings.
     return raw.replace(b"\r", b" ").replace(b"\n", b" ")
 

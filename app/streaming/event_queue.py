@@ -66,6 +66,10 @@ class EventQueue:
         """Return whether nothing waits."""
         return not self._items
 
+    def count_events(self) -> int:
+        """Return how many events wait."""
+        return sum(not isinstance(item, Wakeup) for item in self._items.copy())
+
     def is_full(self) -> bool:
         """Return whether `put` has to wait."""
         waiting = len(self._items)

@@ -186,14 +186,18 @@ def check_append(
     """Raise InvalidEvent unless `events` may be appended at once, InvalidInput for an option."""
     if not 1 <= events <= MAX_EVENTS:
         raise InvalidEvent("events", f"must be 1 to {MAX_EVENTS}")
-    if idempotency_key is not None and not (
-        isinstance(idempotency_key, str) and _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-    ):
-        raise InvalidInput("idempotency_key", "must be 1 to 128 visible ASCII characters")
+    if idempotency_key is not None:
+        check_idempotency_key("idempotency_key", idempotency_key)
     if expected_sequence is not None:
         check_range("expected_sequence", expected_sequence, MAX_SEQUENCE)
     if lease_seconds is not None:
         check_range("lease_seconds", lease_seconds)
+
+
+def check_idempotency_key(field: str, key: object) -> None:
+    """Raise InvalidInput, naming `field`, unless the key has the allowed form."""
+    if not isinstance(key, str) or not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidInput(field, "must be 1 to 128 visible ASCII characters")
 
 
 def check_range(field: str, value: int, maximum: int = MAX_NUMBER) -> None:

@@ -5,18 +5,17 @@ the handler returns. A call from the handler could wait for that code for ever.
 """
 
 import os
+import sys
 import threading
-from types import TracebackType
+from types import FrameType
 
 from .errors import ReentrantCall
 
 
 class NotReentrant:
-    """A context that a thread (a greenlet, where gevent has patched) can enter only once.
+    """What a thread (a greenlet, where gevent has patched) can be inside only once.
 
-    A signal handler that raises can break off `__exit__` before it has done its work. The
-    thread then counts as inside for ever. `enter` and `leave` are one step each, so a hot path,
-    and any call that Ctrl-C may end, uses them instead:
+    `enter` and `leave` are one step each, for calls that Ctrl-C may end anywhere:
 
         thread = one_call_per_thread.check()
         try:
@@ -24,6 +23,9 @@ class NotReentrant:
             ...
         finally:
             one_call_per_thread.leave(thread)
+
+    An exception can still end a call just before it leaves. So `check` believes that a thread is
+    inside only if such a call is among those that its thread is in the middle of.
     """
 
     def __init__(self) -> None:
@@ -37,19 +39,19 @@ class NotReentrant:
         """Return this thread's identifier, or raise ReentrantCall if it is inside a call."""
         thread = threading.get_ident()
         if thread in self._inside:
-            raise ReentrantCall
+            if _is_interrupted_call(sys._getframe(1).f_back):
+                raise ReentrantCall
+            self.leave(thread)
         return thread
 
-    def __enter__(self) -> None:
-        self.enter(self.check())
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.leave(threading.get_ident())
+def _is_interrupted_call(frame: FrameType | None) -> bool:
+    """Return whether a frame, or one that it runs on top of, enters and leaves as above."""
+    while frame is not None:
+        if {"enter", "leave"} <= {*frame.f_code.co_names}:
+            return True
+        frame = frame.f_back
+    return False
 
 
 one_call_per_thread = NotReentrant()

@@ -42,6 +42,15 @@ def problem(status: int, **members: object) -> bytes:
     return response(status, {"type": "about:blank", "status": status, "detail": "so", **members})
 
 
+def stored(request: Request) -> bytes:
+    """Return the response to an append of one event or more."""
+    new_events = json.loads(request.body)
+    if isinstance(new_events, dict):
+        return response(201, {"id": "1-0", "sequence": 1})
+    events = [{"id": f"1-{n}", "sequence": n + 1} for n in range(len(new_events))]
+    return response(201, {"events": events})
+
+
 def stream(*blocks: str, complete: bool = True) -> bytes:
     """Return an event stream; unless it is complete, its connection breaks."""
     head = (
@@ -57,10 +66,10 @@ def stream(*blocks: str, complete: bool = True) -> bytes:
 class FakeGateway:
     """Sends one response a connection, in the order of the script; for None it hangs up.
 
-    It sends the last response again and again.
+    It sends the last response again and again. A function makes the response of its request.
     """
 
-    script: list[bytes | None]
+    script: list[bytes | Callable[[Request], bytes] | None]
     requests: list[Request] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -87,6 +96,7 @@ class FakeGateway:
                     self.requests.append(_read(reader))
                     given = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                     if given is not None:
+                        given = given(self.requests[-1]) if callable(given) else given
                         connection.sendall(given)
 
 

@@ -131,6 +131,16 @@ def test_control_events_without_an_id_do_not_move_the_cursor(pauses):
     assert cursors(requests) == ["earliest", "1-0"]
 
 
+def test_progress_moves_the_cursor_and_is_not_shown(pauses):
+    """A filter has dropped the events 2 to 900."""
+    blocks = [event(1), event(None, "gateway.progress", 900), event(901)]
+    progress = stream(event(None, "gateway.progress", 2000), complete=False)
+    script = [stream(*blocks[:2], complete=False), progress, stream(*blocks[2:]), OVER]
+    events, requests = followed(script, categories=["llm"])
+    assert events == ["1-0", "901-0"]
+    assert cursors(requests) == ["earliest", "900-0", "2000-0", "901-0"]
+
+
 @pytest.mark.parametrize(
     ("given", "kind"),
     [

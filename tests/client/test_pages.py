@@ -1,5 +1,7 @@
 """The client reads the events of a run page by page."""
 
+import pytest
+
 from app.client import Client
 from tests.client.fake_gateway import FakeGateway, response
 
@@ -33,8 +35,10 @@ def test_pages_stop_at_the_limit_and_can_go_backwards():
     assert gateway.requests[1].query["before"] == ["5-0"]
 
 
-def test_data_nested_deeper_than_an_append_allows_is_read():
-    deep = b"[" * 300 + b"]" * 300
+@pytest.mark.parametrize("repeats", [50, 100, 330])
+def test_data_nested_deeper_than_an_append_allows_is_read(repeats):
+    """Another program can XADD it."""
+    deep = b'[{},[],{"a":[' * repeats + b'"\\"",1.5,null' + b']},"b"]' * repeats
     document = page(1, 1, None).partition(b"\r\n\r\n")[2].replace(b'{"n": 1}', deep)
     with FakeGateway([response(200, document)]) as gateway:
         [event] = Client(gateway.url).get_events(1)

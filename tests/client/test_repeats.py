@@ -11,7 +11,7 @@ import pytest
 from app.client import Client, transport
 from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
-from tests.client.fake_gateway import FakeGateway, Request, response
+from tests.client.fake_gateway import FakeGateway, Request, response, stored
 from tests.interruptions import handled_at
 from tests.servers import free_port
 
@@ -144,7 +144,7 @@ def test_nothing_is_stored_if_no_gateway_listens():
 
 def test_a_signal_handler_can_emit_wherever_it_interrupts_an_append():
     """The interrupted code may hold the lock of the connection pool."""
-    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+    with FakeGateway([stored]) as gateway, Client(gateway.url) as client:
         run = client.appender(1)
         for step in itertools.count(1):
             with handled_at(step, lambda: run.emit("llm", "stream"), queue, transport) as done:
@@ -157,7 +157,7 @@ def test_a_signal_handler_can_emit_wherever_it_interrupts_an_append():
 
 
 def test_any_other_call_in_a_signal_handler_succeeds_or_raises_reentrant_call():
-    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+    with FakeGateway([stored]) as gateway, Client(gateway.url) as client:
         run, outcomes = client.appender(1), []
 
         def handle() -> None:

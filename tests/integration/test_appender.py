@@ -1,5 +1,6 @@
 """The appender in whole processes: exits, gevent, forks, signal handlers, outages of Redis."""
 
+import re
 import subprocess
 import threading
 
@@ -33,7 +34,16 @@ def test_all_emitted_events_are_stored_before_the_interpreter_exits(
 @pytest.mark.parametrize("name", ["emit_one_and_exit", "exit_after_sender_has_ended"])
 def test_the_exit_prints_an_error_that_no_call_has_raised(name):
     ended = run_program(name, NO_SERVER, "1")
-    assert "StoreUnavailable" in ended.stderr
+    assert re.fullmatch(
+        r"tailrace: 1 event of run 1 is not stored: StoreUnavailable: .+\n", ended.stderr
+    )
+    assert ended.returncode == 0
+
+
+def test_the_exit_prints_one_line_for_each_appender():
+    ended = run_program("fail_with_many_events", NO_SERVER, "1")
+    lines = sorted(line.partition(" stored: ")[0] for line in ended.stderr.splitlines())
+    assert lines == [f"tailrace: 3 events of run {run_id} are not" for run_id in ("1", "1-too")]
 
 
 def test_the_exit_prints_no_error_that_a_call_has_raised():
@@ -47,7 +57,42 @@ def test_an_appender_can_be_used_while_the_interpreter_exits(redis_server, store
     assert data_of(store, run_id) == ["goodbye"]
 
 
+@pytest.mark.parametrize("way", ["used", "idle", "first", "import"])
+@pytest.mark.parametrize("gevent", [False, True], ids=["threads", "gevent"])
+def test_an_exit_handler_that_runs_after_all_others_can_emit(
+    redis_server, store, run_id, gevent, way
+):
+    ended = run_program("emit_in_exit_handler", redis_server.url, run_id, way, gevent=gevent)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    events = store.get_events(run_id)
+    assert data_of(store, run_id)[-21:] == [*range(20), None]
+    assert events[-1].action == "completed"
+    assert len(events) == 21 + (way in ("used", "idle"))
+
+
+def test_what_an_exit_handler_cannot_store_is_printed(run_id):
+    ended = run_program("emit_in_exit_handler", NO_SERVER, "1", "used")
+    line = "tailrace: 1 event of run 1 is not stored: StoreUnavailable: "
+    assert ended.stderr.startswith(line)
+
+
 # Forks and multiprocessing
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("way", ["finalizer", "thread"])
+def test_a_multiprocessing_child_can_emit_until_its_end(redis_server, store, run_id, start, way):
+    ended = run_program("emit_late_in_process", redis_server.url, run_id, start, way)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    stored = data_of(store, run_id)
+    assert sorted(stored[:20]) == list(range(20))
+    assert sorted(stored[20:], key=str) == sorted([*range(20), "first"], key=str)
+
+
+def test_an_exit_handler_of_a_forked_child_can_emit(redis_server, store, run_id):
+    ended = run_program("emit_in_fork_at_exit", redis_server.url, run_id)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert sorted(data_of(store, run_id), key=str) == [*sorted(range(20), key=str), "parent"]
 
 
 def test_a_parent_and_its_forked_child_each_append_their_own_events(redis_server, store, run_id):

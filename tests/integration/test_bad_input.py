@@ -223,3 +223,26 @@ def test_broken_http_is_refused_with_a_problem_document(gateway, sent, status):
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert problem["title"]
     assert problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("header", "content_type", "body"),
+    [
+        (CHUNKED, "application/x-ndjson", chunk(b"{\n") + chunk(WHOLE)),
+        (f"Content-Length: {2 * MB}", "application/x-ndjson", b"{\n" + PIECE),
+        (CHUNKED, "text/plain", chunk(WHOLE)),
+        (f"Content-Length: {600 * MB}", "application/json", WHOLE),
+    ],
+    ids=["bad line, chunked", "bad line, with length", "bad type", "too large"],
+)
+def test_an_answer_before_the_end_of_the_body_says_that_the_connection_closes(
+    gateway, run_id, header, content_type, body
+):
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\n"
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        connection.sendall(f"{head}{header}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+    assert 400 <= answer.status < 500
+    assert answer.headers["Connection"] == "close"

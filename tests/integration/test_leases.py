@@ -1,6 +1,8 @@
 """Runs whose producer died: followers get `lifecycle.lost` once, and reads show the end."""
 
 import contextlib
+import json
+import threading
 import time
 
 import pytest
@@ -176,3 +178,104 @@ def test_a_producer_that_redis_refused_has_its_whole_lease_afterwards(
         wait_until(
             lambda: requests.get(url, timeout=20) and lost_events_of(store, run_id), "it is lost"
         )
+
+
+def test_a_run_that_takes_no_events_keeps_no_dead_run_alive(
+    store, start_gateway, redis_client, run_id
+):
+    """Its own appends get 409 with a reason, whichever way they come."""
+    gateway, full, text = start_gateway(), f"{run_id}-full", f"{run_id}-text"
+    largest = 2**64 - 1
+    redis_client.xadd(f"run:{full}:events", {"lease_seconds": 1}, id=f"{largest}-{largest}")
+    redis_client.set(f"{{run:{text}:events}}:keys", "text")
+    event = {"event_category": "llm", "event_action": "stream"}
+    line = {"content-type": "application/x-ndjson"}
+
+    def refused(run: str, **options: object) -> dict:
+        url = f"{gateway.url}/runs/{run}/events"
+        answer = requests.post(url, timeout=20, **options)
+        assert answer.status_code == 409, answer.text
+        return answer.json()
+
+    with contextlib.ExitStack() as stack:
+        for run in (full, run_id):
+            stack.enter_context(Stream(stream_url(gateway, run))).wait_for_control("caught_up")
+        dead = stack.enter_context(Stream(stream_url(gateway, f"{run_id}-dead")))
+        dead.wait_for_control("caught_up")
+        store.add(f"{run_id}-dead", "llm", "stream", lease_seconds=2)
+
+        def is_lost() -> bool:
+            for options in ({"json": event}, {"json": [event] * 2}):
+                assert refused(full, **options)["full"]
+                refused(text, headers={"Idempotency-Key": "k"}, **options)
+            ingested = refused(full, data=json.dumps(event) + "\n", headers=line)
+            assert (ingested["full"], ingested["line"], ingested["stored"]) == (True, 1, 0)
+            return bool(lost_events_of(store, f"{run_id}-dead"))
+
+        wait_until(is_lost, "the dead run is lost")
+        dead.wait_for_end()
+    assert "cannot be ended" not in gateway.log.read_text()
+    assert redis_client.xlen(f"run:{full}:events") == 1
+
+
+class BusyRun:
+    """A run that gets events all the time, and has a follower at a gateway."""
+
+    def __init__(self, store: EventStore, gateway: GatewayServer, run_id: str):
+        self._store, self._run_id, self._over = store, run_id, threading.Event()
+        self._stream = Stream(stream_url(gateway, run_id))
+        self._thread = threading.Thread(target=self._append)
+
+    def __enter__(self) -> None:
+        self._stream.__enter__().wait_for_control("caught_up")
+        self._thread.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._stream.__exit__(*exc_info)
+
+    def _append(self) -> None:
+        while not self._over.wait(0.005):
+            self._store.add(self._run_id, "llm", "stream")
+
+
+@pytest.mark.parametrize("reading", ["nobody reads", "a read at wake-up", "a busy reader"])
+@pytest.mark.parametrize("appends", ["are refused", "go elsewhere"])
+def test_a_gateway_that_was_stopped_declares_no_live_run_lost(
+    store, start_gateway, run_id, reading, appends
+):
+    """Its producer can append again only a moment after the gateway goes on."""
+    gateway = start_gateway()
+    elsewhere = start_gateway() if appends == "go elsewhere" else None
+    [worker] = gateway.workers()
+    path = f"/runs/{run_id}"
+    event = {"event_category": "llm", "event_action": "stream"}
+
+    def append(server: GatewayServer) -> None:
+        url = f"{server.url}{path}/events"
+        answer = requests.post(url, json={**event, "lease_seconds": 2}, timeout=20)
+        assert answer.status_code == 201, answer.text
+
+    with contextlib.ExitStack() as stack:
+        if reading == "a busy reader":
+            stack.enter_context(BusyRun(store, gateway, f"{run_id}-busy"))
+        append(gateway)
+        stream = stack.enter_context(Stream(stream_url(gateway, run_id)))
+        stream.wait_for_control("caught_up")
+        for _ in range(3):
+            until = time.monotonic() + 1.5  # the clock of the gateway knows all of it
+            wait_until(lambda: time.monotonic() > until, "the run has been silent")  # noqa: B023
+            append(gateway)
+            worker.suspend()
+            until = time.monotonic() + 3
+            if elsewhere is not None:
+                append(elsewhere)
+            wait_until(lambda: time.monotonic() > until, "the lease is over")  # noqa: B023
+            worker.resume()
+            if reading == "a read at wake-up":
+                assert not requests.get(f"{gateway.url}{path}", timeout=20).json()["ended"]
+            append(gateway)
+        assert lost_events_of(store, run_id) == []
+        stream.wait_for_end()  # the producer is silent now
+        assert len(lost_events_of(store, run_id)) == 1

@@ -4,9 +4,12 @@ import time
 
 import pytest
 import redis
+import requests
 
 from tests.clients import Stream
 from tests.servers import GatewayServer
+
+REOPENING = {"event_category": "lifecycle", "event_action": "started"}
 
 
 def stream_url(gateway: GatewayServer, run_id: str, query: str = "") -> str:
@@ -87,6 +90,20 @@ def test_a_deleted_last_entry_is_reported_once(gateway, redis_client, store, run
     with Stream(stream_url(gateway, run_id, f"last_event_id={reached}")) as stream:
         stream.wait_for_control("caught_up")
         assert len(stream.controls) == 1
+
+
+@pytest.mark.parametrize("fields", [{"data": "1"}, REOPENING], ids=["by others", "started"])
+def test_a_deleted_reopening_of_an_ended_run_is_a_gap_and_then_204(
+    gateway, redis_client, store, run_id, fields
+):
+    key = f"run:{run_id}:events"
+    end = store.add(run_id, "lifecycle", "completed")
+    redis_client.xdel(key, redis_client.xadd(key, fields))
+    with Stream(stream_url(gateway, run_id), {"Last-Event-ID": end}) as stream:
+        stream.wait_for_end()
+    assert [message.event for message in stream.messages] == ["gateway.gap", "gateway.caught_up"]
+    reached = {"Last-Event-ID": stream.last_event_id}
+    assert requests.get(stream_url(gateway, run_id), headers=reached).status_code == 204
 
 
 @pytest.mark.parametrize("before", [0, 3])

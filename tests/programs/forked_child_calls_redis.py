@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from app.streaming.log import connection, redis_url
 from app.streaming.log.connection import RedisConnection
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import wait_until
 
@@ -26,7 +27,7 @@ def connect() -> RedisConnection:
     return connection.make_connection(client)
 
 
-shared = SharedConnection(connect)
+shared = SharedConnection(connect, Availability())
 own_id = shared.call("CLIENT", "ID")
 
 
@@ -66,7 +67,7 @@ def one_caller() -> None:
 def while_another_thread_leads() -> None:
     leader = threading.Thread(target=shared.call, args=("BLPOP", KEY, 0))
     leader.start()
-    wait_until(lambda: shared._has_leader and not shared._waiting, "it leads")
+    wait_until(lambda: shared._batch and not shared._waiting, "it leads")
     replies: list[bytes] = []
     waiting = threading.Thread(target=lambda: replies.append(shared.call("ECHO", "waited")))
     waiting.start()

@@ -13,6 +13,7 @@ import gevent
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.log import connection, redis_url
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import wait_until
 
@@ -20,7 +21,7 @@ URL, KEY, SCENE = sys.argv[1:]
 COUNTER = f"{KEY}-counter"
 
 client = redis_url.make_client(URL)
-shared = SharedConnection(partial(connection.make_connection, client))
+shared = SharedConnection(partial(connection.make_connection, client), Availability())
 own_id = shared.call("CLIENT", "ID")
 
 
@@ -146,6 +147,27 @@ def many_timeouts_at_random() -> None:
     assert all(error.stored is not True for error in errors)
 
 
+def many_kills_at_random() -> None:
+    """Whoever is killed, the others are answered, and soon."""
+    errors: list[StoreUnavailable] = []
+
+    def echo(number: int) -> None:
+        for turn in range(30):
+            text = b"%d-%d" % (number, turn)
+            try:
+                assert shared.call("ECHO", text) == text
+            except StoreUnavailable as error:
+                errors.append(error)
+
+    callers = [gevent.spawn(echo, number) for number in range(60)]
+    for victim in random.sample(callers, 30):
+        gevent.sleep(random.choice([0, 0, 0.0003]))
+        victim.kill(block=random.choice([True, False]))
+    with gevent.Timeout(10):
+        gevent.joinall(callers, raise_error=True)
+    assert all(error.stored is not True for error in errors)
+
+
 SCENES: list[Callable[[], None]] = [
     each_gets_its_own_reply,
     killed_while_it_waits,
@@ -156,6 +178,7 @@ SCENES: list[Callable[[], None]] = [
     killed_when_just_appointed,
     killed_while_it_connects,
     many_timeouts_at_random,
+    many_kills_at_random,
 ]
 
 if __name__ == "__main__":

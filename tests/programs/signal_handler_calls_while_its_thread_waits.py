@@ -10,6 +10,7 @@ from functools import partial
 
 from app.streaming.errors import ReentrantCall
 from app.streaming.log import connection, redis_url
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import wait_until
 
@@ -17,7 +18,7 @@ URL, KEY = sys.argv[1:]
 
 client = redis_url.make_client(URL)
 other_client = redis_url.make_client(URL)
-shared = SharedConnection(partial(connection.make_connection, client))
+shared = SharedConnection(partial(connection.make_connection, client), Availability())
 leader = threading.Thread(target=shared.call, args=("BLPOP", KEY, 0))
 outcomes: list[str] = []
 
@@ -28,7 +29,7 @@ def handle(*_: object) -> None:
             call()
         except ReentrantCall:
             outcomes.append("ReentrantCall")
-    # Only the leader can appoint the interrupted thread, which cannot lead before this returns.
+    # The leader wakes the interrupted thread, which cannot lead before this returns.
     other = threading.Thread(target=connection.call, args=(client, "RPUSH", KEY, "go on"))
     other.start()
     other.join()
@@ -37,7 +38,7 @@ def handle(*_: object) -> None:
 
 if __name__ == "__main__":
     leader.start()
-    wait_until(lambda: shared._has_leader and not shared._waiting, "it leads")
+    wait_until(lambda: shared._batch and not shared._waiting, "it leads")
     signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     assert shared.call("ECHO", "main") == b"main"

@@ -54,6 +54,10 @@ def test_data_and_source_are_optional(http):
     assert (response.json["data"], response.json["source"]) == (None, None)
 
 
+def test_an_ignored_name_may_hold_any_integer(http):
+    assert http.post(PATH, json={**NAMES, "id": 2**64, "sequence": -(2**70)}).status_code == 201
+
+
 def test_an_event_that_was_read_may_be_appended_again(http):
     first = http.post(PATH, json={**NAMES, "data": 1, "source": "me"}).json
     again = http.post("/runs/2/events", json={**first, "sequence": 99, "timestamp": "never"}).json
@@ -192,6 +196,12 @@ def test_an_invalid_name_is_422_in_either_form(http, field, name):
         ({**NAMES, "event_category": "gateway"}, ["event_category"]),
         ({"event": {"category": "gateway", "action": "gap"}}, ["event_category"]),
         ({"event_category": "lifecycle", "event_action": "lost"}, ["event_action"]),
+        ({"event": {"category": "a", "action": "b", "x": 1}}, ["event.x"]),
+        ({"event": {"category": "a", "event_action": "b"}}, ["event.event_action", "event_action"]),
+        ({"event": {f"x{number}": 1 for number in range(1000)}}, ["event"]),
+        ({**NAMES, "datta": 2**64}, ["datta"]),
+        ({**NAMES, "event_category": 2**64}, ["event_category"]),
+        ({**NAMES, "source": [{"a": 2**64}]}, ["source"]),
     ],
 )
 @pytest.mark.usefixtures("nothing_stored")
@@ -229,7 +239,7 @@ def test_an_append_to_an_ended_run_is_409_and_changes_nothing(http, fake_store):
     assert http.post(PATH, json=started).status_code == 201
 
 
-@pytest.mark.parametrize("method", ["POST", "GET"])
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
 def test_a_redis_key_of_the_wrong_type_is_409(http, fake_client, method):
     fake_client.set("run:1:events", "a string")
     assert check_refusal(http.open(PATH, method=method, json=NAMES), 409) == []
@@ -327,6 +337,13 @@ def test_a_page_has_the_events_that_the_query_selects(http, ids, query, expected
     assert data_of(read(http, query.format(*ids))) == expected
 
 
+@pytest.mark.parametrize("name", ["after", "before", "order", "limit"])
+@pytest.mark.parametrize("value", ["0-0", "", "1"])
+def test_a_repeated_parameter_that_takes_one_value_is_400(http, name, value):
+    response = http.get(f"{PATH}?{name}={value}&{name}={value}")
+    assert check_refusal(response, 400) == [name]
+
+
 def test_a_page_has_100_events_by_default(http, fake_store):
     for number in range(101):
         fake_store.add(1, "llm", "stream", number)
@@ -338,10 +355,10 @@ def test_entries_that_another_program_wrote_are_in_the_history(http, fake_client
     fake_client.xadd("run:1:events", {"event_category": b"\xff", "data": '{\n"a": 1}'})
     fake_client.xadd("run:1:events", {"anything": "at all", "data": "{bro"})
     first, second = read(http)["events"]
-    assert (first["event"]["category"], first["data"], first["sequence"]) == (
-        "\ufffd", {"a": 1}, None,
+    assert (first["event"], first["data"], first["sequence"]) == (
+        {"category": "\ufffd", "action": None}, {"a": 1}, None,
     )  # fmt: skip
-    assert second["data"] == "{bro"
+    assert (second["event"], second["data"]) == ({"category": None, "action": None}, "{bro")
 
 
 def test_delete_is_204_with_and_without_a_log(http, fake_client, ids):

@@ -13,7 +13,7 @@ from tests.servers import free_port
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
 # The members that a problem may have beyond those of RFC 9457.
-EXTENSIONS = {"stored", "last_sequence", "ended"}
+EXTENSIONS = {"stored", "last_sequence", "ended", "full"}
 
 
 class BrokenStore(EventStore):

@@ -1,5 +1,7 @@
 """Safe retries of an append: Idempotency-Key, expected_sequence, leases, and `stored` in a 503."""
 
+import json
+
 import pytest
 from flask.testing import FlaskClient
 
@@ -35,13 +37,38 @@ def test_a_key_that_is_reused_with_another_event_is_422(http, fake_store):
 
 
 @pytest.mark.parametrize(
-    "key", ["", '""', "a b", "x" * 129, '"' + "x" * 129 + '"', "a\tb", '"a', 'a"', '"']
+    "key",
+    [
+        *("", '""', "a b", "x" * 129, '"' + "x" * 129 + '"', "a\tb", '"a', 'a"', '"', "é"),
+        # what a server or a proxy makes of several headers
+        *("a,b", "a, b", '"a","b"', '"a", "b"', ",a", "a,", '"a",b', 'a,"b"', '"a",b,"c"', '"a",'),
+    ],
 )
-def test_a_malformed_idempotency_key_is_400(http, fake_store, key):
-    response = post(http, key)
+@pytest.mark.parametrize("body", [EVENT, [EVENT, EVENT], "lines"], ids=["one", "batch", "lines"])
+def test_a_malformed_idempotency_key_is_400(http, fake_store, key, body):
+    content_type = "application/x-ndjson" if body == "lines" else "application/json"
+    response = http.post(
+        PATH,
+        data=json.dumps(EVENT if body == "lines" else body),
+        headers={"Idempotency-Key": key, "Content-Type": content_type},
+    )
     assert response.status_code == 400
-    assert response.json["errors"][0]["field"] == "idempotency_key"
+    assert [error["field"] for error in response.json["errors"]] == ["Idempotency-Key"]
     assert fake_store.get_events(1) == []
+
+
+@pytest.mark.parametrize("key", ['"a,b"', '","', '"a"b"', "a'b;c"])
+def test_a_key_may_hold_a_comma_within_quotes(http, key):
+    assert [post(http, key).status_code for _ in range(2)] == [201, 200]
+
+
+def test_a_key_for_lines_is_refused_by_its_name(http):
+    response = http.post(
+        PATH,
+        data=json.dumps(EVENT),
+        headers={"Idempotency-Key": "k", "Content-Type": "application/x-ndjson"},
+    )
+    assert (response.status_code, response.json["errors"][0]["field"]) == (400, "Idempotency-Key")
 
 
 def test_a_repeated_terminal_event_is_200(http):
@@ -65,7 +92,16 @@ def test_an_invalid_expected_sequence_is_400(http, value):
     assert response.json["errors"][0]["field"] == "expected_sequence"
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, 10**12, [1]])
+def test_a_repeated_expected_sequence_is_400(http, fake_store):
+    response = http.post(f"{PATH}?expected_sequence=1&expected_sequence=1", json=EVENT)
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json["errors"]] == ["expected_sequence"]
+    assert fake_store.get_events(1) == []
+
+
+@pytest.mark.parametrize(
+    "value", [0, -1, 1.5, "5", True, 10**12, [1], 2**64, -(2**63) - 1, {"a": 2**64}]
+)
 def test_an_invalid_lease_is_422(http, value):
     response = http.post(PATH, json={**EVENT, "lease_seconds": value})
     assert response.status_code == 422

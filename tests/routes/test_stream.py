@@ -36,6 +36,53 @@ def test_a_cursor_at_the_end_of_an_ended_run_is_204(http, fake_store, query):
     assert (response.status_code, response.data) == (204, b"")
 
 
+CURSORS = [
+    # header, query, the number of the event that it names
+    ("{0}", "lastEventId={1}&last_event_id={2}&tail=1", 0),
+    (None, "last_event_id={2}&lastEventId={1}&tail=1", 1),
+    (None, "last_event_id={2}&tail=1", 2),
+    (None, "lastEventId={0}&lastEventId={1}", 1),
+    (None, "last_event_id={2}&last_event_id={0}", 0),
+    (None, "lastEventId={0}&lastEventId=&last_event_id={2}", 0),
+    (None, "lastEventId=&lastEventId=&last_event_id={2}", 2),
+    ("", "last_event_id={2}&last_event_id=", 2),
+    ("{0},{1}", "", 1),
+    ("{0}, {2}, ", "", 2),
+    (",", "lastEventId={1}", 1),
+    ("{2}", "lastEventId=nonsense&last_event_id=nonsense", 2),
+    (None, "lastEventId=nonsense&lastEventId={2}&last_event_id=nonsense", 2),
+]
+
+
+@pytest.mark.parametrize(("header", "query", "found"), CURSORS)
+def test_the_cursor_that_the_client_added_last_counts(http, fake_store, header, query, found):
+    ids = [fake_store.add(1, "llm", "stream") for _ in range(3)]
+    ids.append(fake_store.add(1, "lifecycle", "completed"))
+    headers = {} if header is None else {"Last-Event-ID": header.format(*ids)}
+    text = http.get(f"{PATH}?{query.format(*ids)}", headers=headers).text
+    sent = [line.removeprefix("id: ") for line in text.splitlines() if line.startswith("id: ")]
+    assert sent[:-1] == ids[found + 1 :]  # the last one is that of gateway.caught_up
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "field"),
+    [
+        ("1", "lastEventId=1-0", "Last-Event-ID"),
+        ("1-0,1", "", "Last-Event-ID"),
+        (None, "lastEventId=1&last_event_id=1-0", "lastEventId"),
+        (None, "last_event_id=1-0&last_event_id=1", "last_event_id"),
+        (None, "tail=1&tail=1", "tail"),
+        (None, "typed=1&typed=", "typed"),
+        (None, "last_event_id=1-0&tail=x", "tail"),
+    ],
+)
+def test_a_bad_cursor_or_a_repeated_parameter_is_400(http, header, query, field):
+    headers = {} if header is None else {"Last-Event-ID": header}
+    response = http.get(f"{PATH}?{query}", headers=headers)
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json["errors"]] == [field]
+
+
 def test_a_reopening_that_was_deleted_is_a_gap_and_then_204(http, fake_store, fake_client):
     end = fake_store.add(1, "lifecycle", "completed")
     fake_client.xdel("run:1:events", fake_store.add(1, "lifecycle", "started"))
@@ -47,6 +94,15 @@ def test_a_reopening_that_was_deleted_is_a_gap_and_then_204(http, fake_store, fa
     header = {"Last-Event-ID": reached.removeprefix("id: ")}
     assert http.get(PATH, headers=header).status_code == 204
     assert http.get(f"{PATH}?last_event_id=latest").status_code == 204
+
+
+def test_a_newcomer_is_not_told_of_what_was_deleted_among_entries_of_others(http, fake_client):
+    ids = [fake_client.xadd("run:1:events", {"data": str(number)}) for number in range(3)]
+    fake_client.xdel("run:1:events", ids[1])
+    fake_client.xadd("run:1:events", {"event_category": "lifecycle", "event_action": "completed"})
+    text = http.get(PATH).text
+    assert text.count("data: ") == 4
+    assert "gateway.gap" not in text
 
 
 def test_a_cursor_of_another_log_is_a_reset_though_the_run_has_ended(http, fake_store):
@@ -120,3 +176,12 @@ def test_head_opens_no_stream(fake_store):
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert response.headers["X-Accel-Buffering"] == "no"
+
+
+def test_head_is_answered_as_get_is(http, fake_store, fake_client):
+    end = fake_store.add(1, "lifecycle", "completed")
+    assert http.head(PATH).status_code == 200
+    assert http.head(f"{PATH}?last_event_id={end}").status_code == 204
+    fake_client.set("run:1:events", "a string")
+    response = http.head(PATH)
+    assert (response.status_code, response.data) == (409, b"")

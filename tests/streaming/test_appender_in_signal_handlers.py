@@ -15,7 +15,7 @@ from app.streaming.event_queue import MAX_WAITING_EVENTS
 from app.streaming.event_store import EventStore
 from app.streaming.log import shared_connection
 from app.streaming.reentrancy import one_call_per_thread
-from tests.interruptions import handled_at
+from tests.interruptions import handled_at, run_inside
 from tests.servers import wait_until
 from tests.streaming.fake_log import Log, emit
 
@@ -120,12 +120,15 @@ def test_a_signal_handler_can_emit_while_its_thread_waits_for_room():
 def test_inside_a_call_emit_is_allowed_and_flush_and_close_raise():
     log = Log()
     run = Appender(log)
-    with one_call_per_thread:
+
+    def handle() -> None:
         emit(run, 0)
         for call in (run.flush, run.close):
             with pytest.raises(ReentrantCall):
                 call()
         emit(run, 1)
+
+    run_inside(one_call_per_thread, handle)
     run.close()
     assert log.events == [0, 1]
 
@@ -136,11 +139,14 @@ def test_inside_a_call_emit_raises_instead_of_waiting_for_room():
     run = Appender(log)
     emit(run, 0)
     wait_until(lambda: log.calls, "the first event is being sent")
-    with one_call_per_thread:
+
+    def handle() -> None:
         for number in range(1, MAX_WAITING_EVENTS + 1):
             emit(run, number)
         with pytest.raises(ReentrantCall):
             emit(run, -1)
+
+    run_inside(one_call_per_thread, handle)
     log.open.set()
     run.close()
     assert log.events == list(range(MAX_WAITING_EVENTS + 1))

@@ -48,10 +48,10 @@ def test_an_event_is_immutable():
         read().id = "2-0"
 
 
-def test_missing_fields_are_none_or_an_empty_name():
+def test_missing_fields_are_none():
     event = read(anything=b"at all")
     assert (event.sequence, event.timestamp, event.data, event.source) == (None,) * 4
-    assert event.event == {"category": "", "action": ""}
+    assert event.event == {"category": None, "action": None}
     assert event.name is None
 
 

@@ -19,7 +19,6 @@ from ..log.log_state import NO_LOG, LogState
 from ..log.position import Position
 from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
-from ..log.shared_connection import MAX_REPLY_DELAY_SECONDS
 from ..wire.frame_batch import batch_from, batches_from
 from .feed import Feed
 from .group_read import GroupRead, feed_key
@@ -52,6 +51,7 @@ class TailReader:
 
     def __init__(self, store: EventStore, flush_seconds: float):
         self._store = store
+        self._availability = store.leases.availability
         self._flush_seconds = flush_seconds
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
@@ -60,7 +60,6 @@ class TailReader:
         self._closed = False
         self._group: GroupRead | None = None
         self._next_check = time.monotonic() + CHECK_SECONDS
-        self._connected_at = 0.0
         self._failures = 0
         self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
         self._stale = False  # the feeds have changed since the XREAD in progress was sent
@@ -153,10 +152,7 @@ class TailReader:
                 return checked(exchange_packed(link, packed, 1)[0])
         finally:
             self.blocked_client = None
-            if time.monotonic() - sent_at > block + MAX_REPLY_DELAY_SECONDS:
-                # The connection was silent for too long. Leases count from now, as if it had
-                # been broken.
-                self._connected_at = time.monotonic()
+            self._availability.replied(time.monotonic() - sent_at - block)
 
     def _publish_all(self, group: GroupRead, reply: Any) -> None:
         """Publish what an XREAD returned, then rest until the next flush."""
@@ -215,12 +211,10 @@ class TailReader:
         """
         if state.lease_seconds is None or state.end_id is None or state.ended:
             return
-        due = self._store.leases.expires_at(
-            state.lease_seconds, feed.changed_at, self._connected_at
-        )
-        now = time.monotonic()
-        if now < due:
-            self._next_check = min(self._next_check, max(due, now + MIN_CHECK_SECONDS))
+        remaining = self._store.leases.remaining(state.lease_seconds, feed.changed_at)
+        if remaining > 0:
+            soon = time.monotonic() + max(remaining, MIN_CHECK_SECONDS)
+            self._next_check = min(self._next_check, soon)
             return
         try:
             self._store.mark_lost(feed.run_id, state.end_id, watched=True)
@@ -246,9 +240,9 @@ class TailReader:
             link.connect()
             self._client_id = _unblockable(link)
         self._link = link
-        self._connected_at = time.monotonic()
         self._next_check = 0.0
         if self._failures:
+            self._availability.interrupted()
             self._store.release_idle()
             log.info("reader is connected again, after %d failures", self._failures)
         return link
@@ -260,6 +254,7 @@ class TailReader:
 
     def _back_off(self, error: Exception) -> None:
         self._disconnect()
+        self._availability.interrupted()
         if not self._failures:
             log.warning("reader lost Redis; trying again: %s", error)
         self._failures += 1

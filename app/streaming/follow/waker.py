@@ -7,6 +7,7 @@ import time
 from ..errors import StoreUnavailable
 from ..event_store import EventStore
 from ..log.connection import RedisConnection, exchange, translated_errors
+from ..log.sentinel import leads_to_master
 from .tail_reader import REPLY_TIMEOUT_SECONDS, TailReader
 
 # The pause before the first attempt, so that feeds that join together cost one attempt, and the
@@ -65,7 +66,9 @@ class Waker:
 
     def _unblock(self, client_ids: list[int]) -> None:
         with translated_errors():
-            link = self._link or self._connect()
+            link = self._link
+            if link is None or not leads_to_master(link):
+                link = self._connect()
             for client_id in client_ids:
                 exchange(link, ("CLIENT", "UNBLOCK", client_id))
 

@@ -12,13 +12,15 @@
 --          {'key reused', id of the first event that was appended with the key}
 --          {'unexpected', last sequence}
 --          {'ended', id of the last entry}
+--          {'full', the last id}: ids or sequences after the last ones would not be exact
 --          {'too old', false} on a server older than Redis 7.0
 
 local log, keys, order = KEYS[1], KEYS[2], KEYS[3]
 local timestamp, key, expected, lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local EVENTS_AT = 8  -- the index of the first event in ARGV
 local MAX_KEYS_REMOVED = 8  -- by one append
-local MAX_COUNTER_DIGITS = 15  -- a Lua number holds every counter of so many digits exactly
+local MAX_EXACT = 9007199254740991  -- 2^53 - 1: Lua's numbers are doubles
+local MAX_COUNTER_DIGITS = 15  -- a thousand more than such a counter is exact too
 local MAX_TTL_USED_MS = 3600000  -- then the idle TTL is renewed
 local EPOCH_GROUP = '^tailrace:(%d+)$'
 local count = (#ARGV - EVENTS_AT + 1) / 4
@@ -35,6 +37,7 @@ local function by_name(pairs)
 end
 
 local function nth_id(first, n)
+  if n == 0 then return first end
   local ms, counter = string.match(first, '^(%d+)-(%d+)$')
   return string.format('%s-%.0f', ms, tonumber(counter) + n)
 end
@@ -76,6 +79,15 @@ if ttl ~= -2 then  -- there is a log
   if not added then return {'too old', false} end
 end
 
+-- Others may have set any id and any count. What would not be exact is refused before anything is
+-- written. A large counter does no harm if the time in the last id is past: the next id has 0.
+if added < 0 or added + count > MAX_EXACT then return {'full', last_id} end
+if #last_id > MAX_COUNTER_DIGITS + 2 then  -- only then can its counter have more digits
+  local ms, counter = string.match(last_id, '^(%d+)-(%d+)$')
+  local past = redis.call('TIME')[1] - 1
+  if #counter > MAX_COUNTER_DIGITS and ms / 1000 >= past then return {'full', last_id} end
+end
+
 if expected ~= '' and added + 1 ~= tonumber(expected) then return {'unexpected', added} end
 
 local ended, epoch = false, nil
@@ -95,12 +107,6 @@ for at = EVENTS_AT, #ARGV, 4 do
   local category, action = ARGV[at], ARGV[at + 1]
   if ended and not (category == 'lifecycle' and action == 'started') then return {'ended', ended} end
   ended = is_terminal(category, action) and 'of the same batch'
-end
-
--- If others wrote an id with a greater counter, nth_id would be wrong, and Redis would refuse an
--- XADD after it had carried out some.
-if count > 1 and #string.match(last_id, '%d+$') > MAX_COUNTER_DIGITS then
-  return redis.error_reply('ERR the ids of this log leave no room for a batch')
 end
 
 -- The epoch tells this log from every other one under the key: the microsecond of its beginning.

@@ -117,7 +117,8 @@ def _exchange_over(pool: redis.ConnectionPool, commands: Sequence[Command]) -> l
     link = pool.get_connection()
     try:
         if not leads_to_master(link):
-            link.disconnect()  # the exchange connects it again
+            link.disconnect()
+            link.connect()  # an exchange would connect too, but asks no Sentinel for the master
         return exchange(link, *commands)
     finally:
         pool.release(link)
@@ -177,7 +178,9 @@ def checked(reply: Reply) -> Reply:
     if isinstance(reply, NoScriptError):
         raise reply
     if is_wrong_type(reply):
-        raise NotALog("the key in Redis holds something else than a stream")
+        raise NotALog("a key of the run in Redis is of another type")
+    if str(reply).startswith("user_script:"):  # a script failed on what it found there
+        raise NotALog(f"the keys of the run in Redis hold something unexpected: {reply}")
     raise StoreUnavailable(f"Redis refused: {reply}")
 
 

@@ -3,9 +3,12 @@
 -- ARGV     1 id of the last entry as the caller saw it, 2 timestamp, 3 TTL of an ended run (ms),
 --          4 '1' if the caller has watched the run for its whole lease; else the clock of Redis
 --          decides
--- Returns  1 if the event was appended, 0 if the run goes on or has ended already
+-- Returns  1 if the event was appended, 0 if the run goes on or has ended already, or its log takes
+--          no more events
 
 local log = KEYS[1]
+local MAX_EXACT = 9007199254740991  -- 2^53 - 1: Lua's numbers are doubles
+local MAX_ID = '18446744073709551615-18446744073709551615'  -- Redis gives no id after it
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if not last or last[1] ~= ARGV[1] then return 0 end
 
@@ -22,10 +25,12 @@ local now = redis.call('TIME')
 local ms = tonumber(string.match(last[1], '^%d+'))
 if ARGV[4] ~= '1' and now[1] * 1000 + now[2] / 1000 < ms + lease * 1000 then return 0 end
 
-local info, added = redis.call('XINFO', 'STREAM', log), nil
+local info, added, last_id = redis.call('XINFO', 'STREAM', log), nil, nil
 for i = 1, #info, 2 do
   if info[i] == 'entries-added' then added = info[i + 1] end
+  if info[i] == 'last-generated-id' then last_id = info[i + 1] end
 end
+if added < 0 or added >= MAX_EXACT or last_id == MAX_ID then return 0 end
 -- An entry with a lease is one of Tailrace's, so it has the epoch of the log (see append.lua).
 redis.call('XADD', log, '*', 'timestamp', ARGV[2], 'sequence', string.format('%.0f', added + 1),
            'epoch', fields.epoch or '', 'event_category', 'lifecycle', 'event_action', 'lost',

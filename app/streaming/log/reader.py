@@ -26,7 +26,6 @@ from .redis_keys import log_key
 from .replies import parse_event, parse_log_state, parse_mark, parse_streams
 from .scripts import Script
 from .shared_connection import SharedConnection
-from .writer import LogWriter
 
 # A blocking XREAD stays silent for ever on a log that is deleted or begun again meanwhile. So
 # one lasts no longer than this, and the log is checked before the next.
@@ -68,18 +67,12 @@ class LogReader:
     ReentrantCall in a signal handler that has interrupted a call.
     """
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection, writer: LogWriter):
+    def __init__(self, client: redis.Redis, shared: SharedConnection, leases: Leases):
         self._client = client
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
-        self._writer = writer
         self._read_log = Script(_Pool(client), "read.lua", keys=1)
-        self.leases = Leases(shared, writer)
-
-    @property
-    def last_refusal(self) -> float:
-        """When Redis last refused or lost a write of this process: a monotonic time, or -inf."""
-        return self.leases.last_refusal
+        self.leases = leases
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False

@@ -1,4 +1,4 @@
-"""Clients made from the URLs of Redis servers, with settings that a URL cannot change."""
+"""Clients made from URLs or from other clients, with settings that neither can change."""
 
 # getaddrinfo imports it at the first connection. A child that is forked during that import, with
 # the import's lock held, could never connect.
@@ -68,6 +68,30 @@ def make_client(url: str) -> redis.Redis:
     return redis.Redis(connection_pool=pool)
 
 
+def pinned(client: redis.Redis) -> redis.Redis:
+    """Return a client to the server of another one, with the settings that Tailrace relies on.
+
+    The other one may cache, decode, retry, or speak RESP3.
+    """
+    pool = client.connection_pool
+    settings = {
+        name: value
+        for name, value in pool.connection_kwargs.items()
+        if not name.startswith("maint_notifications_")
+    }
+    return redis.Redis(
+        connection_pool=redis.BlockingConnectionPool(
+            **{
+                **settings,
+                **_PINNED,
+                "connection_class": pool.connection_class,
+                "max_connections": POOL_SIZE,
+                "timeout": POOL_WAIT_SECONDS,
+            }
+        )
+    )
+
+
 def _server_settings(url: str) -> dict[str, Any]:
     if not _DATABASE_PATH.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
         raise ValueError("the path must be the number of a database")
@@ -108,7 +132,7 @@ def _connect_over_tls(link: Connection) -> None:
 
 def without_password(url: str) -> str:
     """Return a URL with *** instead of its password, for logs and messages."""
-    url = re.sub(r"([?&]password=)[^&]*", r"\1***", url)
+    url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url

@@ -1,21 +1,25 @@
 """One connection that concurrent callers share: group commit for appends.
 
-A caller that comes while no other caller is sending becomes the leader. It sends at once what
-waits, its own command first, and reads the replies. Then it appoints the first of the callers
-that came meanwhile. So a single caller waits for nobody, needs no other thread, and pays for no
-pool.
+A caller that comes while no other caller leads becomes the leader. It sends at once what waits,
+its own command among it, and reads the replies. Then it wakes the first of the callers that came
+meanwhile, and that one leads. So a single caller waits for nobody, needs no other thread, and
+pays for no pool.
+
+An exception such as KeyboardInterrupt may end a leader anywhere. Then the next leader finds what
+was left undone and finishes it.
 """
 
 import _socket
-import contextlib
-import math
 import os
+import select
 import socket
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import Context
 
 from redis.exceptions import RedisError
 
@@ -30,28 +34,30 @@ from .connection import (
     is_not_master,
     pack,
 )
+from .lease import Availability
 from .sentinel import leads_to_master
 
 # One round trip carries no more than this, so that no caller waits long for others' bytes.
 MAX_COMMANDS = 256
 MAX_BYTES = 1024 * 1024
 
-# If a reply comes so many seconds late, Redis was out of reach, for its producers too.
-MAX_REPLY_DELAY_SECONDS = 1.0
+# A caller that waits looks this often whether there still is a leader. It finds none only after
+# an exception has ended one in the middle of waking the next.
+LOOK_SECONDS = 1.0
 
-# Without these, Python asks the operating system what kind of socket a descriptor is.
-_ANY_STREAM = {"family": socket.AF_INET, "type": socket.SOCK_STREAM, "proto": 0}
+_INTERRUPTED = "the thread that was sending this command was interrupted"
 
 
 class SharedConnection:
     """Sends the commands of all callers over one connection, in the order in which they came.
 
-    `connect` makes the connection, not yet connected. No command is ever sent twice.
-    `connected_since` is a monotonic time in seconds, and infinite while there is no connection.
+    `connect` makes the connection, not yet connected. No command is ever sent twice. The clock
+    `availability` learns when Redis was out of reach.
     """
 
-    def __init__(self, connect: Callable[[], RedisConnection]):
+    def __init__(self, connect: Callable[[], RedisConnection], availability: Availability):
         self._connect = connect
+        self._availability = availability
         self._reset()
         # A forked child must not use the connection of its parent, nor wait for the parent's
         # threads.
@@ -72,103 +78,116 @@ class SharedConnection:
         request = _Request(pack(*commands), len(commands))
         try:
             one_call_per_thread.enter(thread)
+            self._waiting.append(request)
             self._wait_or_lead(request)
         except BaseException:  # KeyboardInterrupt, or a greenlet is killed
-            self._withdraw(request)
+            request.settle()  # so that no leader sends it any more
+            self._wake_next()
             raise
         finally:
             one_call_per_thread.leave(thread)
         if request.error is not None:
-            raise _unavailable(request.error, request.stored) from None
+            raise StoreUnavailable(request.error, request.stored)
         return request.replies
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: deque[_Request] = deque()
-        self._has_leader = False
+        # The leader is who runs inside this context: Python lets only one in at a time, and
+        # whatever is raised, and wherever, it has left the context afterwards. No lock does that.
+        self._leadership = Context()
+        self._waiting: deque[_Request] = deque()  # only the leader removes any
+        self._batch: list[_Request] = []  # what the leader carries out
+        self._sent = False  # whether that may have reached Redis
         self._link: RedisConnection | None = None
-        self.connected_since = math.inf
 
     def _wait_or_lead(self, request: "_Request") -> None:
-        answered = None
-        with self._lock:
-            if self._has_leader:
-                answered = request.wake = threading.Event()
-            self._waiting.append(request)
-            if answered is None:
-                request.is_leader = self._has_leader = True
-        if answered is not None:
-            answered.wait()
-        if request.is_leader:
-            self._lead(request)
+        if self._batch or self._waits_behind_another(request):
+            request.prepare_to_wait()
+            # Another caller is woken before this one. To lead now would make for small batches.
+            if self._waits_behind_another(request):
+                request.wait()
+        while not request.settled:
+            if self._lead_alone():
+                self._wake_next()
+            elif request.wake is None:
+                request.prepare_to_wait()
+                # and try once more: the leader may have looked for `wake` a moment ago
+            else:
+                request.wait()
 
-    def _withdraw(self, request: "_Request") -> None:
-        with self._lock:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(request)
-            if request.is_leader:
-                self._appoint_next_leader(request)
-
-    def _lead(self, request: "_Request") -> None:
-        """Carry out one batch of what waits, and appoint the next leader."""
-        batch: list[_Request] = []
+    def _waits_behind_another(self, request: "_Request") -> bool:
         try:
-            self._take_batch(batch)
-            self._carry_out(batch)
-        except (RedisError, OSError) as error:
-            with self._lock:
-                late = list(self._waiting)  # not sent yet, and would fail after another timeout
-                self._waiting.clear()
-            for each in late:
-                each.error = error
-            batch += late
-        finally:
-            with self._lock:
-                self._appoint_next_leader(request)
-            for each in batch:
-                if each.wake is not None:
-                    each.wake.set()
+            first = self._waiting[0]
+        except IndexError:  # the leader has taken all
+            return False
+        return first is not request and not first.settled
 
-    def _take_batch(self, batch: list["_Request"]) -> None:
-        commands = size = 0
-        with self._lock:
-            while self._waiting and commands < MAX_COMMANDS and size < MAX_BYTES:
-                batch.append(request := self._waiting.popleft())
-                commands += request.commands
-                size += len(request.packed)
-
-    def _carry_out(self, batch: list["_Request"]) -> None:
-        sent = False
+    def _lead_alone(self) -> bool:
+        """Lead, and return True; or return False if another caller leads."""
         try:
-            link = self._ensure_connected()
-            sent = True
-            packed, began = b"".join([request.packed for request in batch]), time.monotonic()
-            replies = exchange_packed(link, packed, sum([request.commands for request in batch]))
-            if time.monotonic() - began > MAX_REPLY_DELAY_SECONDS:
-                self.connected_since = time.monotonic()
-            if any(map(is_not_master, replies)):  # the next connection may lead to the master
-                self._disconnect()
-            first = 0
-            for request in batch:
-                request.replies = replies[first : first + request.commands]
-                first += request.commands
-        except BaseException as error:
-            for request in batch:
-                request.error, request.stored = error, None if sent else False
-            self._disconnect()
+            self._leadership.run(self._lead)
+        except RuntimeError:  # somebody is inside
+            return False
+        return True
+
+    def _wake_next(self) -> None:
+        """Wake the first caller that waits, to lead. Call it after the leader has left."""
+        for request in tuple(self._waiting):
+            if not request.settled:
+                request.wake_up()
+                return
+
+    def _lead(self) -> None:
+        """Carry out one batch of what waits."""
+        if self._batch:  # its leader was interrupted
+            self._give_up(_INTERRUPTED)
+        try:
+            self._take_batch()
+            self._carry_out()
+        except (RedisError, OSError, RuntimeError) as error:  # the last would look as above
+            reason = f"Redis does not answer: {error}"
+            self._give_up(reason)
+            while self._waiting:  # what was not sent yet would fail after another timeout
+                self._waiting[0].fail(reason, stored=False)
+                self._waiting.popleft()
+        except BaseException:
+            self._give_up(_INTERRUPTED)
             raise
 
-    def _appoint_next_leader(self, request: "_Request") -> None:
-        if self._waiting and self._waiting[0] is request:
+    def _take_batch(self) -> None:
+        self._sent = False
+        commands = size = 0
+        while self._waiting and commands < MAX_COMMANDS and size < MAX_BYTES:
+            request = self._waiting[0]
+            if not request.settled:
+                self._batch.append(request)
+                commands += request.commands
+                size += len(request.packed)
             self._waiting.popleft()
-        successor = self._waiting[0] if self._waiting else None
-        # Nothing is called between these steps, so no KeyboardInterrupt can come between them.
-        self._has_leader = successor is not None
-        request.is_leader = False
-        if successor is not None:
-            successor.is_leader = True
-            if successor.wake is not None:  # which each request has that waits
-                successor.wake.set()
+
+    def _carry_out(self) -> None:
+        if not self._batch:
+            return
+        link = self._ensure_connected()
+        self._sent = True
+        packed, began = b"".join([each.packed for each in self._batch]), time.monotonic()
+        replies = exchange_packed(link, packed, sum([each.commands for each in self._batch]))
+        self._availability.replied(time.monotonic() - began)
+        if any(map(is_not_master, replies)):  # the next connection may lead to the master
+            self._disconnect()
+        first = 0
+        for request in self._batch:
+            request.replies = replies[first : first + request.commands]
+            first += request.commands
+            request.settle()
+        self._batch.clear()
+
+    def _give_up(self, reason: str) -> None:
+        """Drop the connection, and fail what has no replies of the batch."""
+        self._disconnect()
+        for request in self._batch:
+            if not request.settled:
+                request.fail(reason, stored=None if self._sent else False)
+        self._batch.clear()
 
     def _ensure_connected(self) -> RedisConnection:
         """Connect, unless there is a connection that Redis has not closed meanwhile."""
@@ -179,20 +198,13 @@ class SharedConnection:
         link = self._connect()
         link.connect()
         self._link = link
-        self.connected_since = time.monotonic()
+        self._availability.interrupted()  # nobody knows what was before
         return link
 
     def _disconnect(self) -> None:
         if self._link is not None:
             self._link.disconnect()
             self._link = None
-            self.connected_since = math.inf
-
-
-def _unavailable(error: BaseException, stored: bool | None) -> StoreUnavailable:
-    if isinstance(error, RedisError | OSError):
-        return StoreUnavailable(f"Redis does not answer: {error}", stored)
-    return StoreUnavailable("the thread that was sending this command was interrupted", stored)
 
 
 def _has_nothing_to_read(link: RedisConnection) -> bool:
@@ -204,14 +216,9 @@ def _has_nothing_to_read(link: RedisConnection) -> bool:
     wrapped: _socket.socket | None = getattr(connected, "_sock", None)
     if wrapped is not None:
         return _is_silent(wrapped)
-    if socket.getdefaulttimeout() is not None:
-        return not link.can_read()
-    # Asking without regard to the timeout costs 2 µs here, and redis-py's poll takes 50.
-    handle = _socket.socket(fileno=connected.fileno(), **_ANY_STREAM)
-    try:
-        return _is_silent(handle)
-    finally:
-        handle.detach()
+    poll = select.poll()  # `can_read` of redis-py takes 50 µs, and this 2
+    poll.register(connected, select.POLLIN)
+    return not poll.poll(0)
 
 
 def _is_silent(connected: _socket.socket) -> bool:
@@ -227,13 +234,36 @@ def _is_silent(connected: _socket.socket) -> bool:
 class _Request:
     """One caller's commands, and what became of them."""
 
-    __slots__ = ("commands", "error", "is_leader", "packed", "replies", "stored", "wake")
+    __slots__ = ("commands", "error", "packed", "replies", "settled", "stored", "wake")
 
     def __init__(self, packed: bytes, commands: int):
         self.packed = packed
         self.commands = commands
-        self.is_leader = False
+        self.settled = False  # it has its replies or its error, or nobody waits for it
         self.replies: list[Reply] = []
-        self.error: BaseException | None = None
+        self.error: str | None = None
         self.stored: bool | None = False
-        self.wake: threading.Event | None = None  # set when it is answered, or leads
+        self.wake: threading.Lock | None = None  # released when it is settled, or may lead
+
+    def prepare_to_wait(self) -> None:
+        wake = threading.Lock()  # an Event would break if an exception ended its methods
+        wake.acquire()
+        self.wake = wake
+
+    def wait(self) -> None:
+        """Wait until it is woken up, or until it is time to look for a leader."""
+        if self.wake is not None:
+            self.wake.acquire(timeout=LOOK_SECONDS)
+
+    def wake_up(self) -> None:
+        if self.wake is not None and self.wake.locked():
+            with suppress(RuntimeError):  # another thread has just released it
+                self.wake.release()
+
+    def fail(self, error: str, stored: bool | None) -> None:
+        self.error, self.stored = error, stored
+        self.settle()
+
+    def settle(self) -> None:
+        self.settled = True
+        self.wake_up()

@@ -1,12 +1,11 @@
 """Writes to a run's log: what the scripts get, and what their replies mean."""
 
-import math
-import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from ..errors import (
     KeyReused,
+    LogFull,
     RunEnded,
     ServerTooOld,
     StoreUnavailable,
@@ -17,6 +16,7 @@ from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
 from .connection import Argument, Command, Reply
+from .lease import Availability
 from .redis_keys import redis_keys
 from .scripts import Script
 from .shared_connection import SharedConnection
@@ -32,13 +32,13 @@ class LogWriter:
         maxlen: about how many entries a log retains.
         ended_ttl_seconds: how long Redis keeps a log after a terminal event.
         idle_ttl_seconds: how long Redis keeps a log after its last append, while not ended.
-
-    `last_refusal` is when Redis last refused or lost a write: a monotonic time, or -inf.
+        availability: the clock that learns when Redis has refused or lost a write.
     """
 
     def __init__(
         self,
         shared: SharedConnection,
+        availability: Availability,
         *,
         maxlen: int,
         ended_ttl_seconds: int,
@@ -54,7 +54,7 @@ class LogWriter:
         self._mark_lost = Script(shared, "mark_lost.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
-        self.last_refusal = -math.inf
+        self._availability = availability
 
     def append(self, append: Append) -> Appended:
         """Carry out one append. See `EventStore.append` for the errors."""
@@ -71,7 +71,7 @@ class LogWriter:
         try:
             replies = self._append.run_each(calls)
         except StoreUnavailable:
-            self.last_refusal = time.monotonic()
+            self._availability.interrupted()
             raise
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
 
@@ -89,6 +89,8 @@ class LogWriter:
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
+        if lease_seconds:
+            self._availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
         return (
             *redis_keys(run_id),
@@ -103,7 +105,7 @@ class LogWriter:
     def _outcome(self, append: Append, reply: Reply) -> Appended | StreamingError:
         if isinstance(reply, StreamingError):
             if isinstance(reply, StoreUnavailable):
-                self.last_refusal = time.monotonic()
+                self._availability.interrupted()
             return reply
         try:
             return _appended(append, reply)
@@ -114,7 +116,7 @@ class LogWriter:
         try:
             return script.run(*arguments)
         except StoreUnavailable:
-            self.last_refusal = time.monotonic()
+            self._availability.interrupted()
             raise
 
 
@@ -131,4 +133,9 @@ def _appended(append: Append, reply: Reply) -> Appended:
         raise UnexpectedSequence(value)
     if status == b"ended":
         raise RunEnded(f"run {append.run_id} ended with event {value.decode()}")
+    if status == b"full":
+        raise LogFull(
+            f"run {append.run_id} takes no more events: its log has the id {value.decode()}, "
+            "after which ids or sequences are not exact numbers"
+        )
     raise ServerTooOld(TOO_OLD)

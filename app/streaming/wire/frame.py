@@ -41,8 +41,8 @@ class Frame(NamedTuple):
     cursor: EventId
     epoch: bytes
     sequence: int | None
-    category: str
-    action: str
+    category: str | None
+    action: str | None
     unfiltered: bool
     typed: bytes
     name_at: int
@@ -159,8 +159,8 @@ def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
 class _Names(NamedTuple):
     """The category and action of an event, in every form that its frame needs."""
 
-    category: str
-    action: str
+    category: str | None
+    action: str | None
     terminal: bool
     json: bytes
     line: bytes

@@ -164,7 +164,7 @@ def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
     data = state.control_data(str(stretch.start.id))
     notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
     is_trimmed = stretch.notice == "gap" and (
-        state.first_id is None or state.first_id > stretch.start.id
+        state.first_id is None or state.first_id.before() > stretch.start.id
     )
     return FrameBatch(
         stretch.start, [notice], stretch.end, notice=stretch.notice, is_trimmed=is_trimmed

@@ -75,6 +75,15 @@ def test_all_emitted_events_are_stored_before_the_interpreter_exits(
     assert [event.data for event in store.get_events(run_id)] == list(range(3000))
 
 
+@pytest.mark.parametrize("way", ["idle", "first", "import"])
+@pytest.mark.parametrize("gevent", [False, True], ids=["threads", "gevent"])
+def test_an_exit_handler_that_runs_after_all_others_can_emit(gateway, store, run_id, gevent, way):
+    ended = run_program("emit_in_exit_handler", gateway.url, run_id, way, gevent=gevent)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    events = store.get_events(run_id)
+    assert [event.data for event in events][-21:] == [*range(20), None]
+
+
 def test_many_greenlets_share_an_appender(gateway, store, run_id):
     ended = run_program("emit_in_greenlets", gateway.url, run_id, gevent=True)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -24,7 +24,7 @@ def test_entries_of_other_programs_can_be_read(any_store, client, run_id):
         client.xadd(key(run_id), fields)
     first, second, third, fourth = any_store.get_events(run_id)
     assert (first.data, first.source, first.sequence, first.timestamp) == (None,) * 4
-    assert first.event == {"category": "", "action": ""}
+    assert first.event == {"category": None, "action": None}
     assert second.event == {"category": "\ufffd\ufffd", "action": "x y"}
     assert second.data == "{bro"
     assert (third.sequence, third.data, third.source) == (None, '"\ufffd"', {"a": 1})

@@ -10,6 +10,7 @@ import redis
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.log import connection, redis_url
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import RedisServer, wait_until
 
@@ -41,7 +42,7 @@ class Caller(threading.Thread):
 
 def share(client: redis.Redis) -> SharedConnection:
     """Return a shared connection to the server of a client."""
-    return SharedConnection(partial(connection.make_connection, client))
+    return SharedConnection(partial(connection.make_connection, client), Availability())
 
 
 def share_to(server: RedisServer, database: int = 0, **settings: object) -> SharedConnection:

@@ -1,10 +1,13 @@
 """Appends to several runs in one round trip: each has its own result or error."""
 
+import time
+
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from app.streaming.errors import NotALog, RunEnded, StoreUnavailable, UnexpectedSequence
 from app.streaming.event_store import EventStore
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from app.streaming.new_event import MAX_EVENT_BYTES, Append, Appended, NewEvent
 
@@ -60,18 +63,18 @@ class FailingConnection(SharedConnection):
 def store_with_replies(fake_client, *replies: list) -> EventStore:
     """Return a store whose appends get the given replies."""
     store = EventStore(client=fake_client)
-    store._writer._append._connection = failing = FailingConnection(lambda: None)
+    store._writer._append._connection = failing = FailingConnection(lambda: None, Availability())
     failing.replies = list(replies)
     return store
 
 
 def test_a_lost_round_trip_raises_store_unavailable(fake_client):
     store = store_with_replies(fake_client)
-    before = store.last_refusal
+    before = time.monotonic()
     with pytest.raises(StoreUnavailable) as lost:
         store.append_each([Append("1", NEW_EVENTS), Append("2", NEW_EVENTS)])
     assert lost.value.stored is None
-    assert store.last_refusal > before
+    assert store.leases.availability.since() > before
 
 
 def test_answered_appends_keep_their_results_if_the_script_cannot_be_sent(fake_client):
@@ -86,11 +89,11 @@ def test_answered_appends_keep_their_results_if_the_script_cannot_be_sent(fake_c
     assert (type(three), three.stored) == (StoreUnavailable, False)
 
 
-def test_a_refused_append_sets_last_refusal(fake_client):
+def test_a_refused_append_begins_every_lease_anew(fake_client):
     store = store_with_replies(fake_client, [ResponseError("OOM")])
-    before = store.last_refusal
+    before = time.monotonic()
     store.append_each([Append("1", NEW_EVENTS)])
-    assert store.last_refusal > before
+    assert store.leases.availability.since() > before
 
 
 @pytest.mark.parametrize("size", [1, MAX_EVENT_BYTES - 2])

@@ -26,6 +26,8 @@ def silent_port() -> Iterator[int]:
     [
         (ResponseError("WRONGTYPE Operation against a key"), NotALog),
         (ResponseError("ERR Error running script: -WRONGTYPE Operation"), NotALog),
+        (ResponseError("user_script:7: attempt to index a nil value script: 5a"), NotALog),
+        (ResponseError("The user executing the script can't run this"), StoreUnavailable),
         (ResponseError("OOM command not allowed"), StoreUnavailable),
         (ResponseError("LOADING Redis is loading"), StoreUnavailable),
         (NoScriptError("No matching script"), NoScriptError),

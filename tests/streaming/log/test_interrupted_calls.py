@@ -2,8 +2,9 @@
 
 import itertools
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
 from types import FrameType
@@ -13,10 +14,12 @@ import redis
 import redis.connection
 
 from app.streaming import reentrancy
-from app.streaming.errors import ReentrantCall, StreamingError
+from app.streaming.errors import ReentrantCall, StoreUnavailable, StreamingError
 from app.streaming.log import connection, redis_url, shared_connection
+from app.streaming.log.shared_connection import SharedConnection
 from tests.interruptions import handled_at
 from tests.run_program import run_program
+from tests.servers import wait_until
 from tests.streaming.log.callers import (
     Caller,
     blocked_leader,
@@ -85,6 +88,88 @@ def test_a_call_may_be_interrupted_anywhere_and_the_next_ones_work(shared):
             break
     assert number > 20
     assert shared.call("CLIENT", "ID") != own_id
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Let callers that wait look soon whether there still is a leader."""
+    monkeypatch.setattr(shared_connection, "LOOK_SECONDS", 0.02)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def interrupt_at_each_bytecode(
+    shared: SharedConnection, call: Callable[[], object], others: list[Caller]
+) -> int:
+    """Interrupt a call before each of its bytecodes, and return how many there are.
+
+    After each interruption, the others and later calls are answered.
+    """
+    for step in itertools.count(1):
+        others.clear()
+        with suppress(KeyboardInterrupt), handled_at(step, interrupt, shared_connection) as done:
+            call()
+        outcomes = [caller.outcome for caller in others]
+        errors = [each for each in outcomes if not isinstance(each, bytes)]
+        assert all(isinstance(error, StoreUnavailable) for error in errors), (step, outcomes)
+        assert Caller(shared, "ECHO", "other thread").outcome == b"other thread", step
+        assert shared.call("ECHO", "same thread") == b"same thread", step
+        if not done:
+            assert not errors
+            return step
+    raise AssertionError
+
+
+def test_a_leader_may_be_interrupted_anywhere_while_others_wait(shared, impatient, monkeypatch):
+    others: list[Caller] = []
+
+    def exchange_packed(link, packed, replies):
+        if b"main" in packed:
+            others.extend(start_waiting(shared, ("ECHO", "first"), ("ECHO", "second")))
+        return connection.exchange_packed(link, packed, replies)
+
+    monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
+    assert interrupt_at_each_bytecode(shared, partial(shared.call, "ECHO", "main"), others) > 200
+
+
+def test_a_caller_may_be_interrupted_anywhere_from_waiting_to_leading_others(
+    shared, impatient, monkeypatch
+):
+    """It waits, is woken, leads a round trip for itself and another, and wakes the next."""
+    monkeypatch.setattr(shared_connection, "MAX_COMMANDS", 2)
+    others: list[Caller] = []
+    leads, released = threading.Event(), threading.Event()
+
+    def exchange_packed(link, packed, replies):
+        if b"leader" in packed:
+            leads.set()
+            assert released.wait(10)
+        return connection.exchange_packed(link, packed, replies)
+
+    monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
+
+    def follow(over: threading.Event) -> None:
+        wait_until(lambda: shared._waiting or over.is_set(), "the main thread waits")
+        others.extend(start_waiting(shared, *[("ECHO", "follower")] * 2))
+        released.set()
+
+    def call() -> None:
+        leads.clear()
+        released.clear()
+        others.append(Caller(shared, "ECHO", "leader"))
+        assert leads.wait(10)
+        over = threading.Event()
+        following = threading.Thread(target=follow, args=(over,))
+        following.start()
+        try:
+            shared.call("ECHO", "main")
+        finally:
+            over.set()
+            following.join()
+
+    assert interrupt_at_each_bytecode(shared, call, others) > 200
 
 
 # Signal handlers
@@ -209,6 +294,10 @@ def test_thousands_of_signal_handlers_harm_no_append(redis_server, run_id):
     assert int(output_of("signal_handler_appends", redis_server.url, run_id)) > 0
 
 
+def test_thousands_of_signal_handlers_that_raise_leave_no_caller_waiting(redis_server):
+    assert output_of("signal_handler_raises", redis_server.url) == "1000"
+
+
 def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_server, run_id):
     refused = output_of("signal_handler_appends", redis_server.url, run_id, gevent=True)
     assert refused == "0"
@@ -226,6 +315,7 @@ def test_under_gevent_signal_handlers_append_in_greenlets_of_their_own(redis_ser
         "killed_when_just_appointed",
         "killed_while_it_connects",
         "many_timeouts_at_random",
+        "many_kills_at_random",
     ],
 )
 def test_a_killed_greenlet_does_not_harm_the_calls_of_others(redis_server, run_id, scene):

@@ -1,102 +1,238 @@
-"""When a lease has expired, as far as one process can judge it."""
+"""When a lease has expired, as far as one process can judge it, and the clock of all leases."""
 
-import math
-from types import SimpleNamespace
+import os
+import threading
+from collections.abc import Callable
 
 import pytest
 
-from app.streaming.errors import StoreUnavailable
+from app.streaming.errors import LogFull, NotALog, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.log import lease
-from app.streaming.log.lease import Leases
+from app.streaming.log.lease import MAX_DELAY_SECONDS, TICK_SECONDS, Availability, Leases
 from app.streaming.log.log_state import LogState
+from tests.servers import wait_until
 
-# The monotonic clock, and the wall clock in milliseconds.
-NOW = 1000.0
-NOW_MS = 1_800_000_000_000
+LEASE_SECONDS = 10
 
 
-class RecordingWriter:
-    """Stands for a LogWriter, and keeps the calls of mark_lost."""
+class Clocks:
+    """Stands for the module `time`: clocks that the test moves."""
 
     def __init__(self) -> None:
-        self.last_refusal = -math.inf
-        self.marked: list[tuple[str, EventId, bool]] = []
-        self.error: Exception | None = None
+        self.now, self.wall = 1000.0, 1_800_000_000.0
+        self.at_next: Callable[[], None] | None = None
 
-    def mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
-        if self.error is not None:
-            raise self.error
-        self.marked.append((run_id, last_id, watched))
-        return True
+    def monotonic(self) -> float:
+        self._happen()
+        return self.now
 
+    def time(self) -> float:
+        self._happen()
+        return self.wall
 
-@pytest.fixture(autouse=True)
-def _clock(monkeypatch):
-    clock = SimpleNamespace(monotonic=lambda: NOW, time=lambda: NOW_MS / 1000)
-    monkeypatch.setattr(lease, "time", clock)
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        self.wall += seconds
+
+    def _happen(self) -> None:
+        happen, self.at_next = self.at_next, None
+        if happen is not None:
+            happen()
 
 
 @pytest.fixture
-def writer() -> RecordingWriter:
-    return RecordingWriter()
+def clocks(monkeypatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr(lease, "time", clocks)
+    return clocks
 
 
-def leases_of(writer: RecordingWriter, connected_seconds: float = math.inf) -> Leases:
-    """Return the leases as of a connection that has lasted for so many seconds."""
-    return Leases(SimpleNamespace(connected_since=NOW - connected_seconds), writer)
+@pytest.fixture
+def availability(clocks, monkeypatch) -> Availability:
+    """Return a clock whose ticks are those of `live`, not those of a thread."""
+    monkeypatch.setattr(Availability, "watch", lambda self: None)
+    return Availability()
+
+
+def live(clocks: Clocks, availability: Availability, seconds: float) -> None:
+    """Let time pass while the process is awake."""
+    for _ in range(round(seconds / TICK_SECONDS)):
+        clocks.pass_by(TICK_SECONDS)
+        availability.tick()
+
+
+class MarkLost:
+    """Stands for `LogWriter.mark_lost`, and keeps the calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, EventId, bool]] = []
+        self.error: Exception | None = None
+
+    def __call__(self, run_id: str, last_id: EventId, watched: bool) -> bool:
+        if self.error is not None:
+            raise self.error
+        self.calls.append((run_id, last_id, watched))
+        return True
+
+
+@pytest.fixture
+def mark_lost() -> MarkLost:
+    return MarkLost()
+
+
+@pytest.fixture
+def leases(availability, mark_lost) -> Leases:
+    return Leases(availability, mark_lost)
 
 
 def leased_state(
-    silent_seconds: int, lease_seconds: int | None = 10, ended: bool = False
+    clocks: Clocks,
+    silent_seconds: int = LEASE_SECONDS + 1,
+    lease_seconds: int | None = LEASE_SECONDS,
+    ended: bool = False,
 ) -> LogState:
     """Return the state of a log whose last event came so many seconds ago."""
-    last_id = EventId(NOW_MS - silent_seconds * 1000, 0)
+    last_id = EventId(int(clocks.wall - silent_seconds) * 1000, 0)
     return LogState(
         1, last_id, 1, last_id, 1, ended=ended, end_id=last_id, lease_seconds=lease_seconds
     )
 
 
-def test_a_run_that_was_silent_for_its_lease_is_ended(writer):
-    state = leased_state(silent_seconds=11)
-    assert leases_of(writer).end_if_lost("r", state)
-    assert writer.marked == [("r", state.end_id, False)]
+# Which runs are ended
+
+
+def test_a_run_that_was_silent_for_its_lease_is_ended(leases, mark_lost, availability, clocks):
+    live(clocks, availability, LEASE_SECONDS)
+    state = leased_state(clocks)
+    assert leases.end_if_lost("r", state)
+    assert mark_lost.calls == [("r", state.end_id, False)]
 
 
 @pytest.mark.parametrize(
-    "state",
-    [
-        leased_state(silent_seconds=5),
-        leased_state(silent_seconds=11, lease_seconds=None),
-        leased_state(silent_seconds=11, ended=True),
-        LogState(0, None, 1, EventId(1, 0), 1, ended=False, lease_seconds=10),
-    ],
-    ids=["not yet", "no lease", "ended", "no entry"],
+    "changes",
+    [{"silent_seconds": 5}, {"lease_seconds": None}, {"ended": True}],
+    ids=["not yet", "no lease", "ended"],
 )
-def test_any_other_run_goes_on(writer, state):
-    assert not leases_of(writer).end_if_lost("r", state)
-    assert writer.marked == []
+def test_any_other_run_goes_on(leases, mark_lost, availability, clocks, changes):
+    live(clocks, availability, LEASE_SECONDS)
+    assert not leases.end_if_lost("r", leased_state(clocks, **changes))
+    empty = LogState(0, None, 1, EventId(1, 0), 1, ended=False, lease_seconds=LEASE_SECONDS)
+    assert not leases.end_if_lost("r", empty)
+    assert mark_lost.calls == []
 
 
-@pytest.mark.parametrize(("seconds", "lost"), [(-math.inf, False), (9, False), (10, True)])
-def test_no_run_is_ended_before_redis_was_reachable_for_its_lease(writer, seconds, lost):
-    leases = leases_of(writer, connected_seconds=seconds)
-    assert leases.end_if_lost("r", leased_state(silent_seconds=11)) == lost
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("Redis refused: OOM"), NotALog("text"), LogFull("full")]
+)
+def test_a_run_that_cannot_be_ended_goes_on_and_can_be_read(
+    leases, mark_lost, availability, clocks, error
+):
+    live(clocks, availability, LEASE_SECONDS)
+    mark_lost.error = error
+    assert not leases.end_if_lost("r", leased_state(clocks))
 
 
-@pytest.mark.parametrize(("seconds", "lost"), [(9, False), (10, True)])
-def test_no_run_is_ended_before_redis_took_writes_for_its_lease(writer, seconds, lost):
-    writer.last_refusal = NOW - seconds
-    assert leases_of(writer).end_if_lost("r", leased_state(silent_seconds=11)) == lost
+# What begins every lease anew
 
 
-def test_a_run_that_cannot_be_ended_now_goes_on(writer):
-    writer.error = StoreUnavailable("Redis refused: OOM")
-    assert not leases_of(writer).end_if_lost("r", leased_state(silent_seconds=11))
+def failure(clocks: Clocks, availability: Availability) -> None:
+    availability.interrupted()
 
 
-def test_a_lease_counts_from_the_latest_of_what_is_known(writer):
-    leases = leases_of(writer)
-    assert leases.expires_at(10, 5.0, 7.0) == 17.0
-    writer.last_refusal = 8.0
-    assert leases.expires_at(10, 5.0, 7.0) == 18.0
+def late_reply(clocks: Clocks, availability: Availability) -> None:
+    availability.replied(MAX_DELAY_SECONDS + 0.01)
+
+
+def pause(clocks: Clocks, availability: Availability) -> None:
+    clocks.pass_by(8)
+
+
+def suspended_machine(clocks: Clocks, availability: Availability) -> None:
+    clocks.wall += 3600
+
+
+HINDRANCES = [failure, late_reply, pause, suspended_machine]
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES)
+@pytest.mark.parametrize("noticed_by", ["the check", "a tick"])
+def test_after_a_hindrance_every_lease_begins_anew(
+    leases, availability, clocks, hindrance, noticed_by
+):
+    live(clocks, availability, LEASE_SECONDS)
+    assert leases.remaining(LEASE_SECONDS) <= 0
+    for _ in range(3):
+        hindrance(clocks, availability)
+        if noticed_by == "a tick":
+            availability.tick()
+        assert not leases.end_if_lost("r", leased_state(clocks))
+        assert leases.remaining(LEASE_SECONDS) == LEASE_SECONDS
+        live(clocks, availability, LEASE_SECONDS - 1)
+        assert not leases.end_if_lost("r", leased_state(clocks))
+        live(clocks, availability, 1)
+        assert leases.end_if_lost("r", leased_state(clocks))
+
+
+def test_a_pause_anywhere_inside_a_check_ends_no_run(leases, mark_lost, availability, clocks):
+    """At any look at a clock, the process may have been stopped just before."""
+    for look in range(6):
+        live(clocks, availability, 2 * LEASE_SECONDS)
+        state = leased_state(clocks, silent_seconds=5)
+        looks = iter(range(10))
+
+        def stop(look: int = look, looks: object = looks) -> None:
+            if next(looks) == look:
+                clocks.pass_by(8)
+            else:
+                clocks.at_next = stop
+
+        clocks.at_next = stop
+        assert not leases.end_if_lost("r", state), look
+        clocks.at_next = None
+    assert mark_lost.calls == []
+
+
+def test_small_delays_begin_nothing_anew(leases, availability, clocks):
+    for _ in range(LEASE_SECONDS):
+        clocks.pass_by(MAX_DELAY_SECONDS)
+        availability.replied(MAX_DELAY_SECONDS)
+        availability.tick()
+    assert leases.remaining(LEASE_SECONDS) == 0
+
+
+def test_a_lease_counts_from_the_latest_of_what_is_known(leases, availability, clocks):
+    assert leases.remaining(LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS
+    live(clocks, availability, 8)
+    assert leases.remaining(LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS - 5
+
+
+# The thread that ticks
+
+
+def clock_threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "tailrace-clock"]
+
+
+def test_the_clock_ticks_from_the_first_lease_on_and_as_long_as_it_is_used():
+    earlier = clock_threads()
+    availability = Availability()
+    assert clock_threads() == earlier
+    for _ in range(3):
+        availability.watch()
+    [thread] = {*clock_threads()} - {*earlier}
+    clocks, before = [availability], availability._ticked
+    del availability
+    wait_until(lambda: clocks[0]._ticked > before, "it ticks")
+    clocks.clear()
+    wait_until(lambda: not thread.is_alive(), "nothing ticks any more")
+
+
+def test_a_forked_child_has_a_clock_that_ticks():
+    availability = Availability()
+    availability.watch()
+    child = os.fork()
+    if child == 0:
+        availability.since()
+        os._exit(len(clock_threads()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1

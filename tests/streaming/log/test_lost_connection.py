@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from app.streaming.log import connection, redis_url
+from app.streaming.log.lease import Availability
 from app.streaming.log.shared_connection import SharedConnection
 from tests.servers import RedisServer, wait_until
 from tests.streaming.log.callers import (
@@ -107,7 +108,7 @@ def test_callers_of_a_paused_server_share_one_timeout(breakable):
     breakable.pause()
     began = time.monotonic()
     leader = Caller(shared, "INCR", "n")
-    wait_until(lambda: shared._has_leader and not shared._waiting, "it leads")
+    wait_until(lambda: shared._batch and not shared._waiting, "it leads")
     late = start_waiting(shared, *[("INCR", "n")] * 19)
     assert stored([leader, *late]) == [None] + [False] * 19
     assert time.monotonic() - began < 10
@@ -155,7 +156,7 @@ def test_no_socket_stays_open(breakable, found_out):
         links.append(connection.make_connection(client))
         return links[-1]
 
-    shared = SharedConnection(connect)
+    shared = SharedConnection(connect, Availability())
     for _ in range(3):
         shared.call("PING")
         breakable.stop()
