@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 from tests.chaos.producers import Entry
-from tests.chaos.wire import BROKEN, connect, read_chunks, read_head
+from tests.chaos.wire import BROKEN, connect, read_head, read_pieces
 
 # How a follower behaves. Steady: reads at once. Slow: reads too slowly for a busy run. Fickle:
 # disconnects now and then. Newcomer: disconnects, and comes back without a cursor.
@@ -73,13 +73,13 @@ class Follower:
             f"Accept: text/event-stream\r\n{cursor}\r\n".encode()
         )
         async with asyncio.timeout(SILENCE_SECONDS):
-            status, _ = await read_head(reader)
+            status, head = await read_head(reader)
         self.answers[status] += 1
         if status != 200:
             return
         leaving = time.monotonic() + self._random.expovariate(1 / STAY_SECONDS)
         unfinished = b""
-        async for chunk in read_chunks(reader, SILENCE_SECONDS):
+        async for chunk in read_pieces(reader, head, SILENCE_SECONDS):
             *blocks, unfinished = (unfinished + chunk).split(b"\n\n")
             for block in blocks:
                 self._take(block.decode())

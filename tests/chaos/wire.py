@@ -38,6 +38,17 @@ async def read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
     return await reader.readexactly(int(length[1]) if length else 0)
 
 
+async def read_pieces(
+    reader: asyncio.StreamReader, head: bytes, silence: float
+) -> AsyncIterator[bytes]:
+    """Yield the chunks of a body, or the whole of a body that has a length."""
+    if _LENGTH.search(head):
+        yield await read_body(reader, head)
+        return
+    async for chunk in read_chunks(reader, silence):
+        yield chunk
+
+
 async def read_chunks(reader: asyncio.StreamReader, silence: float) -> AsyncIterator[bytes]:
     """Yield the chunks of a body.
 

@@ -220,8 +220,10 @@ class Contract:
         if place.unsure:
             return True
         # A client that does not ask for what follows an event misses nothing that was gone before.
+        # But where the log changes meanwhile, the gateway cannot always tell.
         is_newcomer = "-" not in self._opened.start and not self._has_reset
-        since = self._opened.at if is_newcomer else -math.inf
+        states = list(self.history.states_between(self._opened.at, at))
+        since = self._opened.at if is_newcomer and len(states) == 1 else -math.inf
         return any(
             since <= removal.ended
             and removal.began < at

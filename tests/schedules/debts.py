@@ -59,10 +59,9 @@ class Debts:
 
     def holds_older(self, place: Place, than: float, at: float) -> bool:
         """Return whether the log has entries for a client that were there before a time."""
-        history = self._history
-        if any(absence.ended > than and absence.began < at for absence in history.absences):
+        log = place.log or self._history.log
+        if any(state.log is not log for state in self._history.states_between(than, at)):
             return False
-        log = place.log or history.log
         return log is not None and any(
             entry.added.ended < than
             and (entry.removed is None or entry.removed.began > at)

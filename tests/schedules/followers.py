@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.streaming.event_id import EventId
-from tests.chaos.wire import BROKEN, connect, read_chunks, read_head
+from tests.chaos.wire import BROKEN, connect, read_head, read_pieces
 from tests.schedules.record import (
     Broken,
     Closed,
@@ -91,7 +91,7 @@ class Follower:
         self._note(Opened(time.monotonic(), self._cursor or self._start, way.name))
         self._writer.write(self._request())
         async with asyncio.timeout(SILENCE_SECONDS):
-            status, _ = await read_head(reader)
+            status, head = await read_head(reader)
         if status != 200:
             self._note(Refused(time.monotonic(), status))
             await asyncio.sleep(REFUSED_SECONDS)
@@ -99,15 +99,15 @@ class Follower:
         patience = self._patience()
         try:
             async with asyncio.timeout(patience.seconds) as leaving:
-                return await self._read(reader, patience.items)
+                return await self._read(reader, head, patience.items)
         except TimeoutError:
             if not leaving.expired():
                 raise
             return "left"
 
-    async def _read(self, reader: asyncio.StreamReader, items: int | None) -> str:
+    async def _read(self, reader: asyncio.StreamReader, head: bytes, items: int | None) -> str:
         unfinished = b""
-        async for chunk in read_chunks(reader, SILENCE_SECONDS):
+        async for chunk in read_pieces(reader, head, SILENCE_SECONDS):
             *blocks, unfinished = (unfinished + chunk).split(b"\n\n")
             for block in blocks:
                 for item in parse(block.decode(), time.monotonic()):

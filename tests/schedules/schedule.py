@@ -18,12 +18,12 @@ from tests.schedules.writer import Writer
 
 SELECTIONS = (Selection(), Selection(), Selection("tool"))
 
-# A gateway looks at a silent log every 5 seconds.
-SETTLE_SECONDS = 20.0
+# A gateway looks at a silent log every 5 seconds. On a busy machine it may take longer.
+SETTLE_SECONDS = 45.0
 POLL_SECONDS = 0.05
 
 # Longer than a schedule can take.
-MAX_SECONDS = 120.0
+MAX_SECONDS = 180.0
 
 NOTICES = ("gap", "reset")
 
