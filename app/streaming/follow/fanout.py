@@ -63,7 +63,7 @@ class Fanout:
         for number, subscriber in enumerate(list(self.parked), 1):
             if subscriber not in self.parked:
                 continue  # left while the loop gave way
-            if subscriber.position is not start:
+            if subscriber.position is not start and subscriber.position != start:
                 subscriber.unpark(None)  # has the batch already, or missed an earlier one
                 continue
             subscriber.position = end

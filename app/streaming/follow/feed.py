@@ -183,6 +183,11 @@ class Feed:
             self.version = state.version
             self.version_changes += 1
             self._forget()
+        with self._lock:
+            if not state.exists and self.position.is_start:
+                # What a reader has read from here, but not published yet, is of a log that is
+                # gone. `publish` refuses it, since the position is another object now.
+                self.position = Position(*self.position)
 
     def _forget(self) -> None:
         """Free the memory of the recent batches, which up-to-date subscribers do not need."""

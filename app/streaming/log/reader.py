@@ -183,8 +183,8 @@ class LogReader:
             upto_end = (entry for entry in ids if EventId.from_redis(entry[0]) <= state.last_id)
             entry = next(islice(upto_end, count, None), None)
             before, state = state, self.state(run_id)
-            if before.epoch != state.epoch:
-                continue  # another log has taken its place while it was counted
+            if before.version != state.version:
+                continue  # what was counted is gone: entries of it, or the log
             mark = parse_mark(entry) if entry else None
             if mark is None or state.first_id is None or mark.cursor < state.first_id:
                 return state.beginning, state

@@ -305,6 +305,22 @@ def test_a_feed_at_the_start_of_a_log_does_not_miss_that_yet_another_has_replace
     assert feed.version[0] == b"3"
 
 
+def test_what_was_read_before_a_subscriber_found_no_log_does_not_come_after_it():
+    feed = Feed("r", NO_LOG)
+    waiting = FakeSubscriber(feed)
+    assert waiting.park()
+    # Given a batch that a reader has read, and a subscriber that has joined since
+    gone = FrameBatch(feed.position, [frame(6)], at(6))
+    late = FakeSubscriber(feed)
+    assert late.park()
+    # When the batch is published, it comes to nobody
+    feed.publish(gone, ended=False)
+    assert waiting.client_socket.received == late.client_socket.received == b""
+    # And what is read anew comes to both
+    feed.publish(FrameBatch(feed.position, [frame(7)], at(7)), ended=False)
+    assert waiting.client_socket.received == late.client_socket.received == sse(7)
+
+
 # Parking
 
 
