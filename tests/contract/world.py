@@ -59,7 +59,12 @@ class World:
         """Check that a run whose lease is over is ended at a read, at the latest soon."""
         for run in self.runs:
             log = run.log
-            if log and log.lease and log.last_id.ms / 1000 + log.lease < time.time():
+            if (
+                log
+                and log.lease
+                and not run.is_full
+                and log.last_id.ms / 1000 + log.lease < time.time()
+            ):
                 wait_until(partial(self._is_ended, run), f"{run.id} is ended", LEASE_SECONDS)
 
     def _is_ended(self, run: Run) -> bool:
