@@ -35,6 +35,7 @@ class Id(NamedTuple):
 
 
 ZERO = Id(0, 0)
+LAST = Id(MAX_COUNTER, MAX_COUNTER)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -226,6 +227,11 @@ class Run:
     @property
     def entries(self) -> list[Entry]:
         return self.log.entries if self.log else []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the log takes no more entries, since no id is left."""
+        return self.last_id == LAST
 
     @property
     def last_sequence(self) -> int:

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 from tests.contract import others, producers, readers
 from tests.contract.bad_requests import BAD_REQUESTS, send
 from tests.contract.events import CONTENTS, ENDINGS, FOREIGN, SHORT_LEASE, STARTED, Style
-from tests.contract.model import ZERO, Content, Id, Run
+from tests.contract.model import LAST, ZERO, Content, Id, Run
 from tests.contract.producers import BAD_LINES, BLANK
 from tests.contract.readers import Cursors, Filter
 from tests.contract.world import World
 
 HOUR = 3600
-MAX_ID = f"{2**64 - 1}-{2**64 - 1}"
 _CONTENTS = CONTENTS * 3 + ENDINGS + [STARTED] * 3
 _CATEGORIES = ("llm", "tool", "lifecycle", "gateway", "", "x")
 _ACTIONS = ("stream", "called", "started", "", "x")
@@ -144,7 +143,7 @@ def _expected_sequence(run: Run, which: str | None) -> int | None:
 
 
 def _draw_xadd(dice: random.Random) -> dict[str, Any]:
-    where = dice.choice(["now", "now", "now", "next", "later", "far", "old"])
+    where = dice.choice(["now"] * 6 + ["next", "later", "far", "old"] * 2 + ["last"])
     return {"foreign": dice.choice(FOREIGN), "where": where}
 
 
@@ -161,7 +160,7 @@ def _xadd(world: World, run: Run, foreign: Any, where: str) -> None:
         where = "next"
     soon = Id(max(last.ms, int(time.time() * 1000)) + 10, 7)
     far = Id(10**15 + last.ms, 10**14)
-    ids = {"now": "*", "next": last.following, "later": soon, "far": far}
+    ids = {"now": "*", "next": last.following, "later": soon, "far": far, "last": LAST}
     others.xadd(world, run, foreign, str(ids[where]))
 
 
@@ -190,7 +189,7 @@ def _page(
 
 
 def _draw_follow(dice: random.Random) -> dict[str, Any]:
-    texts = ["earliest", "latest", "0-0", "1-1", MAX_ID]
+    texts = ["earliest", "latest", "0-0", "1-1", str(LAST)]
     live = dice.choice([None, dice.choice(_CONTENTS), dice.choice(FOREIGN)])
     return {
         "cursor": dice.choice(
@@ -221,7 +220,9 @@ def _follow(
 def _find_id(run: Run, which: IdChoice) -> Id:
     number, step = which
     found = run.seen[-1 - number % len(run.seen)] if run.seen else ZERO
-    return found if step == 0 else found.following if step > 0 else found.previous
+    if step > 0:
+        return min(found.following, LAST)
+    return found.previous if step else found
 
 
 def _find_cursors(run: Run, cursor: Any, way: str, loser: str) -> Cursors:

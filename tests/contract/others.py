@@ -9,8 +9,8 @@ from tests.contract.world import World, keys_of
 
 
 def xadd(world: World, run: Run, foreign: Foreign, event_id: str) -> None:
-    """Add an entry with an id as XADD takes it."""
-    if 0 in run.foreign:
+    """Add an entry with an id as XADD takes it, unless the log takes none."""
+    if 0 in run.foreign or run.is_full:
         return
     given = Id.of(world.client.xadd(keys_of(run)[0], foreign.fields, id=event_id))
     log = run.log = run.log or Log()
@@ -37,7 +37,7 @@ def xtrim(world: World, run: Run, length: int) -> None:
 
 def xsetid(world: World, run: Run, further: int) -> None:
     """Move the last id."""
-    if run.log is not None and run.log.entries:
+    if run.log is not None and run.log.entries and not run.is_full:
         log = run.log
         log.last_id = Id(log.last_id.ms + further, log.last_id.n)
         log.odd = True

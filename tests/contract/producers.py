@@ -41,7 +41,8 @@ def append(
         _check_repeat(answer, run, record, list(contents), as_batch)
     elif refusals := _refusals(run, contents, expected):
         problem = check_problem(answer, 409)
-        found = {name: problem[name] for name in ("ended", "last_sequence") if name in problem}
+        members = "ended", "last_sequence", "full"
+        found = {name: problem[name] for name in members if name in problem}
         assert found in refusals, (problem, refusals)
     else:
         check_equal(answer.status, 201)
@@ -54,7 +55,7 @@ def append(
 
 def _refusals(run: Run, contents: Sequence[Content], expected: int | None) -> list[dict[str, Any]]:
     """Return the members of the problems with which an append may be refused."""
-    refusals: list[dict[str, Any]] = []
+    refusals: list[dict[str, Any]] = [{"full": True}] if run.is_full else []
     if expected is not None and expected != run.last_sequence + 1:
         refusals.append({"last_sequence": run.last_sequence})
     ended = run.log is not None and run.log.ended
@@ -187,7 +188,7 @@ def _ingested(
             continue
         if isinstance(line, bytes):
             return stored, number, BAD_LINES[line], {}
-        if 0 in run.foreign:
+        if 0 in run.foreign or run.is_full:
             return stored, number, 409, {}
         if expected is not None and expected != run.last_sequence + 1:
             return stored, number, 409, {"last_sequence": run.last_sequence}
