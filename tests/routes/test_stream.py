@@ -185,3 +185,32 @@ def test_head_is_answered_as_get_is(http, fake_store, fake_client):
     fake_client.set("run:1:events", "a string")
     response = http.head(PATH)
     assert (response.status_code, response.data) == (409, b"")
+
+
+def test_every_client_that_resumes_among_entries_of_others_gets_the_gap(http, fake_client):
+    """The first one has read what the others find in memory."""
+    for number in range(1, 5):
+        fake_client.xadd("run:1:events", {"data": number}, id=f"1-{number}")
+    fake_client.xadd(
+        "run:1:events", {"event_category": "lifecycle", "event_action": "failed"}, id="2-0"
+    )
+    fake_client.xdel("run:1:events", "1-3")
+    for _ in range(3):
+        text = http.get(PATH, headers={"Last-Event-ID": "1-1"}).text
+        names = [line for line in text.splitlines() if line.startswith(("id: ", "event: gateway"))]
+        assert names == [
+            "event: gateway.gap", "id: 1-2", "id: 1-4", "id: 2-0",
+            "id: 2-0", "event: gateway.caught_up",
+        ]  # fmt: skip
+
+
+def test_a_count_that_another_program_has_set_is_a_gap_at_the_end_and_no_reset(
+    store, redis_client, run_id
+):
+    http, path = client_of(store), f"/runs/{run_id}/events/stream"
+    end = store.add(run_id, "lifecycle", "completed")
+    redis_client.execute_command("XSETID", f"run:{run_id}:events", end, "ENTRIESADDED", 100)
+    for query in ("", "?tail=1"):
+        text = http.get(path + query).text
+        assert "gateway.reset" not in text
+        assert text.count("event: lifecycle.completed") == 1

@@ -69,7 +69,10 @@ class History:
         whole = len(entries) < count
         batches = batches_from(feed.run_id, position, entries, state, whole=whole)
         for batch in batches:
-            if (batch.events or batch.is_gap) and batch.end != batch.start:
+            if (batch.events or batch.is_gap) and None not in (
+                batch.start.sequence,
+                batch.end.sequence,
+            ):
                 self._keep(feed, batch)
         return batches
 

@@ -97,7 +97,7 @@ if last_entry then
     local name = last[i]
     if name == 'event_category' then category = last[i + 1]
     elseif name == 'event_action' then action = last[i + 1]
-    elseif name == 'lease_seconds' then leased = last[i + 1]
+    elseif name == 'lease_seconds' then leased = string.match(last[i + 1], '^%d+$') or ''
     elseif name == 'epoch' then epoch = string.match(last[i + 1], '^%d+$') end
   end
   ended = is_terminal(category, action) and last_entry[1]

@@ -127,11 +127,11 @@ def locate(cursor: EventId, entries: Sequence[Marked], state: LogState) -> Stret
 
 
 def _before_first(cursor: EventId, state: LogState) -> Notice | None:
-    if state.first_id is None or cursor == state.first_id.before():
-        return None
-    if state.first_sequence != 1:
-        return "gap"
-    return "reset" if cursor > ZERO else None
+    """Return what to tell a client whose cursor lies before the first retained entry."""
+    if state.first_sequence == 1:  # of this log's entries there was none
+        return "reset" if cursor > ZERO else None
+    is_next = state.first_id is not None and cursor == state.first_id.before()
+    return None if is_next else "gap"
 
 
 def _number(entry: Marked, state: LogState) -> int | None:

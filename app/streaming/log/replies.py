@@ -42,9 +42,9 @@ def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
     length, added = state[b"length"], state.get(b"entries-added", 0)
     first_id = EventId.from_redis(first[0]) if first else None
     deleted = EventId.from_redis(state.get(b"max-deleted-entry-id", b"0-0"))
-    first_sequence: int | None = added - length + 1  # all that is missing stood before it
-    if first_id is not None and deleted > first_id:
-        first_sequence = parse_mark(first).sequence
+    first_sequence = parse_mark(first).sequence if first else None
+    if first_sequence is None and (first_id is None or deleted <= first_id):
+        first_sequence = added - length + 1  # all that is missing stood before it
     return LogState(
         length=length,
         first_id=first_id,

@@ -104,13 +104,15 @@ class FrameBatch:
     def after(self, position: Position) -> "FrameBatch | None":
         """Return the part of the batch after a position, None if the position is not in it.
 
-        If the sequence of the start is not known, entries may be missing within the batch. Then
-        nobody knows what follows a position within it.
+        If the sequence of the start is not known, a notice stands before it, or entries may be
+        missing within it. Then nobody else has a position in it.
         """
         start, frames = self.start, self.frames
+        if start.sequence is None:
+            return None
         if position == start and not position.is_start:  # which may be that of a later log
             return self
-        if position.epoch != self.end.epoch or not self.events or start.sequence is None:
+        if position.epoch != self.end.epoch or not self.events:
             return None
         passed = bisect_right(frames, position.id, key=_cursor)
         if passed == len(frames) or position.id < start.id:

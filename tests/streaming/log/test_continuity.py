@@ -460,13 +460,18 @@ def test_where_a_client_stands_that_knows_only_an_id(cursor, retained, changes, 
     assert (where.notice, where.end) == (notice, end)
 
 
-@pytest.mark.parametrize("n", [1, 2**64 - 1])
-def test_an_id_just_before_the_first_entry_is_the_beginning(n):
-    """So `0-0` and the cursor of a stream that waits for the first event lose nothing."""
+def test_the_id_just_before_the_first_retained_entry_misses_nothing():
+    """No entry can have stood between the two."""
     state = state_of(4, 5, 6)
-    where = locate(EventId(3, n), marks(4), state)
-    assert where.notice == ("gap" if n == 1 else None)
-    assert where.end == state.beginning
+    assert locate(EventId(3, 2**64 - 1), marks(4), state).notice is None
+    assert locate(EventId(3, 1), marks(4), state).notice == "gap"
+
+
+@pytest.mark.parametrize("n", [1, 2**64 - 1])
+def test_an_id_before_the_first_entry_that_a_log_ever_had_is_of_another_log(n):
+    where = locate(EventId(3, n), marks(4), state_of(4, 5, 6, first_sequence=1))
+    assert where.notice == "reset"
+    assert where.end.is_start or where.end.sequence == 0
 
 
 def test_no_log_holds_only_the_start():

@@ -84,6 +84,11 @@ def test_the_first_sequence_is_the_entrys_own_where_entries_are_missing_after_it
     assert parse_log_state(reply).first_sequence == expected
 
 
+def test_the_first_sequence_is_the_entrys_own_though_another_count_was_set():
+    state = parse_log_state(xinfo_reply(entries_added=100))
+    assert (state.first_sequence, state.last_sequence) == (3, 100)
+
+
 @pytest.mark.parametrize("last", [None, OF_ANOTHER_PROGRAM], ids=["no entry", "others"])
 def test_the_epoch_is_unknown_if_the_last_entry_does_not_say_it(last):
     assert parse_log_state(xinfo_reply(last_entry=last)).epoch == b""

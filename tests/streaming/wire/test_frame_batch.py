@@ -187,12 +187,14 @@ def test_a_position_without_a_sequence_is_proved_by_its_entry():
 
 
 def test_a_batch_whose_start_is_uncounted_has_no_parts():
-    """Entries may be missing within it."""
+    """Entries may be missing within it, or a notice stands before it."""
     some = batch("llm", "llm", "llm", start=4)
     start = at(4)._replace(sequence=None)
     uncounted = FrameBatch(start, some.frames, some.end)
-    assert uncounted.after(start) is uncounted
-    for position in (at(5), at(5)._replace(sequence=None), Position(EPOCH, EventId(5, 3), 5)):
+    for position in (
+        *(start, at(5), at(5)._replace(sequence=None)),
+        Position(EPOCH, EventId(5, 3), 5),
+    ):
         assert uncounted.after(position) is None
 
 
