@@ -176,7 +176,7 @@ class Replay:
     def _wait_for_feed(self) -> Steps[None]:
         """Wait until the feed moves, but look into the log if it does not for a while."""
         seen, until = self.feed.position, time.monotonic() + PATIENCE_SECONDS
-        while self.feed.position is seen and not self._stopped:
+        while self.feed.position == seen and not self._stopped:
             if time.monotonic() >= until:
                 yield from self._catch_up(LAST)
                 return

@@ -19,7 +19,7 @@ from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.replay import Replay, Wait
 from app.streaming.follow.start import Start
-from app.streaming.log.log_state import LogState
+from app.streaming.log.log_state import NO_LOG, LogState
 from app.streaming.wire.frame_batch import FrameBatch, batches_from
 from tests.servers import RedisServer, wait_until
 from tests.streaming.follow.streams import events_of, name_of, subscribe
@@ -416,6 +416,22 @@ def test_a_stream_ahead_of_a_reader_that_stands_still_gets_the_reset_from_the_lo
     client.delete(f"run:{run_id}:events")
     add(events)
     assert ahead.sends("reset", *range(1, events + 1))
+
+
+def test_a_stream_ahead_of_a_feed_that_is_checked_again_and_again_looks_into_the_log(
+    any_store, client, sources, ahead, run_id
+):
+    """Each check finds no log, faster than the patience of the stream."""
+    client.delete(f"run:{run_id}:events")
+    sources.readers.read(any_store, run_id)
+    feed = sources.readers.feeds[run_id]
+    assert feed.position.is_start
+
+    def is_told() -> bool:
+        feed.check(feed.position, NO_LOG)
+        return "reset" in ahead.step()
+
+    wait_until(is_told, "the stream is told")
 
 
 def test_every_stream_of_a_run_gets_the_notice_wherever_it_stands(
