@@ -178,6 +178,7 @@ def test_the_commands_of_redis_cli_show_the_log(store, client):
     assert (info["length"], info["entries-added"]) == (2, 2)
     [(_, first), (last_id, last)] = client.xrange(KEY, "-", "+")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("timestamp"))
+    assert first.pop("epoch").isdigit()
     assert first == {
         "sequence": "1",
         "event_category": "lifecycle",
