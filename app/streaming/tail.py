@@ -56,10 +56,11 @@ class Tail:
             last = marks[-1]
             self.position = Position(last.epoch, last.cursor, last.sequence)
             return [parse_event(self._run_id, entry) for entry in entries]
-        entries, state = self._reader.read(self._run_id, self.position.id, MAX_READ_COUNT)
+        # One more, for the entry at the position itself.
+        entries, state = self._reader.read(self._run_id, self.position.id, MAX_READ_COUNT + 1)
         marks = [parse_mark(entry) for entry in entries]
         events: list[Event] = []
-        whole = len(entries) < MAX_READ_COUNT
+        whole = len(entries) <= MAX_READ_COUNT
         for each in stretches(self.position, marks, state, whole=whole):
             if each.notice:
                 events.append(self._notice(each.notice, each, state))

@@ -204,6 +204,21 @@ def test_every_client_that_resumes_among_entries_of_others_gets_the_gap(http, fa
         ]  # fmt: skip
 
 
+def test_an_entry_that_is_copied_with_its_fields_begins_nothing_anew(store, redis_client, run_id):
+    """Its epoch and sequence are those of an earlier entry."""
+    http, key = client_of(store), f"run:{run_id}:events"
+    for number in range(200):
+        store.add(run_id, "llm", "stream", number)
+    _, fields = redis_client.xrange(key, count=1)[0]
+    redis_client.xadd(key, fields)
+    store.add(run_id, "lifecycle", "completed")
+    for _ in range(3):
+        text = http.get(f"/runs/{run_id}/events/stream").text
+        assert "gateway.reset" not in text
+        assert text.count("\nevent: llm.stream\n") == 201
+        assert text.count("\nevent: lifecycle.completed\n") == 1
+
+
 def test_a_count_that_another_program_has_set_is_a_gap_at_the_end_and_no_reset(
     store, redis_client, run_id
 ):

@@ -70,8 +70,8 @@ class Feed:
         with self._lock:
             self._subscribers.add(subscriber)
             self._awake.add(subscriber)
-            if self.is_at(state.end):
-                self.ended = state.ended  # the terminal event may have been deleted
+        if self.is_at(state.end):
+            self._set_ended(state.ended)  # the terminal event may have been deleted
         self.note_version(state)
 
     def leave(self, subscriber: FeedSubscriber) -> bool:
@@ -82,8 +82,13 @@ class Feed:
             return not self._subscribers
 
     def is_at(self, position: Position) -> bool:
-        """Return whether the feed has nothing after a position."""
-        return position[:2] == self.position[:2]
+        """Return whether the feed has nothing after a position.
+
+        A gap may change nothing but the sequence.
+        """
+        mine = self.position
+        same_sequence = None in (position.sequence, mine.sequence) or position[2] == mine[2]
+        return position[:2] == mine[:2] and same_sequence
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""
@@ -170,12 +175,15 @@ class Feed:
             self.publish(batch, state.ended and batch.end == state.end)
         if not self.is_at(state.end):
             return False
-        with self._lock:
-            was_ended, self.ended = self.ended, state.ended
-        if state.ended and not was_ended:
-            self._wake_all()
+        self._set_ended(state.ended)
         self._forget()
         return True
+
+    def _set_ended(self, ended: bool) -> None:
+        with self._lock:
+            was_ended, self.ended = self.ended, ended
+        if ended and not was_ended:
+            self._wake_all()
 
     def note_version(self, state: LogState) -> None:
         """Forget what is in memory if entries of it were deleted since it was read."""

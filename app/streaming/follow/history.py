@@ -49,7 +49,9 @@ class History:
             rest = before.after(position) if before is not None else None
             if rest is not None:
                 return [rest]
-            count = next_count(before.size, len(before.frames)) if before else INITIAL_COUNT
+            count = INITIAL_COUNT
+            if before is not None and before.events:
+                count = next_count(before.size, before.events)
             stop = min(end, following.start.id) if following else end
             entries = self._store.entries(feed.run_id, position.id, stop, count)
             page = batch_from(feed.run_id, position, entries) if entries else None
@@ -64,6 +66,7 @@ class History:
             self._drop_all(feed)
 
     def _read_with_state(self, feed: Feed, position: Position, count: int) -> list[FrameBatch]:
+        count += 1  # for the entry at the position itself
         entries, state = self._store.read(feed.run_id, position.id, count)
         feed.note_version(state)
         whole = len(entries) < count

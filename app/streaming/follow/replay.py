@@ -164,14 +164,15 @@ class Replay:
         yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, carries_id=True)
 
     def _catch_up(self, end: EventId) -> Steps[bool]:
-        """Yield what the log has after the position, up to an id; return whether there was any."""
+        """Yield what the log has after the position, up to an id; return whether it moved."""
+        before = self.position
         if end <= self.position.id:
             end = LAST
         batches = yield from self._with_retries(
             self._sources.history.after, self.feed, self.position, end
         )
         yield from self._pass(batches)
-        return bool(batches)
+        return self.position != before
 
     def _wait_for_feed(self) -> Steps[None]:
         """Wait until the feed moves, but look into the log if it does not for a while."""

@@ -186,9 +186,10 @@ class TailReader:
             if is_terminal and not whole:
                 self._next_check = 0.0  # only the log tells whether the run ends there
             return
-        entries, state = self._store.read(feed.run_id, position.id, READ_COUNT)
+        # One more, for the entry at the position itself.
+        entries, state = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
         feed.note_version(state)
-        whole = len(entries) < READ_COUNT
+        whole = len(entries) <= READ_COUNT
         for batch in batches_from(feed.run_id, position, entries, state, whole=whole):
             feed.publish(batch, state.ended and batch.end == state.end)
 

@@ -97,8 +97,10 @@ if last_entry then
     local name = last[i]
     if name == 'event_category' then category = last[i + 1]
     elseif name == 'event_action' then action = last[i + 1]
-    elseif name == 'lease_seconds' then leased = string.match(last[i + 1], '^%d+$') or ''
-    elseif name == 'epoch' then epoch = string.match(last[i + 1], '^%d+$') end
+    elseif name == 'lease_seconds' then leased = string.match(last[i + 1], '^%d+$') or '' end
+  end
+  if last[3] == 'sequence' and last[5] == 'epoch' then  -- else it is another program's field
+    epoch = string.match(last[6], '^%d+$')
   end
   ended = is_terminal(category, action) and last_entry[1]
   if not ended and lease == '' then lease = leased end

@@ -74,13 +74,15 @@ def stretches(
 ) -> list[Stretch]:
     """Return how a log goes on from a position.
 
-    `entries` are those after the position, all of them if `whole`. Then the last stretch ends
-    at the end of the log. After a reset the log must be read again from its beginning.
+    `entries` are those from the position on, its own one first if the log retains it; all of
+    them if `whole`. Then the last stretch ends at the end of the log. After a reset the log must
+    be read again from its beginning.
     """
     if is_another_log(position, state, entries):
         return [Stretch(position, Position(state.epoch, ZERO, 0), "reset")]
-    walk = _Walk(position, entries, state)
-    for index, entry in enumerate(entries):
+    passed = 1 if entries and entries[0].cursor == position.id else 0
+    walk = _Walk(position, entries, passed, state)
+    for index, entry in enumerate(entries[passed:], passed):
         number = _number(entry, state)
         if number is not None:
             walk.pass_numbered(index, number)
@@ -91,7 +93,7 @@ def stretches(
 def is_another_log(position: Position, state: LogState, entries: Sequence[Marked] = ()) -> bool:
     """Return whether a position is not of this log, or the log has lost its end since then.
 
-    `entries` are some that come after the position.
+    `entries` are some from the position on.
     """
     if position.is_start:
         return False
@@ -99,10 +101,22 @@ def is_another_log(position: Position, state: LogState, entries: Sequence[Marked
         return True
     if position.id > state.last_id:
         return True
-    if position.sequence is None:
+    if position.sequence is None or _holds(position, state, entries):
         return False
-    numbers = (number for entry in entries if (number := _number(entry, state)) is not None)
+    later = (entry for entry in entries if entry.cursor > position.id)
+    numbers = (number for entry in later if (number := _number(entry, state)) is not None)
     return position.sequence > min(state.last_sequence, next(numbers, position.sequence + 1) - 1)
+
+
+def _holds(position: Position, state: LogState, entries: Sequence[Marked]) -> bool:
+    """Return whether the very entry of a position is here.
+
+    Then it is the same log, though other programs may have set its count back, or added an entry
+    once more with the sequence that it had.
+    """
+    here = {(state.epoch, state.end_id, state.end_sequence)}
+    here.update((entry.epoch, entry.cursor, entry.sequence) for entry in entries[:1])
+    return position.epoch != b"" and position in here
 
 
 def locate(cursor: EventId, entries: Sequence[Marked], state: LogState) -> Stretch:
@@ -146,13 +160,13 @@ def _number(entry: Marked, state: LogState) -> int | None:
 class _Walk:
     """Divides entries into stretches, which lead from the position to where the walk is now."""
 
-    def __init__(self, position: Position, entries: Sequence[Marked], state: LogState):
+    def __init__(self, position: Position, entries: Sequence[Marked], passed: int, state: LogState):
         self.stretches: list[Stretch] = []
         self._entries = entries
         self._state = state
         self._at = position
-        self._first = 0  # of the entries that belong to no stretch yet
-        self._counted = 0  # from here on entries are only counted, since others wrote them
+        self._first = passed  # of the entries that belong to no stretch yet
+        self._counted = passed  # from here on entries are only counted, since others wrote them
         here = position._replace(epoch=state.epoch or position.epoch)
         floor = state.first_id.before() if state.first_id else state.last_id
         if position.sequence is None and position.id < max(floor, state.deleted):
@@ -163,9 +177,11 @@ class _Walk:
     def pass_numbered(self, index: int, sequence: int) -> None:
         """Pass an entry whose sequence is known."""
         expected = self._expected(index)
+        if expected is not None and sequence < expected:
+            return  # another program has set the count back, or copied an entry: count on
         if sequence != expected:
             self._take(self._counted)
-            if expected is not None and sequence > expected:
+            if expected is not None:
                 self._tell_gap(index, sequence)
             self._take(index)
             self._go_to(self._at._replace(sequence=sequence - 1))

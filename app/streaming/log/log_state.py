@@ -23,6 +23,7 @@ class LogState:
         lease_seconds: how long the run may be silent, or None.
         ttl: after how many seconds Redis removes the log, or None.
         epoch: what tells this log from every other one under its key; empty if nobody knows.
+        end_sequence: the sequence of the last retained entry; None if another program wrote it.
     """
 
     length: int
@@ -36,6 +37,7 @@ class LogState:
     lease_seconds: int | None = None
     ttl: int | None = None
     epoch: bytes = b""
+    end_sequence: int | None = None
 
     @property
     def exists(self) -> bool:

@@ -31,9 +31,11 @@ for i = 1, #info, 2 do
   if info[i] == 'last-generated-id' then last_id = info[i + 1] end
 end
 if added < 0 or added >= MAX_EXACT or last_id == MAX_ID then return 0 end
--- An entry with a lease is one of Tailrace's, so it has the epoch of the log (see append.lua).
+-- Another program may have written the lease, and then no epoch (see append.lua).
+local entry = last[2]
+local epoch = entry[3] == 'sequence' and entry[5] == 'epoch' and entry[6] or ''
 redis.call('XADD', log, '*', 'timestamp', ARGV[2], 'sequence', string.format('%.0f', added + 1),
-           'epoch', fields.epoch or '', 'event_category', 'lifecycle', 'event_action', 'lost',
+           'epoch', epoch, 'event_category', 'lifecycle', 'event_action', 'lost',
            'data', string.format('{"lease_seconds":%.0f}', lease))
 for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
 return 1

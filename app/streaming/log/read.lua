@@ -1,7 +1,7 @@
 -- Reads the state of a log, its epoch and some of its entries in one atomic step. Gives the log an
 -- epoch if it has none: other programs wrote it.
 -- KEYS[1]  the log
--- ARGV     1 the first id as XRANGE takes it, 2 how many entries, 0 for none
+-- ARGV     1 the id from which on, 2 how many entries, 0 for none
 -- Returns  {the reply to XINFO STREAM, epoch, entries}, or {} without a log; the epoch is '' if
 --          nothing may be written
 
@@ -10,9 +10,9 @@ if redis.call('EXISTS', log) == 0 then return {} end
 
 local info, epoch = redis.call('XINFO', 'STREAM', log), nil
 for i = 1, #info, 2 do
-  local last = info[i] == 'last-entry' and info[i + 1]
-  for j = 1, last and #last[2] or 0, 2 do
-    if last[2][j] == 'epoch' then epoch = string.match(last[2][j + 1], '^%d+$') end
+  local last = info[i] == 'last-entry' and info[i + 1] and info[i + 1][2]
+  if last and last[3] == 'sequence' and last[5] == 'epoch' then  -- as append.lua writes them
+    epoch = string.match(last[6], '^%d+$')
   end
 end
 

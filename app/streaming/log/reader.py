@@ -154,22 +154,19 @@ class LogReader:
         entries = call(self._client, "XRANGE", log_key(run_id), first, last, "COUNT", count)
         return list(entries)
 
-    def read(
-        self, run_id: str, after: EventId, count: int, *, inclusive: bool = False
-    ) -> tuple[list[Reply], LogState]:
-        """Return up to `count` raw entries after an id, and the log's state at that moment.
+    def read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
+        """Return up to `count` raw entries from an id on, and the log's state at that moment.
 
-        With `inclusive` the entry with that id is the first one. If the run's lease has expired,
-        the run is ended first.
+        If the run's lease has expired, the run is ended first.
         """
-        entries, state = self._read(run_id, after, count, inclusive)
+        entries, state = self._read(run_id, start, count)
         if self.leases.end_if_lost(run_id, state):
-            return self._read(run_id, after, count, inclusive)
+            return self._read(run_id, start, count)
         return entries, state
 
     def locate(self, run_id: str, cursor: EventId) -> tuple[Stretch, LogState]:
         """Return where a client stands that knows only an id, and the log's state then."""
-        entries, state = self.read(run_id, cursor, 1, inclusive=True)
+        entries, state = self.read(run_id, cursor, 1)
         return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
     def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
@@ -223,13 +220,8 @@ class LogReader:
         _, known = self._read(run_id, ZERO, 0)
         return replace(known, ttl=state.ttl)
 
-    def _read(
-        self, run_id: str, start: EventId, count: int, inclusive: bool = False
-    ) -> tuple[list[Reply], LogState]:
-        if start == LAST and not inclusive:  # there is no id beyond, and Redis refuses one
-            count = 0
-        first = str(start) if inclusive else f"({start}"
-        return _parse_read(self._read_log.run(log_key(run_id), first, count))
+    def _read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
+        return _parse_read(self._read_log.run(log_key(run_id), str(start), count))
 
     def _scan(
         self,

@@ -45,6 +45,7 @@ def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
     first_sequence = parse_mark(first).sequence if first else None
     if first_sequence is None and (first_id is None or deleted <= first_id):
         first_sequence = added - length + 1  # all that is missing stood before it
+    end = parse_mark(last) if last else None
     return LogState(
         length=length,
         first_id=first_id,
@@ -57,7 +58,8 @@ def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
         deleted=deleted,
         lease_seconds=_parse_lease(last[1]) if last else None,
         ttl=ttl if ttl >= 0 else None,
-        epoch=parse_mark(last).epoch if last else b"",
+        epoch=end.epoch if end else b"",
+        end_sequence=end.sequence if end else None,
     )
 
 

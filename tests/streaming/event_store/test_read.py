@@ -202,7 +202,7 @@ def test_a_read_has_the_state_of_the_log_at_that_moment(any_store, client, run_i
     assert [EventId.from_redis(entry_id) for entry_id, _ in entries] == ids[4:]
     assert state == any_store.state(run_id)
     assert (state.first_id, state.first_sequence, state.last_sequence) == (ids[4], 5, 6)
-    [entry], _ = any_store.read(run_id, ids[4], 1, inclusive=True)
+    [entry], _ = any_store.read(run_id, ids[4], 1)
     assert EventId.from_redis(entry[0]) == ids[4]
     assert any_store.read(run_id, LAST, 5)[0] == []
     assert any_store.read(f"{run_id}-none", ZERO, 5) == ([], NO_LOG)

@@ -114,6 +114,25 @@ def test_a_feed_is_at_a_position_or_behind_it_or_neither(feed, position, is_at, 
     assert (feed.is_at(position), feed.is_behind(position)) == (is_at, is_behind)
 
 
+def test_a_feed_that_is_past_a_gap_is_not_where_it_was_before(feed):
+    """The gap before an event changes nothing but the sequence."""
+    before = feed.position
+    publish_notice(feed, "gap", before._replace(sequence=7))
+    late = FakeSubscriber(feed)
+    late.position = before
+    assert not late.park()
+    assert after(feed, before) == ["gap"]
+
+
+def test_a_subscriber_that_joins_after_the_end_wakes_those_that_are_parked(feed):
+    """It has read that the run has ended: what had reopened it was deleted."""
+    parked = FakeSubscriber(feed)
+    assert parked.park()
+    feed.join(FakeSubscriber(feed), log(5, ended=True))
+    assert feed.ended
+    assert parked.unsent == [None]
+
+
 def test_a_feed_of_no_log_is_behind_all_positions_but_starts():
     """A start in another log is the same place only for the log, which is read then."""
     feed = Feed("r", NO_LOG)

@@ -437,7 +437,7 @@ def test_a_page_in_memory_survives_trimming_and_the_next_is_read(history, fake_c
     assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
     assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
-    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
+    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10, 11]
 
 
 @pytest.mark.usefixtures("small_pages")
@@ -448,11 +448,12 @@ def test_every_caller_gets_the_gap_where_events_were_trimmed_before_a_page(
     feed = fill("r", *range(1, 13))
     assert page(history, feed, BEGINNING) == [1, 2, 3, 4]
     fake_client.xtrim("run:r:events", maxlen=6, approximate=False)
-    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10]
+    # A read with the state asks for one entry more, the one at the position, which is gone.
+    assert page(history, feed, at(4)) == ["gap", 7, 8, 9, 10, 11]
     for _ in range(2):
         assert replay(history, feed, at(4)) == ["gap", 7, 8, 9, 10, 11, 12]
     pages = [[frame.cursor.ms for frame in page.frames] for page in feed.pages if page.events]
-    assert pages == [[1, 2, 3, 4], [7, 8, 9, 10], [11, 12]]  # each is kept once
+    assert pages == [[1, 2, 3, 4], [7, 8, 9, 10, 11], [12]]  # each is kept once
     assert [page.end.sequence for page in feed.pages if page.is_gap] == [6]
 
 

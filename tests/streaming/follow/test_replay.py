@@ -434,6 +434,14 @@ def test_a_stream_ahead_of_a_feed_that_is_checked_again_and_again_looks_into_the
     wait_until(is_told, "the stream is told")
 
 
+def test_a_log_that_has_had_no_entry_is_not_read_again_and_again(client, ahead, run_id):
+    key = f"run:{run_id}:events"
+    client.delete(key)
+    client.xgroup_create(key, "another", mkstream=True)
+    assert ahead.sends("reset")
+    assert ahead.step() == []
+
+
 def test_every_stream_of_a_run_gets_the_notice_wherever_it_stands(
     any_store, client, sources, add, ahead, run_id
 ):

@@ -88,6 +88,10 @@ class Log:
     def after(self, cursor: EventId, count: int) -> list[Entry]:
         return [entry for entry in self.entries if entry.cursor > cursor][:count]
 
+    def at(self, cursor: EventId, count: int) -> list[Entry]:
+        """The entries from a cursor on, its own one too."""
+        return [entry for entry in self.entries if entry.cursor >= cursor][:count]
+
 
 @dataclass
 class Follower:
@@ -106,7 +110,9 @@ class Follower:
             self.got += entries
             self.position = Position(last.epoch, last.cursor, last.sequence)
             return True
-        whole = len(entries) < count
+        entries = self.log.at(self.position.id, count + 1)
+        marks = [entry.mark for entry in entries]
+        whole = len(entries) <= count
         found = stretches(self.position, marks, self.log.state, whole=whole)
         for stretch in found:
             self._take(stretch, entries)

@@ -54,6 +54,25 @@ def test_the_epoch_is_the_microsecond_of_its_beginning(any_store, client, run_id
     assert before <= int(read_epoch(any_store, run_id)) <= now()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [{"epoch": "3"}, {"timestamp": "x", "epoch": "3"}, {"sequence": "1", "epoch": "3"}],
+    ids=["alone", "second", "after a sequence"],
+)
+def test_a_field_of_that_name_of_another_program_is_not_the_epoch(
+    any_store, client, run_id, fields
+):
+    any_store.add(run_id, "llm", "stream")
+    [epoch] = epochs(client, run_id)
+    client.xadd(key(run_id), {**fields, "lease_seconds": "60"})
+    assert read_epoch(any_store, run_id) == epoch
+    last = client.xinfo_stream(key(run_id))["last-generated-id"].decode()
+    assert any_store.mark_lost(run_id, EventId.parse(last), watched=True)
+    assert read_epoch(any_store, run_id) == epoch
+    any_store.add(run_id, "lifecycle", "started")
+    assert epochs(client, run_id)[-1] == epoch == read_epoch(any_store, run_id)
+
+
 def test_the_epoch_is_no_part_of_an_event(any_store, run_id):
     any_store.add(run_id, "llm", "stream")
     [event] = any_store.get_events(run_id)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,8 @@ LEASE_SECONDS = 10
 
 class Clocks:
     """Stands for the module `time`: clocks that the test moves."""
+
+    sleep = staticmethod(time.sleep)  # for the threads of other tests
 
     def __init__(self) -> None:
         self.now, self.wall = 1000.0, 1_800_000_000.0

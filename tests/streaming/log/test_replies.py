@@ -49,6 +49,7 @@ def test_the_state_of_a_log_is_parsed(protocol):
         end_id=EventId(9, 0),
         ttl=60,
         epoch=b"17",
+        end_sequence=7,
     )
 
 
