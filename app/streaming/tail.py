@@ -28,8 +28,8 @@ class Tail:
         A notice comes only before events: the caller keeps the id, and would get it again at once.
         """
         way, state = self._reader.locate(self._run_id, cursor)
-        self.position = way.end
-        events = [self._notice(way.notice, way, state)] if way.notice else []
+        self.position = way[-1].end
+        events = [self._notice(each.notice, each, state) for each in way if each.notice]
         while not any(event.id for event in events):
             more = self.wait(deadline)
             if not more:

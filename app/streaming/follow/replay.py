@@ -150,10 +150,10 @@ class Replay:
         )
         self._beginning = None
         self._feed = self._sources.readers.join(self.run_id, state, subscriber)
-        self.position = way.start
-        if way.notice:
-            yield notice_batch(self.run_id, way, state)
-        self.position = way.end
+        for stretch in way:
+            self.position = stretch.end
+            if stretch.notice:
+                yield notice_batch(self.run_id, stretch, state)
         if self._start.id is None:
             self._old_holes = state.last_id, self.feed.version_changes
         while self.position.id < state.last_id:

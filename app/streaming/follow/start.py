@@ -47,7 +47,7 @@ class Start:
         else:
             state = store.state(run_id)
             position = state.end if self.latest or self.tail == 0 else state.beginning
-        return Beginning(Stretch(position, position, None), state)
+        return Beginning([Stretch(position, position, None)], state)
 
     def __str__(self) -> str:
         if self.tail is not None:
@@ -56,15 +56,15 @@ class Start:
 
 
 class Beginning(NamedTuple):
-    """Where a stream begins: the way to a position, perhaps with a notice, and the log's state."""
+    """Where a stream begins: the way to a position, perhaps with notices, and the log's state."""
 
-    way: Stretch
+    way: list[Stretch]
     state: LogState
 
     @property
     def nothing_follows(self) -> bool:
         """Whether the run has ended, and there is nothing to send: no event, and no notice."""
-        state, position = self.state, self.way.end
-        if not state.ended or self.way.notice or state.end_id is None:
+        state, position = self.state, self.way[-1].end
+        if not state.ended or state.end_id is None or any(each.notice for each in self.way):
             return False
         return position.id >= max(state.end_id, state.deleted)

@@ -79,7 +79,7 @@ def stretches(
     be read again from its beginning.
     """
     if is_another_log(position, state, entries):
-        return [Stretch(position, Position(state.epoch, ZERO, 0), "reset")]
+        return _reset(position, state)
     passed = 1 if entries and entries[0].cursor == position.id else 0
     walk = _Walk(position, entries, passed, state)
     for index, entry in enumerate(entries[passed:], passed):
@@ -103,6 +103,8 @@ def is_another_log(position: Position, state: LogState, entries: Sequence[Marked
         return True
     if position.sequence is None or _holds(position, state, entries):
         return False
+    if _lacks(position, state, entries):
+        return True
     later = (entry for entry in entries if entry.cursor > position.id)
     numbers = (number for entry in later if (number := _number(entry, state)) is not None)
     return position.sequence > min(state.last_sequence, next(numbers, position.sequence + 1) - 1)
@@ -119,25 +121,42 @@ def _holds(position: Position, state: LogState, entries: Sequence[Marked]) -> bo
     return position.epoch != b"" and position in here
 
 
-def locate(cursor: EventId, entries: Sequence[Marked], state: LogState) -> Stretch:
-    """Return where a client stands in a log that knows only the id of its last event.
+def _lacks(position: Position, state: LogState, entries: Sequence[Marked]) -> bool:
+    """Return whether the entry of a position is missing from a log whose epoch nobody knows."""
+    if (position.epoch and state.epoch) or not entries or state.first_id is None:
+        return False
+    would_be_retained = position.id >= state.first_id and position.id > state.deleted
+    return would_be_retained and entries[0].cursor != position.id
 
-    `entries` begin with the one at the cursor, if it is retained, or with the next one. The
-    stretch leads to a position in the log, with a notice or without.
+
+def _reset(start: Position, state: LogState) -> list[Stretch]:
+    """Return the way from a position that is not of this log to the beginning of what there is."""
+    zero = Position(state.epoch, ZERO, 0)
+    way = [Stretch(start, zero, "reset")]
+    if state.exists and state.first_sequence != 1:
+        way.append(Stretch(zero, state.beginning, "gap"))
+    return way
+
+
+def locate(cursor: EventId, entries: Sequence[Marked], state: LogState) -> list[Stretch]:
+    """Return the way to where a client stands in a log, which knows only the id of its last event.
+
+    `entries` begin with the one at the cursor, if it is retained, or with the next one. The way
+    has one stretch with a notice or without, or two after a reset.
     """
     start = Position(b"", cursor, None)
     if cursor > state.last_id:
-        return Stretch(start, Position(state.epoch, ZERO, 0), "reset")
+        return _reset(start, state)
     if entries and entries[0].cursor == cursor:
-        return Stretch(start, Position(state.epoch, cursor, _number(entries[0], state)), None)
+        return [Stretch(start, Position(state.epoch, cursor, _number(entries[0], state)), None)]
     if state.first_id is None or not entries:  # nothing is left after the cursor
         is_gone = state.first_id is None or state.deleted > cursor
-        return Stretch(start, state.end, "gap" if is_gone and cursor < state.last_id else None)
+        return [Stretch(start, state.end, "gap" if is_gone and cursor < state.last_id else None)]
     if cursor < state.first_id:
-        return Stretch(start, state.beginning, _before_first(cursor, state))
+        return [Stretch(start, state.beginning, _before_first(cursor, state))]
     if cursor > state.deleted:  # it never was in this log
-        return Stretch(start, Position(state.epoch, ZERO, 0), "reset")
-    return Stretch(start, Position(state.epoch, cursor, None), None)
+        return _reset(start, state)
+    return [Stretch(start, Position(state.epoch, cursor, None), None)]
 
 
 def _before_first(cursor: EventId, state: LogState) -> Notice | None:

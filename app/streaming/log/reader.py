@@ -164,8 +164,8 @@ class LogReader:
             return self._read(run_id, start, count)
         return entries, state
 
-    def locate(self, run_id: str, cursor: EventId) -> tuple[Stretch, LogState]:
-        """Return where a client stands that knows only an id, and the log's state then."""
+    def locate(self, run_id: str, cursor: EventId) -> tuple[list[Stretch], LogState]:
+        """Return the way to where a client stands that knows only an id, and the log's state."""
         entries, state = self.read(run_id, cursor, 1)
         return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 

@@ -282,8 +282,8 @@ def test_a_read_ends_a_run_whose_lease_has_expired(store, run_id):
 
 def test_a_client_is_located_by_the_sequence_of_its_event(any_store, client, run_id):
     ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 4)]
-    stretch, state = any_store.locate(run_id, ids[1])
+    [stretch], state = any_store.locate(run_id, ids[1])
     assert (stretch.notice, stretch.end) == (None, Position(state.epoch, ids[1], 2))
     client.xtrim(key(run_id), maxlen=1, approximate=False)
-    stretch, state = any_store.locate(run_id, ids[1])
+    [stretch], state = any_store.locate(run_id, ids[1])
     assert (stretch.notice, stretch.end) == ("gap", state.beginning)

@@ -138,10 +138,10 @@ class Follower:
             self.position = START
             return
         entries = [each.mark for each in self.log.entries if each.cursor >= last.cursor][:1]
-        where = locate(last.cursor, entries, self.log.state)
-        if where.notice:
-            self.got.append(where.notice)
-        self.position = where.end
+        for where in locate(last.cursor, entries, self.log.state):
+            if where.notice:
+                self.got.append(where.notice)
+            self.position = where.end
 
 
 def check(follower: Follower, exact: bool, reconnected: bool) -> None:
@@ -352,8 +352,9 @@ def test_another_log_or_one_that_lost_its_end_is_a_reset(position, retained, cha
         if each > position.id.ms
     ]
     assert is_another_log(position, state, after)
-    [stretch] = stretches(position, after, state, whole=True)
-    assert (stretch.notice, stretch.end) == ("reset", Position(EPOCH, ZERO, 0))
+    reset, *gap = stretches(position, after, state, whole=True)
+    assert (reset.notice, reset.end) == ("reset", Position(EPOCH, ZERO, 0))
+    assert [each.notice for each in gap] == ([] if retained else ["gap"])
 
 
 def test_a_log_that_is_gone_is_a_reset_to_the_start_of_every_log():
@@ -370,7 +371,7 @@ def test_who_has_read_nothing_continues_in_every_log():
 
 def test_entries_that_were_written_again_after_a_failover_are_told_by_their_sequence():
     """The log is as long as before, so only the numbers of the entries tell."""
-    state = state_of(1, 2, 3, 8, 9, last=9, last_sequence=5)
+    state = state_of(1, 2, 3, 8, 9, last=9, last_sequence=5, first_sequence=1)
     entries = [Mark(EventId(8, 0), EPOCH, 4), Mark(EventId(9, 0), EPOCH, 5)]
     assert is_another_log(at(5), state, entries)
     assert told(at(5), entries, state, whole=True) == ["reset"]
@@ -446,11 +447,10 @@ def test_the_last_stretch_ends_at_the_end_of_the_log():
         (2, (4, 5, 6), {"first_sequence": 1}, "reset", Position(EPOCH, EventId(4, 0).before(), 0)),
         # Beyond the last id that was ever given.
         (7, WHOLE, {}, "reset", Position(EPOCH, ZERO, 0)),
-        (7, (), {"last": 6}, "reset", Position(EPOCH, ZERO, 0)),
         # Its entry is missing: deleted, if something at least so far on was, else of another log.
         (3, (1, 2, 4, 5), {"deleted": 3}, None, at(3, None)),
         (3, (1, 2, 4, 6), {"deleted": 5}, None, at(3, None)),
-        (3, (1, 2, 4, 5), {"last_sequence": 4}, "reset", Position(EPOCH, ZERO, 0)),
+        (3, (1, 2, 4, 5), {"first_sequence": 1}, "reset", Position(EPOCH, ZERO, 0)),
         # Nothing is left after it.
         (6, (), {"last": 6}, None, at(6)),
         (5, (), {"last": 6}, "gap", at(6)),
@@ -461,7 +461,7 @@ def test_the_last_stretch_ends_at_the_end_of_the_log():
 def test_where_a_client_stands_that_knows_only_an_id(cursor, retained, changes, notice, end):
     state = state_of(*retained, **changes)
     entries = [mark for mark in marks(*retained) if mark.cursor >= EventId(cursor, 0)][:1]
-    where = locate(EventId(cursor, 0), entries, state)
+    [where] = locate(EventId(cursor, 0), entries, state)
     assert where.start == Position(b"", EventId(cursor, 0), None)
     assert (where.notice, where.end) == (notice, end)
 
@@ -469,17 +469,37 @@ def test_where_a_client_stands_that_knows_only_an_id(cursor, retained, changes, 
 def test_the_id_just_before_the_first_retained_entry_misses_nothing():
     """No entry can have stood between the two."""
     state = state_of(4, 5, 6)
-    assert locate(EventId(3, 2**64 - 1), marks(4), state).notice is None
-    assert locate(EventId(3, 1), marks(4), state).notice == "gap"
+    assert locate(EventId(3, 2**64 - 1), marks(4), state)[0].notice is None
+    assert locate(EventId(3, 1), marks(4), state)[0].notice == "gap"
 
 
 @pytest.mark.parametrize("n", [1, 2**64 - 1])
 def test_an_id_before_the_first_entry_that_a_log_ever_had_is_of_another_log(n):
-    where = locate(EventId(3, n), marks(4), state_of(4, 5, 6, first_sequence=1))
+    [where] = locate(EventId(3, n), marks(4), state_of(4, 5, 6, first_sequence=1))
     assert where.notice == "reset"
     assert where.end.is_start or where.end.sequence == 0
 
 
 def test_no_log_holds_only_the_start():
-    assert locate(ZERO, [], NO_LOG) == Stretch(Position(b"", ZERO, None), START, None)
-    assert locate(EventId(1, 0), [], NO_LOG).notice == "reset"
+    assert locate(ZERO, [], NO_LOG) == [Stretch(Position(b"", ZERO, None), START, None)]
+    [reset] = locate(EventId(1, 0), [], NO_LOG)
+    assert reset.notice == "reset"
+
+
+@pytest.mark.parametrize("retained", [(4, 5, 6), ()])
+def test_after_a_reset_the_way_leads_to_the_beginning_of_what_is_retained(retained):
+    """So nothing that the log has lost is served from memory."""
+    state = state_of(*retained, last=6)
+    for way in (
+        locate(EventId(9, 0), [], state),
+        stretches(at(9, epoch=b"other"), marks(*retained), state, whole=True),
+    ):
+        assert [each.notice for each in way] == ["reset", "gap"]
+        assert way[-1].end == state.beginning
+
+
+def test_where_nobody_knows_the_epoch_the_entry_itself_must_be_there():
+    state = state_of("1", "2", "4", "5", epoch=b"")
+    position = Position(b"", EventId(3, 0), 3)
+    assert told(position, marks("4", "5"), state, whole=True)[0] == "reset"
+    assert "reset" not in told(position, marks("3", "4", "5"), state, whole=True)
