@@ -68,7 +68,7 @@ class Replay:
 
     A replay knows no bytes and no sockets. Its generators yield steps: a batch or a control
     frame to send, or a time to wait. `position` is that of a client that has received every
-    step.
+    step. `began_at` is where it began: an id that the client has, or that is no event's.
     """
 
     __slots__ = (
@@ -78,6 +78,7 @@ class Replay:
         "_sources",
         "_start",
         "_stopped",
+        "began_at",
         "position",
         "run_id",
     )
@@ -85,6 +86,7 @@ class Replay:
     def __init__(self, run_id: str, start: Start, sources: Sources):
         self.run_id = run_id
         self.position = START
+        self.began_at = START.id
         self._start = start
         self._sources = sources
         self._feed: Feed | None = None
@@ -154,6 +156,7 @@ class Replay:
             self.position = stretch.end
             if stretch.notice:
                 yield notice_batch(self.run_id, stretch, state)
+        self.began_at = self.position.id
         if self._start.id is None:
             self._old_holes = state.last_id, self.feed.version_changes
         while self.position.id < state.last_id:

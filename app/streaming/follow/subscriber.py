@@ -309,7 +309,7 @@ class Subscriber:
 
     def _heartbeat(self, position: Position) -> bytes:
         """Return a heartbeat, which is a progress event if the client lacks the position."""
-        if position.id == self._progress.last_id or position.is_start:
+        if position.is_start or position.id in (self._progress.last_id, self._replay.began_at):
             return self._framed(self.stream_format.wire.heartbeat(self.run_id))
         self._progress.note_id(position.id)
         return self._framed(self._progress_event(position))

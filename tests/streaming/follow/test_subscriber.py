@@ -134,6 +134,24 @@ def test_an_unfiltered_stream_sends_no_progress(store, readers, run_id):
     subscriber.close()
 
 
+def test_a_stream_that_cannot_read_its_history_yet_gives_its_client_no_id(
+    redis_server, readers, store, run_id
+):
+    """The id before the first event is no event's, and another log would not know it."""
+
+    class HalfAwayStore(EventStore):
+        def entries(self, *arguments):
+            raise StoreUnavailable("Redis is away")
+
+    store.add(run_id, "llm", "stream")
+    subscriber = subscribe(
+        HalfAwayStore(redis_server.url), readers, run_id, wire=EventStream(), heartbeat_seconds=0.02
+    )
+    chunks = list(itertools.islice(subscriber.chunks(), 6))
+    assert not any(b"id:" in chunk or b"progress" in chunk for chunk in chunks)
+    subscriber.close()
+
+
 def test_after_a_gap_the_heartbeat_is_the_progress(store, readers, redis_client, run_id):
     """A gap has no id of its own, and nothing may come after it."""
     subscriber = subscribe(store, readers, run_id, wire=EventStream(), heartbeat_seconds=0.01)
