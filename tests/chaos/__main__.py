@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--seconds", type=float, default=150, help="how long faults are injected")
+    parser.add_argument("--changing", type=int, default=60, help="runs whose logs change")
     plan = Plan(**vars(parser.parse_args()))
     print(f"{plan}, at most {plan.max_seconds:.0f} s", flush=True)
     watchdog = threading.Timer(plan.max_seconds, _give_up)

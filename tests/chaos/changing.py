@@ -13,7 +13,6 @@ from tests.schedules.operations import choose
 from tests.schedules.schedule import SELECTIONS, Outcome
 from tests.schedules.writer import Writer
 
-RUNS = 60
 FOLLOWERS_OF_A_RUN = 2
 PAUSE_SECONDS = 0.3
 
@@ -24,15 +23,17 @@ class ChangingRuns:
     Each follower's record is checked with the notices that it got.
     """
 
-    def __init__(self, name: str, seed: int, ways: Sequence[Way], client: redis.asyncio.Redis):
+    def __init__(
+        self, name: str, runs: int, seed: int, ways: Sequence[Way], client: redis.asyncio.Redis
+    ):
         self._dice = random.Random(f"{seed} changing")
-        runs = [f"{name}-changing-{number}" for number in range(RUNS)]
+        names = [f"{name}-changing-{number}" for number in range(runs)]
         self._writers = [
-            Writer(run, ways, client, random.Random(self._dice.random())) for run in runs
+            Writer(run, ways, client, random.Random(self._dice.random())) for run in names
         ]
         self._followers = [
             Follower("its follower", run, ways, self._dice.random(), self._dice.choice(SELECTIONS))
-            for run in runs
+            for run in names
             for _ in range(FOLLOWERS_OF_A_RUN)
         ]
         self._contracts: list[Contract] = []

@@ -41,6 +41,7 @@ class Plan:
     faults: int
     events: int
     seconds: float
+    changing: int = 60  # how many runs have logs that change
 
     @property
     def max_seconds(self) -> float:
@@ -107,7 +108,7 @@ class _Traffic:
         ]
         self._producers = _producers(self._runs, plan.seed, redis.url, ports)
         ways = [Way("directly", gateway.port), Way("over the relay", relay.port)]
-        self._changing = ChangingRuns(name, plan.seed, ways, client)
+        self._changing = ChangingRuns(name, plan.changing, plan.seed, ways, client)
         self._faults = Faults(plan.seed, redis, gateway, self._producers, self._followers)
 
     async def run(self) -> Report:
