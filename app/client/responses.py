@@ -1,6 +1,6 @@
 """Parses the responses of a gateway: what was stored, and the errors of problem details.
 
-Any server may have sent them. Whatever does not look like a gateway's raises Refused.
+Any server may have sent them. A response that does not look like a gateway's raises Refused.
 """
 
 from collections.abc import Mapping

@@ -221,8 +221,8 @@ class EventStore(LogReader):
         the end of the log, and each later one goes on where the last one stopped: this object
         keeps a position for each run and thread.
 
-        What a stream is told, the caller is told too: where events are missing there is an
-        event `gateway.gap`, and before those of another log `gateway.reset`. Their id is None.
+        As on a stream, an event `gateway.gap` stands where events are missing, and
+        `gateway.reset` before the events of another log. Their id is None.
 
         As in Redis, a `block_ms` of 0 waits for ever. None does not wait.
         """

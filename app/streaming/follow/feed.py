@@ -87,8 +87,9 @@ class Feed:
         A gap may change nothing but the sequence.
         """
         mine = self.position
-        same_sequence = None in (position.sequence, mine.sequence) or position[2] == mine[2]
-        return position[:2] == mine[:2] and same_sequence
+        if position[:2] != mine[:2]:
+            return False
+        return position.sequence == mine.sequence or None in (position.sequence, mine.sequence)
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""

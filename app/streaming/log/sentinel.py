@@ -237,7 +237,7 @@ def _listen(reference: "weakref.ref[WatchedMaster]", number: int, sentinel: Redi
 
 
 def _shut_down(link: SentinelManagedConnection) -> None:
-    """End a connection without closing it: its descriptor belongs to whoever waits on it."""
+    """End a connection without closing it: its descriptor belongs to its user."""
     connected = link._sock
     # The sockets of gevent wrap one. Those of TLS have a `shutdown` that breaks a reader.
     wrapped = getattr(connected, "_sock", connected)

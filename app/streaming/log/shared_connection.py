@@ -89,8 +89,8 @@ class SharedConnection:
         return request.replies
 
     def _reset(self) -> None:
-        # The leader is who runs inside this context: Python lets only one in at a time, and
-        # whatever is raised, and wherever, it has left the context afterwards. No lock does that.
+        # The leader runs inside this context. Python lets in only one caller at a time. An
+        # exception takes the caller out, at every point of the code. No lock does that.
         self._leadership = Context()
         self._waiting: deque[_Request] = deque()  # only the leader removes any
         self._batch: list[_Request] = []  # what the leader carries out

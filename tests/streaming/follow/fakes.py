@@ -1,7 +1,7 @@
 """What the tests of feeds and fanouts share: a fake subscriber with a fake socket, and frames."""
 
 from app.streaming.event import Event
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event_id import ZERO
 from app.streaming.follow.fanout import Fanout
 from app.streaming.follow.feed import Feed
 from app.streaming.log.continuity import Notice
@@ -10,10 +10,10 @@ from app.streaming.log.position import Position
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame import Frame
 from app.streaming.wire.frame_batch import FrameBatch
+from tests.streaming.positions import OTHER_EPOCH, at, log
 
 EVERYTHING = StreamFormat(Filter(), EventStream())
 ONLY_ODD = StreamFormat(Filter(frozenset({"odd"})), EventStream())
-EPOCH, OTHER_EPOCH = b"1", b"2"
 BUFFER_FULL = BlockingIOError()
 
 
@@ -92,26 +92,6 @@ def frame(number: int, size: int = 1) -> Frame:
 def sse(*numbers: int) -> bytes:
     """The bytes of some frames."""
     return b"".join(frame(number).typed for number in numbers)
-
-
-def at(number: int, epoch: bytes = EPOCH) -> Position:
-    """The position after an event. Its sequence is the number too."""
-    return Position(epoch, EventId(number, 0), number)
-
-
-def log(last: int, epoch: bytes = EPOCH, **changes: object) -> LogState:
-    """The state of a log of which every event is retained."""
-    known = {
-        "length": last,
-        "first_id": EventId(1, 0),
-        "first_sequence": 1,
-        "last_id": EventId(last, 0),
-        "last_sequence": last,
-        "ended": False,
-        "end_id": EventId(last, 0),
-        "epoch": epoch,
-    }
-    return LogState(**known | changes)
 
 
 def state_of(feed: Feed) -> LogState:

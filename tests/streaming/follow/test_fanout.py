@@ -13,7 +13,6 @@ from tests.streaming.follow.fakes import (
     BUFFER_FULL,
     ONLY_ODD,
     FakeSubscriber,
-    at,
     frame,
     new_feed,
     publish,
@@ -21,6 +20,7 @@ from tests.streaming.follow.fakes import (
     publish_reset,
     sse,
 )
+from tests.streaming.positions import at
 
 
 @pytest.fixture

@@ -11,18 +11,15 @@ from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.wire.frame_batch import FrameBatch
 from tests.streaming.follow.fakes import (
-    EPOCH,
-    OTHER_EPOCH,
     FakeSubscriber,
-    at,
     frame,
-    log,
     new_feed,
     publish,
     publish_notice,
     publish_reset,
     sse,
 )
+from tests.streaming.positions import EPOCH, OTHER_EPOCH, at, log
 
 NEW_LOG = Position(OTHER_EPOCH, ZERO, 0)
 

@@ -12,7 +12,8 @@ from app.streaming.log import connection
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.log.redis_keys import log_key
-from tests.streaming.follow.fakes import OTHER_EPOCH, at, log, publish, publish_reset
+from tests.streaming.follow.fakes import publish, publish_reset
+from tests.streaming.positions import OTHER_EPOCH, at, log
 
 EVERY_CHARACTER = string.ascii_letters + string.digits + "_.-"
 

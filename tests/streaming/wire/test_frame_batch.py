@@ -8,7 +8,7 @@ import pytest
 from app.streaming.event import Event
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.log.continuity import Stretch
-from app.streaming.log.log_state import NO_LOG, LogState
+from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat
 from app.streaming.wire.frame import Frame
@@ -20,6 +20,7 @@ from app.streaming.wire.frame_batch import (
     http_chunk,
     notice_batch,
 )
+from tests.streaming.positions import EPOCH, OTHER_EPOCH, at, log
 
 TYPED, UNTYPED = (
     StreamFormat(Filter(), EventStream()),
@@ -27,11 +28,6 @@ TYPED, UNTYPED = (
 )
 LINES = StreamFormat(Filter(), JsonLines())
 ONLY_TOOLS = StreamFormat(Filter(frozenset({"tool"})), EventStream())
-EPOCH, OTHER_EPOCH = b"1", b"2"
-
-
-def at(number: int, epoch: bytes = EPOCH) -> Position:
-    return Position(epoch, EventId(number, 0), number)
 
 
 def batch(*categories: str, start: int = 0) -> FrameBatch:
@@ -265,23 +261,9 @@ def test_entries_that_prove_nothing_are_no_batch(entries):
     assert batch_from("r", at(4), entries) is None
 
 
-def state(last: int, **changes: object) -> LogState:
-    known = {
-        "length": last,
-        "first_id": EventId(1, 0),
-        "first_sequence": 1,
-        "last_id": EventId(last, 0),
-        "last_sequence": last,
-        "ended": False,
-        "end_id": EventId(last, 0),
-        "epoch": EPOCH,
-    }
-    return LogState(**known | changes)
-
-
 def test_what_a_log_goes_on_with_is_batches_that_follow_one_another():
     found = batches_from(
-        "r", at(1), [entry(2), entry(5), entry(6)], state(6, deleted=EventId(4, 0)), whole=True
+        "r", at(1), [entry(2), entry(5), entry(6)], log(6, deleted=EventId(4, 0)), whole=True
     )
     assert [(each.events, each.frames[0].action, each.end) for each in found] == [
         (1, "a", at(2)),
