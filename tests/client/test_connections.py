@@ -8,17 +8,18 @@ import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from app.client import Client
+from app.client import Client, transport
 from app.streaming.errors import Refused, RunEnded, StoreUnavailable
 from tests.client.fake_gateway import FakeGateway, response, stored
 from tests.client.test_follower import OVER, caught_up, event
+from tests.clocks import replace_time
 
 JSON = "application/json"
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr("app.client.transport.time.sleep", lambda seconds: None)
+    replace_time(monkeypatch, transport, sleep=lambda seconds: None)
 
 
 def unframed(status: int, body: bytes, content_type: str = JSON) -> bytes:

@@ -15,6 +15,7 @@ from app.client.session import MAX_REDIRECTS
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable, StreamingError
 from tests.client.fake_gateway import FakeGateway, response, stream
 from tests.client.test_follower import OVER
+from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
@@ -46,7 +47,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 @pytest.fixture(autouse=True, scope="module")
 def no_pauses():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(follower.time, "sleep", lambda seconds: None)
+        replace_time(patch, follower, sleep=lambda seconds: None)
         yield
 
 

@@ -9,6 +9,7 @@ from app.streaming.follow.feed import Feed
 from app.streaming.wire import progress
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame_batch import http_chunk
+from tests.clocks import replace_time
 from tests.streaming.follow.fakes import (
     BUFFER_FULL,
     ONLY_ODD,
@@ -84,10 +85,10 @@ def interrupt(monkeypatch) -> Callable[..., None]:
 
     def interrupt(*steps: Callable[[], object]) -> None:
         remaining = list(steps)
-        monkeypatch.setattr(
-            fanout_module.time,
-            "sleep",
-            lambda seconds: remaining.pop(0)() if remaining else None,
+        replace_time(
+            monkeypatch,
+            fanout_module,
+            sleep=lambda seconds: remaining.pop(0)() if remaining else None,
         )
 
     return interrupt
@@ -96,7 +97,7 @@ def interrupt(monkeypatch) -> Callable[..., None]:
 def test_the_loop_gives_way_after_a_number_of_sockets(feed, monkeypatch):
     monkeypatch.setattr(fanout_module, "MAX_SENDS_IN_A_ROW", 10)
     pauses: list[float] = []
-    monkeypatch.setattr(fanout_module.time, "sleep", pauses.append)
+    replace_time(monkeypatch, fanout_module, sleep=pauses.append)
     subscribers = [FakeSubscriber(feed) for _ in range(35)]
     assert all(subscriber.park() for subscriber in subscribers)
     publish(feed, 6)

@@ -3,16 +3,25 @@
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
 from app.streaming.follow import heartbeats as heartbeats_module
 from app.streaming.follow.heartbeats import Heartbeats
+from tests.clocks import replace_time
 
 INTERVAL = 15.0
 TICK = 0.25
 # A heartbeat is sent at the tick after it is due.
 MAX_DELAY = 2 * TICK
+
+
+class ThreadThatWaits:
+    """A thread that is started and does nothing."""
+
+    def __init__(self, **arguments: object):
+        self.start = lambda: None
 
 
 class Clock:
@@ -21,9 +30,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.now = 1000.0
         self.pauses = 0
-        monkeypatch.setattr(heartbeats_module.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(heartbeats_module.time, "sleep", self._pause)
-        monkeypatch.setattr(heartbeats_module.threading.Thread, "start", lambda thread: None)
+        replace_time(monkeypatch, heartbeats_module, monotonic=lambda: self.now, sleep=self._pause)
+        monkeypatch.setattr(heartbeats_module, "threading", SimpleNamespace(Thread=ThreadThatWaits))
 
     def run(self, heartbeats: Heartbeats, seconds: float, step: float = TICK) -> None:
         until = self.now + seconds
@@ -107,7 +115,7 @@ def test_the_loop_sleeps_until_a_subscriber_is_due(clock, heartbeats, add, monke
         if sum(slept) > 10 * INTERVAL:
             raise _EndOfTest
 
-    monkeypatch.setattr(heartbeats_module.time, "sleep", sleep)
+    replace_time(monkeypatch, heartbeats_module, monotonic=lambda: clock.now, sleep=sleep)
     with pytest.raises(_EndOfTest):
         heartbeats._run()
     assert len(slept) < 25
