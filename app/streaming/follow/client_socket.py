@@ -6,7 +6,7 @@ A waiting stream then costs a socket, and no greenlet with its stack.
 import _socket
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import gevent
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 # The events that a watcher of gevent's loop waits for.
 READABLE, WRITABLE = 1, 2
 
+# How many bytes the clients of a worker may leave unsent, all together.
+MAX_BACKLOG_BYTES = 64 * 1024 * 1024
+
 # A client that reads nothing of what waits for it for this long is disconnected.
 STALLED_SECONDS = 30.0
 
@@ -27,7 +30,51 @@ class ClientGone(Exception):
 
 
 class ClientStalled(Exception):
-    """The client has read nothing for STALLED_SECONDS."""
+    """The client has read nothing for STALLED_SECONDS, or too much waits for clients."""
+
+
+class Backlog:
+    """What the clients of a worker have not taken yet; all of it together is bounded.
+
+    Clients that wait for the same bytes hold them together. Where there is too much, those who
+    wait for the bytes that have waited longest are disconnected. They can resume.
+    """
+
+    def __init__(self, max_bytes: int = MAX_BACKLOG_BYTES):
+        self._max_bytes = max_bytes
+        self._waiting: dict[int, tuple[bytes, set[ClientSocket]]] = {}
+        self._bytes = 0
+
+    @contextlib.contextmanager
+    def holding(self, unsent: memoryview, client_socket: "ClientSocket") -> Iterator[None]:
+        """Count the chunk of the unsent bytes as held while a client takes them."""
+        chunk = unsent.obj
+        assert isinstance(chunk, bytes)
+        if id(chunk) not in self._waiting:
+            self._waiting[id(chunk)] = chunk, set()
+            self._bytes += len(chunk)
+        self._waiting[id(chunk)][1].add(client_socket)
+        while self._bytes > self._max_bytes and len(self._waiting) > 1:
+            self._cut_longest()
+        try:
+            yield
+        finally:
+            self._release(chunk, client_socket)
+
+    def _cut_longest(self) -> None:
+        chunk, sockets = self._waiting.pop(next(iter(self._waiting)))
+        self._bytes -= len(chunk)
+        for each in sockets:
+            each.cut(ClientStalled())
+
+    def _release(self, chunk: bytes, client_socket: "ClientSocket") -> None:
+        if id(chunk) not in self._waiting:
+            return  # the client was disconnected
+        sockets = self._waiting[id(chunk)][1]
+        sockets.discard(client_socket)
+        if not sockets:
+            del self._waiting[id(chunk)]
+            self._bytes -= len(chunk)
 
 
 class ClientSocket:
@@ -62,14 +109,21 @@ class ClientSocket:
 
         Raises ClientGone and ClientStalled.
         """
+        while unsent := self.send_now(chunk):
+            self._wait_until_writable()
+            chunk = unsent
+
+    def send_now(self, chunk: bytes | memoryview) -> memoryview:
+        """Write what the socket takes without waiting, and return the rest; raises ClientGone."""
         unsent = memoryview(chunk)
-        while unsent:
-            try:
+        try:
+            while unsent:
                 unsent = unsent[self.send(unsent) :]
-            except BlockingIOError:
-                self._wait_until_writable()
-            except OSError:
-                raise ClientGone from None
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise ClientGone from None
+        return unsent
 
     def finish(self) -> None:
         """End the body and close the connection; raises as `send_all` does."""
@@ -79,10 +133,10 @@ class ClientSocket:
             self._socket.shutdown(socket.SHUT_WR)
         self.close()
 
-    def cut(self) -> None:
-        """Make a write that waits for the client fail at once."""
+    def cut(self, error: Exception | None = None) -> None:
+        """Make a write that waits for the client fail at once, with ClientGone or an error."""
         if self._writable is not None:
-            gevent.get_hub().cancel_wait(self._writable, ClientGone())
+            gevent.get_hub().cancel_wait(self._writable, error or ClientGone())
 
     def close(self) -> None:
         """Close the connection; safe to repeat."""

@@ -11,7 +11,7 @@ from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.position import Position
 from ..log.reader import INITIAL_COUNT, next_count
-from ..wire.frame_batch import FrameBatch, batch_from, batches_from
+from ..wire.frame_batch import FrameBatch, batches_after, batches_from
 from .feed import Feed
 
 # How many bytes all pages of a worker may take together.
@@ -54,11 +54,10 @@ class History:
                 count = next_count(before.size, before.events)
             stop = min(end, following.start.id) if following else end
             entries = self._store.entries(feed.run_id, position.id, stop, count)
-            page = batch_from(feed.run_id, position, entries) if entries else None
-            if page is not None:
+            pages = batches_after(feed.run_id, position, entries) if entries else []
+            for page in pages:
                 self._keep(feed, page)
-                return [page]
-            return self._read_with_state(feed, position, count)
+            return pages or self._read_with_state(feed, position, count)
 
     def drop(self, feed: Feed) -> None:
         """Drop all pages of a feed."""

@@ -72,6 +72,7 @@ class Replay:
     """
 
     __slots__ = (
+        "_ahead",
         "_beginning",
         "_feed",
         "_old_holes",
@@ -92,6 +93,7 @@ class Replay:
         self._feed: Feed | None = None
         self._beginning: Beginning | None = None
         self._old_holes: tuple[EventId, int] | None = None
+        self._ahead: list[FrameBatch] = []
         self._stopped = False
 
     @property
@@ -136,6 +138,10 @@ class Replay:
     def stop(self) -> None:
         """Make the generators raise ReplayStopped before they look at the feed or log again."""
         self._stopped = True
+
+    def release(self) -> None:
+        """Forget what was read ahead, while a client is slow; it is read again where it is due."""
+        self._ahead.clear()
 
     def close(self, subscriber: FeedSubscriber) -> None:
         """Stop, and let the subscriber leave the feed; safe to repeat."""
@@ -187,22 +193,26 @@ class Replay:
             yield Wait(until)
 
     def _pass(self, batches: list[FrameBatch]) -> Steps[None]:
-        for batch in batches:
-            self.position = batch.end
-            if batch.frames and not (batch.is_gap and self._is_old(batch)):
-                yield batch
+        """Yield batches one by one, and keep none that was yielded; `release` ends it."""
+        self._ahead = batches
+        while batches:
+            self.position = batches[0].end
+            if batches[0].frames and not self._is_old_gap(batches[0]):
+                yield batches.pop(0)
+            else:
+                del batches[0]
 
-    def _is_old(self, gap: FrameBatch) -> bool:
+    def _is_old_gap(self, batch: FrameBatch) -> bool:
         """Return whether the client need not be told: it has asked when the events were gone.
 
         A client that asks for what there is, and not for what follows an event, misses nothing
         that was deleted before. It began with the first entry or later: what is trimmed up to its
         position was trimmed since.
         """
-        if self._old_holes is None or gap.is_trimmed:
+        if self._old_holes is None or not batch.is_gap or batch.is_trimmed:
             return False
         last_id, version_changes = self._old_holes
-        return gap.end.id <= last_id and self.feed.version_changes == version_changes
+        return batch.end.id <= last_id and self.feed.version_changes == version_changes
 
     def _with_retries(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
         """Call until Redis answers, and return the answer; yield the pauses in between."""

@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 import gevent
@@ -16,7 +16,7 @@ from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, http_chunk
 from ..wire.progress import Progress, progress_frame
-from .client_socket import ClientGone, ClientSocket, ClientStalled
+from .client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
 from .fanout import Fanout
 from .heartbeats import Heartbeats
 from .history import History
@@ -41,6 +41,7 @@ class Services:
     heartbeats: Heartbeats
     heartbeat_seconds: float = 15.0
     retry_ms: int = 3000
+    backlog: Backlog = field(default_factory=Backlog)
 
 
 class State(Enum):
@@ -213,9 +214,9 @@ class Subscriber:
         """Write to the client socket until the stream parks or is over."""
         try:
             if unsent is not None:
-                self.client_socket.send_all(unsent)
+                self._send(unsent)
             for chunk in self._until_stopped(chunks):
-                self.client_socket.send_all(chunk)
+                self._send(chunk)
             if self._state is State.PARKED:
                 return
             self.client_socket.finish()
@@ -227,6 +228,14 @@ class Subscriber:
             self.reason = "failed"
             log.exception("a stream failed run=%s", self.run_id)
         self.close()
+
+    def _send(self, chunk: bytes | memoryview) -> None:
+        """Write a chunk; while the client is slow, nothing else is held for it."""
+        unsent = self.client_socket.send_now(chunk)
+        if unsent:
+            self._replay.release()
+            with self._services.backlog.holding(unsent, self.client_socket):
+                self.client_socket.send_all(unsent)
 
     def _park(self) -> bool:
         """Park if the stream is still up to date; return whether it is parked."""
@@ -276,13 +285,14 @@ class Subscriber:
         """Yield the bytes of the replay's steps, until the stream parks or the run ends."""
         for step in steps:
             if isinstance(step, FrameBatch):
-                encoded = step.encode(self.stream_format, self._is_chunked())
+                encoded, end = step.encode(self.stream_format, self._is_chunked()), step.end
+                del step  # a slow client then holds the chunk and no frames
                 self.events += encoded.events
                 if encoded.chunk:
                     self._last_sent = time.monotonic()
                     yield encoded.chunk
-                if self._progress.add(encoded, step.end):
-                    yield self._framed(self._progress_event(step.end))
+                if self._progress.add(encoded, end):
+                    yield self._framed(self._progress_event(end))
             elif isinstance(step, Frame):
                 self._progress.note_id(step.cursor)
                 yield self._framed(self.stream_format.wire.frame(step))

@@ -19,7 +19,7 @@ from ..log.log_state import NO_LOG, LogState
 from ..log.position import Position
 from ..log.replies import parse_streams
 from ..log.sentinel import leads_to_master
-from ..wire.frame_batch import batch_from, batches_from
+from ..wire.frame_batch import batches_after, batches_from
 from .feed import Feed
 from .group_read import GroupRead, feed_key
 
@@ -179,10 +179,11 @@ class TailReader:
         if feed.position is not position:
             return  # the feed moved between readers, and the other one has published this
         whole = len(entries) < READ_COUNT
-        batch = batch_from(feed.run_id, position, entries)
-        if batch is not None:
-            is_terminal = batch.frames[-1].terminal
-            feed.publish(batch, is_terminal and whole)
+        batches = batches_after(feed.run_id, position, entries)
+        if batches:
+            is_terminal = batches[-1].frames[-1].terminal
+            for batch in batches:
+                feed.publish(batch, is_terminal and whole and batch is batches[-1])
             if is_terminal and not whole:
                 self._next_check = 0.0  # only the log tells whether the run ends there
             return

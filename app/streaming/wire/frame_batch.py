@@ -11,6 +11,9 @@ from ..log.position import Position
 from .formats import StreamFormat
 from .frame import Frame, frames_from
 
+# A batch has at most so many bytes, or one frame. It is what a slow client makes wait in memory.
+MAX_BATCH_BYTES = 64 * 1024
+
 # About how much memory a frame takes beside its bytes.
 BYTES_PER_FRAME = 400
 
@@ -123,6 +126,26 @@ class FrameBatch:
             is_here = position.sequence == start.sequence + passed
         return FrameBatch(position, frames[passed:], self.end) if is_here else None
 
+    def pieces(self) -> "list[FrameBatch]":
+        """Return the batch in parts that follow one another, of MAX_BATCH_BYTES or one frame."""
+        if self.size <= MAX_BATCH_BYTES or len(self.frames) == 1:
+            return [self]
+        pieces: list[FrameBatch] = []
+        first, start, size = 0, self.start, 0
+        for index, frame in enumerate(self.frames):
+            if size and size + len(frame.typed) > MAX_BATCH_BYTES:
+                end = self._position_before(index)
+                pieces.append(FrameBatch(start, self.frames[first:index], end))
+                first, start, size = index, end, 0
+            size += len(frame.typed)
+        pieces.append(FrameBatch(start, self.frames[first:], self.end))
+        return pieces
+
+    def _position_before(self, index: int) -> Position:
+        sequence = self.start.sequence
+        sequence = None if sequence is None else sequence + index
+        return Position(self.end.epoch, self.frames[index - 1].cursor, sequence)
+
     def _counts(self, passed: list[Frame]) -> tuple[int, EventId | None, int]:
         if passed is self.frames or not self.events:
             return self.events, self.end.id if self.events else None, 0
@@ -131,17 +154,18 @@ class FrameBatch:
         return len(passed), last_id, len(self.frames) - upto_last
 
 
-def batch_from(run_id: str, position: Position, entries: list[Any]) -> FrameBatch | None:
-    """Return the entries of an XRANGE or XREAD reply as a batch that follows a position.
+def batches_after(run_id: str, position: Position, entries: list[Any]) -> list[FrameBatch]:
+    """Return the entries of an XRANGE or XREAD reply as batches that follow a position.
 
-    Returns None if the entries alone do not prove that nothing is missing before or between
+    There is none if the entries alone do not prove that nothing is missing before or between
     them, and that the position is of the same log.
     """
     frames = frames_from(run_id, entries)
     if not continues(position, frames):
-        return None
+        return []
     last = frames[-1]
-    return FrameBatch(position, frames, Position(last.epoch, last.cursor, last.sequence))
+    end = Position(last.epoch, last.cursor, last.sequence)
+    return FrameBatch(position, frames, end).pieces()
 
 
 def batches_from(
@@ -153,12 +177,13 @@ def batches_from(
     frames leads to another name of the same position.
     """
     frames = frames_from(run_id, entries)
-    return [
-        notice_batch(run_id, each, state)
-        if each.notice
-        else FrameBatch(each.start, frames[each.first : each.last], each.end)
-        for each in stretches(position, frames, state, whole=whole)
-    ]
+    batches: list[FrameBatch] = []
+    for each in stretches(position, frames, state, whole=whole):
+        if each.notice:
+            batches.append(notice_batch(run_id, each, state))
+        else:
+            batches += FrameBatch(each.start, frames[each.first : each.last], each.end).pieces()
+    return batches
 
 
 def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:

@@ -9,7 +9,7 @@ import pytest
 from gevent.socket import socket as GeventSocket
 
 from app.streaming.follow import client_socket as client_socket_module
-from app.streaming.follow.client_socket import ClientGone, ClientSocket, ClientStalled
+from app.streaming.follow.client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
 from app.streaming.wire.frame_batch import http_chunk
 
 # More than both buffers of a connection hold.
@@ -261,3 +261,72 @@ def test_the_original_socket_can_no_longer_write_or_close(connect):
         client_socket.send_all(b"mine")
         assert client.recv(100) == b"mine"
     client_socket.close()
+
+
+# The backlog
+
+
+class WaitingClient:
+    """A greenlet that holds a chunk until it is cut or released."""
+
+    def __init__(self, backlog: Backlog, chunk: bytes):
+        self.cut_by: Exception | None = None
+        self._held = backlog.holding(memoryview(chunk)[1:], self)
+        self._held.__enter__()
+
+    def cut(self, error: Exception) -> None:
+        self.cut_by = error
+
+    def release(self) -> None:
+        self._held.__exit__(None, None, None)
+
+
+def chunks(count: int, size: int = 10) -> list[bytes]:
+    return [bytes([number]) * size for number in range(count)]
+
+
+def test_too_much_that_waits_disconnects_those_that_wait_longest():
+    backlog = Backlog(max_bytes=30)
+    clients = [WaitingClient(backlog, chunk) for chunk in chunks(5)]
+    assert [isinstance(each.cut_by, ClientStalled) for each in clients] == [True] * 2 + [False] * 3
+
+
+def test_clients_that_wait_for_the_same_bytes_hold_them_once_and_are_cut_together():
+    backlog = Backlog(max_bytes=30)
+    shared, *others = chunks(4)
+    crowd = [WaitingClient(backlog, shared) for _ in range(100)]
+    kept = [WaitingClient(backlog, chunk) for chunk in others[:2]]
+    assert not any(each.cut_by for each in crowd)
+    kept.append(WaitingClient(backlog, others[2]))
+    assert all(each.cut_by for each in crowd)
+    assert not any(each.cut_by for each in kept)
+
+
+def test_what_a_client_has_taken_waits_no_more():
+    backlog = Backlog(max_bytes=30)
+    for chunk in chunks(100):
+        WaitingClient(backlog, chunk).release()
+    clients = [WaitingClient(backlog, chunk) for chunk in chunks(3)]
+    assert not any(each.cut_by for each in clients)
+
+
+def test_a_client_that_was_cut_frees_its_bytes_once():
+    backlog = Backlog(max_bytes=30)
+    first, *others = [WaitingClient(backlog, chunk) for chunk in chunks(4)]
+    assert first.cut_by
+    first.release()
+    others.append(WaitingClient(backlog, b"12345678901"))
+    assert [bool(each.cut_by) for each in others] == [True, True, False, False]
+
+
+def test_one_chunk_may_be_larger_than_all_that_may_wait():
+    assert not WaitingClient(Backlog(max_bytes=30), bytes(100)).cut_by
+
+
+def test_a_client_that_is_cut_while_it_waits_has_stalled(connection):
+    connection.fill()
+    writing = gevent.spawn(connection.client_socket.send_all, LARGE)
+    gevent.sleep(0.01)
+    connection.client_socket.cut(ClientStalled())
+    with pytest.raises(ClientStalled):
+        writing.get(timeout=5)

@@ -17,7 +17,7 @@ from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.log.reader import INITIAL_COUNT
-from app.streaming.wire.frame_batch import FrameBatch
+from app.streaming.wire.frame_batch import MAX_BATCH_BYTES, FrameBatch
 from tests.servers import wait_until
 
 EPOCH, OTHER_EPOCH = b"1", b"2"
@@ -174,16 +174,31 @@ def test_a_page_is_read_once(history, store, fill):
 
 def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(history, store, fill):
     feed = fill("r", *range(1, 1201))
-    [first] = history.after(feed, BEGINNING, feed.position.id)
-    [second] = history.after(feed, first.end, feed.position.id)
-    assert (len(first.frames), len(second.frames)) == (INITIAL_COUNT, 1000)
+    first = history.after(feed, BEGINNING, feed.position.id)
+    second = history.after(feed, first[-1].end, feed.position.id)
+    assert [sum(page.events for page in pages) for pages in (first, second)] == [
+        INITIAL_COUNT,
+        1000,
+    ]
+
+
+def test_what_one_read_gives_is_divided_into_pages_of_bounded_size(history, store, fill):
+    feed = fill("r", *range(1, 51), size=10_000)
+    pages = history.after(feed, BEGINNING, feed.position.id)
+    assert len(pages) == 9
+    assert all(page.size <= MAX_BATCH_BYTES for page in pages)
+    assert [page.start for page in pages[1:]] == [page.end for page in pages[:-1]]
+    read = len(store.ranges)
+    assert history.after(feed, pages[3].end, feed.position.id) == [pages[4]]
+    assert replay(history, feed) == list(range(1, 51))
+    assert len(store.ranges) == read
 
 
 def test_a_page_of_large_events_is_bounded_in_bytes(history, fill, monkeypatch):
     monkeypatch.setattr(log_reader, "MAX_READ_BYTES", 10_000)
     feed = fill("r", *range(1, 201), size=1000)
-    [first] = history.after(feed, BEGINNING, feed.position.id)
-    [second] = history.after(feed, first.end, feed.position.id)
+    first = history.after(feed, BEGINNING, feed.position.id)
+    [second] = history.after(feed, first[-1].end, feed.position.id)
     assert 0 < second.size <= 10_000
 
 

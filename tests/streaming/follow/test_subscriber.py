@@ -1,6 +1,7 @@
 """The subscriber: it sends heartbeats, is written to while parked, and releases everything."""
 
 import contextlib
+import gc
 import itertools
 import json
 import re
@@ -18,11 +19,13 @@ from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.heartbeats import Heartbeats
+from app.streaming.follow.history import History
 from app.streaming.follow.reader_pool import ReaderPool
-from app.streaming.follow.subscriber import Subscriber
+from app.streaming.follow.start import Start
+from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire import progress
-from app.streaming.wire.formats import EventStream, JsonLines
-from app.streaming.wire.frame_batch import http_chunk
+from app.streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat
+from app.streaming.wire.frame_batch import FrameBatch, http_chunk
 from app.streaming.wire.progress import progress_frame
 from tests.servers import wait_until
 from tests.streaming.follow.streams import events_of, name_of, subscribe
@@ -320,3 +323,31 @@ def test_a_subscriber_that_parks_beside_others_is_told_of_the_progress_that_they
     wait_until(has_progress, "it is parked again, and sends its progress")
     for each in (subscriber, other):
         each.close()
+
+
+# A slow client
+
+
+def batches_in_memory() -> int:
+    return sum(isinstance(each, FrameBatch) for each in gc.get_objects())
+
+
+def test_a_slow_client_holds_what_it_was_sent_last_and_no_batch(store, readers, run_id):
+    for number in range(60):
+        store.add(run_id, "llm", "stream", f"{number}" + "x" * 10_000)
+    client_end = Client(chunked=True)
+    services = Services(store, readers, History(store, max_bytes=0), Heartbeats(15.0))
+    subscriber = Subscriber(run_id, Start(), StreamFormat(Filter(), SSE), services)
+    gc.collect()
+    before = batches_in_memory()
+    writing = gevent.spawn(subscriber.deliver_to, client_end.client_socket)
+    gevent.sleep(0.1)
+    assert not writing.dead
+    assert batches_in_memory() == before
+    until = time.monotonic() + 10
+    while not client_end.has_received(b"caught_up") and time.monotonic() < until:
+        gevent.sleep(0.001)
+    sent = [int(text) for text in re.findall(rb'"data":"(\d+)x', client_end.received)]
+    assert sent == list(range(60))
+    subscriber.close()
+    client_end.close()

@@ -13,9 +13,10 @@ from app.streaming.log.position import START, Position
 from app.streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat
 from app.streaming.wire.frame import Frame
 from app.streaming.wire.frame_batch import (
+    MAX_BATCH_BYTES,
     MAX_ENCODINGS,
     FrameBatch,
-    batch_from,
+    batches_after,
     batches_from,
     http_chunk,
     notice_batch,
@@ -212,14 +213,14 @@ def test_a_notice_has_no_parts():
 # From entries
 
 
-def entry(number: int, sequence: int | None = None, epoch: bytes = EPOCH) -> list:
+def entry(number: int, sequence: int | None = None, epoch: bytes = EPOCH, size: int = 1) -> list:
     fields = {
         b"timestamp": b"2026-01-01T00:00:00.000Z",
         b"sequence": b"%d" % (sequence or number),
         b"epoch": epoch,
         b"event_category": b"llm",
         b"event_action": b"a",
-        b"data": b"1",
+        b"data": b"1" * (size if size == 1 else size - 300),
     }
     return [b"%d-0" % number, [part for pair in fields.items() for part in pair]]
 
@@ -230,9 +231,9 @@ def raw(number: int) -> list:
 
 
 def test_entries_that_prove_that_they_follow_are_a_batch():
-    some = batch_from("r", at(4), [entry(5), entry(6)])
+    [some] = batches_after("r", at(4), [entry(5), entry(6)])
     assert (some.start, some.end, numbers(some)) == (at(4), at(6), [5, 6])
-    first = batch_from("r", START, [entry(1)])
+    [first] = batches_after("r", START, [entry(1)])
     assert (first.start, first.end) == (START, at(1))
 
 
@@ -258,7 +259,28 @@ def test_entries_that_prove_that_they_follow_are_a_batch():
     ],
 )
 def test_entries_that_prove_nothing_are_no_batch(entries):
-    assert batch_from("r", at(4), entries) is None
+    assert batches_after("r", at(4), entries) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([1] * 10, [10]),
+        ([30_000] * 5, [2, 2, 1]),
+        ([1, 200_000, 1], [1, 1, 1]),
+        ([200_000] * 3, [1, 1, 1]),
+        ([MAX_BATCH_BYTES], [1]),
+    ],
+    ids=["small ones", "middling ones", "a huge one between", "huge ones", "a lone one"],
+)
+def test_a_batch_is_of_bounded_size_or_one_frame(sizes, expected):
+    entries = [entry(number, size=size) for number, size in enumerate(sizes, 5)]
+    found = batches_after("r", at(4), entries)
+    assert [some.events for some in found] == expected
+    assert all(some.size <= MAX_BATCH_BYTES or some.events == 1 for some in found)
+    assert (found[0].start, found[-1].end) == (at(4), at(4 + len(sizes)))
+    assert all(first.end is second.start for first, second in pairwise(found))
+    assert [some.end for some in found] == [at(numbers(some)[-1]) for some in found]
 
 
 def test_what_a_log_goes_on_with_is_batches_that_follow_one_another():
