@@ -27,7 +27,7 @@ try:
     from .settings import Settings, SettingsError
     from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
     from .streaming.event_store import EventStore
-    from .streaming.log.redis_url import default_url, without_password
+    from .streaming.redis.redis_url import default_url, without_password
 except ModuleNotFoundError as error:  # installed without the extra
     sys.exit(f"tailrace: the package {error.name} is missing; install Tailrace with [server]")
 

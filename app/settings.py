@@ -11,8 +11,8 @@ from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
 from .streaming.errors import InvalidInput
-from .streaming.log.redis_url import make_client
 from .streaming.new_event import MAX_NUMBER
+from .streaming.redis.redis_url import make_client
 
 
 class SettingsError(Exception):

@@ -13,14 +13,9 @@ from .appender import Appender
 from .errors import InvalidInput, ServerTooOld, StreamingError
 from .event import Event, check_run_id
 from .event_id import EventId
-from .log import connection
-from .log.lease import Availability, Leases
+from .log.lease import Leases
 from .log.position import START
 from .log.reader import LogReader
-from .log.redis_keys import redis_keys
-from .log.redis_url import default_url, make_client, pinned
-from .log.scripts import Script
-from .log.shared_connection import SharedConnection
 from .log.writer import TOO_OLD, LogWriter
 from .new_event import (
     MAX_EVENT_BYTES,
@@ -31,6 +26,10 @@ from .new_event import (
     check_range,
     new_events_from,
 )
+from .redis import connection
+from .redis.availability import Availability
+from .redis.redis_url import default_url, make_client, pinned
+from .redis.shared_connection import SharedConnection
 from .tail import Tail
 
 MIN_SERVER = (7, 0)
@@ -81,7 +80,6 @@ class EventStore(LogReader):
             idle_ttl_seconds=idle_ttl_seconds,
         )
         super().__init__(client, shared, Leases(availability, self._writer.mark_lost))
-        self._all_keys = Script(shared, "all_keys.lua", keys=3)
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 
@@ -203,12 +201,11 @@ class EventStore(LogReader):
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now. Return whether there is a log."""
         check_range("ttl_seconds", ttl_seconds)
-        keys = redis_keys(check_run_id(run_id))
-        return bool(self._all_keys.run(*keys, "EXPIRE", ttl_seconds))
+        return self._writer.set_expire(check_run_id(run_id), ttl_seconds)
 
     def delete(self, run_id: int | str) -> bool:
         """Delete the run's log and its idempotency keys. Return whether there was a log."""
-        return bool(self._all_keys.run(*redis_keys(check_run_id(run_id)), "DEL"))
+        return self._writer.delete(check_run_id(run_id))
 
     # Waiting
 

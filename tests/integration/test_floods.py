@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from app.streaming.log.redis_url import POOL_SIZE
+from app.streaming.redis.redis_url import POOL_SIZE
 from tests.clients import Stream
 from tests.raw_http import reset
 from tests.servers import GatewayServer, RedisServer, wait_until
