@@ -26,7 +26,8 @@ STREAMING_ROOT = (
 )
 REDIS = ("availability", "sentinel", "connection", "redis_url", "shared_connection", "scripts")
 LOG = (
-    *("position", "log_state", "lease", "redis_keys", "continuity", "replies", "writer", "reader"),
+    *("position", "log_state", "lease", "redis_keys", "readiness", "continuity", "replies"),
+    *("writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (

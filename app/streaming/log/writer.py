@@ -8,10 +8,10 @@ from ..errors import (
     KeyReused,
     LogFull,
     RunEnded,
-    ServerTooOld,
     StoreUnavailable,
     StreamingError,
     UnexpectedSequence,
+    UnsupportedServer,
 )
 from ..event import timestamp_now
 from ..event_id import EventId
@@ -20,11 +20,10 @@ from ..redis.availability import Availability
 from ..redis.connection import Argument, Command, Reply
 from ..redis.scripts import Script
 from ..redis.shared_connection import SharedConnection
+from .readiness import TOO_OLD
 from .redis_keys import redis_keys
 
 HERE = Path(__file__).parent
-
-TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 
 
 class LogWriter:
@@ -150,4 +149,4 @@ def _appended(append: Append, reply: Reply) -> Appended:
             f"run {append.run_id} takes no more events: its log has the id {value.decode()}, "
             "after which ids or sequences are not exact numbers"
         )
-    raise ServerTooOld(TOO_OLD)
+    raise UnsupportedServer(TOO_OLD)
