@@ -7,12 +7,17 @@ import itertools
 from collections.abc import Iterator
 
 import fakeredis
+import hypothesis
 import pytest
 import redis
 
 from app.streaming.event_store import EventStore
 from tests.scheduling import GroupScheduling
 from tests.servers import GatewayServer, RedisServer, free_port, wait_until
+
+# A loaded machine may take any time for an example.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 _numbers = itertools.count(1)
 

@@ -36,7 +36,7 @@ FOLLOW = (
 )
 SERVER = ("body", "linger", "nonblocking_body", "hijack", "response", "worker", "arbiter")
 ROUTES = (
-    *("lean_flask", "cors", "schemas", "admission", "problems", "json_body"),
+    *("lean_flask", "cors", "schemas", "admission", "problems", "json_body", "hosts"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *("health", "runs", "events", "stream"),
 )
