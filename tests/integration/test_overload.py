@@ -61,7 +61,7 @@ def test_a_browser_over_the_limit_gets_a_retry(small, streams, run_id, accept):
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
     assert answer.headers["Cache-Control"] == "no-cache, no-transform"
-    [retry] = re.fullmatch(r"retry: (\d+)\n\n", answer.text).groups()
+    [retry] = re.fullmatch(r"retry: (\d+)\n", answer.text).groups()
     assert 60 <= int(retry) <= 120
 
 
