@@ -22,6 +22,12 @@ VARIABLES = {
     "MAX_EVENT_BYTES": (262_144, "1", 1, ["0", "256K"]),
     "MAX_BODY_BYTES": (4_194_304, "1", 1, ["0", "4M"]),
     "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
+    "ALLOWED_HOSTS": (
+        (),
+        "A.example, .b.example,[::1],*,",
+        ("a.example", ".b.example", "::1", "*"),
+        ["a.example:80", "http://a.example", "a b", "*.example"],
+    ),
     "CORS_ORIGINS": (
         (),
         "https://a.example, http://b:81,",

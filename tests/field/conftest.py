@@ -13,7 +13,7 @@ def brisk_gateway(
     redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GatewayServer]:
     log = tmp_path_factory.mktemp("gateway") / "log"
-    settings = {"HEARTBEAT_SECONDS": 1, "RETRY_MS": 300}
+    settings = {"HEARTBEAT_SECONDS": 1, "RETRY_MS": 300, "ALLOWED_HOSTS": "tailrace.example"}
     with GatewayServer(redis_server.url, log, **settings) as gateway:
         yield gateway
 

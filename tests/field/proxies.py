@@ -27,6 +27,7 @@ class Proxy(Server):
 
     program: ClassVar[str]
     language: ClassVar[str]
+    forwards_host: ClassVar[bool] = True
 
     def __init__(self, directory: Path, gateway_port: int, shown: str | None = None):
         """Take the configuration `shown`, or else that of the document."""
@@ -99,6 +100,7 @@ class Proxy(Server):
 class Nginx(Proxy):
     program = "nginx"
     language = "nginx"
+    forwards_host = False
 
     def configuration(self) -> str:
         names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -126,6 +128,7 @@ class Nginx(Proxy):
 class Apache(Proxy):
     program = "apache2"
     language = "apache"
+    forwards_host = False
 
     def configuration(self) -> str:
         modules = ("mpm_event", "authz_core", "proxy", "proxy_http", "env", "reqtimeout")
@@ -163,7 +166,7 @@ class Caddy(Proxy):
     def configuration(self) -> str:
         shown = self.shown()
         assert shown.startswith("example.com {\n")
-        address = f"http://127.0.0.1:{self.port} {{\n"
+        address = f"http://:{self.port} {{\n\tbind 127.0.0.1\n"
         return "{\n\tadmin off\n}\n" + shown.replace("example.com {\n", address)
 
     def arguments(self, configuration: Path) -> list[str | Path]:

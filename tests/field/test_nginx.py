@@ -86,7 +86,7 @@ def test_nginx_ends_a_silent_request_and_blank_lines_prevent_that(start_nginx, s
     line = b'{"event_category": "llm", "event_action": "stream"}\n'
     with socket.create_connection(("127.0.0.1", nginx.port), timeout=20) as producer:
         producer.sendall(
-            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
             "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
         )
         for sent in (line, *(b"\n" for _ in range(8)), line):

@@ -82,6 +82,19 @@ def test_a_producer_that_waits_gets_the_answer_to_a_bad_line(proxy, run_id):
     assert failed.value.ingested.stored == 1
 
 
+# Hosts
+
+
+def test_a_host_name_reaches_a_gateway_on_loopback_that_allows_it(proxy, run_id):
+    def status(host: str) -> int:
+        return requests.get(
+            f"{proxy.url}/runs/{run_id}", headers={"Host": host}, timeout=20
+        ).status_code
+
+    assert status("tailrace.example") == 404
+    assert status("other.example") == (421 if proxy.forwards_host else 404)
+
+
 # Caches
 
 
