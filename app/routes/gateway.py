@@ -5,6 +5,7 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from ..server.response import forbid_caching
 from ..settings import Settings
 from ..streaming.event_store import EventStore
 from ..streaming.follow.open_streams import OpenStreams
@@ -29,6 +30,7 @@ class Gateway:
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self
+        app.after_request(forbid_caching)
         self.hosts.init_app(app)
 
     def drain(self) -> None:

@@ -82,7 +82,6 @@ def _render(problem: Problem) -> Response:
     if problem.errors:
         document["errors"] = [{"field": name, "detail": why} for name, why in problem.errors]
     response = Response(orjson.dumps(document), problem.status, mimetype="application/problem+json")
-    response.headers["Cache-Control"] = "no-store"
     if problem.status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers.update(problem.headers)

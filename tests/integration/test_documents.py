@@ -35,7 +35,7 @@ MARKS = {
     "javascript": {"", NOT_RUN},
     "text": {"", "output", "output-of-background"},
     "json": {"", "output"},
-    "nginx": {""},
+    **dict.fromkeys(("nginx", "apache", "haproxy", "caddy"), {""}),
     "ini": {""},
 }
 

@@ -97,7 +97,7 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
         assert (answer.status, answer.getheader("Connection")) == (201, "close")
         answer, document = ask(browser, get(stream_path(run_id), "text/event-stream"))
         assert answer.status == 200
-        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n\n", document)
+        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n", document)
         answer, document = ask(script, get(stream_path(run_id), "*/*"))
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
         assert json.loads(document)["status"] == 503
