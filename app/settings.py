@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from typing import Any
 
 from dotenv import dotenv_values
@@ -52,7 +53,7 @@ _ORIGIN = Regexp(
 
 
 _HOST = Regexp(
-    r"^(\*|\.?[a-z0-9_\-.]+|[0-9a-f:]+)\Z",
+    r"^(\*|\.?[a-z0-9_\-]+(\.[a-z0-9_\-]+)*)\Z",
     error="Must be host names without ports, such as a.example or .example, or *.",
 )
 
@@ -62,7 +63,14 @@ class _Hosts(mm.Field[tuple[str, ...]]):
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         hosts = (host.strip().lower() for host in value.split(","))
-        return tuple(_HOST(host.strip("[]")) for host in hosts if host)
+        return tuple(_host(host) for host in hosts if host)
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return str(_HOST(text.removesuffix(".")))
 
 
 class _Origins(mm.Field[tuple[str, ...]]):

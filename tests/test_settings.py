@@ -24,9 +24,9 @@ VARIABLES = {
     "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
     "ALLOWED_HOSTS": (
         (),
-        "A.example, .b.example,[::1],*,",
-        ("a.example", ".b.example", "::1", "*"),
-        ["a.example:80", "http://a.example", "a b", "*.example"],
+        "A.example., .b.example,[2001:DB8:0:0::1],*,",
+        ("a.example", ".b.example", "2001:db8::1", "*"),
+        ["a.example:80", "cafe:80", "http://a.example", "a b", "*.example", ".", "..", "a..b", "["],
     ),
     "CORS_ORIGINS": (
         (),
