@@ -35,7 +35,7 @@ MARKS = {
     "javascript": {"", NOT_RUN},
     "text": {"", "output", "output-of-background"},
     "json": {"", "output"},
-    **dict.fromkeys(("nginx", "apache", "haproxy", "caddy"), {""}),
+    **{proxy: {""} for proxy in ("nginx", "apache", "haproxy", "caddy")},
     "ini": {""},
 }
 
