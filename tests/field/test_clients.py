@@ -12,6 +12,7 @@ import pytest
 
 from tests.clients import Stream
 from tests.field import follow
+from tests.field.reloads import replace_worker
 from tests.processes import NODE, NODE_SCRIPTS, running
 from tests.raw_http import stream_path
 from tests.servers import ROOT, GatewayServer, wait_until
@@ -129,16 +130,6 @@ def wait_for_heartbeats(gateway: GatewayServer) -> None:
     """Wait until every stream has got a heartbeat: each gets one while another one gets two."""
     with Stream(f"{gateway.url}{stream_path(RUN)}") as stream:
         wait_until(lambda: stream.comments.count("heartbeat") >= 2, "heartbeats")
-
-
-def replace_worker(gateway: GatewayServer, how: signal.Signals) -> None:
-    """Drain the worker and start another one by SIGHUP, or kill it by SIGKILL.
-
-    The port stays open.
-    """
-    [worker] = gateway.workers()
-    (gateway.process if how is signal.SIGHUP else worker).send_signal(how)
-    wait_until(lambda: worker not in gateway.workers() and gateway.workers(), "another worker")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
