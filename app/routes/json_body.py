@@ -7,7 +7,6 @@ from functools import lru_cache, partial
 from typing import Any
 
 import gevent
-import orjson
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
@@ -15,6 +14,7 @@ from ..server.body import read_arrived, read_pieces, read_soon
 from ..server.linger import linger, take_unread
 from ..streaming.errors import InvalidEvent
 from ..streaming.event_json import MAX_DEPTH, check_depth
+from ..streaming.event_json import read_json as read_event_json
 from ..streaming.new_event import MAX_EVENTS
 from .admission import Admission, Reservation
 from .problems import FieldError
@@ -109,7 +109,7 @@ class NotJson(FieldError):
 def parse_json(body: bytes | bytearray) -> Any:
     """Parse a body, or a line of one, as exact JSON; raises NotJson, or InvalidEvent (422)."""
     try:
-        document = orjson.loads(body)
+        document = read_event_json(body)
         # orjson turns an integer that does not fit 64 bits into a float.
         if _LONG_NUMBER in body.translate(_DIGITS_AS_ZEROS):
             document = json.loads(body, parse_int=_parse_integer)
