@@ -1,7 +1,6 @@
 """The JSON of an event's data and source: what it may hold, and how it is encoded."""
 
-import math
-from collections.abc import Mapping
+import json
 from enum import Enum
 from typing import Any
 
@@ -11,6 +10,15 @@ from .errors import EventTooLarge, InvalidEvent
 
 MAX_DEPTH = 128
 
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
+
+# Of another encoder, which refuses NaN and Infinity. It writes what it does not know as null.
+_STRICT = json.JSONEncoder(
+    allow_nan=False,
+    check_circular=False,
+    default=lambda value: value.value if isinstance(value, Enum) else None,
+)
+
 
 def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
     """Return the JSON of the data or the source of an event.
@@ -19,17 +27,17 @@ def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
     InvalidEvent for other values, and EventTooLarge over `max_bytes`; both name `field`.
     """
     try:
-        text = write_json(value, orjson.OPT_PASSTHROUGH_DATACLASS)
+        text = write_json(value, _OPTIONS)
     except TypeError as error:
         raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
     if len(text) > max_bytes:
         raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
-    # Both walks are rare: orjson writes NaN and Infinity as null, and a value is not deeper
-    # than the number of its brackets.
+    # Both checks are rare: orjson writes NaN and Infinity as null, and a value is not deeper
+    # than the number of its brackets. They walk in C, since a client decides how far.
     if b"null" in text and _has_non_finite(value):
         raise InvalidEvent(field, "must not hold NaN or Infinity")
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        check_depth(field, orjson.loads(text))
+        check_depth(field, value)
     return text
 
 
@@ -40,26 +48,35 @@ def write_json(value: Any, options: int | None = None) -> bytes:
 
 def check_depth(field: str, value: Any) -> None:
     """Raise InvalidEvent, naming `field`, if a JSON value is nested deeper than MAX_DEPTH."""
-    level, depth = [value], 0
-    while level:
-        containers = [item for item in level if isinstance(item, dict | list)]
-        depth += bool(containers)
-        if depth > MAX_DEPTH:
-            raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}")
-        level = [
-            inner
-            for item in containers
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
+    try:
+        orjson.dumps(_nested(value, _MAX_DUMPED_DEPTH - MAX_DEPTH), option=_OPTIONS)
+    except TypeError:
+        raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}") from None
+
+
+def _nested(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _max_dumped_depth() -> int:
+    """Return how many levels orjson encodes: 254 in version 3."""
+    depth = MAX_DEPTH
+    try:
+        while True:
+            orjson.dumps(_nested(None, depth + 1))
+            depth += 1
+    except TypeError:
+        return depth
+
+
+_MAX_DUMPED_DEPTH = _max_dumped_depth()
 
 
 def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_non_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_non_finite, value))
+    try:
+        _STRICT.encode(value)
+    except ValueError:
+        return True
     return False
