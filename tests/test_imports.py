@@ -35,7 +35,7 @@ FOLLOW = (
 )
 SERVER = ("body", "linger", "nonblocking_body", "hijack", "response", "worker", "arbiter")
 ROUTES = (
-    *("lean_flask", "cors", "schemas", "admission", "problems", "json_body"),
+    *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *("health", "runs", "events", "stream"),
 )

@@ -1,5 +1,6 @@
 """Writing a run's events, and reading their history in pages."""
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -45,8 +46,9 @@ def append(run_id: str) -> BaseResponse:
     with Reservation(here.admission) as reservation:
         # The parsed body is dropped before the wait for Redis: a kilobyte of JSON may take a
         # hundred in Python.
+        max_event_bytes = here.store.max_event_bytes
         is_batch, new_events, lease = _parse_events(
-            read_json(reservation, here.settings.max_body_bytes), here.store.max_event_bytes
+            read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
         )
         reservation.begin_append()
         appended = here.store.append_new(
@@ -105,7 +107,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
 
 def _parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
     """Return whether a body holds an array, the events to append, and the lease."""
-    if isinstance(body, list):
+    if isinstance(body, list | Iterator):
         return True, *_event_schema.new_events_from(body, max_event_bytes)
     new_event, lease = _event_schema.new_event_from(body, max_event_bytes)
     return False, [new_event], lease
