@@ -15,6 +15,7 @@ from gevent.socket import socket
 from gunicorn.workers.ggevent import GeventWorker
 
 from ..streaming.follow import client_socket
+from .request_head import limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
@@ -34,6 +35,7 @@ class StreamingWorker(GeventWorker):
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
+        limit_heads()
         _tune_garbage_collector()
         super().run()
         draining = self._drain()  # when the worker was stopped by something else than a signal

@@ -59,7 +59,8 @@ class Frame(NamedTuple):
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
         timestamp, sequence, epoch, category, action, data = fields[1:12:2]
         source = fields[13] if fields[12:13] == [b"source"] else None
-        names = _names(category, action)
+        # Longer names are others', and would be remembered.
+        names = _names(category, action) if len(category) + len(action) <= 128 else None
         if (
             names is None
             or not _TIMESTAMP.fullmatch(timestamp)
