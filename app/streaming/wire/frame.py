@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..backoff import Turns
 from ..event import (
     RESERVED_CATEGORY,
     Event,
@@ -154,7 +155,12 @@ class Frame(NamedTuple):
 
 def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
     """Return the frames of the entries of an XRANGE or XREAD reply."""
-    return [Frame.of_entry(run_id, entry_id, fields) for entry_id, fields in entries]
+    frames, turns = [], Turns()
+    for entry_id, fields in entries:
+        frame = Frame.of_entry(run_id, entry_id, fields)
+        frames.append(frame)
+        turns.spend(len(frame.typed))
+    return frames
 
 
 class _Names(NamedTuple):
