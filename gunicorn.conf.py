@@ -28,7 +28,7 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
-keepalive = 5
+keepalive = _settings["keepalive_seconds"]
 # Nothing here reads the scheme or a prefix, so no header may set them, from any address. With
 # `*` no address is looked up in a list for each request. (The same list says who may speak
 # HTTP/2 in clear text, which is off.)

@@ -1,4 +1,4 @@
-"""The gunicorn worker: gevent's, with timeouts for slow clients, and with a drain at its end.
+"""The gunicorn worker: gevent's, with bounds for slow and silent clients, and a drain at its end.
 
 gunicorn loads this module in its master process, before the workers fork and patch the standard
 library. So it imports nothing that starts threads, opens connections or needs the patches.
@@ -7,19 +7,29 @@ library. So it imports nothing that starts threads, opens connections or needs t
 import errno
 import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gevent.socket import socket
+from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
 from ..streaming.follow import client_socket
+from .connections import RESERVE, Connections
 from .request_head import limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
 MAX_REQUESTS_IN_A_ROW = 8
+
+# New connections are accepted in small groups, so that room can be made for each of them.
+MAX_ACCEPTED_IN_A_ROW = 8
+
+# These are answered though all places are taken.
+HEALTH_PATHS = ("/healthz", "/readyz")
 
 
 class StreamingWorker(GeventWorker):
@@ -35,6 +45,9 @@ class StreamingWorker(GeventWorker):
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
+        self._connections = Connections(self.worker_connections, self.cfg.keepalive)
+        self.worker_connections += RESERVE
+        StreamServer.max_accept = MAX_ACCEPTED_IN_A_ROW
         limit_heads()
         _tune_garbage_collector()
         super().run()
@@ -47,18 +60,32 @@ class StreamingWorker(GeventWorker):
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
         name = self._names[listener]
         named: Any = SimpleNamespace(getsockname=lambda: name)
-        super().handle(named, client, addr)
+        handle = super().handle
+        self._connections.serve(client, lambda: handle(named, client, addr))
+
+    def timeout_ctx(  # type: ignore[override]  # gunicorn's is said to return nothing
+        self,
+    ) -> AbstractContextManager[None]:
+        return self._connections.waiting()
+
+    def notify(self) -> None:  # once a second
+        super().notify()
+        self._connections.close_idle()
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
+        if self._connections.is_full and req.path not in HEALTH_PATHS:
+            util.write_error(sock, 503, "Service Unavailable", "too many connections")
+            raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
+        req.hijack = self._connections.hijack
         req.body.force_close = req.force_close  # for a response before the end of the body
         try:
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:  # the client does not read the response: treat it as gone
             raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
-        sock.settimeout(None)  # gunicorn itself limits the wait for the next request
+        sock.settimeout(None)  # the wait for the next request has its own limits
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
 
@@ -69,6 +96,7 @@ class StreamingWorker(GeventWorker):
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
+            gevent.spawn(self._connections.close_waiting)
             app: Any = self.wsgi
             drain: Callable[[], None] = app.extensions["tailrace"].drain
             self._draining = gevent.spawn(drain)
