@@ -29,10 +29,9 @@ MAX_LOOKED_AT = 32
 class Connections:
     """The client connections of one worker, hijacked ones included, and its places for them."""
 
-    def __init__(self, places: int, idle_seconds: float) -> None:
+    def __init__(self, places: int) -> None:
         self.places = places
         self.hijacked = 0
-        self._idle_seconds = idle_seconds
         self._open: set[_Connection] = set()
         self._waiting: dict[_Connection, None] = {}  # since when, the longest first
 
@@ -66,19 +65,13 @@ class Connections:
         self.hijacked += 1
         return self._release
 
-    def close_idle(self) -> None:
-        """Close the connections that have waited for too long."""
-        due = time.monotonic() - self._idle_seconds
+    def close_idle(self, seconds: float) -> None:
+        """Close the connections that have waited for this long."""
+        due = time.monotonic() - seconds
         for connection in list(self._waiting):
             if connection.since > due:
                 break
             connection.end()
-
-    def close_waiting(self) -> None:
-        """Close all connections that wait, but for those whose request has come."""
-        for connection in list(self._waiting):
-            if not connection.has_request():
-                connection.end()
 
     def _make_room(self) -> None:
         """Close connections that have waited longest, as many as there are too many."""

@@ -13,6 +13,8 @@ MAX_HEAD_BYTES = 64 * 1024
 class BoundedRequest(Request):
     """A request whose headers have at most MAX_HEAD_BYTES together; more is refused with 431."""
 
+    closes = False  # whether the connections are closed after their requests, and so say it
+
     def parse(self, unreader: Unreader) -> bytes:
         self.max_buffer_headers = MAX_HEAD_BYTES
         return super().parse(unreader)
@@ -22,7 +24,15 @@ class BoundedRequest(Request):
             raise LimitRequestHeaders(f"all headers together are over {MAX_HEAD_BYTES} bytes")
         return super().parse_headers(data, from_trailer)
 
+    def should_close(self) -> bool:
+        return self.closes or super().should_close()
+
 
 def limit_heads() -> None:
     """Have gunicorn limit the heads of requests; it has no setting for it."""
     RequestParser.mesg_class = BoundedRequest
+
+
+def close_after_requests() -> None:
+    """Have each connection closed after its current request: the worker stops."""
+    BoundedRequest.closes = True

@@ -19,7 +19,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from ..streaming.follow import client_socket
 from .connections import RESERVE, Connections
-from .request_head import limit_heads
+from .request_head import close_after_requests, limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
@@ -27,6 +27,10 @@ MAX_REQUESTS_IN_A_ROW = 8
 
 # New connections are accepted in small groups, so that room can be made for each of them.
 MAX_ACCEPTED_IN_A_ROW = 8
+
+# While a worker stops, it still answers the requests of open connections, but closes those that
+# have been idle for this long.
+STOPPING_IDLE_SECONDS = 5
 
 # These are answered though all places are taken.
 HEALTH_PATHS = ("/healthz", "/readyz")
@@ -45,7 +49,7 @@ class StreamingWorker(GeventWorker):
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
-        self._connections = Connections(self.worker_connections, self.cfg.keepalive)
+        self._connections = Connections(self.worker_connections)
         self.worker_connections += RESERVE
         StreamServer.max_accept = MAX_ACCEPTED_IN_A_ROW
         limit_heads()
@@ -70,7 +74,9 @@ class StreamingWorker(GeventWorker):
 
     def notify(self) -> None:  # once a second
         super().notify()
-        self._connections.close_idle()
+        keepalive: int = self.cfg.keepalive
+        idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
+        self._connections.close_idle(idle_seconds)
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
@@ -91,12 +97,12 @@ class StreamingWorker(GeventWorker):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        close_after_requests()
         if self.booted:
             self._drain()
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
-            gevent.spawn(self._connections.close_waiting)
             app: Any = self.wsgi
             drain: Callable[[], None] = app.extensions["tailrace"].drain
             self._draining = gevent.spawn(drain)

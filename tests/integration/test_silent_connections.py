@@ -100,8 +100,8 @@ def test_busy_connections_leave_places_for_health_checks(few_files, connect, run
 
 def test_an_idle_connection_is_closed_after_keepalive_seconds(start_gateway, connect):
     gateway = start_gateway(KEEPALIVE_SECONDS=1)
-    for beginning in BEGINNINGS.values():
-        connection = connect(gateway, beginning)
+    connections = [connect(gateway, beginning) for beginning in BEGINNINGS.values()]
+    for connection in connections:
         wait_until(lambda connection=connection: is_closed(connection), "it is closed")
 
 
