@@ -1,6 +1,7 @@
 """The client connections of a worker: how many there are, and which of them wait for a request.
 
-When places run short, the connections that have waited longest for a request are closed. So a
+When places run short, connections that wait are closed: first those that have never sent a
+request, then those that are idle between two, and of both those that have waited longest. So a
 silent client takes no place from another one.
 """
 
@@ -15,8 +16,8 @@ from gevent.socket import socket as GeventSocket
 
 from .body import raw_socket
 
-# So many connections may always wait for a request, so that a new one has time to send its own.
-# They may be there beside as many busy ones as there are places.
+# So many of the newest connections are left to wait, so that each has time to send its request,
+# even beside as many busy connections as there are places.
 MIN_WAITING = 16
 
 # Greenlets beyond the places: for those that wait, for health checks, and for refusals.
@@ -33,7 +34,9 @@ class Connections:
         self.places = places
         self.hijacked = 0
         self._open: set[_Connection] = set()
-        self._waiting: dict[_Connection, None] = {}  # since when, the longest first
+        # What waits for its first request, and for a further one; the longest first.
+        self._new: dict[_Connection, None] = {}
+        self._idle: dict[_Connection, None] = {}
 
     def __len__(self) -> int:
         return len(self._open) + self.hijacked
@@ -41,7 +44,7 @@ class Connections:
     @property
     def is_full(self) -> bool:
         """Whether more connections are busy than there are places."""
-        return len(self) - len(self._waiting) > self.places
+        return len(self) - len(self._new) - len(self._idle) > self.places
 
     def serve(self, client: GeventSocket, serve: Callable[[], None]) -> None:
         """Count a connection while `serve` serves it in the current greenlet."""
@@ -68,15 +71,23 @@ class Connections:
     def close_idle(self, seconds: float) -> None:
         """Close the connections that have waited for this long."""
         due = time.monotonic() - seconds
-        for connection in list(self._waiting):
-            if connection.since > due:
-                break
-            connection.end()
+        for waiting in (self._new, self._idle):
+            for connection in list(waiting):
+                if connection.since > due:
+                    break
+                connection.end()
 
     def _make_room(self) -> None:
-        """Close connections that have waited longest, as many as there are too many."""
-        surplus = min(len(self) - self.places, len(self._waiting) - MIN_WAITING)
-        for connection in list(islice(self._waiting, MAX_LOOKED_AT)) if surplus > 0 else ():
+        """Close connections that wait, as many as there are too many."""
+        surplus = len(self) - self.places
+        if surplus <= 0:
+            return
+        spare = max(0, len(self._new) - MIN_WAITING)
+        longest = [
+            *islice(self._new, min(spare, MAX_LOOKED_AT)),
+            *islice(self._idle, MAX_LOOKED_AT),
+        ]
+        for connection in longest:
             if not connection.has_request():
                 connection.end()
                 surplus -= 1
@@ -90,16 +101,18 @@ class Connections:
 
     def began_waiting(self, connection: "_Connection") -> None:
         """Note that a connection waits for a request."""
-        self._waiting[connection] = None
+        waiting = self._idle if connection.has_sent_request else self._new
+        waiting[connection] = None
 
     def stopped_waiting(self, connection: "_Connection") -> None:
         """Note that a connection waits no more; it may have a request after all."""
-        self._waiting.pop(connection, None)
+        self.left(connection)
         self._open.add(connection)
 
     def left(self, connection: "_Connection") -> None:
         """Count a connection out; safe to repeat."""
-        self._waiting.pop(connection, None)
+        self._new.pop(connection, None)
+        self._idle.pop(connection, None)
         self._open.discard(connection)
 
 
@@ -110,13 +123,21 @@ class _Ended(BaseException):
 class _Connection:
     """A connection with a greenlet; as a context it waits for the head of a request."""
 
-    __slots__ = ("_connections", "_greenlet", "_is_waiting", "_socket", "since")
+    __slots__ = (
+        "_connections",
+        "_greenlet",
+        "_is_waiting",
+        "_socket",
+        "has_sent_request",
+        "since",
+    )
 
     def __init__(self, connections: Connections, client: GeventSocket) -> None:
         self._connections = connections
         self._socket = client
         self._greenlet = gevent.getcurrent()
         self._is_waiting = False
+        self.has_sent_request = False
         self.since = 0.0
 
     def __enter__(self) -> None:
@@ -131,6 +152,7 @@ class _Connection:
         traceback: TracebackType | None,
     ) -> bool:
         self._is_waiting = False
+        self.has_sent_request = True
         self._connections.stopped_waiting(self)
         return kind is _Ended
 
