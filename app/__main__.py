@@ -25,9 +25,9 @@ try:
     from .child_processes import STOP_SIGNALS, ChildProcesses
     from .own_redis import OwnRedis, OwnRedisError
     from .settings import Settings, SettingsError
-    from .streaming.errors import InvalidInput, ServerTooOld, StoreUnavailable
+    from .streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer
     from .streaming.event_store import EventStore
-    from .streaming.log.redis_url import default_url, without_password
+    from .streaming.redis.redis_url import default_url, without_password
 except ModuleNotFoundError as error:  # installed without the extra
     sys.exit(f"tailrace: the package {error.name} is missing; install Tailrace with [server]")
 
@@ -48,13 +48,15 @@ Settings are environment variables, such as REDIS_URL, HOST and PORT."""
 def check() -> int:
     """Print the settings as JSON, with the number of connections of a worker.
 
-    Returns 2 if a setting is wrong, or if Redis is too old.
+    Returns 2 if a setting is wrong, or if Redis can never serve (UnsupportedServer).
     """
     settings = Settings.load()
     url = settings.redis_url or default_url()
     try:
-        EventStore(url).check_server()
-    except ServerTooOld as error:
+        store = EventStore(url)
+        store.check_server()
+        store.check_ready()
+    except UnsupportedServer as error:
         _complain(f"{without_password(url)}: {error}")
         return 2
     except StoreUnavailable as error:

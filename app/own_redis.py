@@ -65,6 +65,7 @@ class OwnRedis:
         ports = [self._port] if self._port else free_ports()
         with open(self._directory / "lock", "w") as lock:
             self._acquire(lock)
+            repair_append_only_file(self.binary, self._directory)
             for self._port in ports:
                 self._start_server(lock)
                 if self._answers():
@@ -151,6 +152,25 @@ def _candidates() -> Iterator[str]:
         for folder in package.submodule_search_locations or ():
             if (bundled := Path(folder) / "bin" / "valkey-server").exists():
                 yield str(bundled)
+
+
+def repair_append_only_file(binary: str, directory: Path) -> None:
+    """Cut what a server has written of its last transaction, if it was killed meanwhile.
+
+    A server whose file ends within a command cuts only that command. What it appends then is
+    lost at the next start, or the rest of the transaction comes back
+    (https://github.com/valkey-io/valkey/pull/4342).
+    """
+    manifest = directory / "appendonlydir" / "appendonly.aof.manifest"
+    if manifest.exists():
+        # A server's binary is also this tool, if it is run under its name.
+        subprocess.run(
+            ["redis-check-aof", "--fix", str(manifest)],
+            executable=binary,
+            input=b"y\n",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 def free_ports() -> Iterator[int]:

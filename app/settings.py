@@ -11,8 +11,8 @@ from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
 from .streaming.errors import InvalidInput
-from .streaming.log.redis_url import make_client
 from .streaming.new_event import MAX_NUMBER
+from .streaming.redis.redis_url import make_client
 
 
 class SettingsError(Exception):
@@ -51,6 +51,20 @@ _ORIGIN = Regexp(
 )
 
 
+_HOST = Regexp(
+    r"^(\*|\.?[a-z0-9_\-.]+|[0-9a-f:]+)\Z",
+    error="Must be host names without ports, such as a.example or .example, or *.",
+)
+
+
+class _Hosts(mm.Field[tuple[str, ...]]):
+    """Host names separated by commas, as a tuple, in lower case."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        hosts = (host.strip().lower() for host in value.split(","))
+        return tuple(_HOST(host.strip("[]")) for host in hosts if host)
+
+
 class _Origins(mm.Field[tuple[str, ...]]):
     """Origins separated by commas, as a tuple."""
 
@@ -82,6 +96,7 @@ class Settings:
     max_body_bytes: int = _setting(4_194_304, _whole(1))
     keepalive_seconds: int = _setting(75, _whole(1, 3600))
     drain_seconds: int = _setting(20, _whole(0, 3600))
+    allowed_hosts: tuple[str, ...] = _setting((), _Hosts())
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     log_format: str = _setting("text", _one_of("text", "json"))
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))

@@ -6,6 +6,7 @@ from .capacity import Capacity, open_files
 from .routes import cors, events, health, json_body, problems, runs, stream
 from .routes.admission import Admission
 from .routes.gateway import Gateway
+from .routes.hosts import Hosts
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
 from .routes.schemas import RunIdConverter
@@ -30,6 +31,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         OpenStreams(_services(settings, store), capacity.streams),
         admission,
         IngestLoop(store, settings.flush_interval_ms / 1000),
+        Hosts(settings.allowed_hosts),
     ).init_app(app := _flask_app())
     json_body.init_app(app, admission)
     cors.init_app(app, settings.cors_origins)

@@ -7,12 +7,17 @@ import itertools
 from collections.abc import Iterator
 
 import fakeredis
+import hypothesis
 import pytest
 import redis
 
 from app.streaming.event_store import EventStore
 from tests.scheduling import GroupScheduling
-from tests.servers import GatewayServer, RedisServer
+from tests.servers import GatewayServer, RedisServer, free_port, wait_until
+
+# A loaded machine may take any time for an example.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 _numbers = itertools.count(1)
 
@@ -75,3 +80,16 @@ def gateway(
     """Start a real gateway with one worker for all tests of this process."""
     with GatewayServer(redis_server.url, tmp_path_factory.mktemp("gateway") / "log") as gateway:
         yield gateway
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Start a cluster of one node that has all slots."""
+    folder = tmp_path_factory.mktemp("cluster")
+    bus = str(free_port())  # by default it is the port + 10,000, which may be none
+    with RedisServer(folder, "--cluster-enabled", "yes", "--cluster-port", bus) as server:
+        with server.client() as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"),
+                       "it serves")  # fmt: skip
+        yield server

@@ -27,7 +27,7 @@ def request_stream(
         # The kernel sizes the sender's buffer in segments.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
     connection.connect(("127.0.0.1", port))
-    lines = [f"GET {path} HTTP/{version}", "Host: a"]
+    lines = [f"GET {path} HTTP/{version}", "Host: localhost"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
     return connection

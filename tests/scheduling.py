@@ -6,6 +6,9 @@ from xdist.scheduler import LoadScopeScheduling
 # Redis takes the first free port from 6379 on, and after a crash it needs that port again, which
 # a launcher of another process might have taken.
 GROUPS = {
+    "tests/field/test_clients.py": "clients",
+    "tests/field/test_proxies.py": "proxies",
+    "tests/field/test_proxy_faults.py": "proxy faults",
     "tests/integration/launcher/": "launcher",
     "tests/integration/test_wheel.py": "launcher",
     "tests/integration/ingest/test_bad_lines.py": "bad lines",

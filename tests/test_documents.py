@@ -22,7 +22,8 @@ MAX_PARAGRAPH_WORDS = 60
 
 # The languages of blocks that are run, and of those that only show something.
 RUN = {"sh", "python", "javascript"}
-SHOWN = {"json", "text", "nginx", "ini"}
+PROXIES = {"nginx", "apache", "haproxy", "caddy"}
+SHOWN = {"json", "text", "ini", *PROXIES}
 
 SHORT = [path for path in DOCUMENTS if path != README_ZH]
 
@@ -73,6 +74,7 @@ def test_no_paragraph_is_long(document):
         assert len(paragraph.split()) <= MAX_PARAGRAPH_WORDS, paragraph
 
 
-def test_there_is_one_configuration_of_nginx():
+@pytest.mark.parametrize("proxy", sorted(PROXIES))
+def test_there_is_one_configuration_of_a_proxy(proxy):
     found = [each.language for document in DOCUMENTS for each in blocks_of(document)]
-    assert found.count("nginx") == 1
+    assert found.count(proxy) == 1

@@ -24,9 +24,10 @@ STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
+REDIS = ("availability", "sentinel", "connection", "redis_url", "shared_connection", "scripts")
 LOG = (
-    *("position", "log_state", "lease", "sentinel", "connection", "redis_url"),
-    *("shared_connection", "scripts", "redis_keys", "continuity", "replies", "writer", "reader"),
+    *("position", "log_state", "lease", "redis_keys", "readiness", "continuity", "replies"),
+    *("writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (
@@ -38,7 +39,7 @@ SERVER = (
     *("worker", "arbiter"),
 )
 ROUTES = (
-    *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body"),
+    *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body", "hosts"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *("health", "runs", "events", "stream"),
 )
@@ -54,6 +55,7 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 
 # What each module may import of the app, in one order from the bottom to the top.
 _root = in_package("streaming", STREAMING_ROOT)
+_redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -75,10 +77,11 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     """Every module, and what it may import of the app."""
     layers = (
         (_root, []),
-        (_log, _root),
-        (_store, [*_root, *_log]),
+        (_redis, _root),
+        (_log, [*_root, *_redis]),
+        (_store, [*_root, *_redis, *_log]),
         (_wire, [*_root, *_log]),
-        (_follow, [*_root, *_log, *_store, *_wire]),
+        (_follow, [*_root, *_redis, *_log, *_store, *_wire]),
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, "app.settings", "app.capacity"]),
         (_client, _root),
@@ -87,7 +90,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
-    yield "app.settings", {*_root, "app.streaming.log.redis_url"}
+    yield "app.settings", {*_root, "app.streaming.redis.redis_url"}
     yield "app.capacity", set()
     yield "app.reaper", set()
     yield "app.child_processes", set()
@@ -97,10 +100,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app", "app.child_processes"}
-    yield "app.__main__", {*known, "app.streaming.log.redis_url"}
-    for package in ("streaming", "streaming.log", "streaming.wire", "streaming.follow"):
-        yield f"app.{package}", set()
-    for package in ("server", "routes", "routes.ingest"):
+    yield "app.__main__", {*known, "app.streaming.redis.redis_url"}
+    for package in ("redis", "log", "wire", "follow"):
+        yield f"app.streaming.{package}", set()
+    for package in ("streaming", "server", "routes", "routes.ingest"):
         yield f"app.{package}", set()
 
 
@@ -201,10 +204,11 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
 
 
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
-    for name in ("arbiter", "connections", "request_head", "worker"):
+    for name in ("arbiter", "body", "connections", "request_head", "worker"):
         path = PACKAGE / "server" / f"{name}.py"
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
+            "app.server.body",
             "app.server.connections",
             "app.server.request_head",
             "app.streaming.follow.client_socket",

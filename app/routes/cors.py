@@ -19,7 +19,7 @@ def init_app(app: Flask, origins: tuple[str, ...]) -> None:
     allowed = {origin.lower() for origin in origins}
 
     def allow(response: Response) -> Response:
-        origin = request.headers.get("Origin")
+        origin = request.environ.get("HTTP_ORIGIN")
         if origin is None or request.method not in (*ALLOWED_METHODS, "OPTIONS"):
             return response
         response.vary.add("Origin")

@@ -11,10 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import orjson
-
 from ..streaming.errors import EventTooLarge, InvalidEvent
-from ..streaming.event_json import MAX_DEPTH, check_depth
+from ..streaming.event_json import MAX_DEPTH, check_depth, read_json
 from ..streaming.new_event import MAX_EVENTS
 from .problems import FieldError
 
@@ -82,7 +80,7 @@ def parse_json(text: bytes | bytearray, max_event_bytes: int) -> Any:
 
 def _parse(text: bytes | bytearray) -> Any:
     try:
-        document = orjson.loads(text)
+        document = read_json(text)
         # orjson turns an integer that does not fit 64 bits into a float.
         if _LONG_NUMBER in text.translate(_DIGITS_AS_ZEROS):
             document = json.loads(text, parse_int=_parse_integer)

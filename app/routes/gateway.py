@@ -5,10 +5,12 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from ..server.response import forbid_caching
 from ..settings import Settings
 from ..streaming.event_store import EventStore
 from ..streaming.follow.open_streams import OpenStreams
 from .admission import Admission
+from .hosts import Hosts
 from .ingest.loop import IngestLoop
 
 # This share of DRAIN_SECONDS ends the streams. The rest is for what they still have to write.
@@ -24,9 +26,12 @@ class Gateway:
     streams: OpenStreams
     admission: Admission
     ingest_loop: IngestLoop
+    hosts: Hosts
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self
+        app.after_request(forbid_caching)
+        self.hosts.init_app(app)
 
     def drain(self) -> None:
         """Refuse new streams, and end the open ones one by one within DRAIN_SECONDS."""

@@ -16,8 +16,8 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """Answer 200 if Redis answers and takes writes, and the worker is not stopping; else 503."""
+    """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason."""
     if gateway().streams.draining:
         raise ServiceUnavailable("the worker is draining")
-    gateway().store.ping()
+    gateway().store.check_ready()
     return Response(b'{"status":"ready"}', mimetype="application/json")

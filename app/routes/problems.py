@@ -21,9 +21,9 @@ from ..streaming.errors import (
     LogFull,
     NotALog,
     RunEnded,
-    ServerTooOld,
     StoreUnavailable,
     UnexpectedSequence,
+    UnsupportedServer,
 )
 from .admission import TooBusy
 from .schemas import InvalidQuery
@@ -89,7 +89,6 @@ def _render(problem: Problem) -> Response:
             {"field": _short(name), "detail": _short(why)} for name, why in errors
         ]
     response = Response(orjson.dumps(document), problem.status, mimetype="application/problem+json")
-    response.headers["Cache-Control"] = "no-store"
     if problem.status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers.update(problem.headers)
@@ -164,7 +163,7 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     log.warning("Redis cannot serve: %s", error)
-    detail = str(error) if isinstance(error, ServerTooOld) else "Redis cannot serve now"
+    detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}

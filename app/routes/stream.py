@@ -144,6 +144,7 @@ def _overloaded() -> Response:
 
 def _response(wire: WireFormat, kind: type[ResponseType]) -> ResponseType:
     response = kind(content_type=wire.content_type)
-    response.headers["Cache-Control"] = "no-cache, no-transform"
+    # A proxy that compresses a stream holds back its events.
+    response.headers["Cache-Control"] = "no-store, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response

@@ -47,6 +47,8 @@ class StreamingWorker(GeventWorker):
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
+        app: Any = self.wsgi
+        app.extensions["tailrace"].hosts.listens_on(self._names.values())
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         self._connections = Connections(self.worker_connections)

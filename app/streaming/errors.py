@@ -88,8 +88,8 @@ class StoreUnavailable(StreamingError):
         self.retry_after = retry_after
 
 
-class ServerTooOld(StoreUnavailable):
-    """The server is older than Redis 7.0 and cannot number events."""
+class UnsupportedServer(StoreUnavailable):
+    """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
 
 
 class ReentrantCall(StreamingError):

@@ -1,6 +1,7 @@
-"""The JSON of an event's data and source: what it may hold, and how it is encoded."""
+"""The JSON of an event's data and source: what it may hold, and how it is read and encoded."""
 
 import json
+import re
 from enum import Enum
 from typing import Any
 
@@ -19,16 +20,39 @@ _STRICT = json.JSONEncoder(
     default=lambda value: value.value if isinstance(value, Enum) else None,
 )
 
+# Tokens of a language model may end within a surrogate pair. UTF-8 cannot hold half of one.
+_ESCAPED_BACKSLASH, _STAND_IN = rb"\\", b"\0\0"  # which JSON does not hold unescaped
+_HALF_OF_A_PAIR = re.compile(  # it begins with plain bytes, which are found fast
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
+)
+# Looking at so many takes 20 ms. A text with more is not mended.
+MAX_SURROGATES = 20_000
+
+
+def read_json(text: bytes | bytearray) -> Any:
+    """Parse JSON; half of a surrogate pair becomes U+FFFD. Raises orjson.JSONDecodeError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        surrogates = text.count(b"\\ud") + text.count(b"\\uD")
+        if "surrogate in string" not in error.msg or surrogates > MAX_SURROGATES:
+            raise
+    text = text.replace(_ESCAPED_BACKSLASH, _STAND_IN)
+    text = _HALF_OF_A_PAIR.sub(rb"\\ufffd", text)
+    return orjson.loads(text.replace(_STAND_IN, _ESCAPED_BACKSLASH))
+
 
 def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
     """Return the JSON of the data or the source of an event.
 
-    Any JSON value of depth up to 128 is allowed, with integers from -2^63 to 2^64-1. Raises
-    InvalidEvent for other values, and EventTooLarge over `max_bytes`; both name `field`.
+    Any JSON value of depth up to 128 is allowed, with integers from -2^63 to 2^64-1. Half of a
+    surrogate pair becomes U+FFFD. Raises InvalidEvent for other values, and EventTooLarge over
+    `max_bytes`; both name `field`.
     """
     try:
-        text = write_json(value, _OPTIONS)
-    except TypeError as error:
+        value, text = _write_event_json(value)
+    except (TypeError, RecursionError) as error:
         raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
     if len(text) > max_bytes:
         raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
@@ -44,6 +68,31 @@ def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
 def write_json(value: Any, options: int | None = None) -> bytes:
     """Return JSON that is to be kept: what orjson returns holds 4 KB more than its length."""
     return b"%b" % orjson.dumps(value, option=options)
+
+
+def _write_event_json(value: Any) -> tuple[Any, bytes]:
+    """Return a value, mended where that is needed, and its JSON."""
+    try:
+        return value, write_json(value, _OPTIONS)
+    except TypeError as error:
+        if "surrogates" not in str(error):
+            raise
+    value = _without_halves_of_pairs(value)
+    return value, write_json(value, _OPTIONS)
+
+
+def _without_halves_of_pairs(value: Any) -> Any:
+    if isinstance(value, str):
+        # UTF-16 joins two halves that follow one another.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, dict):
+        return {
+            _without_halves_of_pairs(name): _without_halves_of_pairs(inner)
+            for name, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_halves_of_pairs(inner) for inner in value]
+    return value
 
 
 def check_depth(field: str, value: Any) -> None:

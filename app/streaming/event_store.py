@@ -10,18 +10,14 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from .appender import Appender
-from .errors import InvalidInput, ServerTooOld, StreamingError
+from .errors import InvalidInput, StreamingError, UnsupportedServer
 from .event import Event, check_run_id
 from .event_id import EventId
-from .log import connection
-from .log.lease import Availability, Leases
+from .log.lease import Leases
 from .log.position import START
 from .log.reader import LogReader
-from .log.redis_keys import redis_keys
-from .log.redis_url import default_url, make_client, pinned
-from .log.scripts import Script
-from .log.shared_connection import SharedConnection
-from .log.writer import TOO_OLD, LogWriter
+from .log.readiness import TOO_OLD, Readiness
+from .log.writer import LogWriter
 from .new_event import (
     MAX_EVENT_BYTES,
     Append,
@@ -31,6 +27,10 @@ from .new_event import (
     check_range,
     new_events_from,
 )
+from .redis import connection
+from .redis.availability import Availability
+from .redis.redis_url import default_url, make_client, pinned
+from .redis.shared_connection import SharedConnection
 from .tail import Tail
 
 MIN_SERVER = (7, 0)
@@ -72,7 +72,9 @@ class EventStore(LogReader):
     ):
         client = make_client(url or default_url()) if client is None else pinned(client)
         availability = Availability(self.ping)
-        shared = SharedConnection(partial(connection.make_connection, client), availability)
+        connect = partial(connection.make_connection, client)
+        shared = SharedConnection(connect, availability)
+        self._readiness = Readiness(SharedConnection(connect, availability))
         self._writer = LogWriter(
             shared,
             availability,
@@ -81,7 +83,6 @@ class EventStore(LogReader):
             idle_ttl_seconds=idle_ttl_seconds,
         )
         super().__init__(client, shared, Leases(availability, self._writer.mark_lost))
-        self._all_keys = Script(shared, "all_keys.lua", keys=3)
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 
@@ -203,12 +204,11 @@ class EventStore(LogReader):
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now. Return whether there is a log."""
         check_range("ttl_seconds", ttl_seconds)
-        keys = redis_keys(check_run_id(run_id))
-        return bool(self._all_keys.run(*keys, "EXPIRE", ttl_seconds))
+        return self._writer.set_expire(check_run_id(run_id), ttl_seconds)
 
     def delete(self, run_id: int | str) -> bool:
         """Delete the run's log and its idempotency keys. Return whether there was a log."""
-        return bool(self._all_keys.run(*redis_keys(check_run_id(run_id)), "DEL"))
+        return self._writer.delete(check_run_id(run_id))
 
     # Waiting
 
@@ -240,14 +240,15 @@ class EventStore(LogReader):
     # The server
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless Redis responds and accepts writes.
+        """Raise StoreUnavailable unless Redis responds and accepts writes."""
+        self._readiness.ping()
 
-        The script writes nothing. But its first line declares that it may, so a full server or
-        a replica refuses to run it.
+    def check_ready(self) -> None:
+        """Try out all that Tailrace needs of the server, which keeps nothing of it.
+
+        Raises UnsupportedServer, which names what is missing, and StoreUnavailable.
         """
-        [reply] = connection.call_all(self._client, ("EVAL", "#!lua\nreturn 1", 0))
-        if "error loading code" not in str(reply):  # fakeredis knows no such line
-            connection.checked(reply)
+        self._readiness.check()
 
     def server(self) -> dict[str, str]:
         """Return the section `server` of INFO, or {} if this user may not read it."""
@@ -258,13 +259,13 @@ class EventStore(LogReader):
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def check_server(self) -> str:
-        """Return the server's name and version. Raises ServerTooOld below Redis 7.0."""
+        """Return the server's name and version. Raises UnsupportedServer below Redis 7.0."""
         fields = self.server()
         version = fields.get("redis_version")
         if version is None:
             return "a server of unknown version"
         if tuple(map(int, version.split(".")[:2])) < MIN_SERVER:
-            raise ServerTooOld(f"{TOO_OLD}; it is Redis {version}")
+            raise UnsupportedServer(f"{TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 

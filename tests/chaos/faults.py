@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import psutil
 
-from app.streaming.log.redis_url import COMMAND_TIMEOUT_SECONDS
+from app.streaming.redis.redis_url import COMMAND_TIMEOUT_SECONDS
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Producer
 from tests.chaos.servers import DurableRedis, MeasuredGateway

@@ -93,7 +93,7 @@ BAD_REQUESTS = [
         for kind, body in ((_JSON, _event()), (_LINES, _event()))
     ),
     *(_post(400, "body", body) for body in (b"", b"{", b"\xff", b"nonsense", _data("NaN"))),
-    *(_post(400, "body", _data(text)) for text in ("1e400", '"\\ud800"', "[" * 2000 + "]" * 2000)),
+    *(_post(400, "body", _data(text)) for text in ("1e400", "[" * 2000 + "]" * 2000)),
     _post(400, "1", b"[%b,{]" % _event()),
     *(_post(422, "body", body) for body in (b"1", b'"a"', b"null", b"[]")),
     _post(422, "body", _event(**{f"x{number}": 1 for number in range(20)})),

@@ -96,18 +96,18 @@ class OpenStream:
                 yield frame
 
     def _events(self) -> Iterator[Frame]:
-        """Parse blocks of lines (HTML Living Standard, section 9.2); one without data is none."""
+        """Parse blocks of lines (HTML Living Standard, section 9.2). Every block has data."""
         block: dict[str, str] = {}
         while raw := self._response.readline():
             line = raw.decode().removesuffix("\n")
-            if line:
-                name, _, value = line.partition(":")
+            name, _, value = line.partition(":")
+            if line == "":
+                assert "data" in block, f"a block without data: {block}"
+                yield Frame(block.get("id"), block.get("event"), json.loads(block["data"]))
+                block = {}
+            elif name not in ("", "retry"):
                 assert name not in block, f"{line!r} after {block}"
                 block[name] = value.removeprefix(" ")
-            else:
-                if "data" in block:
-                    yield Frame(block.get("id"), block.get("event"), json.loads(block["data"]))
-                block = {}
         assert not block, f"the stream ended inside {block}"
 
 

@@ -114,7 +114,7 @@ class Background:
 
     def produce(self, port: int, run_id: str) -> None:
         """Append events one by one over one connection."""
-        head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json"
+        head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
         request = f"{head}\r\nContent-Length: {len(EVENT)}\r\n\r\n".encode() + EVENT
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             while not self._stopped.wait(PAUSE_SECONDS):

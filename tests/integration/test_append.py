@@ -59,7 +59,7 @@ def test_a_body_may_come_in_pieces_after_its_head(gateway, run_id):
     event = {"event_category": "llm", "event_action": "stream", "data": "x" * 200_000}
     body = json.dumps(event).encode()
     head = (
-        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode()
     pieces = [

@@ -40,7 +40,10 @@ class Body:
 def send_raw(gateway: GatewayServer, path: str, body: Body, with_length: bool) -> tuple[int, bytes]:
     """Send until a write fails, and then read the answer."""
     length = f"Content-Length: {len(body)}" if with_length else "Transfer-Encoding: chunked"
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{length}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\n{length}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
         connection.sendall(head.encode())
         with contextlib.suppress(OSError):
@@ -99,7 +102,9 @@ def test_a_body_far_over_the_limit_is_413_and_takes_no_memory(
 
 def test_a_huge_body_does_not_delay_another_append(gateway, store, run_id):
     """The huge body stays incomplete meanwhile."""
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=60) as connection:
         connection.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode())
         connection.sendall(b"%x\r\n%b" % (1000 * MB, PIECE * 3))
@@ -111,7 +116,10 @@ def test_a_huge_body_does_not_delay_another_append(gateway, store, run_id):
 
 def exchange(gateway: GatewayServer, run_id: str, header: str, body: bytes) -> tuple[int, bytes]:
     """Send a request, close the sending half of the connection, and read the answer."""
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         connection.sendall(f"{head}{header}\r\n\r\n".encode() + body)
         connection.shutdown(socket.SHUT_WR)
@@ -164,7 +172,10 @@ def test_a_malformed_or_incomplete_body_is_400_and_stores_nothing(
 def test_a_client_that_disconnects_while_it_sends_stores_nothing(gateway, store, run_id, sent):
     [worker] = gateway.workers()
     before = worker.num_fds()
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port)) as connection:
         connection.sendall(f"{head}Content-Length: 1000\r\n\r\n".encode() + sent)
         wait_until(lambda: worker.num_fds() > before, "the gateway has accepted the connection")
@@ -209,8 +220,8 @@ def test_broken_http_does_not_harm_the_gateway(gateway):
         (b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400),
         (b'GET /\xff HTTP/1.1\r\n<script>: "\r\n\r\n', 400),
         (b"GET /%b HTTP/1.1\r\n\r\n" % (b"x" * 9000), 414),
-        (b"GET / HTTP/1.1\r\nHost: a\r\nX: %b\r\n\r\n" % (b"x" * 9000), 431),
-        (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: %b\r\n\r\n" % (b"x" * 9000), 431),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nExpect: tea\r\n\r\n", 417),
     ],
 )
 def test_broken_http_is_refused_with_a_problem_document(gateway, sent, status):
@@ -238,7 +249,10 @@ def test_broken_http_is_refused_with_a_problem_document(gateway, sent, status):
 def test_an_answer_before_the_end_of_the_body_says_that_the_connection_closes(
     gateway, run_id, header, content_type, body
 ):
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: {content_type}\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: {content_type}\r\n"
+    )
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         connection.sendall(f"{head}{header}\r\n\r\n".encode() + body)
         connection.shutdown(socket.SHUT_WR)
@@ -246,3 +260,15 @@ def test_an_answer_before_the_end_of_the_body_says_that_the_connection_closes(
         answer.begin()
     assert 400 <= answer.status < 500
     assert answer.headers["Connection"] == "close"
+
+
+def test_a_page_cannot_reach_a_gateway_on_loopback_by_dns_rebinding(gateway, store, run_id):
+    """The browser takes the gateway for the page's own origin."""
+    store.add(run_id, "llm", "stream")
+    url = f"{gateway.url}/runs/{run_id}/events"
+    page = {"Host": f"evil.example:{gateway.port}", "Origin": f"http://evil.example:{gateway.port}"}
+    body = {"event_category": "llm", "event_action": "stream"}
+    assert requests.post(url, json=body, headers=page).status_code == 421
+    assert requests.delete(url, headers=page).status_code == 421
+    assert requests.get(f"{url}/stream", headers=page).status_code == 421
+    assert len(store.get_events(run_id)) == 1

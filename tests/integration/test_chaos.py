@@ -17,8 +17,7 @@ ONE, TWO, THREE, FOUR = LOG
 
 @pytest.mark.timeout(200)
 def test_a_storm_of_faults_loses_and_doubles_no_event_and_leaves_no_follower_stuck(tmp_path):
-    # Logs that change under faults of Redis are for `make chaos`; test_schedules has the others.
-    plan = Plan(seed=random.randrange(10**6), faults=28, events=4000, seconds=8, changing=0)
+    plan = Plan(seed=random.randrange(10**6), faults=28, events=4000, seconds=8)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
     assert report.wrong == [], plan

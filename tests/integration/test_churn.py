@@ -16,6 +16,8 @@ from tests.servers import wait_until
 RUNS = 6
 VIEWERS = 60
 CHURN_SECONDS = 10.0
+# A line that the next event has in front of it.
+WITHOUT_DATA = re.compile(r": open|: heartbeat|retry: [0-9]{4}")
 
 
 def data_of(run_id: str, number: int) -> dict:
@@ -153,9 +155,9 @@ class Viewer:
 
     def _take_block(self, block: bytes) -> None:
         text = block.decode()
-        if text in (": open", ": heartbeat") or re.fullmatch(r"retry: [0-9]{4}", text):
-            return
-        fields = dict(line.split(": ", 1) for line in text.split("\n"))
+        fields = dict(
+            line.split(": ", 1) for line in text.split("\n") if not WITHOUT_DATA.fullmatch(line)
+        )
         event = json.loads(fields["data"])
         name = "{category}.{action}".format(**event["event"])
         assert list(fields) == ["id", *(["event"] if self.form.typed else []), "data"], text

@@ -35,7 +35,7 @@ MARKS = {
     "javascript": {"", NOT_RUN},
     "text": {"", "output", "output-of-background"},
     "json": {"", "output"},
-    "nginx": {""},
+    **{proxy: {""} for proxy in ("nginx", "apache", "haproxy", "caddy")},
     "ini": {""},
 }
 

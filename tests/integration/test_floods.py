@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from app.streaming.log.redis_url import POOL_SIZE
+from app.streaming.redis.redis_url import POOL_SIZE
 from tests.clients import Stream
 from tests.raw_http import reset
 from tests.servers import GatewayServer, RedisServer, wait_until
@@ -45,7 +45,7 @@ def few_files(redis_server, tmp_path_factory) -> Iterator[GatewayServer]:
 @pytest.mark.parametrize("kind", ["application/json", "application/x-ndjson", "text/plain"])
 def test_slow_bodies_are_refused_before_descriptors_run_out(few_files, run_id, kind):
     request = (
-        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
         f"Content-Type: {kind}\r\nContent-Length: 100000\r\n\r\n{{"
     ).encode()
     with contextlib.ExitStack() as stack:
@@ -60,7 +60,7 @@ def test_slow_bodies_are_refused_before_descriptors_run_out(few_files, run_id, k
 def test_streams_are_refused_before_descriptors_run_out(few_files, run_id):
     """The limit of open files counts, even below MAX_STREAMS."""
     request = (
-        f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n"
+        f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
         "Accept: text/event-stream\r\nConnection: close\r\n\r\n"
     ).encode()
     with contextlib.ExitStack() as stack:
@@ -76,10 +76,10 @@ def test_streams_are_refused_before_descriptors_run_out(few_files, run_id):
 @pytest.mark.parametrize("body", [None, b"x", b"x" * 60_000], ids=["health", "small", "large"])
 def test_a_client_that_pipelines_without_end_delays_no_other_client(gateway, run_id, body):
     """Its requests need no Redis, so the worker never waits between them."""
-    request = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+    request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     if body is not None:
         head = (
-            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         request = head.encode() + body
@@ -111,7 +111,10 @@ def test_a_client_that_pipelines_without_end_delays_no_other_client(gateway, run
 
 def test_appends_with_slow_bodies_keep_out_no_complete_append(start_gateway, run_id):
     gateway = start_gateway()
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
+    )
     event = b'{"event_category": "llm", "event_action": "stream"}'
     with contextlib.ExitStack() as stack:
 
@@ -146,9 +149,10 @@ def open_and_drop(port: int, connections: int, seconds: float) -> None:
     """Open connections over some seconds, and drop each in another state of its request."""
     requests_ = [
         "",
-        "GET /runs/dropped-{0}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /runs/dropped/events HTTP/1.1\r\nHost: a\r\nContent-Le",
-        "POST /runs/dropped/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        "GET /runs/dropped-{0}/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "POST /runs/dropped/events HTTP/1.1\r\nHost: localhost\r\nContent-Le",
+        "POST /runs/dropped/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
         "Content-Length: 100\r\n\r\n{{",
     ]
     began = time.monotonic()
@@ -218,7 +222,7 @@ def _settled(worker: psutil.Process, redis: RedisServer) -> int:
 def test_a_body_right_after_its_head_is_stored_while_slow_bodies_take_all_places(few_files, run_id):
     """Many clients send the head and the body in two packets."""
     head = (
-        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\n"
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
         "Content-Type: application/json\r\nContent-Length: {0}\r\n\r\n"
     )
     body = json.dumps(EVENT).encode()

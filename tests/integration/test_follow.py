@@ -35,7 +35,7 @@ def test_the_headers_keep_proxies_from_buffering(gateway, run_id):
     with Stream(stream_url(gateway, run_id)) as stream:
         headers = stream.response.headers
     assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
-    assert headers["Cache-Control"] == "no-cache, no-transform"
+    assert headers["Cache-Control"] == "no-store, no-transform"
     assert headers["X-Accel-Buffering"] == "no"
 
 

@@ -15,7 +15,7 @@ from tests.raw_http import read_until
 from tests.servers import GatewayServer, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 OK = b'{"status":"ok"}'
 
 # What clients may send of a request before they fall silent, and what comes back of it.
@@ -85,10 +85,10 @@ def test_the_connections_that_wait_longest_are_closed_for_others(
 
 def test_busy_connections_leave_places_for_health_checks(few_files, connect, run_id):
     """Bodies that arrive, streams, and requests beyond what the files allow."""
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: "
+    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
     slow = f"{head}application/json\r\nContent-Length: 100\r\n\r\n{{".encode()
     lines = f"{head}application/x-ndjson\r\nContent-Length: 100\r\n\r\n{{".encode()
-    stream = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    stream = f"GET /runs/{run_id}/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     for sent in (slow, lines, stream, b""):
         for _ in range(200):
             connect(few_files, sent)

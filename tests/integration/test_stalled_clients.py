@@ -105,7 +105,10 @@ def test_a_client_that_reads_nothing_for_too_long_is_disconnected_and_no_other(
 
 
 def test_a_body_that_takes_too_long_is_refused_with_408(impatient_gateway, run_id):
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
+    )
     with socket.create_connection(("127.0.0.1", impatient_gateway.port), timeout=20) as slow:
         slow.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
         assert slow.recv(65536).startswith(b"HTTP/1.1 408 ")
@@ -128,7 +131,7 @@ def test_a_client_that_does_not_read_its_page_is_disconnected_and_frees_memory(
 ):
     for number in range(40):
         store.add(run_id, "llm", "stream", f"{number}" + "x" * 200_000)
-    request = f"GET /runs/{run_id}/events?limit=1000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+    request = f"GET /runs/{run_id}/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         for _ in range(pages):
             idle = socket.create_connection(("127.0.0.1", impatient_gateway.port), timeout=20)

@@ -9,10 +9,10 @@ import sys
 import threading
 from collections.abc import Callable
 
-from app.streaming.log import connection, redis_url
-from app.streaming.log.connection import RedisConnection
-from app.streaming.log.lease import Availability
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.connection import RedisConnection
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import wait_until
 
 URL, KEY, SCENE = sys.argv[1:]

@@ -12,9 +12,9 @@ from functools import partial
 import gevent
 
 from app.streaming.errors import StoreUnavailable
-from app.streaming.log import connection, redis_url
-from app.streaming.log.lease import Availability
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import wait_until
 
 URL, KEY, SCENE = sys.argv[1:]

@@ -18,8 +18,8 @@ SECOND = 1000  # milliseconds
 
 EVENT = b'{"event_category":"llm","event_action":"stream","data":%b}'
 LISTS = EVENT % (b"[" + b",".join([b"[]"] * 87_000) + b"]")
-HEALTH = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
-STREAM = "GET /runs/{0}/events/stream{1} HTTP/1.1\r\nHost: a\r\n\r\n"
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+STREAM = "GET /runs/{0}/events/stream{1} HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def connect(sent: bytes = b"") -> socket.socket:
@@ -33,7 +33,7 @@ def connect(sent: bytes = b"") -> socket.socket:
 
 def post(body: bytes, length: int | None = None, kind: str = "application/json") -> bytes:
     head = (
-        f"POST /runs/hostile/events HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n"
+        f"POST /runs/hostile/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
         f"Content-Length: {len(body) if length is None else length}\r\n\r\n"
     )
     return head.encode() + body
@@ -108,7 +108,9 @@ ATTACKS = {
         20, lambda number: STREAM.format(LARGE, "").encode(), reads=False
     ),
     "stalled pages": lambda: held(
-        5, lambda number: f"GET /runs/{LARGE}/events HTTP/1.1\r\nHost: a\r\n\r\n".encode(), False
+        5,
+        lambda number: f"GET /runs/{LARGE}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(),
+        False,
     ),
     "a filter each": lambda: held(
         100, lambda number: STREAM.format(LIVE, f"?category=llm&category=c{number}").encode()
@@ -120,7 +122,7 @@ ATTACKS = {
     "too large a head": lambda: asked(large_head(95)),
     "too large a body": lambda: asked(post(b"x" * 8_000_000)),
     "a reader of a page": lambda: asked(
-        f"GET /runs/{LARGE}/events?limit=1000 HTTP/1.1\r\nHost: a\r\n\r\n".encode()
+        f"GET /runs/{LARGE}/events?limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     ),
 }
 

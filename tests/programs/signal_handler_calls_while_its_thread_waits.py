@@ -9,9 +9,9 @@ import threading
 from functools import partial
 
 from app.streaming.errors import ReentrantCall
-from app.streaming.log import connection, redis_url
-from app.streaming.log.lease import Availability
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import wait_until
 
 URL, KEY = sys.argv[1:]

@@ -84,7 +84,7 @@ def test_a_dense_event_larger_than_the_largest_is_refused_before_it_is_parsed(de
         assert len(text) < 3 * MAX_EVENT_BYTES
         return json.loads(text)
 
-    monkeypatch.setattr(exact_json.orjson, "loads", parse_nothing_large)
+    monkeypatch.setattr(exact_json, "read_json", parse_nothing_large)
     for text in (dense, b'{"data":' + dense + b"}", b'{"event": ' + dense + b"}"):
         with pytest.raises(EventTooLarge) as raised:
             parse_json(text, MAX_EVENT_BYTES)

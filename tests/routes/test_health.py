@@ -33,6 +33,16 @@ def test_a_gateway_without_redis_is_alive_but_not_ready(unreachable_store):
     assert int(response.headers["Retry-After"]) > 0
 
 
+def test_a_gateway_on_a_cluster_says_why_it_is_not_ready(cluster):
+    response = client_of(EventStore(cluster.url)).get("/readyz")
+    assert response.status_code == 503
+    assert "cluster mode" in response.json["detail"]
+
+
+def test_a_gateway_without_redis_does_not_say_what_redis_said(unreachable_store):
+    assert client_of(unreachable_store).get("/readyz").json["detail"] == "Redis cannot serve now"
+
+
 def test_a_gateway_that_is_about_to_stop_is_not_ready(store):
     http = client_of(store)
     http.application.extensions["tailrace"].drain()

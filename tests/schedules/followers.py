@@ -151,10 +151,8 @@ class _Patience(NamedTuple):
 
 
 def parse(block: str, at: float) -> Iterator[Item]:
-    """Yield the item of an SSE block, unless there are only comments and a `retry:`."""
+    """Yield the item of an SSE block."""
     fields = dict(line.split(": ", 1) for line in block.split("\n"))
-    if "data" not in fields:
-        return
     event = json.loads(fields["data"])
     event_id = EventId.parse(fields["id"]) if "id" in fields else None
     if event["event"]["category"] == "gateway":

@@ -15,7 +15,7 @@ HEADERS = [("Content-Type", "text/event-stream")]
     ("version", "chunked"), [(b"HTTP/1.1", True), (b"HTTP/1.0", False)], ids=["1.1", "1.0"]
 )
 def test_the_headers_are_sent_and_the_connection_is_returned(version, chunked):
-    request = b"GET / %b\r\nHost: a\r\nConnection: keep-alive\r\n\r\n" % version
+    request = b"GET / %b\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n" % version
     with GunicornConnection(request) as connection:
         response = connection.response()
         response.start_response("200 OK", HEADERS)
@@ -32,7 +32,7 @@ def test_the_headers_are_sent_and_the_connection_is_returned(version, chunked):
 
 
 def test_gunicorn_writes_nothing_more_and_closes_the_connection():
-    with GunicornConnection(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as connection:
+    with GunicornConnection(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
         response = connection.response()
         response.start_response("200 OK", HEADERS)
         hijacked = hijack(response.start_response)
@@ -50,7 +50,7 @@ def test_another_server_is_not_hijacked():
 
 def test_a_connection_that_is_no_plain_gevent_socket_is_not_hijacked():
     """Such as one with TLS."""
-    with GunicornConnection(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n") as connection:
+    with GunicornConnection(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
         server, client = socket.socketpair()
         with server, client:
             response = connection.response()

@@ -12,10 +12,10 @@ from app.streaming.follow import client_socket
 from tests.server.gunicorn_connection import GunicornConnection
 
 JSON = b'{"a":1}'
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 REQUESTS = [
     GET,
-    b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     b"GET / HTTP/1.0\r\n\r\n",
     b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 ]
@@ -99,7 +99,7 @@ def test_a_response_is_closed_once_it_is_sent():
 
 
 def test_the_response_to_head_is_left_to_gunicorn(monkeypatch):
-    with GunicornConnection(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n") as connection:
+    with GunicornConnection(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n") as connection:
         sends = record_sends(monkeypatch)
         server_response = connection.response()
         body = JsonResponse(JSON)(connection.environ, server_response.start_response)

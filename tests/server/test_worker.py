@@ -20,14 +20,15 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
         start_response("200 OK", [("Content-Length", "5")])
         return [b"hello"]
 
-    hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}
+    hosts = SimpleNamespace(listens_on=lambda addresses: None)
+    hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None, hosts=hosts)}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     accepted, client = socket.socketpair()
     with client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         config = Config()
         worker = StreamingWorker(1, os.getppid(), [listener], None, 30, config, Logger(config))
         worker.wsgi = hello

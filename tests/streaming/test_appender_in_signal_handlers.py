@@ -13,7 +13,7 @@ from app.streaming.appender import Appender
 from app.streaming.errors import ReentrantCall
 from app.streaming.event_queue import MAX_WAITING_EVENTS
 from app.streaming.event_store import EventStore
-from app.streaming.log import shared_connection
+from app.streaming.redis import shared_connection
 from app.streaming.reentrancy import one_call_per_thread
 from tests.interruptions import handled_at, run_inside
 from tests.servers import wait_until

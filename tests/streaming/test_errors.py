@@ -19,7 +19,7 @@ ERRORS = [
     errors.UnexpectedSequence(7),
     errors.NotALog("so"),
     errors.StoreUnavailable("away", None, 7.0),
-    errors.ServerTooOld("old"),
+    errors.UnsupportedServer("old"),
     errors.ReentrantCall(),
     errors.Refused(404, "no", [{"field": "a", "detail": "b"}]),
     KeyError("of another kind"),

@@ -250,7 +250,7 @@ class Measure:
         *(-(2**63) - 1, 2**64, float("nan"), float("inf"), -float("inf")),
         *([1, [float("nan")]], {"a": {"b": (float("inf"),)}}, [None, float("nan")]),
         *(Measure(float("nan")), [Measure(float("inf"))]),
-        *("\ud800", "a\udfffb", {"\ud800": 1}, {1: 2}, {1, 2}, b"bytes", object()),
+        *({1: 2}, {1, 2}, b"bytes", object()),
     ],
 )
 def test_a_value_that_json_cannot_carry_is_refused_and_its_field_named(value):

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 # The events that a watcher of gevent's loop waits for.
 READABLE, WRITABLE = 1, 2
 
+# The operating system takes no more for a client before what it has is on its way. Without a
+# limit it holds up to 4 MB for each client that reads nothing.
+MAX_UNSENT_BYTES = 256 * 1024
+
 # How many bytes the clients of a worker may leave unsent, all together.
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 
@@ -98,6 +102,11 @@ class ClientSocket:
         """`on_closed` is called once, when the connection is closed."""
         self._socket = _socket.socket(fileno=connection.detach())
         self._socket.setblocking(False)
+        if self._socket.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(
+                    socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES
+                )
         self.send = self._socket.send
         self.chunked = chunked
         self._on_closed = on_closed

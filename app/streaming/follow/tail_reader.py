@@ -8,17 +8,17 @@ from typing import Any
 from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_store import EventStore
-from ..log.connection import (
+from ..log.log_state import NO_LOG, LogState
+from ..log.position import Position
+from ..log.replies import parse_streams
+from ..redis.connection import (
     RedisConnection,
     checked,
     exchange,
     exchange_packed,
     translated_errors,
 )
-from ..log.log_state import NO_LOG, LogState
-from ..log.position import Position
-from ..log.replies import parse_streams
-from ..log.sentinel import leads_to_master
+from ..redis.sentinel import leads_to_master
 from ..wire.frame_batch import batches_after, batches_from
 from .feed import Feed
 from .group_read import GroupRead, feed_key

@@ -6,8 +6,8 @@ import time
 
 from ..errors import StoreUnavailable
 from ..event_store import EventStore
-from ..log.connection import RedisConnection, exchange, translated_errors
-from ..log.sentinel import leads_to_master
+from ..redis.connection import RedisConnection, exchange, translated_errors
+from ..redis.sentinel import leads_to_master
 from .tail_reader import REPLY_TIMEOUT_SECONDS, TailReader
 
 # The pause before the first attempt, so that feeds that join together cost one attempt, and the

@@ -1,1 +1,1 @@
-"""The log in Redis: connections, scripts, the reader and the writer of one server's logs."""
+"""The log in Redis: the reader and the writer of one server's logs, positions and leases."""

@@ -1,104 +1,12 @@
-"""Leases: how long a run may be silent before it is lost, and the clock that they count by.
+"""Leases: how long a run may be silent before it is lost."""
 
-A producer that could not write must have its whole lease from then on. So a lease counts from the
-last moment at which Redis was out of reach, refused a write, or this process was paused.
-"""
-
-import logging
-import os
-import threading
 import time
-import weakref
 from collections.abc import Callable
-from itertools import count
 
 from ..errors import LogFull, NotALog, StoreUnavailable
 from ..event_id import EventId
+from ..redis.availability import Availability
 from .log_state import LogState
-
-TICK_SECONDS = 0.25
-
-# One of so many ticks writes to Redis, in a way that stores nothing.
-TICKS_PER_PROBE = 4
-
-# If a reply or a tick comes so many seconds late, producers were held up too. No lease is shorter.
-MAX_DELAY_SECONDS = 1.0
-
-log = logging.getLogger("tailrace.lease")
-
-
-class Availability:
-    """Since when producers could write, as far as this process knows: the clock of all leases.
-
-    Everything that sees a failure reports it here. A thread ticks once there are leases. A tick
-    that comes late shows that the process was paused: by a signal, or with its whole machine.
-    The thread also calls `probe`, which raises StoreUnavailable if Redis accepts no writes: a
-    process that writes nothing itself would not know.
-    """
-
-    def __init__(self, probe: Callable[[], None]) -> None:
-        self._probe = probe
-        self._since = time.monotonic()
-        self._ticked = time.monotonic(), time.time()
-        self._ticks_in: int | None = None  # the process whose thread ticks
-
-    def since(self) -> float:
-        """Return the monotonic time since which nothing is known to have held up producers."""
-        self.watch()
-        self.tick()  # after a pause, this thread may run before the one that ticks
-        return self._since
-
-    def interrupted(self) -> None:
-        """Count every lease anew: Redis is out of reach, or has refused a write."""
-        self._since = time.monotonic()
-
-    def replied(self, delay_seconds: float) -> None:
-        """Count every lease anew if a reply of Redis came so late that Redis was held up."""
-        if delay_seconds > MAX_DELAY_SECONDS:
-            self.interrupted()
-
-    def watch(self) -> None:
-        """Notice everything from now on. Call it when a run has a lease."""
-        if self._ticks_in != os.getpid():  # a forked child has no such thread yet
-            self._ticks_in = os.getpid()
-            self.interrupted()  # nobody knows what was before
-            threading.Thread(
-                target=_tick, args=(weakref.ref(self),), name="tailrace-clock", daemon=True
-            ).start()
-
-    def tick(self) -> None:
-        """Count every lease anew if the last tick was too long ago."""
-        monotonic, wall = time.monotonic(), time.time()
-        last_monotonic, last_wall = self._ticked
-        passed = monotonic - last_monotonic
-        # The monotonic clock stands still while a machine is suspended.
-        suspended = abs(wall - last_wall - passed)
-        if max(passed, suspended) > MAX_DELAY_SECONDS:
-            self._since = monotonic
-        self._ticked = monotonic, wall  # last, so that no other thread sees it before `_since`
-
-    def probe(self) -> None:
-        """Count every lease anew if Redis accepts no writes."""
-        try:
-            self._probe()
-        except StoreUnavailable:
-            self.interrupted()
-        except Exception:
-            self.interrupted()
-            log.exception("cannot find out whether Redis accepts writes")
-
-
-def _tick(reference: "weakref.ref[Availability]") -> None:
-    """Tick until nothing else refers to the clock."""
-    for number in count():
-        clock = reference()
-        if clock is None:
-            return
-        clock.tick()
-        if number % TICKS_PER_PROBE == 0:
-            clock.probe()
-        del clock
-        time.sleep(TICK_SECONDS)
 
 
 class Leases:

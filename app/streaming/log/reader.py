@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import redis
 
@@ -10,7 +11,7 @@ from ..backoff import Turns
 from ..errors import InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
-from .connection import (
+from ..redis.connection import (
     Argument,
     Command,
     Reply,
@@ -19,14 +20,16 @@ from .connection import (
     is_wrong_type,
     make_blocking_client,
 )
+from ..redis.scripts import Script
+from ..redis.shared_connection import SharedConnection
 from .continuity import Stretch, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
 from .redis_keys import log_key
 from .replies import has_names, parse_event, parse_log_state, parse_mark, parse_streams
-from .scripts import Script
-from .shared_connection import SharedConnection
+
+HERE = Path(__file__).parent
 
 # A blocking XREAD stays silent for ever on a log that is deleted or begun again meanwhile. So
 # one lasts no longer than this, and the log is checked before the next.
@@ -74,7 +77,7 @@ class LogReader:
         self._client = client
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
-        self._read_log = Script(_Pool(client), "read.lua", keys=1)
+        self._read_log = Script(_Pool(client), HERE / "read.lua", keys=1)
         self.leases = leases
 
     def get_events(

@@ -6,7 +6,7 @@ from redis.exceptions import ResponseError
 
 from ..event import Event, is_terminal, pairs, text
 from ..event_id import EventId
-from .connection import Reply, checked
+from ..redis.connection import Reply, checked
 from .continuity import Mark
 from .log_state import NO_LOG, LogState
 

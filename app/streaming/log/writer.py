@@ -2,26 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 
 from ..errors import (
     KeyReused,
     LogFull,
     RunEnded,
-    ServerTooOld,
     StoreUnavailable,
     StreamingError,
     UnexpectedSequence,
+    UnsupportedServer,
 )
 from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
-from .connection import Argument, Command, Reply
-from .lease import Availability
+from ..redis.availability import Availability
+from ..redis.connection import Argument, Command, Reply
+from ..redis.scripts import Script
+from ..redis.shared_connection import SharedConnection
+from .readiness import TOO_OLD
 from .redis_keys import redis_keys
-from .scripts import Script
-from .shared_connection import SharedConnection
 
-TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+HERE = Path(__file__).parent
 
 
 class LogWriter:
@@ -50,8 +52,9 @@ class LogWriter:
             ("idle_ttl_seconds", idle_ttl_seconds),
         ):
             check_range(name, value)
-        self._append = Script(shared, "append.lua", keys=3)
-        self._mark_lost = Script(shared, "mark_lost.lua", keys=3)
+        self._append = Script(shared, HERE / "append.lua", keys=3)
+        self._mark_lost = Script(shared, HERE / "mark_lost.lua", keys=3)
+        self._all_keys = Script(shared, HERE / "all_keys.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
         self._availability = availability
@@ -86,6 +89,14 @@ class LogWriter:
             int(watched),
         )
         return bool(marked)
+
+    def set_expire(self, run_id: str, ttl_seconds: int) -> bool:
+        """Keep a log for so many seconds. Return whether there is one."""
+        return bool(self._all_keys.run(*redis_keys(run_id), "EXPIRE", ttl_seconds))
+
+    def delete(self, run_id: str) -> bool:
+        """Delete a log and its idempotency keys. Return whether there was one."""
+        return bool(self._all_keys.run(*redis_keys(run_id), "DEL"))
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
@@ -138,4 +149,4 @@ def _appended(append: Append, reply: Reply) -> Appended:
             f"run {append.run_id} takes no more events: its log has the id {value.decode()}, "
             "after which ids or sequences are not exact numbers"
         )
-    raise ServerTooOld(TOO_OLD)
+    raise UnsupportedServer(TOO_OLD)

@@ -34,7 +34,12 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class EventStream:
-    """Server-Sent Events; if `typed` is false, events have no `event:` line."""
+    """Server-Sent Events; if `typed` is false, events have no `event:` line.
+
+    Only frames end with an empty line. Many decoders dispatch a block without data as an event
+    that is empty. So `retry:` and comments are lines of the block of the next frame. They take
+    effect when the line is read, also if no frame follows (section 9.2.6).
+    """
 
     typed: bool = True
 
@@ -42,7 +47,7 @@ class EventStream:
 
     def opening(self, run_id: str, retry_ms: int) -> bytes:
         """Return the first bytes of a stream."""
-        return b"%b: open\n\n" % self.retry(retry_ms)
+        return b"%b: open\n" % self.retry(retry_ms)
 
     def retry(self, retry_ms: int) -> bytes:
         """Return how long the client waits before it reconnects, about `retry_ms`.
@@ -50,11 +55,11 @@ class EventStream:
         The time is random, so that clients that were disconnected together do not return
         together.
         """
-        return b"retry: %d\n\n" % (retry_ms * random.uniform(2 / 3, 4 / 3))
+        return b"retry: %d\n" % (retry_ms * random.uniform(2 / 3, 4 / 3))
 
     def heartbeat(self, run_id: str) -> bytes:
         """Return a heartbeat, which is a comment."""
-        return b": heartbeat\n\n"
+        return b": heartbeat\n"
 
     def frame(self, frame: Frame) -> bytes:
         """Return the bytes of a frame."""

@@ -32,7 +32,7 @@ def chunk(data: bytes) -> bytes:
 def head(run_id: str, *headers: str, version: str = "1.1") -> bytes:
     lines = (
         f"POST /runs/{run_id}/events HTTP/{version}",
-        "Host: a",
+        "Host: localhost",
         "Content-Type: application/x-ndjson",
         *headers,
     )

@@ -54,7 +54,7 @@ def test_chunk_extensions_and_trailers_are_ignored(gateway, store, run_id):
 
 @pytest.mark.parametrize("pipelined", [True, False])
 def test_a_connection_serves_the_request_after_a_complete_one(gateway, store, run_id, pipelined):
-    state = b"GET /runs/%b HTTP/1.1\r\nHost: a\r\n\r\n" % run_id.encode()
+    state = b"GET /runs/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % run_id.encode()
     bodies = [chunk(BODY) + LAST_CHUNK, BODY, chunk(BODY + b"{}") + LAST_CHUNK, b""]
     framings = [CHUNKED, length_of(BODY), CHUNKED, length_of(b"")]
     sent = [head(run_id, *each) + body for each, body in zip(zip(framings), bodies, strict=True)]

@@ -10,6 +10,7 @@ import pytest
 
 from app import own_redis
 from app.own_redis import OwnRedis, OwnRedisError, find_server
+from app.streaming.event_store import EventStore
 from tests.integration.launcher.launched import own_port
 from tests.servers import ROOT, free_port, wait_until
 
@@ -91,3 +92,26 @@ def is_bound(taker: socket.socket, port: int) -> bool:
         taker.bind(("127.0.0.1", port))
         return True
     return False
+
+
+def encoded(*arguments: str) -> bytes:
+    """Return a command as a server writes it into its append-only file."""
+    parts = [b"$%d\r\n%b\r\n" % (len(each), each.encode()) for each in arguments]
+    return b"*%d\r\n%b" % (len(parts), b"".join(parts))
+
+
+def test_half_a_transaction_in_its_file_costs_no_event_and_comes_not_back(tmp_path):
+    """Its file ends within a command, as after a `kill -9` in the middle of a write."""
+    server = OwnRedis(tmp_path)
+    for number in range(3):
+        server.start()
+        try:
+            store = EventStore(server.url)
+            assert [event.data for event in store.get_events("r")] == list(range(number))
+            store.add("r", "llm", "stream", number)
+        finally:
+            os.kill(server.pid, signal.SIGKILL)
+            server.stop()
+        half = [encoded("MULTI"), encoded("XADD", "run:r:events", "*", "data", "9")]
+        with (tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof").open("ab") as file:
+            file.write(b"".join([*half, encoded("HSET", "run:r:keys", "a", "b")[:-4]]))

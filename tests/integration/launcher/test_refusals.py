@@ -128,3 +128,12 @@ def test_a_server_that_is_too_old_is_refused(home, old_redis, command):
         assert part in gateway.err
     assert "Traceback" not in gateway.output
     home.wait_until_empty()
+
+
+@pytest.mark.parametrize("command", [LAUNCHER, GUNICORN], ids=["launcher", "gunicorn"])
+def test_a_cluster_is_refused_by_name(home, cluster, command):
+    gateway = home.launch(command, REDIS_URL=cluster.url)
+    assert gateway.process.wait(30) != 0
+    assert f"{cluster.url}: Redis is in cluster mode" in gateway.err
+    assert "Traceback" not in gateway.output
+    home.wait_until_empty()

@@ -64,12 +64,13 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
     [worker] = gateway.workers()
     body = json.dumps(EVENT).encode()
     head = (
-        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     ).encode()
 
     def get(path: str, accept: str) -> bytes:
-        return f"GET {path} HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n".encode()
+        return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n".encode()
 
     def kept_alive(sent: bytes = b"") -> socket.socket:
         connection = stack.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
@@ -96,7 +97,7 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
         assert (answer.status, answer.getheader("Connection")) == (201, "close")
         answer, document = ask(browser, get(stream_path(run_id), "text/event-stream"))
         assert answer.status == 200
-        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n\n", document)
+        assert re.fullmatch(rb"retry: ([6-9]|1[012])\d\d\n", document)
         answer, document = ask(script, get(stream_path(run_id), "*/*"))
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
         assert json.loads(document)["status"] == 503
@@ -188,13 +189,16 @@ def _fill_with_idle_clients(
     """Open connections that send nothing, or half a request, or stay idle, or do not read."""
     for _ in range(100):
         store.add(run_id, "llm", "stream", "x" * 100_000)
-    head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\n"
+    )
     for sent in (
         "",
         "GET /healthz HTT",
-        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
         f"{head}Content-Length: 100\r\n\r\n{{",
-        f"GET {stream_path(run_id)} HTTP/1.1\r\nHost: a\r\n\r\n",
+        f"GET {stream_path(run_id)} HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ):
         connection = stack.enter_context(socket.socket())
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

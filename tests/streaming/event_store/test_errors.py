@@ -16,8 +16,8 @@ from app.streaming.errors import (
     StoreUnavailable,
 )
 from app.streaming.event_store import EventStore
-from app.streaming.log import redis_url
 from app.streaming.log.redis_keys import redis_keys
+from app.streaming.redis import redis_url
 from tests.servers import free_port
 from tests.streaming.event_store.logs import DAY, InBackground, data_of, key
 

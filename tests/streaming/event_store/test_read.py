@@ -6,10 +6,10 @@ import pytest
 
 from app.streaming.event import pairs
 from app.streaming.event_id import LAST, ZERO, EventId
-from app.streaming.log import connection, shared_connection
 from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import Position
+from app.streaming.redis import connection, shared_connection
 from tests.servers import wait_until
 from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, add_many, data_of, key
 

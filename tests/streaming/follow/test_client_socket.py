@@ -1,5 +1,6 @@
 """The client's socket: it writes without blocking, and never to another client."""
 
+import contextlib
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -261,6 +262,20 @@ def test_the_original_socket_can_no_longer_write_or_close(connect):
         client_socket.send_all(b"mine")
         assert client.recv(100) == b"mine"
     client_socket.close()
+
+
+def test_the_operating_system_holds_little_for_a_client_that_reads_nothing():
+    """With the buffers that it has by default."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    client_socket = ClientSocket(GeventSocket(fileno=accepted.detach()), False)
+    taken = 0
+    with client, contextlib.suppress(BlockingIOError):
+        while taken < 16 * 1024 * 1024:
+            taken += client_socket.send(bytes(64 * 1024))
+    client_socket.close()
+    assert taken < 1024 * 1024
 
 
 # The backlog

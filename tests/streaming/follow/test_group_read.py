@@ -8,10 +8,10 @@ from redis.connection import Connection
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.follow.feed import Feed
 from app.streaming.follow.group_read import GroupRead, feed_key
-from app.streaming.log import connection
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.log.redis_keys import log_key
+from app.streaming.redis import connection
 from tests.streaming.follow.fakes import publish, publish_reset
 from tests.streaming.positions import OTHER_EPOCH, at, log
 

@@ -90,9 +90,7 @@ class InterruptedReaders(ReaderPool):
             self._store.interrupt()
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=st.integers(0, 130),
     schedule=st.lists(st.integers(0, 3), min_size=30, max_size=30),

@@ -44,7 +44,7 @@ def test_a_silent_stream_sends_heartbeats(store, readers, run_id):
     opening, caught_up, *heartbeats = itertools.islice(chunks, 5)
     assert opening.startswith(b"retry: ")
     assert b"gateway.caught_up" in caught_up
-    assert heartbeats == [b": heartbeat\n\n"] * 3
+    assert heartbeats == [b": heartbeat\n"] * 3
     subscriber.close()
 
 
@@ -133,7 +133,7 @@ def test_an_unfiltered_stream_sends_no_progress(store, readers, run_id):
     assert any(map(has_caught_up, chunks))
     store.add(run_id, "llm", "stream", "live")
     assert any(b"live" in chunk for chunk in chunks)
-    assert [next(chunks) for _ in range(3)] == [b": heartbeat\n\n"] * 3
+    assert [next(chunks) for _ in range(3)] == [b": heartbeat\n"] * 3
     subscriber.close()
 
 
@@ -167,7 +167,7 @@ def test_after_a_gap_the_heartbeat_is_the_progress(store, readers, redis_client,
         pipeline.execute()
     assert any(b"gateway.gap" in chunk for chunk in chunks)
     assert next(chunks).startswith(b"id: 9999999999999-1\nevent: gateway.progress\n")
-    assert next(chunks) == b": heartbeat\n\n"
+    assert next(chunks) == b": heartbeat\n"
     subscriber.close()
 
 
@@ -226,7 +226,7 @@ def test_a_parked_subscriber_sends_a_heartbeat_in_the_framing_of_its_body(
     assert subscriber.beat(now) > now
     assert not client_end.has_received(b"heartbeat")
     assert subscriber.beat(now + 15) > now + 15
-    heartbeat = b": heartbeat\n\n"
+    heartbeat = b": heartbeat\n"
     if client_end.client_socket.chunked:
         heartbeat = b"\r\n" + http_chunk(heartbeat)
     assert client_end.has_received(heartbeat)

@@ -7,9 +7,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from app.streaming.errors import NotALog, RunEnded, StoreUnavailable, UnexpectedSequence
 from app.streaming.event_store import EventStore
-from app.streaming.log.lease import Availability
-from app.streaming.log.shared_connection import SharedConnection
 from app.streaming.new_event import MAX_EVENT_BYTES, Append, Appended, NewEvent
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.shared_connection import SharedConnection
 
 NEW_EVENTS = [NewEvent.of("llm", "stream", number) for number in range(3)]
 

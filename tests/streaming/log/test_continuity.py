@@ -201,7 +201,7 @@ def arrives(follower: Follower) -> None:
     assert follower.position.sequence == follower.log.added
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.one_of(*WRITES, READS), max_size=40))
 def test_every_hole_and_every_other_log_is_told_and_nothing_else(steps):
     follower = play(steps, ours_only=True)
@@ -209,7 +209,7 @@ def test_every_hole_and_every_other_log_is_told_and_nothing_else(steps):
     arrives(follower)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.one_of(*WRITES, READS), max_size=40))
 def test_holes_among_entries_of_other_programs_are_told(steps):
     follower = play(steps, ours_only=False)
@@ -217,7 +217,7 @@ def test_holes_among_entries_of_other_programs_are_told(steps):
     arrives(follower)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.lists(st.one_of(*WRITES, READS, RECONNECTS), max_size=40), st.booleans())
 def test_a_client_that_knows_only_an_id_is_told_too(steps, ours_only):
     follower = play(steps, ours_only)

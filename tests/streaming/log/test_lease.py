@@ -10,8 +10,10 @@ import pytest
 from app.streaming.errors import LogFull, NotALog, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.log import lease
-from app.streaming.log.lease import MAX_DELAY_SECONDS, TICK_SECONDS, Availability, Leases
+from app.streaming.log.lease import Leases
 from app.streaming.log.log_state import LogState
+from app.streaming.redis import availability as availability_module
+from app.streaming.redis.availability import MAX_DELAY_SECONDS, TICK_SECONDS, Availability
 from tests.servers import wait_until
 
 LEASE_SECONDS = 10
@@ -47,7 +49,8 @@ class Clocks:
 @pytest.fixture
 def clocks(monkeypatch) -> Clocks:
     clocks = Clocks()
-    monkeypatch.setattr(lease, "time", clocks)
+    for module in (lease, availability_module):
+        monkeypatch.setattr(module, "time", clocks)
     return clocks
 
 

@@ -1,6 +1,7 @@
 """The formats of a stream: filters, heartbeats and frames, byte by byte."""
 
 import json
+import re
 
 import pytest
 
@@ -45,7 +46,7 @@ def test_an_event_of_the_reserved_category_written_by_others_passes_no_filter_by
 
 
 def test_a_stream_opens_with_a_retry_and_a_comment():
-    retry, comment, rest = EventStream().opening("r", 3000).split(b"\n\n")
+    retry, comment, rest = EventStream().opening("r", 3000).split(b"\n")
     assert retry.startswith(b"retry: ")
     assert comment.startswith(b":")
     assert rest == b""
@@ -56,10 +57,30 @@ def test_the_retry_is_random_around_the_given_time():
     assert 2000 <= min(times) < max(times) <= 4000
 
 
-def test_a_heartbeat_is_a_comment_that_ends_with_an_empty_line():
-    heartbeat = EventStream().heartbeat("r")
-    assert heartbeat.startswith(b":")
-    assert heartbeat.endswith(b"\n\n")
+def test_a_heartbeat_is_a_comment():
+    assert re.fullmatch(rb":[^\r\n]+\n", EventStream().heartbeat("r"))
+
+
+@pytest.mark.parametrize("kind", ["opening", "retry", "heartbeat"])
+def test_what_has_no_data_is_whole_lines_and_ends_no_block(kind):
+    """Many decoders dispatch every block, also one that has no data."""
+    wire = EventStream()
+    lines = {
+        "opening": wire.opening("r", 3000),
+        "retry": wire.retry(3000),
+        "heartbeat": wire.heartbeat("r"),
+    }[kind]
+    *whole, rest = lines.split(b"\n")
+    assert rest == b""
+    assert all(whole)
+
+
+def test_a_frame_is_a_block_of_its_own_after_lines_without_data():
+    wire, frame = EventStream(), Frame.of(event())
+    sent = wire.opening("r", 3000) + wire.heartbeat("r") + frame.typed + wire.heartbeat("r")
+    [block, rest] = sent.split(b"\n\n")
+    assert block.endswith(b"\n" + frame.typed.removesuffix(b"\n\n"))
+    assert rest == wire.heartbeat("r")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import psutil
 import pytest
 import redis
 
-from app.streaming.log import connection, redis_url
-from app.streaming.log.lease import Availability
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import RedisServer, wait_until
-from tests.streaming.log.callers import (
+from tests.streaming.redis.callers import (
     Caller,
     blocked_leader,
     share,

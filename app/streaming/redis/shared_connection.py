@@ -22,6 +22,7 @@ from redis.exceptions import RedisError
 
 from ..errors import StoreUnavailable
 from ..reentrancy import one_call_per_thread
+from .availability import Availability
 from .connection import (
     Argument,
     Command,
@@ -32,7 +33,6 @@ from .connection import (
     is_not_master,
     pack,
 )
-from .lease import Availability
 from .sentinel import leads_to_master
 
 # One round trip carries no more than this, so that no caller waits long for others' bytes.

@@ -15,12 +15,12 @@ import redis.connection
 
 from app.streaming import reentrancy
 from app.streaming.errors import ReentrantCall, StoreUnavailable, StreamingError
-from app.streaming.log import connection, redis_url, shared_connection
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url, shared_connection
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.interruptions import handled_at
 from tests.run_program import run_program
 from tests.servers import wait_until
-from tests.streaming.log.callers import (
+from tests.streaming.redis.callers import (
     Caller,
     blocked_leader,
     share,

@@ -10,7 +10,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from app.streaming.errors import NotALog, StoreUnavailable
-from app.streaming.log import connection, redis_url
+from app.streaming.redis import connection, redis_url
 from tests.servers import free_port, wait_until
 
 

@@ -1,4 +1,4 @@
-"""The Lua scripts of this directory. Redis runs each call of one as a single atomic step."""
+"""Lua scripts. Redis runs each call of one as a single atomic step."""
 
 import hashlib
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ class Connection(Protocol):
 class Script:
     """A script, called by its digest. Its source is sent only to a server that lacks it."""
 
-    def __init__(self, connection: Connection, name: str, keys: int):
+    def __init__(self, connection: Connection, file: Path, keys: int):
         self._connection = connection
-        self._source = Path(__file__).with_name(name).read_bytes()
+        self._source = file.read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._keys = keys
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from app.streaming.log import connection, shared_connection
-from app.streaming.log.connection import RedisConnection, Reply
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, shared_connection
+from app.streaming.redis.connection import RedisConnection, Reply
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import RedisServer
-from tests.streaming.log.callers import share_to
+from tests.streaming.redis.callers import share_to
 
 
 @pytest.fixture

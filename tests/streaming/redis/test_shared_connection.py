@@ -5,8 +5,8 @@ import threading
 import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
-from app.streaming.log import connection, shared_connection
-from tests.streaming.log.callers import Caller, blocked_leader, share, start_waiting
+from app.streaming.redis import connection, shared_connection
+from tests.streaming.redis.callers import Caller, blocked_leader, share, start_waiting
 
 MEGABYTE = 1024 * 1024
 

@@ -10,12 +10,12 @@ import pytest
 import redis
 
 from app.streaming.errors import InvalidInput, StoreUnavailable
-from app.streaming.log import connection, redis_url, sentinel
-from app.streaming.log.lease import Availability
-from app.streaming.log.sentinel import GIVES_UP, PROMOTES, WatchedMaster, leads_to_master
-from app.streaming.log.shared_connection import SharedConnection
+from app.streaming.redis import connection, redis_url, sentinel
+from app.streaming.redis.availability import Availability
+from app.streaming.redis.sentinel import GIVES_UP, PROMOTES, WatchedMaster, leads_to_master
+from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import ReplicatedServers, free_port, wait_until
-from tests.streaming.log.callers import Caller
+from tests.streaming.redis.callers import Caller
 
 # URLs
 

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from app.streaming.errors import InvalidInput
-from app.streaming.log import connection, redis_url
+from app.streaming.redis import connection, redis_url
 
 
 def make_blocking_client(url):
