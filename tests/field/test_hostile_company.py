@@ -114,8 +114,11 @@ class Background:
 
     def produce(self, port: int, run_id: str) -> None:
         """Append events one by one over one connection."""
-        head = f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
-        request = f"{head}\r\nContent-Length: {len(EVENT)}\r\n\r\n".encode() + EVENT
+        head = (
+            f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(EVENT)}\r\n\r\n"
+        )
+        request = head.encode() + EVENT
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
             while not self._stopped.wait(PAUSE_SECONDS):
                 try:

@@ -105,7 +105,6 @@ def test_a_dense_event_larger_than_the_largest_is_refused_before_it_is_parsed(de
         (b"", "body"),
         (b" 1]", "body"),
         (b",[1e400]]", "2"),
-        (b',["\\ud800x"]]', "2"),
         (b",[01]]", "2"),
         (b",]", "2"),
     ],
