@@ -23,9 +23,12 @@ worker_class = f"{_package}.server.worker.StreamingWorker"
 worker_connections = _settings["worker_connections"]
 # A worker that stops after a number of requests refuses everything while its streams go on.
 max_requests = 0
+# All headers of a request together are limited too (app/server/request_head.py).
+limit_request_fields = 100
+limit_request_field_size = 8190
 timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
-keepalive = 5
+keepalive = _settings["keepalive_seconds"]
 # Nothing here reads the scheme or a prefix, so no header may set them, from any address. With
 # `*` no address is looked up in a list for each request. (The same list says who may speak
 # HTTP/2 in clear text, which is off.)

@@ -102,6 +102,7 @@ class Settings:
     max_streams: int = _setting(10_000, _whole(1))
     max_event_bytes: int = _setting(262_144, _whole(1))
     max_body_bytes: int = _setting(4_194_304, _whole(1))
+    keepalive_seconds: int = _setting(75, _whole(1, 3600))
     drain_seconds: int = _setting(20, _whole(0, 3600))
     allowed_hosts: tuple[str, ...] = _setting((), _Hosts())
     cors_origins: tuple[str, ...] = _setting((), _Origins())

@@ -34,9 +34,12 @@ FOLLOW = (
     *("client_socket", "fanout", "feed", "history", "heartbeats", "group_read", "tail_reader"),
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
 )
-SERVER = ("body", "linger", "nonblocking_body", "hijack", "response", "worker", "arbiter")
+SERVER = (
+    *("body", "linger", "nonblocking_body", "hijack", "response", "request_head", "connections"),
+    *("worker", "arbiter"),
+)
 ROUTES = (
-    *("lean_flask", "cors", "schemas", "admission", "problems", "json_body", "hosts"),
+    *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body", "hosts"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *("health", "runs", "events", "stream"),
 )
@@ -201,10 +204,15 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
 
 
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
-    for name in ("arbiter", "worker"):
+    for name in ("arbiter", "body", "connections", "request_head", "worker"):
         path = PACKAGE / "server" / f"{name}.py"
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
-        assert app_imports(path) <= {"app.streaming.follow.client_socket"}
+        assert app_imports(path) <= {
+            "app.server.body",
+            "app.server.connections",
+            "app.server.request_head",
+            "app.streaming.follow.client_socket",
+        }
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {
         *sys.stdlib_module_names,
         "gevent",

@@ -21,6 +21,7 @@ VARIABLES = {
     "MAX_STREAMS": (10_000, "1", 1, ["0", "x"]),
     "MAX_EVENT_BYTES": (262_144, "1", 1, ["0", "256K"]),
     "MAX_BODY_BYTES": (4_194_304, "1", 1, ["0", "4M"]),
+    "KEEPALIVE_SECONDS": (75, "60", 60, ["0", "3601", "x"]),
     "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
     "ALLOWED_HOSTS": (
         (),

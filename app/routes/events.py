@@ -1,5 +1,6 @@
 """Writing a run's events, and reading their history in pages."""
 
+from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
@@ -11,8 +12,9 @@ from werkzeug.wrappers import Response as BaseResponse
 from ..server.body import read_pieces
 from ..server.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ..server.response import JsonResponse
+from ..streaming.backoff import Turns
 from ..streaming.errors import InvalidInput, copy_of
-from ..streaming.event import check_run_id
+from ..streaming.event import Event, check_run_id
 from ..streaming.new_event import Appended, NewEvent
 from .admission import Reservation
 from .gateway import gateway
@@ -45,8 +47,9 @@ def append(run_id: str) -> BaseResponse:
     with Reservation(here.admission) as reservation:
         # The parsed body is dropped before the wait for Redis: a kilobyte of JSON may take a
         # hundred in Python.
+        max_event_bytes = here.store.max_event_bytes
         is_batch, new_events, lease = _parse_events(
-            read_json(reservation, here.settings.max_body_bytes), here.store.max_event_bytes
+            read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
         )
         reservation.begin_append()
         appended = here.store.append_new(
@@ -105,7 +108,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
 
 def _parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
     """Return whether a body holds an array, the events to append, and the lease."""
-    if isinstance(body, list):
+    if isinstance(body, list | Iterator):
         return True, *_event_schema.new_events_from(body, max_event_bytes)
     new_event, lease = _event_schema.new_event_from(body, max_event_bytes)
     return False, [new_event], lease
@@ -131,11 +134,23 @@ def page(run_id: str) -> Response:
         categories=query["category"],
         actions=query["action"],
     )
-    events = b",".join(event.to_json() for event in found.events)
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
-    response = JsonResponse(b'{"events":[%b],"next":%b}' % (events, following))
+    response = JsonResponse(b"".join(_page_json(found.events, following)))
     here.admission.hold_until_sent(response)
     return response
+
+
+def _page_json(events: Iterable[Event], following: bytes) -> Iterator[bytes]:
+    """Yield the parts of a page, and give the other requests turns."""
+    turns = Turns()
+    before = b'{"events":['
+    for event in events:
+        turns.spend(len(event.data_json) + len(event.source_json))
+        yield before
+        yield event.to_json()
+        before = b","
+    yield before if before != b"," else b""
+    yield b'],"next":%b}' % following
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")

@@ -30,6 +30,10 @@ from .schemas import InvalidQuery
 
 RETRY_AFTER_SECONDS = 1
 
+# A problem names no more errors, and quotes no more of a name or a message.
+MAX_ERRORS = 100
+MAX_QUOTED_LENGTH = 500
+
 log = logging.getLogger("tailrace.http")
 
 
@@ -76,11 +80,14 @@ def _render(problem: Problem) -> Response:
         "type": "about:blank",
         "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": _short(problem.detail),
         **problem.members,
     }
     if problem.errors:
-        document["errors"] = [{"field": name, "detail": why} for name, why in problem.errors]
+        errors = problem.errors[:MAX_ERRORS]
+        document["errors"] = [
+            {"field": _short(name), "detail": _short(why)} for name, why in errors
+        ]
     response = Response(orjson.dumps(document), problem.status, mimetype="application/problem+json")
     if problem.status in (429, 503):
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
@@ -88,6 +95,10 @@ def _render(problem: Problem) -> Response:
     if _is_append():
         _log_refusal(problem)
     return response
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}…"
 
 
 def _is_append() -> bool:

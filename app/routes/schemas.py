@@ -1,6 +1,7 @@
 """The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
 
-from collections.abc import Mapping, Set
+import time
+from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,9 @@ from ..streaming.new_event import (
 
 # A body with more names is refused with one message, and not with one for each name.
 MAX_NAMES = 16
+
+# After this many events of an array the other requests get their turn.
+MAX_EVENTS_IN_A_ROW = 50
 
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _NESTED_NAMES = frozenset({"category", "action"})
@@ -51,17 +55,25 @@ class EventSchema(Schema):
         lease = event.pop("lease_seconds", None)
         return NewEvent.of(**event, max_bytes=max_bytes), lease
 
-    def new_events_from(self, body: list[Any], max_bytes: int) -> tuple[list[NewEvent], int | None]:
+    def new_events_from(
+        self, body: Iterable[Any], max_bytes: int
+    ) -> tuple[list[NewEvent], int | None]:
         """Return the events of an array, and the last lease among them in seconds or None.
 
         `max_bytes` is the largest size of one event. Raises as `new_event_from` does, for the
         first bad event; its fields are then named `<index>.<field>`. Raises ValidationError if
         the array is empty, or has more than MAX_EVENTS events.
         """
-        if not 1 <= len(body) <= MAX_EVENTS:
-            raise ValidationError({"body": [f"Must be 1 to {MAX_EVENTS} events."]})
-        new_events, lease = [], None
+        wrong_number = ValidationError({"body": [f"Must be 1 to {MAX_EVENTS} events."]})
+        if isinstance(body, list) and not 1 <= len(body) <= MAX_EVENTS:
+            raise wrong_number
+        new_events: list[NewEvent] = []
+        lease = None
         for index, item in enumerate(body):
+            if index == MAX_EVENTS:
+                raise wrong_number
+            if index % MAX_EVENTS_IN_A_ROW == MAX_EVENTS_IN_A_ROW - 1:
+                time.sleep(0)
             try:
                 new_event, own_lease = self.new_event_from(item, max_bytes)
             except ValidationError as error:
@@ -71,6 +83,8 @@ class EventSchema(Schema):
                 raise error.of_item(index) from None
             new_events.append(new_event)
             lease = own_lease or lease
+        if not new_events:
+            raise wrong_number
         return new_events, lease
 
     def _parse_event(self, body: Any) -> dict[str, Any]:

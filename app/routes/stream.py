@@ -32,6 +32,12 @@ ResponseType = TypeVar("ResponseType", bound=Response)
 _stream_query = StreamQuery()
 _CONTENT_TYPES = ("text/event-stream", "application/x-ndjson")
 
+# A longer Accept header counts as absent. Parsing takes a millisecond for as much as this.
+MAX_ACCEPT_LENGTH = 1000
+
+# What is remembered is named by clients, so longer names are not.
+MAX_REMEMBERED_LENGTH = 256
+
 
 @blueprint.get("/runs/<any_run_id:run_id>/events/stream")
 def follow(run_id: str) -> Response:
@@ -90,10 +96,16 @@ def _start(query: Mapping[str, Any]) -> Start:
 
 
 def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
-    json_lines = _prefers_json_lines(request.headers.get("Accept", ""))
-    return _shared_format(
-        frozenset(query["category"]), frozenset(query["action"]), json_lines, query["typed"]
-    )
+    categories, actions = query["category"], query["action"]
+    is_short = sum(map(len, (*categories, *actions))) <= MAX_REMEMBERED_LENGTH
+    make = _shared_format if is_short else _shared_format.__wrapped__
+    accepted = frozenset(categories), frozenset(actions)
+    return make(*accepted, _prefers_json_lines(_accept()), query["typed"])
+
+
+def _accept() -> str:
+    accept = request.headers.get("Accept", "")
+    return accept if len(accept) <= MAX_ACCEPT_LENGTH else ""
 
 
 @lru_cache(maxsize=100)
@@ -121,9 +133,7 @@ def _is_over(subscriber: Subscriber) -> bool:
 
 def _overloaded() -> Response:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
-    accepted = (
-        kind.partition(";")[0].strip().lower() for kind in request.accept_mimetypes.values()
-    )
+    accepted = (kind.partition(";")[0].strip().lower() for kind in _accept().split(","))
     log.warning("stream refused: too many streams, or draining path=%r", request.path)
     if "text/event-stream" in accepted:
         response = _response(EventStream(), Response)

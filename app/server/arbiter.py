@@ -75,9 +75,10 @@ def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) 
         "status": status_int,
         "detail": mesg or reason,
     }
+    retry = "Retry-After: 1\r\n" if status_int == 503 else ""
     body = json.dumps(problem).encode()
     head = (
-        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nCache-Control: no-store\r\n"
+        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(sock, head.encode("latin-1") + body)

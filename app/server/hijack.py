@@ -1,5 +1,7 @@
 """Hijacks a client's connection from gunicorn's gevent worker, once the headers are sent."""
 
+from collections.abc import Callable
+
 from gevent.socket import socket as GeventSocket
 from gunicorn.http.wsgi import Response as GunicornResponse
 
@@ -17,7 +19,8 @@ def hijack(start_response: object) -> ClientSocket | None:
         return None
     response.force_close()  # requests pipelined behind this one are never read
     response.send_headers()
-    client_socket = ClientSocket(response.sock, response.chunked)
+    count: Callable[[], Callable[[], None]] | None = getattr(response.req, "hijack", None)
+    client_socket = ClientSocket(response.sock, response.chunked, count() if count else None)
     response.chunked = False  # gunicorn must not write the end of the body
     return client_socket
 

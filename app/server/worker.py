@@ -1,4 +1,4 @@
-"""The gunicorn worker: gevent's, with timeouts for slow clients, and with a drain at its end.
+"""The gunicorn worker: gevent's, with bounds for slow and silent clients, and a drain at its end.
 
 gunicorn loads this module in its master process, before the workers fork and patch the standard
 library. So it imports nothing that starts threads, opens connections or needs the patches.
@@ -7,18 +7,33 @@ library. So it imports nothing that starts threads, opens connections or needs t
 import errno
 import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType, SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent.server import StreamServer
 from gevent.socket import socket
+from gunicorn import util
 from gunicorn.workers.ggevent import GeventWorker
 
 from ..streaming.follow import client_socket
+from .connections import RESERVE, Connections
+from .request_head import close_after_requests, limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
 MAX_REQUESTS_IN_A_ROW = 8
+
+# New connections are accepted in small groups, so that room can be made for each of them.
+MAX_ACCEPTED_IN_A_ROW = 8
+
+# While a worker stops, it still answers the requests of open connections, but closes those that
+# have been idle for this long.
+STOPPING_IDLE_SECONDS = 5
+
+# These are answered though all places are taken.
+HEALTH_PATHS = ("/healthz", "/readyz")
 
 
 class StreamingWorker(GeventWorker):
@@ -36,6 +51,10 @@ class StreamingWorker(GeventWorker):
         app.extensions["tailrace"].hosts.listens_on(self._names.values())
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
+        self._connections = Connections(self.worker_connections)
+        self.worker_connections += RESERVE
+        StreamServer.max_accept = MAX_ACCEPTED_IN_A_ROW
+        limit_heads()
         _tune_garbage_collector()
         super().run()
         draining = self._drain()  # when the worker was stopped by something else than a signal
@@ -47,23 +66,40 @@ class StreamingWorker(GeventWorker):
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
         name = self._names[listener]
         named: Any = SimpleNamespace(getsockname=lambda: name)
-        super().handle(named, client, addr)
+        handle = super().handle
+        self._connections.serve(client, lambda: handle(named, client, addr))
+
+    def timeout_ctx(  # type: ignore[override]  # gunicorn's is said to return nothing
+        self,
+    ) -> AbstractContextManager[None]:
+        return self._connections.waiting()
+
+    def notify(self) -> None:  # once a second
+        super().notify()
+        keepalive: int = self.cfg.keepalive
+        idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
+        self._connections.close_idle(idle_seconds)
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
+        if self._connections.is_full and req.path not in HEALTH_PATHS:
+            util.write_error(sock, 503, "Service Unavailable", "too many connections")
+            raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
+        req.hijack = self._connections.hijack
         req.body.force_close = req.force_close  # for a response before the end of the body
         try:
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:  # the client does not read the response: treat it as gone
             raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
-        sock.settimeout(None)  # gunicorn itself limits the wait for the next request
+        sock.settimeout(None)  # the wait for the next request has its own limits
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        close_after_requests()
         if self.booted:
             self._drain()
 

@@ -1,7 +1,11 @@
-"""The pauses between one attempt and the next: longer each time, and random."""
+"""Pauses: between one attempt and the next, longer each time, and turns for others in long work."""
 
 import random
+import time
 from collections.abc import Iterator
+
+# Parsing as much JSON as this takes about ten milliseconds, if its values are small.
+TURN_BYTES = 256 * 1024
 
 
 def backoff(initial: float, maximum: float) -> Iterator[float]:
@@ -14,3 +18,22 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
     while True:
         yield random.uniform(bound / 2, bound)
         bound = min(maximum, 2 * bound)
+
+
+class Turns:
+    """Gives the other threads and greenlets a turn whenever enough bytes were worked on.
+
+    It belongs into every loop whose length a client decides.
+    """
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = TURN_BYTES
+
+    def spend(self, size: int) -> None:
+        """Note that `size` bytes were worked on, and give a turn if it is due."""
+        self._left -= size
+        if self._left <= 0:
+            self._left = TURN_BYTES
+            time.sleep(0)

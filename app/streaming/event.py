@@ -56,9 +56,9 @@ class Event:
             id=entry_id.decode(),
             run_id=run_id,
             sequence=int(sequence) if _INTEGER.fullmatch(sequence) else None,
-            timestamp=_text(fields.get(b"timestamp")),
-            category=_text(fields.get(b"event_category")),
-            action=_text(fields.get(b"event_action")),
+            timestamp=text(fields.get(b"timestamp")),
+            category=text(fields.get(b"event_category")),
+            action=text(fields.get(b"event_action")),
             data_json=stored_json(fields.get(b"data")),
             source_json=stored_json(fields.get(b"source")),
         )
@@ -167,7 +167,8 @@ def _date_and_time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _text(raw: bytes | None) -> str | None:
+def text(raw: bytes | None) -> str | None:
+    """Return the text of a stored field, whatever bytes it has."""
     return None if raw is None else raw.decode("utf-8", errors="replace")
 
 
@@ -178,7 +179,7 @@ def stored_json(raw: bytes | None) -> bytes:
     try:
         orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return b"%b" % orjson.dumps(_text(raw))  # a copy: orjson's own result holds 4 KB more
+        return b"%b" % orjson.dumps(text(raw))  # a copy: orjson's own result holds 4 KB more
     # Raw line breaks are only between tokens: JSON forbids them in strings.
     return raw.replace(b"\r", b" ").replace(b"\n", b" ")
 

@@ -1,8 +1,7 @@
 """The JSON of an event's data and source: what it may hold, and how it is read and encoded."""
 
-import math
+import json
 import re
-from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -11,6 +10,15 @@ import orjson
 from .errors import EventTooLarge, InvalidEvent
 
 MAX_DEPTH = 128
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_DATACLASS
+
+# Of another encoder, which refuses NaN and Infinity. It writes what it does not know as null.
+_STRICT = json.JSONEncoder(
+    allow_nan=False,
+    check_circular=False,
+    default=lambda value: value.value if isinstance(value, Enum) else None,
+)
 
 # Tokens of a language model may end within a surrogate pair. UTF-8 cannot hold half of one.
 _ESCAPED_BACKSLASH, _STAND_IN = rb"\\", b"\0\0"  # which JSON does not hold
@@ -43,17 +51,17 @@ def encode_json(field: str, value: Any, max_bytes: int) -> bytes:
     `max_bytes`; both name `field`.
     """
     try:
-        text = _write_event_json(value)
+        value, text = _write_event_json(value)
     except (TypeError, RecursionError) as error:
         raise InvalidEvent(field, f"cannot be stored as JSON: {error}") from None
     if len(text) > max_bytes:
         raise EventTooLarge(field, f"an event is at most {max_bytes} bytes")
-    # Both walks are rare: orjson writes NaN and Infinity as null, and a value is not deeper
-    # than the number of its brackets.
+    # Both checks are rare: orjson writes NaN and Infinity as null, and a value is not deeper
+    # than the number of its brackets. They walk in C, since a client decides how far.
     if b"null" in text and _has_non_finite(value):
         raise InvalidEvent(field, "must not hold NaN or Infinity")
     if text.count(b"[") + text.count(b"{") > MAX_DEPTH:
-        check_depth(field, orjson.loads(text))
+        check_depth(field, value)
     return text
 
 
@@ -62,13 +70,15 @@ def write_json(value: Any, options: int | None = None) -> bytes:
     return b"%b" % orjson.dumps(value, option=options)
 
 
-def _write_event_json(value: Any) -> bytes:
+def _write_event_json(value: Any) -> tuple[Any, bytes]:
+    """Return a value, mended where that is needed, and its JSON."""
     try:
-        return write_json(value, orjson.OPT_PASSTHROUGH_DATACLASS)
+        return value, write_json(value, _OPTIONS)
     except TypeError as error:
         if "surrogates" not in str(error):
             raise
-    return write_json(_without_halves_of_pairs(value), orjson.OPT_PASSTHROUGH_DATACLASS)
+    value = _without_halves_of_pairs(value)
+    return value, write_json(value, _OPTIONS)
 
 
 def _without_halves_of_pairs(value: Any) -> Any:
@@ -87,26 +97,35 @@ def _without_halves_of_pairs(value: Any) -> Any:
 
 def check_depth(field: str, value: Any) -> None:
     """Raise InvalidEvent, naming `field`, if a JSON value is nested deeper than MAX_DEPTH."""
-    level, depth = [value], 0
-    while level:
-        containers = [item for item in level if isinstance(item, dict | list)]
-        depth += bool(containers)
-        if depth > MAX_DEPTH:
-            raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}")
-        level = [
-            inner
-            for item in containers
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
+    try:
+        orjson.dumps(_nested(value, _MAX_DUMPED_DEPTH - MAX_DEPTH), option=_OPTIONS)
+    except TypeError:
+        raise InvalidEvent(field, f"must not be nested deeper than {MAX_DEPTH}") from None
+
+
+def _nested(value: Any, levels: int) -> Any:
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def _max_dumped_depth() -> int:
+    """Return how many levels orjson encodes: 254 in version 3."""
+    depth = MAX_DEPTH
+    try:
+        while True:
+            orjson.dumps(_nested(None, depth + 1))
+            depth += 1
+    except TypeError:
+        return depth
+
+
+_MAX_DUMPED_DEPTH = _max_dumped_depth()
 
 
 def _has_non_finite(value: Any) -> bool:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, Mapping):
-        return any(map(_has_non_finite, value.values()))
-    if isinstance(value, list | tuple):
-        return any(map(_has_non_finite, value))
+    try:
+        _STRICT.encode(value)
+    except ValueError:
+        return True
     return False

@@ -11,7 +11,7 @@ from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..admission import Reservation, TooBusy
-from ..json_body import parse_json
+from ..exact_json import parse_json
 from ..problems import FieldError
 from ..schemas import EventSchema
 from .line_buffer import LineBuffer, LineTooLong
@@ -120,7 +120,7 @@ class Ingest:
                 line = self._next_line()
                 if line.strip(b" \t\r"):  # a blank line only shows that the producer is alive
                     new_event, own_lease = _event_schema.new_event_from(
-                        parse_json(line), self._max_event_bytes
+                        parse_json(line, self._max_event_bytes), self._max_event_bytes
                     )
                     if not new_events:
                         self._first_line = self.line

@@ -91,9 +91,15 @@ class ClientSocket:
     BlockingIOError where it would have to wait.
     """
 
-    __slots__ = ("_on_gone", "_readable", "_socket", "_writable", "chunked", "send")
+    __slots__ = ("_on_closed", "_on_gone", "_readable", "_socket", "_writable", "chunked", "send")
 
-    def __init__(self, connection: GeventSocket, chunked: bool):
+    def __init__(
+        self,
+        connection: GeventSocket,
+        chunked: bool,
+        on_closed: Callable[[], None] | None = None,
+    ):
+        """`on_closed` is called once, when the connection is closed."""
         self._socket = _socket.socket(fileno=connection.detach())
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -103,6 +109,7 @@ class ClientSocket:
                 )
         self.send = self._socket.send
         self.chunked = chunked
+        self._on_closed = on_closed
         self._on_gone: Callable[[], None] | None = None
         self._readable: _IoWatcher | None = None
         self._writable: _IoWatcher | None = None
@@ -151,6 +158,9 @@ class ClientSocket:
         """Close the connection; safe to repeat."""
         self._stop_watching()
         self._socket.close()
+        on_closed, self._on_closed = self._on_closed, None
+        if on_closed is not None:
+            on_closed()
 
     def _peek(self) -> None:
         try:

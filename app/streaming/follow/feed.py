@@ -17,6 +17,11 @@ from .fanout import Fanout, ParkedSubscriber
 MAX_RECENT_BATCHES = 256
 MAX_RECENT_BYTES = 256 * 1024
 
+# After this many fanouts, each of which encodes a batch for itself, others get their turn. So they
+# do after this many subscribers were unparked.
+MAX_FANOUTS_IN_A_ROW = 8
+MAX_UNPARKED_IN_A_ROW = 64
+
 
 class FeedSubscriber(ParkedSubscriber, Protocol):
     """What a feed needs of a subscriber."""
@@ -155,8 +160,10 @@ class Feed:
             while len(self._batches) > MAX_RECENT_BATCHES or self._bytes > MAX_RECENT_BYTES:
                 self._bytes -= self._batches.popleft().size
             fanouts = list(self._fanouts.values())
-        for fanout in fanouts:
+        for number, fanout in enumerate(fanouts, 1):
             fanout.deliver(batch)
+            if number % MAX_FANOUTS_IN_A_ROW == 0:
+                time.sleep(0)
         if ended:
             self._wake_all()
         else:
@@ -216,6 +223,9 @@ class Feed:
         """Wake every subscriber, and unpark those that are parked."""
         self._wake()
         with self._lock:
-            parked = [each for fanout in self._fanouts.values() for each in fanout.parked]
-        for subscriber in parked:
-            subscriber.unpark(None)
+            parked = [(each, fanout) for fanout in self._fanouts.values() for each in fanout.parked]
+        for number, (subscriber, fanout) in enumerate(parked, 1):
+            if subscriber in fanout.parked:  # else it left while others had their turn
+                subscriber.unpark(None)
+            if number % MAX_UNPARKED_IN_A_ROW == 0:
+                time.sleep(0)

@@ -23,7 +23,7 @@ from ..wire.frame_batch import batches_after, batches_from
 from .feed import Feed
 from .group_read import GroupRead, feed_key
 
-READ_COUNT = 256
+READ_COUNT = 128
 
 # A blocking XREAD stays silent for ever on a log that was deleted, or replaced by a log with
 # lower ids. So it blocks for this long at most, and then the reader checks the logs.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import redis
 
+from ..backoff import Turns
 from ..errors import InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
@@ -26,7 +27,7 @@ from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
 from .redis_keys import log_key
-from .replies import parse_event, parse_log_state, parse_mark, parse_streams
+from .replies import has_names, parse_event, parse_log_state, parse_mark, parse_streams
 
 HERE = Path(__file__).parent
 
@@ -34,13 +35,15 @@ HERE = Path(__file__).parent
 # one lasts no longer than this, and the log is checked before the next.
 MAX_BLOCK_SECONDS = 5.0
 
-# How many entries the first command of a scan reads. The next ones read as many as their size
-# allows.
-INITIAL_COUNT = 64
-MAX_READ_COUNT = 1000
+# How many entries the first command of a scan reads. The next ones read as many as the size of the
+# entries before allows, but the next entries may be larger than those.
+INITIAL_COUNT = 32
+MAX_GROWTH = 4
+MAX_READ_COUNT = 256
 MAX_READ_BYTES = 256 * 1024
 
 MAX_SCANNED_ENTRIES = 10_000
+MAX_SCANNED_BYTES = 64 * 1024 * 1024
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
@@ -54,7 +57,7 @@ class Page:
 
 def next_count(size: int, entries: int) -> int:
     """Return how many entries to read next, if the last `entries` had `size` bytes together."""
-    return max(1, min(MAX_READ_COUNT, MAX_READ_BYTES * entries // size))
+    return max(1, min(MAX_READ_COUNT, MAX_GROWTH * entries, MAX_READ_BYTES * entries // size))
 
 
 def _check_limit(limit: int | None) -> None:
@@ -108,21 +111,28 @@ class LogReader:
         """Return up to `limit` events that lie strictly between two ids and pass a filter.
 
         A page can be shorter than `limit` before the end of the log: it scans up to
-        MAX_SCANNED_ENTRIES entries, and holds about MAX_PAGE_BYTES. Its `next` is the `after` of
-        the following page, or the `before` when descending.
+        MAX_SCANNED_ENTRIES entries or about MAX_SCANNED_BYTES, and holds about MAX_PAGE_BYTES. Its
+        `next` is the `after` of the following page, or the `before` when descending.
         """
         run_id = check_run_id(run_id)
         self.state(run_id)  # ends the run if its lease has expired
         found: list[Event] = []
-        size, scanned, position = 0, 0, None
+        accepted = frozenset(categories), frozenset(actions)
+        size, scanned, scanned_size, position = 0, 0, 0, None
+        turns = Turns()
         for entry in self._scan_entries(run_id, after, before, descending):
-            if len(found) == limit or size > MAX_PAGE_BYTES or scanned == MAX_SCANNED_ENTRIES:
+            if (
+                len(found) == limit
+                or size > MAX_PAGE_BYTES
+                or scanned == MAX_SCANNED_ENTRIES
+                or scanned_size > MAX_SCANNED_BYTES
+            ):
                 return Page(found, position)
             position, scanned = EventId.from_redis(entry[0]), scanned + 1
-            event = parse_event(run_id, entry)
-            if (not categories or event.category in categories) and (
-                not actions or event.action in actions
-            ):
+            scanned_size += (entry_size := sum(map(len, entry[1])))
+            if has_names(entry, *accepted):
+                turns.spend(entry_size)
+                event = parse_event(run_id, entry)
                 found.append(event)
                 size += len(event.data_json) + len(event.source_json)
         return Page(found, None)

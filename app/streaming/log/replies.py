@@ -1,10 +1,10 @@
 """Parsing of what Redis replies about a log, in RESP2 and in RESP3."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from redis.exceptions import ResponseError
 
-from ..event import Event, pairs
+from ..event import Event, is_terminal, pairs, text
 from ..event_id import EventId
 from ..redis.connection import Reply, checked
 from .continuity import Mark
@@ -17,6 +17,14 @@ def parse_event(run_id: str, entry: Reply) -> Event:
     """Return the event of an entry."""
     entry_id, fields = entry
     return Event.from_entry(run_id, entry_id, pairs(fields))
+
+
+def has_names(entry: Reply, categories: Set[str], actions: Set[str]) -> bool:
+    """Return whether an entry has one of the categories and actions; an empty set allows all."""
+    if not categories and not actions:
+        return True
+    category, action = _names(entry[1])
+    return (not categories or category in categories) and (not actions or action in actions)
 
 
 def parse_events(run_id: str, entries: Iterable[Reply]) -> list[Event]:
@@ -53,8 +61,7 @@ def parse_log_state(stream: Reply, ttl: int = -1) -> LogState:
         last_id=EventId.from_redis(state[b"last-generated-id"]),
         end_id=EventId.from_redis(last[0]) if last else None,
         last_sequence=added,
-        # A check of a thousand runs parses only the few last entries that can be terminal.
-        ended=bool(last) and b"lifecycle" in last[1] and parse_events("", [last])[0].terminal,
+        ended=bool(last) and b"lifecycle" in last[1] and is_terminal(*_names(last[1])),
         deleted=deleted,
         lease_seconds=_parse_lease(last[1]) if last else None,
         ttl=ttl if ttl >= 0 else None,
@@ -75,9 +82,16 @@ def parse_mark(entry: Reply) -> Mark:
     return Mark(cursor, epoch, int(sequence))
 
 
+def _names(fields: Sequence[bytes]) -> tuple[str | None, str | None]:
+    """Return the category and the action of an entry, as `Event.from_entry` does."""
+    values = pairs(fields)
+    category, action = values.get(b"event_category"), values.get(b"event_action")
+    return text(category), text(action)
+
+
 def _parse_lease(fields: Sequence[bytes]) -> int | None:
     """Return the lease of an entry in seconds, or None. Others may have written anything."""
     if b"lease_seconds" not in fields:
         return None
-    text = pairs(fields).get(b"lease_seconds", b"")
-    return int(text) or None if text.isdigit() and len(text) < 12 else None
+    lease = pairs(fields).get(b"lease_seconds", b"")
+    return int(lease) or None if lease.isdigit() and len(lease) < 12 else None

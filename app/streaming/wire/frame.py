@@ -4,6 +4,7 @@ import re
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..backoff import Turns
 from ..event import (
     RESERVED_CATEGORY,
     Event,
@@ -59,7 +60,8 @@ class Frame(NamedTuple):
             return cls.of(Event.from_entry(run_id, entry_id, pairs(fields)))
         timestamp, sequence, epoch, category, action, data = fields[1:12:2]
         source = fields[13] if fields[12:13] == [b"source"] else None
-        names = _names(category, action)
+        # Longer names are others', and would be remembered.
+        names = _names(category, action) if len(category) + len(action) <= 128 else None
         if (
             names is None
             or not _TIMESTAMP.fullmatch(timestamp)
@@ -153,7 +155,12 @@ class Frame(NamedTuple):
 
 def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
     """Return the frames of the entries of an XRANGE or XREAD reply."""
-    return [Frame.of_entry(run_id, entry_id, fields) for entry_id, fields in entries]
+    frames, turns = [], Turns()
+    for entry_id, fields in entries:
+        frame = Frame.of_entry(run_id, entry_id, fields)
+        frames.append(frame)
+        turns.spend(len(frame.typed))
+    return frames
 
 
 class _Names(NamedTuple):

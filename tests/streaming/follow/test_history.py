@@ -16,7 +16,7 @@ from app.streaming.follow.history import History
 from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
-from app.streaming.log.reader import INITIAL_COUNT
+from app.streaming.log.reader import INITIAL_COUNT, MAX_GROWTH
 from app.streaming.wire.frame_batch import MAX_BATCH_BYTES, FrameBatch
 from tests.servers import wait_until
 
@@ -178,11 +178,14 @@ def test_the_first_page_is_small_and_the_next_as_large_as_its_events_allow(histo
     second = history.after(feed, first[-1].end, feed.position.id)
     assert [sum(page.events for page in pages) for pages in (first, second)] == [
         INITIAL_COUNT,
-        1000,
+        MAX_GROWTH * INITIAL_COUNT,
     ]
 
 
-def test_what_one_read_gives_is_divided_into_pages_of_bounded_size(history, store, fill):
+def test_what_one_read_gives_is_divided_into_pages_of_bounded_size(
+    history, store, fill, monkeypatch
+):
+    monkeypatch.setattr(history_module, "INITIAL_COUNT", 64)
     feed = fill("r", *range(1, 51), size=10_000)
     pages = history.after(feed, BEGINNING, feed.position.id)
     assert len(pages) == 9

@@ -1,0 +1,173 @@
+"""The client connections of a worker: how many there are, and which of them wait for a request.
+
+When places run short, connections that wait are closed: first those that have never sent a
+request, then those that are idle between two, and of both those that have waited longest. So a
+silent client takes no place from another one.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from itertools import islice
+from types import TracebackType
+
+import gevent
+from gevent.socket import socket as GeventSocket
+
+from .body import raw_socket
+
+# So many of the newest connections are left to wait, so that each has time to send its request,
+# even beside as many busy connections as there are places.
+MIN_WAITING = 16
+
+# Greenlets beyond the places: for those that wait, for health checks, and for refusals.
+RESERVE = 2 * MIN_WAITING
+
+# Of those that have waited longest, so many are looked at before one is accepted.
+MAX_LOOKED_AT = 32
+
+
+class Connections:
+    """The client connections of one worker, hijacked ones included, and its places for them."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.hijacked = 0
+        self._open: set[_Connection] = set()
+        # What waits for its first request, and for a further one; the longest first.
+        self._new: dict[_Connection, None] = {}
+        self._idle: dict[_Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open) + self.hijacked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more connections are busy than there are places."""
+        return len(self) - len(self._new) - len(self._idle) > self.places
+
+    def serve(self, client: GeventSocket, serve: Callable[[], None]) -> None:
+        """Count a connection while `serve` serves it in the current greenlet."""
+        connection = _Connection(self, client)
+        self._open.add(connection)
+        gevent.getcurrent().connection = connection  # type: ignore[attr-defined]
+        try:
+            self._make_room()
+            serve()
+        finally:
+            self.left(connection)
+
+    def waiting(self) -> "_Connection":
+        """Return a context in which the connection of the current greenlet waits for a request."""
+        connection: _Connection = gevent.getcurrent().connection  # type: ignore[attr-defined]
+        return connection
+
+    def hijack(self) -> Callable[[], None]:
+        """Count the current greenlet's connection until the function returned is called."""
+        self._open.discard(self.waiting())
+        self.hijacked += 1
+        return self._release
+
+    def close_idle(self, seconds: float) -> None:
+        """Close the connections that have waited for this long."""
+        due = time.monotonic() - seconds
+        for waiting in (self._new, self._idle):
+            for connection in list(waiting):
+                if connection.since > due:
+                    break
+                connection.end()
+
+    def _make_room(self) -> None:
+        """Close connections that wait, as many as there are too many."""
+        surplus = len(self) - self.places
+        if surplus <= 0:
+            return
+        spare = max(0, len(self._new) - MIN_WAITING)
+        longest = [
+            *islice(self._new, min(spare, MAX_LOOKED_AT)),
+            *islice(self._idle, MAX_LOOKED_AT),
+        ]
+        for connection in longest:
+            if not connection.has_request():
+                connection.end()
+                surplus -= 1
+                if not surplus:
+                    return
+
+    def _release(self) -> None:
+        self.hijacked -= 1
+
+    # For a connection
+
+    def began_waiting(self, connection: "_Connection") -> None:
+        """Note that a connection waits for a request."""
+        waiting = self._idle if connection.has_sent_request else self._new
+        waiting[connection] = None
+
+    def stopped_waiting(self, connection: "_Connection") -> None:
+        """Note that a connection waits no more; it may have a request after all."""
+        self.left(connection)
+        self._open.add(connection)
+
+    def left(self, connection: "_Connection") -> None:
+        """Count a connection out; safe to repeat."""
+        self._new.pop(connection, None)
+        self._idle.pop(connection, None)
+        self._open.discard(connection)
+
+
+class _Ended(BaseException):
+    """A connection is closed while it waits for a request."""
+
+
+class _Connection:
+    """A connection with a greenlet; as a context it waits for the head of a request."""
+
+    __slots__ = (
+        "_connections",
+        "_greenlet",
+        "_is_waiting",
+        "_socket",
+        "has_sent_request",
+        "since",
+    )
+
+    def __init__(self, connections: Connections, client: GeventSocket) -> None:
+        self._connections = connections
+        self._socket = client
+        self._greenlet = gevent.getcurrent()
+        self._is_waiting = False
+        self.has_sent_request = False
+        self.since = 0.0
+
+    def __enter__(self) -> None:
+        self.since = time.monotonic()
+        self._is_waiting = True
+        self._connections.began_waiting(self)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._is_waiting = False
+        self.has_sent_request = True
+        self._connections.stopped_waiting(self)
+        return kind is _Ended
+
+    def has_request(self) -> bool:
+        """Return whether bytes have come that nobody has looked at yet."""
+        try:
+            return bool(raw_socket(self._socket).recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """Close the connection soon, and count it as closed from now on."""
+        self._connections.left(self)
+        gevent.get_hub().loop.run_callback(self._end)
+
+    def _end(self) -> None:
+        if self._is_waiting:  # else its request has come meanwhile
+            self._greenlet.throw(_Ended)
