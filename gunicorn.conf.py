@@ -1,16 +1,21 @@
 """gunicorn's settings. The code that they name is in app/server."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 # In a checkout the package is `app`, beside this file. An installed package holds this file.
 _here = Path(__file__).parent
 _package = "app" if (_here / "app").is_dir() else _here.name
+_parent = str(_here if _package == "app" else _here.parent)
+if _parent not in sys.path:
+    sys.path.insert(0, _parent)
 # After a reload the workers must not mix new code with what this process has loaded before.
 for _name in [name for name in sys.modules if name.partition(".")[0] == _package]:
     del sys.modules[_name]
 _arbiter = importlib.import_module(f"{_package}.server.arbiter")
+_arbiter.hold_signals()
 _settings = _arbiter.read_settings()
 _host = _settings["host"]
 _level = _settings["log_level"].upper()
@@ -25,6 +30,9 @@ worker_connections = _settings["worker_connections"]
 max_requests = 0
 timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
+# A worker touches a file there all the time. A container may be read-only but for this one.
+if os.access("/dev/shm", os.W_OK):
+    worker_tmp_dir = "/dev/shm"
 keepalive = 5
 # Nothing here reads the scheme or a prefix, so no header may set them, from any address. With
 # `*` no address is looked up in a list for each request. (The same list says who may speak
@@ -35,6 +43,8 @@ forwarder_headers = ""
 # Two gateways of one user would collide on its socket.
 control_socket_disable = True
 on_starting = _arbiter.on_starting
+when_ready = _arbiter.when_ready
+post_fork = _arbiter.post_fork
 
 accesslog = None
 logger_class = _arbiter.QuietLogger

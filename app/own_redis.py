@@ -3,6 +3,7 @@
 import fcntl
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,11 @@ from typing import IO
 
 from .streaming.errors import StoreUnavailable
 from .streaming.event_store import MIN_SERVER, EventStore
+
+DATA = Path(".data")
+
+# Redis ends in order at this signal. SIGTERM it does not get (see launcher.py).
+STOP_SIGNAL = signal.SIGINT
 
 MIN_PORT = 6379
 PORTS_TO_TRY = 100
@@ -78,7 +84,7 @@ class OwnRedis:
         """Stop the server, whose data is on disk; safe to repeat."""
         if self._process is None:
             return
-        self._process.terminate()
+        self._process.send_signal(STOP_SIGNAL)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -101,6 +101,11 @@ class Settings:
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
 
     @classmethod
+    def names(cls) -> set[str]:
+        """Return the names of all variables."""
+        return {setting.name.upper() for setting in fields(cls)}
+
+    @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":
         """Read the settings from `environ`, or from the environment and `.env`.
 

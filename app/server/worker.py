@@ -6,6 +6,7 @@ library. So it imports nothing that starts threads, opens connections or needs t
 
 import errno
 import gc
+import signal
 from collections.abc import Callable
 from types import FrameType, SimpleNamespace
 from typing import Any
@@ -61,6 +62,15 @@ class StreamingWorker(GeventWorker):
         sock.settimeout(None)  # gunicorn itself limits the wait for the next request
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
+
+    def init_signals(self) -> None:
+        # gunicorn sets the default actions first, and keeps that of SIGHUP and SIGUSR2: to end.
+        signals = {*self.SIGNALS, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):  # only the master acts on them
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)

@@ -24,8 +24,7 @@ class LaunchedGateway:
     """A gateway that one of the two commands has started in a directory."""
 
     def __init__(self, directory: Path, command: list[str], **settings: object):
-        self.port = settings.setdefault("PORT", free_port())
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.move_to(settings.setdefault("PORT", free_port()))
         number = len(list(directory.glob("*.out")))
         self._out, self._err = (directory / f"{number}.{name}" for name in ("out", "err"))
         names = {setting.name.upper() for setting in fields(Settings)}
@@ -37,6 +36,11 @@ class LaunchedGateway:
                 command, cwd=directory, env=environ, stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def move_to(self, port: int) -> None:
+        """Expect the gateway on another port."""
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
 
     @property
     def out(self) -> str:
