@@ -77,6 +77,10 @@ def _working_directory() -> str:
     return _STARTED_IN
 
 
+class _ReloadedError(Exception):
+    """Ends the wait of a reload."""
+
+
 def on_starting(server: Arbiter) -> None:
     """Change what gunicorn has no setting for, in this process and its workers."""
     # gunicorn would answer 500 to every path that does not begin with it.
@@ -84,20 +88,32 @@ def on_starting(server: Arbiter) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _refuse_wrong_reloads(server)
+    _change_reloads(server)
     _let_booting_workers_stop(server)
 
 
-def _refuse_wrong_reloads(server: Arbiter) -> None:
-    """Keep the running workers when the new settings are wrong: gunicorn would exit."""
-    reload = server.reload
+def _change_reloads(server: Arbiter) -> None:
+    """Make a reload keep the running workers when the new settings are wrong, and never wait.
+
+    With wrong settings gunicorn would exit. And it would wait for the old workers to end their
+    drain, and handle no signal meanwhile, not even one to stop.
+    """
+    reload, reap_workers = server.reload, server.reap_workers
 
     def reload_if_right() -> None:
         if _check(_working_directory(), subprocess.DEVNULL).returncode:
             _log.error("not reloaded: the settings are wrong")
         else:
             os.chdir(_STARTED_IN)  # gunicorn reads its command line again
-            reload()
+            server.reap_workers = stop_waiting  # type: ignore[method-assign]
+            try:
+                with contextlib.suppress(_ReloadedError):
+                    reload()
+            finally:
+                server.reap_workers = reap_workers  # type: ignore[method-assign]
+
+    def stop_waiting() -> None:  # gunicorn calls it when all but the wait is done
+        raise _ReloadedError
 
     server.reload = reload_if_right  # type: ignore[method-assign]  # gunicorn has no hook for it
 

@@ -7,13 +7,15 @@ library. So it imports nothing that starts threads, opens connections or needs t
 import errno
 import gc
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import gevent
+from gevent.server import StreamServer
 from gevent.socket import socket
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
 
@@ -21,8 +23,48 @@ from ..streaming.follow import client_socket
 # other clients get their turn.
 MAX_REQUESTS_IN_A_ROW = 8
 
+# Once its streams have ended, a worker that stops waits this long for requests on connections
+# that are open and silent.
+SILENT_SECONDS = 3.0
 
-class StreamingWorker(GeventWorker):
+
+class _Server(StreamServer):
+    """A server that its worker knows: gunicorn keeps it in a local variable."""
+
+    def __init__(self, listener: Any, handle: Any, **options: Any) -> None:
+        super().__init__(listener, handle=handle, **options)
+        handle.func.__self__.servers.append(self)
+
+
+vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
+
+
+class _Wait(gevent.Timeout):
+    """The wait of a connection for its next request, which a stop may cut short."""
+
+    def __init__(self, seconds: float, waits: "set[_Wait]") -> None:
+        super().__init__(seconds, False)  # type: ignore[arg-type]  # False ends the wait quietly
+        self._waits = waits
+        self._greenlet = gevent.getcurrent()
+
+    def __enter__(self) -> Self:
+        self._waits.add(self)
+        return super().__enter__()
+
+    def __exit__(self, *exc_info: Any) -> Any:
+        self._waits.discard(self)
+        return super().__exit__(*exc_info)
+
+    def end(self) -> None:
+        """End the wait as if it had taken too long."""
+        gevent.get_hub().loop.run_callback(self._end)
+
+    def _end(self) -> None:
+        if self in self._waits:  # a request may have come meanwhile
+            self._greenlet.throw(self)
+
+
+class StreamingWorker(ggevent.GeventWorker):
     """gunicorn's gevent worker, which ends its streams before it stops.
 
     gunicorn neither waits for a hijacked stream nor ends it: for gunicorn, that connection is
@@ -30,6 +72,11 @@ class StreamingWorker(GeventWorker):
     """
 
     _draining: "gevent.Greenlet[[], None] | None" = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.servers: list[_Server] = []
+        self._waits: set[_Wait] = set()
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
@@ -77,12 +124,31 @@ class StreamingWorker(GeventWorker):
         if self.booted:
             self._drain()
 
+    def timeout_ctx(self) -> gevent.Timeout:  # type: ignore[override]  # gunicorn's returns one too
+        return _Wait(self.cfg.keepalive, self._waits)
+
+    def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
+        # A stop ends connections that are still silent. That is no error.
+        if not isinstance(exc, gevent.GreenletExit):
+            super().handle_error(req, client, addr, exc)
+
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
-            app: Any = self.wsgi
-            drain: Callable[[], None] = app.extensions["tailrace"].drain
-            self._draining = gevent.spawn(drain)
+            self._draining = gevent.spawn(self._drain_now)
         return self._draining
+
+    def _drain_now(self) -> None:
+        # A client that comes back must meet another worker, not this one.
+        for server in self.servers:
+            server.close()
+        app: Any = self.wsgi
+        drain: Callable[[], None] = app.extensions["tailrace"].drain
+        drain()
+        until = time.monotonic() + SILENT_SECONDS
+        while self._waits and time.monotonic() < until:
+            gevent.sleep(0.1)
+        for wait in list(self._waits):
+            wait.end()
 
 
 def _tune_garbage_collector() -> None:

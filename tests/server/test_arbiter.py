@@ -22,6 +22,13 @@ def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(arbiter, "_CHECK", (sys.executable, "-c", program))
 
 
+def master(**methods: object) -> SimpleNamespace:
+    """Return what `on_starting` changes of gunicorn's master."""
+    return SimpleNamespace(
+        **{"reload": None, "spawn_worker": None, "reap_workers": None, **methods}
+    )
+
+
 def test_the_settings_are_read_from_the_check(monkeypatch):
     use_check(monkeypatch, "print('{\"port\": 8082}')")
     assert arbiter.read_settings() == {"port": 8082}
@@ -39,7 +46,9 @@ def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, r
     use_check(monkeypatch, program)
     monkeypatch.setattr(resource, "setrlimit", lambda *limits: None)
     reloaded: list[bool] = []
-    server = SimpleNamespace(reload=lambda: reloaded.append(True))
+    server = SimpleNamespace(
+        reload=lambda: reloaded.append(True), spawn_worker=None, reap_workers=None
+    )
     # gunicorn's logger, where another test has made one, hides its lines from caplog.
     monkeypatch.setattr(logging.getLogger("gunicorn.error"), "propagate", True)
     arbiter.on_starting(server)
@@ -52,7 +61,7 @@ def test_the_master_allows_as_many_open_files_as_the_system_permits(monkeypatch)
     limits = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
-    arbiter.on_starting(SimpleNamespace(reload=None))
+    arbiter.on_starting(master())
     assert limits == [(resource.RLIMIT_NOFILE, (4096, 4096))]
 
 
@@ -61,7 +70,7 @@ def test_the_master_starts_when_the_limit_of_open_files_cannot_be_raised(monkeyp
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    arbiter.on_starting(SimpleNamespace(reload=None))
+    arbiter.on_starting(master())
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])

@@ -182,6 +182,15 @@ def test_after_a_reload_clients_return_within_a_second(home, redis_server):
     assert gateway.status("readyz") == 200
 
 
+def test_a_stop_is_not_delayed_by_the_drain_of_a_reload(home, redis_server):
+    gateway = start(home, LAUNCHER, redis_server.url, DRAIN_SECONDS=FOR_EVER)
+    gateway.wait_until_it_serves()
+    with opened_stream(gateway), opened_stream(gateway):
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "reason=draining" in gateway.err, "the old worker drains")
+        assert gateway.stop(signal.SIGINT) == 0
+
+
 # What the environment may hold
 
 
