@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from .capacity import Capacity, open_files
-from .own_redis import OwnRedisError
+from .installed_redis import OwnRedisError
 from .settings import Settings, SettingsError
 from .streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer
 from .streaming.event_store import EventStore
@@ -32,6 +32,9 @@ def check() -> int:
     except UnsupportedServer as error:
         complain(f"{without_password(url)}: {error}")
         return 2
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        # redis-py looks at some options of the URL only when it connects.
+        raise SettingsError(f"REDIS_URL: an option cannot be used: {error}") from None
     except StoreUnavailable as error:
         complain(f"cannot reach Redis at {without_password(url)}, and will go on trying: {error}")
     capacity = Capacity.of(settings.max_streams, open_files(hard=True))

@@ -14,8 +14,9 @@ from subprocess import Popen
 
 from .check import complain, resolve
 from .child_processes import STOP_SIGNALS, ChildProcesses
-from .own_redis import DATA, STOP_SIGNAL, OwnRedis
+from .own_redis import STOP_SIGNAL, OwnRedis
 from .settings import Settings, SettingsError
+from .streaming.redis.own_server import DATA
 from .streaming.redis.redis_url import without_password
 
 HERE = Path(__file__).parent
@@ -43,7 +44,7 @@ def serve() -> int:
         # A supervisor may send SIGTERM to all processes at once. Redis ends after gunicorn.
         spawn = partial(children.spawn, "redis", STOP_SIGNAL, blocked=(signal.SIGTERM,))
         own_redis = OwnRedis(DATA, spawn)
-        redis = f"its own {own_redis.version}, data in {DATA}/"
+        redis = f"its own {own_redis.server}, data in {DATA}/"
     try:
         if own_redis:
             own_redis.start()

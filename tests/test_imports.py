@@ -24,7 +24,10 @@ STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
-REDIS = ("availability", "sentinel", "connection", "redis_url", "shared_connection", "scripts")
+REDIS = (
+    *("availability", "sentinel", "connection", "own_server", "redis_url"),
+    *("shared_connection", "scripts"),
+)
 LOG = (
     *("position", "log_state", "lease", "redis_keys", "readiness", "continuity", "replies"),
     *("writer", "reader"),
@@ -91,7 +94,9 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.capacity", set()
     yield "app.reaper", set()
     yield "app.child_processes", set()
-    yield "app.own_redis", {*_root, *_store}
+    yield "app.installed_redis", set(_store)
+    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.installed_redis"}
+    yield "app.own_redis", own_redis
     whole = {name_of(path) for path in APP} - {
         "app",
         "app.__main__",
@@ -102,7 +107,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.wiring", whole - set(_client)
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known |= {"app.streaming.redis.redis_url"}
+    known |= {"app.installed_redis"}
+    known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     yield "app.__main__", {"app", "app.check", "app.launcher"}

@@ -138,4 +138,11 @@ class Directory:
 
 def own_port(gateway: LaunchedGateway) -> int:
     """Return the port of the Redis server that the launcher has started."""
-    return int(re.search(r"^REDIS_URL=redis://127\.0\.0\.1:(\d+)/0$", gateway.out, re.M)[1])
+    return int(
+        re.search(r"^REDIS_URL=redis://:[\w-]{32}@127\.0\.0\.1:(\d+)/0$", gateway.out, re.M)[1]
+    )
+
+
+def own_url(gateway: LaunchedGateway) -> str:
+    """Return the URL of that server, as the launcher prints it."""
+    return re.search(r"^REDIS_URL=(.*)$", gateway.out, re.M)[1]

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tests.clients import Stream
-from tests.integration.launcher.launched import DRAIN_SECONDS, Directory, own_port
+from tests.integration.launcher.launched import DRAIN_SECONDS, Directory, own_port, own_url
 from tests.servers import wait_until
 
 # Output
@@ -16,7 +16,7 @@ def test_one_line_shows_the_urls_of_the_gateway_and_one_that_of_its_redis(home, 
     serves, redis_url = gateway.out.splitlines()
     assert gateway.url in serves
     assert ".data" in serves
-    assert redis_url == f"REDIS_URL=redis://127.0.0.1:{own_port(gateway)}/0"
+    assert redis_url == f"REDIS_URL={own_url(gateway)}"
     assert (home.directory / ".data" / "appendonlydir").is_dir()
     assert gateway.redis().net_connections("tcp")[0].laddr.port == own_port(gateway)
 
