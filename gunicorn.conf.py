@@ -8,9 +8,8 @@ from pathlib import Path
 # In a checkout the package is `app`, beside this file. An installed package holds this file.
 _here = Path(__file__).parent
 _package = "app" if (_here / "app").is_dir() else _here.name
-_parent = str(_here if _package == "app" else _here.parent)
-if _parent not in sys.path:
-    sys.path.insert(0, _parent)
+# First of all: the working directory may hold modules of the same names.
+sys.path.insert(0, str(_here if _package == "app" else _here.parent))
 # After a reload the workers must not mix new code with what this process has loaded before.
 for _name in [name for name in sys.modules if name.partition(".")[0] == _package]:
     del sys.modules[_name]
@@ -47,7 +46,7 @@ when_ready = _arbiter.when_ready
 post_fork = _arbiter.post_fork
 
 accesslog = None
-logger_class = _arbiter.QuietLogger
+logger_class = _arbiter.AccessLogger
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -55,8 +54,9 @@ logconfig_dict = {
         "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+            "format": "%(levelname)s %(name)s %(message)s",
+            "rename_fields": {"levelname": "level", "name": "logger"},
+            "timestamp": "time",  # as RFC 3339 says
         },
     },
     "handlers": {
@@ -69,6 +69,9 @@ logconfig_dict = {
     "root": {"level": _level, "handlers": ["console"]},
     "loggers": {
         "gunicorn.error": {"level": _level, "propagate": True},
-        "gunicorn.access": {"level": "WARNING", "propagate": True},
+        "gunicorn.access": {
+            "level": "INFO" if _settings["access_log"] else "WARNING",
+            "propagate": True,
+        },
     },
 }

@@ -51,6 +51,15 @@ class _RedisUrl(mm.String):
         return value
 
 
+class _Flag(mm.Field[bool]):
+    """`true` or `false`."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> bool:
+        if value.lower() not in ("true", "false"):
+            raise ValidationError("Must be true or false.")
+        return value.lower() == "true"
+
+
 _ORIGIN = Regexp(
     r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)\Z",
     error="Must be * or origins such as https://a.example.",
@@ -105,6 +114,7 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     log_format: str = _setting("text", _one_of("text", "json"))
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+    access_log: bool = _setting(False, _Flag())
 
     @classmethod
     def names(cls) -> set[str]:

@@ -143,14 +143,28 @@ def post_fork(server: Arbiter, worker: Worker) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
 
 
-class QuietLogger(Logger):
-    """gunicorn's logger, which prepares no access log line when nobody reads the access log."""
+class AccessLogger(Logger):
+    """gunicorn's logger, with access lines like those of the app, if they are on at all.
+
+    A line has no query: it may hold a cursor, or what is secret.
+    """
 
     def access(
         self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta
     ) -> None:
-        if self.access_log.isEnabledFor(logging.INFO):
-            super().access(resp, req, environ, request_time)
+        """Log a response whose last byte was handed over, or a stream whose headers were."""
+        if not self.access_log.isEnabledFor(logging.INFO):
+            return
+        fields = {
+            "client": environ.get("REMOTE_ADDR", "-"),
+            "method": environ["REQUEST_METHOD"],
+            "path": environ["RAW_URI"].partition("?")[0],
+            "status": int(str(resp.status).partition(" ")[0]),
+            "bytes": resp.sent,
+            "seconds": round(request_time.total_seconds(), 6),
+        }
+        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        self.access_log.info("request %s", text, extra=fields)
 
 
 def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:

@@ -12,7 +12,6 @@ import gevent.socket
 import pytest
 from gunicorn import util
 from gunicorn.config import Config
-from gunicorn.glogging import Logger
 
 from app.server import arbiter
 
@@ -74,13 +73,17 @@ def test_the_master_starts_when_the_limit_of_open_files_cannot_be_raised(monkeyp
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
-def test_no_access_log_line_is_prepared_unless_it_is_written(monkeypatch, level):
-    prepared = []
-    monkeypatch.setattr(Logger, "access", lambda *args: prepared.append(args))
-    logger = arbiter.QuietLogger(Config())
-    monkeypatch.setattr(logger, "access_log", logging.Logger("access", level))
-    logger.access(None, None, {}, timedelta())
-    assert bool(prepared) is (level == logging.INFO)
+def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
+    monkeypatch, caplog, level
+):
+    logger = arbiter.AccessLogger(Config())
+    monkeypatch.setattr(logger, "access_log", logging.getLogger("access-of-a-test"))
+    caplog.set_level(level, "access-of-a-test")
+    environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/a%20b?token=x", "REMOTE_ADDR": "::1"}
+    response = SimpleNamespace(status="200 OK", sent=7)
+    logger.access(response, None, environ, timedelta(seconds=1.5))
+    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
+    assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ class Directory:
     def __init__(self, directory: Path):
         self.directory = directory.resolve()
         self._launched: list[LaunchedGateway] = []
+        directory.mkdir(exist_ok=True)
         for name in ("app", "wsgi.py", "gunicorn.conf.py"):
             (directory / name).symlink_to(ROOT / name)
 
