@@ -34,7 +34,7 @@ def _one_of(*choices: str) -> mm.String:
     return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
 
 
-_HOST = Regexp(
+_ADDRESS = Regexp(
     r"^[A-Za-z0-9._:%-]+\Z",
     error="Must be an address or a name, without a port; 0.0.0.0 stands for all addresses.",
 )
@@ -97,7 +97,7 @@ class Settings:
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
-    host: str = _setting("127.0.0.1", mm.String(validate=_HOST))
+    host: str = _setting("127.0.0.1", mm.String(validate=_ADDRESS))
     port: int = _setting(8082, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
