@@ -8,9 +8,9 @@ import errno
 import gc
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FrameType, SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import gevent
 from gevent.server import StreamServer
@@ -39,31 +39,6 @@ class _Server(StreamServer):
 vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
 
 
-class _Wait(gevent.Timeout):
-    """The wait of a connection for its next request, which a stop may cut short."""
-
-    def __init__(self, seconds: float, waits: "set[_Wait]") -> None:
-        super().__init__(seconds, False)  # type: ignore[arg-type]  # False ends the wait quietly
-        self._waits = waits
-        self._greenlet = gevent.getcurrent()
-
-    def __enter__(self) -> Self:
-        self._waits.add(self)
-        return super().__enter__()
-
-    def __exit__(self, *exc_info: Any) -> Any:
-        self._waits.discard(self)
-        return super().__exit__(*exc_info)
-
-    def end(self) -> None:
-        """End the wait as if it had taken too long."""
-        gevent.get_hub().loop.run_callback(self._end)
-
-    def _end(self) -> None:
-        if self in self._waits:  # a request may have come meanwhile
-            self._greenlet.throw(self)
-
-
 class StreamingWorker(ggevent.GeventWorker):
     """gunicorn's gevent worker, which ends its streams before it stops.
 
@@ -76,7 +51,6 @@ class StreamingWorker(ggevent.GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers: list[_Server] = []
-        self._waits: set[_Wait] = set()
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
@@ -124,9 +98,6 @@ class StreamingWorker(ggevent.GeventWorker):
         if self.booted:
             self._drain()
 
-    def timeout_ctx(self) -> gevent.Timeout:  # type: ignore[override]  # gunicorn's returns one too
-        return _Wait(self.cfg.keepalive, self._waits)
-
     def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
         # A stop ends connections that are still silent. That is no error.
         if not isinstance(exc, gevent.GreenletExit):
@@ -145,10 +116,24 @@ class StreamingWorker(ggevent.GeventWorker):
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()
         until = time.monotonic() + SILENT_SECONDS
-        while self._waits and time.monotonic() < until:
+        while (silent := self._silent_connections()) and time.monotonic() < until:
             gevent.sleep(0.1)
-        for wait in list(self._waits):
-            wait.end()
+        gevent.killall(silent, block=False)
+
+    def _silent_connections(self) -> "list[gevent.Greenlet[..., Any]]":
+        """Return the greenlets of connections on which no request is handled.
+
+        Their suspended frames tell, so that requests need not say when they begin and end.
+        """
+        pools: Iterable[Any] = (server.pool for server in self.servers)
+        connections = [each for pool in pools for each in pool.greenlets]
+        return [each for each in connections if not _runs(each.gr_frame, self.handle_request)]
+
+
+def _runs(frame: FrameType | None, method: Any) -> bool:
+    while frame is not None and frame.f_code is not method.__func__.__code__:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _tune_garbage_collector() -> None:
