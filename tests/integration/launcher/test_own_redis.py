@@ -89,7 +89,8 @@ def test_data_of_a_newer_server_are_refused_with_the_names_of_both(home):
     (folder / "appendonly.aof.manifest").write_text(
         "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
     )
-    (folder / "appendonly.aof.1.base.rdb").write_bytes(b"REDIS0999\xff" + bytes(8))
+    base = folder / "appendonly.aof.1.base.rdb"
+    base.write_bytes(b"REDIS0999\xff" + bytes(8))
     (folder / "appendonly.aof.1.incr.aof").touch()
     (home.directory / ".data" / "written-by").write_text("Valkey 99.1.0\n")
     gateway = home.launch()
@@ -100,6 +101,7 @@ def test_data_of_a_newer_server_are_refused_with_the_names_of_both(home):
     assert "Traceback" not in gateway.output
     home.wait_until_empty()
     assert (home.directory / ".data" / "written-by").read_text() == "Valkey 99.1.0\n"
+    assert base.read_bytes() == b"REDIS0999\xff" + bytes(8)
 
 
 def test_only_its_user_can_use_its_redis(home, gateway):
