@@ -35,6 +35,12 @@ def _one_of(*choices: str) -> mm.String:
     return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
 
 
+_ADDRESS = Regexp(
+    r"^[A-Za-z0-9._:%-]+\Z",
+    error="Must be an address or a name, without a port; 0.0.0.0 stands for all addresses.",
+)
+
+
 class _RedisUrl(mm.String):
     """A URL from which a client can be made."""
 
@@ -44,6 +50,15 @@ class _RedisUrl(mm.String):
         except InvalidInput as error:
             raise ValidationError(f"Must be the URL of a Redis: {error.message}.") from None
         return value
+
+
+class _Flag(mm.Field[bool]):
+    """`true` or `false`."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> bool:
+        if value.lower() not in ("true", "false"):
+            raise ValidationError("Must be true or false.")
+        return value.lower() == "true"
 
 
 _ORIGIN = Regexp(
@@ -90,7 +105,7 @@ class Settings:
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
-    host: str = _setting("127.0.0.1", mm.String())
+    host: str = _setting("127.0.0.1", mm.String(validate=_ADDRESS))
     port: int = _setting(8082, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
@@ -108,6 +123,12 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     log_format: str = _setting("text", _one_of("text", "json"))
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+    access_log: bool = _setting(False, _Flag())
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Return the names of all variables."""
+        return {setting.name.upper() for setting in fields(cls)}
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":

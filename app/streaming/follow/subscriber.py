@@ -28,6 +28,10 @@ from .start import Start
 # viewers of a run do not all get theirs at the same moment.
 MIN_BEAT_SHARE = 0.75
 
+# How long the client of a drained stream waits: another worker is ready, or soon will be. With
+# the spread that the wire format adds, this makes 100 to 1,000 ms.
+DRAIN_RETRY_MS = (150, 750)
+
 log = logging.getLogger("tailrace.stream")
 
 
@@ -282,7 +286,8 @@ class Subscriber:
             yield from chunks
         except ReplayStopped:
             if self.reason == "draining":
-                yield self._framed(self.stream_format.wire.retry(self._services.retry_ms))
+                retry_ms = min(self._services.retry_ms, random.randint(*DRAIN_RETRY_MS))
+                yield self._framed(self.stream_format.wire.retry(retry_ms))
 
     def _from_start(self) -> Iterator[bytes]:
         wire = self.stream_format.wire
