@@ -15,6 +15,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.ggevent import GeventWorker
 
+from app.server.connections import Connections
 from app.server.worker import StreamingWorker
 
 
@@ -56,6 +57,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., tuple[gevent.Greenlet, socket.s
     config.set("keepalive", 3600)
     worker = StreamingWorker(1, os.getppid(), [], None, 30, config, Logger(config))
     worker._names = {None: ("127.0.0.1", 1)}
+    worker._connections = Connections(100)
     pool = Pool()
     worker.servers.append(SimpleNamespace(pool=pool, close=lambda: None))
 

@@ -31,7 +31,8 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
 
     def exchange_packed(link: RedisConnection, packed: bytes, replies: int) -> list[Reply]:
-        sizes.append(replies)
+        if b"#!lua" not in packed:  # the clocks of other tests' stores ping
+            sizes.append(replies)
         return connection.exchange_packed(link, packed, replies)
 
     monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
