@@ -80,7 +80,7 @@ def parse_json(text: bytes | bytearray, max_event_bytes: int) -> Any:
 
 def _parse(text: bytes | bytearray) -> Any:
     try:
-        document = read_json(text)
+        document, text = read_json(text)
         # orjson turns an integer that does not fit 64 bits into a float.
         if _LONG_NUMBER in text.translate(_DIGITS_AS_ZEROS):
             document = json.loads(text, parse_int=_parse_integer)

@@ -30,17 +30,21 @@ _HALF_OF_A_PAIR = re.compile(  # it begins with plain bytes, which are found fas
 MAX_SURROGATES = 20_000
 
 
-def read_json(text: bytes | bytearray) -> Any:
-    """Parse JSON; half of a surrogate pair becomes U+FFFD. Raises orjson.JSONDecodeError."""
+def read_json(text: bytes | bytearray) -> tuple[Any, bytes | bytearray]:
+    """Parse JSON, and return the value and the text without halves of surrogate pairs.
+
+    Each becomes U+FFFD. Raises orjson.JSONDecodeError.
+    """
     try:
-        return orjson.loads(text)
+        return orjson.loads(text), text
     except orjson.JSONDecodeError as error:
         surrogates = text.count(b"\\ud") + text.count(b"\\uD")
         if "surrogate in string" not in error.msg or surrogates > MAX_SURROGATES or b"\0" in text:
             raise
     text = text.replace(_ESCAPED_BACKSLASH, _STAND_IN)
     text = _HALF_OF_A_PAIR.sub(rb"\\ufffd", text)
-    return orjson.loads(text.replace(_STAND_IN, _ESCAPED_BACKSLASH))
+    text = text.replace(_STAND_IN, _ESCAPED_BACKSLASH)
+    return orjson.loads(text), text
 
 
 def encode_json(field: str, value: Any, max_bytes: int) -> bytes:

@@ -151,6 +151,13 @@ def test_half_of_a_surrogate_pair_is_stored_as_the_replacement_character(
     assert fake_store.get_events(1)[0].data == stored
 
 
+def test_a_long_number_beside_half_of_a_surrogate_pair_is_exact(http, fake_store):
+    response = post(http, body_with_data(r'{"\ud83d": 12345678901234567890}'))
+    assert response.json["data"] == {"\ufffd": 12345678901234567890}
+    bad = b'{"event_category":"llm","event_action":"a","\\ud83d":1,"data":12345678901234567890}'
+    assert check_refusal(post(http, bad), 422) == ["\ufffd"]
+
+
 @pytest.mark.parametrize("value", ["18446744073709551616", "-9223372036854775809", "9" * 300])
 @pytest.mark.usefixtures("nothing_stored")
 def test_an_integer_over_64_bits_is_422(http, value):
