@@ -1,14 +1,20 @@
 """The Redis and Valkey servers that are installed on this machine."""
 
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib.util import find_spec
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
 from .streaming.event_store import MIN_SERVER
+
+# What redis-check-aof prints of each file, and commands as they stand there.
+_ANALYZED = re.compile(r"filename=(\S+), size=(\d+), ok_up_to=(\d+)")
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 
 
 class OwnRedisError(Exception):
@@ -70,20 +76,27 @@ def _candidates() -> Iterator[str]:
                 yield str(bundled)
 
 
-def repair_append_only_file(binary: str, directory: Path) -> None:
+def cut_half_transaction(binary: str, directory: Path) -> None:
     """Cut what a server has written of its last transaction, if it was killed meanwhile.
 
     A server whose file ends within a command cuts only that command. What it appends then is
     lost at the next start, or the rest of the transaction comes back
-    (https://github.com/valkey-io/valkey/pull/4342).
+    (https://github.com/valkey-io/valkey/pull/4342). Other damage is left to the server, which
+    refuses to start.
     """
-    manifest = directory / "appendonlydir" / "appendonly.aof.manifest"
-    if manifest.exists():
-        # A server's binary is also this tool, if it is run under its name.
-        subprocess.run(
-            ["redis-check-aof", "--fix", str(manifest)],
-            executable=binary,
-            input=b"y\n",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+    folder = directory / "appendonlydir"
+    manifest = folder / "appendonly.aof.manifest"
+    if not manifest.exists():
+        return
+    # A server's binary is also this tool, if it is run under its name.
+    command = ["redis-check-aof", str(manifest)]
+    checked = subprocess.run(command, executable=binary, capture_output=True, text=True)
+    for name, size, valid in _ANALYZED.findall(checked.stdout):
+        if size != valid and _begins_a_transaction(folder / name, int(valid)):
+            os.truncate(folder / name, int(valid))
+
+
+def _begins_a_transaction(file: Path, start: int) -> bool:
+    """Return whether nothing but a transaction that does not end stands after a position."""
+    with file.open("rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as content:
+        return content[start : start + len(_MULTI)] == _MULTI and content.find(_EXEC, start) < 0

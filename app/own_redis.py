@@ -14,13 +14,14 @@ from subprocess import Popen
 from typing import IO
 from urllib.parse import urlsplit
 
-from .installed_redis import OwnRedisError, find_server, repair_append_only_file
+from .installed_redis import OwnRedisError, cut_half_transaction, find_server
 from .streaming.errors import StoreUnavailable
 from .streaming.event_store import EventStore
 from .streaming.redis.own_server import LOCK, last_url, write_url
 
-# In the directory of the data: the server that wrote them.
+# In the directory of the data: the server that wrote them, and whether it has ended in order.
 WRITER = "written-by"
+ENDED = "ended-in-order"
 
 # Redis ends in order at this signal. SIGTERM it does not get (see launcher.py).
 STOP_SIGNAL = signal.SIGINT
@@ -84,7 +85,10 @@ class OwnRedis:
             ) from None
 
     def _start_on_a_port(self, lock: IO[str]) -> None:
-        repair_append_only_file(self.server.path, self._directory)
+        ended = self._directory / ENDED
+        if not ended.exists():  # the check reads all data
+            cut_half_transaction(self.server.path, self._directory)
+        ended.unlink(missing_ok=True)
         ports = [self._port] if self._port else free_ports()
         for self._port in ports:
             write_url(self._directory, self.url)
@@ -117,6 +121,9 @@ class OwnRedis:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode == 0:
+            with contextlib.suppress(OSError):
+                (self._directory / ENDED).touch()
 
     @property
     def _log(self) -> Path:

@@ -15,7 +15,7 @@ import psutil
 import redis
 import requests
 
-from app.installed_redis import find_server, repair_append_only_file
+from app.installed_redis import cut_half_transaction, find_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,7 +94,7 @@ class RedisServer(Server):
 
     def start(self) -> Self:
         binary = find_server().path
-        repair_append_only_file(binary, self._directory)  # as docs/guarantees.md asks for
+        cut_half_transaction(binary, self._directory)  # as docs/guarantees.md asks for
         self.process = subprocess.Popen(
             [
                 binary,

@@ -206,3 +206,45 @@ def test_half_a_transaction_in_its_file_costs_no_event_and_comes_not_back(tmp_pa
         half = [encoded("MULTI"), encoded("XADD", "run:r:events", "*", "data", "9")]
         with (tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof").open("ab") as file:
             file.write(b"".join([*half, encoded("HSET", "run:r:keys", "a", "b")[:-4]]))
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte", "zeros at the end", "a lost end"])
+def test_no_other_damage_of_its_file_is_cut_away(tmp_path, damage):
+    server = OwnRedis(tmp_path)
+    server.start()
+    try:
+        for number in range(20):
+            EventStore(server.url).add("r", "llm", "stream", number, idempotency_key=str(number))
+    finally:
+        os.kill(server.pid, signal.SIGKILL)
+        server.stop()
+    file = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    content = file.read_bytes()
+    if damage == "a flipped byte":
+        middle = content.index(b"\r\n*", len(content) // 2) + 2
+        content = content[:middle] + b"!" + content[middle + 1 :]
+    elif damage == "zeros at the end":
+        content += bytes(100)
+    else:
+        content += b"*1\r\n$5\r\nMULTI\r\n*1\r\n$4\r\nEXEC\r\nx"
+    file.write_bytes(content)
+    with pytest.raises(OwnRedisError):
+        server.start()
+    server.stop()
+    assert file.read_bytes() == content
+
+
+def test_a_server_that_has_ended_in_order_needs_no_check(tmp_path, monkeypatch):
+    checked: list[object] = []
+    monkeypatch.setattr(own_redis, "cut_half_transaction", lambda *where: checked.append(where))
+    server = OwnRedis(tmp_path)
+    for _ in range(2):
+        server.start()
+        server.stop()
+    assert len(checked) == 1
+    server.start()
+    os.kill(server.pid, signal.SIGKILL)
+    server.stop()
+    server.start()
+    server.stop()
+    assert len(checked) == 2
