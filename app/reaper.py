@@ -39,6 +39,9 @@ def stop(pid: int, number: int) -> None:
 
 
 def main() -> None:
+    # Somebody may signal all processes of the gateway at once. The reaper ends last.
+    for ignored in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
     children: dict[str, tuple[int, int]] = {}
     for line in sys.stdin:
         name, pid, number = line.split()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
 from typing import Any
 
 from dotenv import dotenv_values
@@ -34,6 +35,12 @@ def _one_of(*choices: str) -> mm.String:
     return mm.String(validate=OneOf(choices, error="Must be one of: {choices}."))
 
 
+_ADDRESS = Regexp(
+    r"^[A-Za-z0-9._:%-]+\Z",
+    error="Must be an address or a name, without a port; 0.0.0.0 stands for all addresses.",
+)
+
+
 class _RedisUrl(mm.String):
     """A URL from which a client can be made."""
 
@@ -45,6 +52,15 @@ class _RedisUrl(mm.String):
         return value
 
 
+class _Flag(mm.Field[bool]):
+    """`true` or `false`."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> bool:
+        if value.lower() not in ("true", "false"):
+            raise ValidationError("Must be true or false.")
+        return value.lower() == "true"
+
+
 _ORIGIN = Regexp(
     r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)\Z",
     error="Must be * or origins such as https://a.example.",
@@ -52,7 +68,7 @@ _ORIGIN = Regexp(
 
 
 _HOST = Regexp(
-    r"^(\*|\.?[a-z0-9_\-.]+|[0-9a-f:]+)\Z",
+    r"^(\*|\.?[a-z0-9_\-]+(\.[a-z0-9_\-]+)*)\Z",
     error="Must be host names without ports, such as a.example or .example, or *.",
 )
 
@@ -62,7 +78,14 @@ class _Hosts(mm.Field[tuple[str, ...]]):
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
         hosts = (host.strip().lower() for host in value.split(","))
-        return tuple(_HOST(host.strip("[]")) for host in hosts if host)
+        return tuple(_host(host) for host in hosts if host)
+
+
+def _host(text: str) -> str:
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return str(_HOST(text.removesuffix(".")))
 
 
 class _Origins(mm.Field[tuple[str, ...]]):
@@ -82,7 +105,7 @@ class Settings:
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
-    host: str = _setting("127.0.0.1", mm.String())
+    host: str = _setting("127.0.0.1", mm.String(validate=_ADDRESS))
     port: int = _setting(8082, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
@@ -100,6 +123,12 @@ class Settings:
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     log_format: str = _setting("text", _one_of("text", "json"))
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
+    access_log: bool = _setting(False, _Flag())
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Return the names of all variables."""
+        return {setting.name.upper() for setting in fields(cls)}
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> "Settings":

@@ -15,7 +15,7 @@ import psutil
 import redis
 import requests
 
-from app.own_redis import find_server, repair_append_only_file
+from app.installed_redis import find_server, repair_append_only_file
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,7 +93,7 @@ class RedisServer(Server):
         self.process: subprocess.Popen | None = None
 
     def start(self) -> Self:
-        binary, _ = find_server()
+        binary = find_server().path
         repair_append_only_file(binary, self._directory)  # as docs/guarantees.md asks for
         self.process = subprocess.Popen(
             [
@@ -154,7 +154,7 @@ class ReplicatedServers:
             "sentinel down-after-milliseconds mymaster 500\n"
             "sentinel failover-timeout mymaster 3000\n"
         )
-        self._sentinel = subprocess.Popen([find_server()[0], configuration, "--sentinel"])
+        self._sentinel = subprocess.Popen([find_server().path, configuration, "--sentinel"])
         wait_until(self._is_synchronous, "the replica is in sync, and Sentinel knows it")
 
     def cut_replica_off(self) -> None:

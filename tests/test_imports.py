@@ -24,7 +24,10 @@ STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
-REDIS = ("availability", "sentinel", "connection", "redis_url", "shared_connection", "scripts")
+REDIS = (
+    *("availability", "sentinel", "connection", "own_server", "redis_url"),
+    *("shared_connection", "scripts"),
+)
 LOG = (
     *("position", "log_state", "lease", "redis_keys", "readiness", "continuity", "replies"),
     *("writer", "reader"),
@@ -94,13 +97,24 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.capacity", set()
     yield "app.reaper", set()
     yield "app.child_processes", set()
-    yield "app.own_redis", {*_root, *_store}
-    whole = {name_of(path) for path in APP} - {"app", "app.__main__", "app.wiring"}
+    yield "app.installed_redis", set(_store)
+    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.installed_redis"}
+    yield "app.own_redis", own_redis
+    whole = {name_of(path) for path in APP} - {
+        "app",
+        "app.__main__",
+        "app.wiring",
+        "app.check",
+        "app.launcher",
+    }
     yield "app.wiring", whole - set(_client)
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known |= {"app", "app.child_processes"}
-    yield "app.__main__", {*known, "app.streaming.redis.redis_url"}
+    known |= {"app.installed_redis"}
+    known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
+    yield "app.check", known
+    yield "app.launcher", {*known, "app.check", "app.child_processes"}
+    yield "app.__main__", {"app", "app.check", "app.launcher"}
     for package in ("redis", "log", "wire", "follow"):
         yield f"app.streaming.{package}", set()
     for package in ("streaming", "server", "routes", "routes.ingest"):
@@ -221,8 +235,8 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
 
 @pytest.mark.parametrize("path", APP, ids=name_of)
 def test_no_function_imports(path):
-    if path == PACKAGE / "__init__.py":
-        return  # importing the package must need no Flask
+    if path in (PACKAGE / "__init__.py", PACKAGE / "__main__.py"):
+        return  # importing the package must need no Flask; the command first blocks signals
     functions = (
         node
         for node in ast.walk(ast.parse(path.read_text()))

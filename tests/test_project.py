@@ -48,7 +48,7 @@ def needs_of(requirement: Requirement) -> Iterator[Requirement]:
 
 
 def shown(default: object) -> str:
-    return "—" if default in (None, ()) else f"`{default}`"
+    return "—" if default in (None, ()) else f"`{str(default).lower()}`"
 
 
 def test_the_table_in_the_documentation_lists_the_settings():

@@ -9,7 +9,7 @@ from app.settings import Settings, SettingsError
 # Every variable: its default, a valid text and its value, and texts that are refused.
 VARIABLES = {
     "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
-    "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", []),
+    "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", ["*", "http://a", "a b", "[::1]"]),
     "PORT": (8082, "9000", 9000, ["0", "65536", "-1", "http", "80.5", "1e3"]),
     "WEB_CONCURRENCY": (1, "4", 4, ["0", "257", "many"]),
     "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
@@ -25,9 +25,9 @@ VARIABLES = {
     "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
     "ALLOWED_HOSTS": (
         (),
-        "A.example, .b.example,[::1],*,",
-        ("a.example", ".b.example", "::1", "*"),
-        ["a.example:80", "http://a.example", "a b", "*.example"],
+        "A.example., .b.example,[2001:DB8:0:0::1],*,",
+        ("a.example", ".b.example", "2001:db8::1", "*"),
+        ["a.example:80", "cafe:80", "http://a.example", "a b", "*.example", ".", "..", "a..b", "["],
     ),
     "CORS_ORIGINS": (
         (),
@@ -37,6 +37,7 @@ VARIABLES = {
     ),
     "LOG_FORMAT": ("text", "json", "json", ["xml", "JSON "]),
     "LOG_LEVEL": ("info", "debug", "debug", ["loud", "7"]),
+    "ACCESS_LOG": (False, "True", True, ["yes", "1", "-"]),
 }
 
 

@@ -4,6 +4,7 @@ A page of any site can let its own host name lead to 127.0.0.1. For the browser,
 then of the page's origin. Only the header `Host` shows that it is not.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 
@@ -73,5 +74,6 @@ def _name_of(header: str) -> str:
     """Return the host of a header `Host`, in lower case, without its port and its final dot."""
     name = header.strip().lower()
     if name.startswith("["):
-        return name[1:].partition("]")[0]
+        with contextlib.suppress(ValueError):
+            return str(ipaddress.ip_address(name[1:].partition("]")[0]))
     return name.partition(":")[0].removesuffix(".")

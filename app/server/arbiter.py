@@ -1,4 +1,4 @@
-"""What gunicorn's master process does beyond gunicorn: file limits, reloads, logs, its errors.
+"""What gunicorn's master process does beyond gunicorn: signals, reloads, file limits, its errors.
 
 gunicorn calls its master the arbiter.
 """
@@ -6,21 +6,46 @@ gunicorn calls its master the arbiter.
 import contextlib
 import json
 import logging
+import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import MutableMapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from gunicorn import util
 from gunicorn.arbiter import Arbiter
+from gunicorn.config import Config
 from gunicorn.glogging import Logger
+from gunicorn.workers.base import Worker
 
 _log = logging.getLogger("gunicorn.error")
 
-_CHECK = (sys.executable, "-m", __name__.partition(".")[0], "check")
+_PACKAGE = __name__.partition(".")[0]
+# The directory that holds the package. With -P a user's own `app` does not hide it.
+_PACKAGE_PARENT = str(Path(__file__).parents[2])
+_CHECK = (sys.executable, "-P", "-m", _PACKAGE, "check")
+# gunicorn changes to --chdir after it has read its configuration, and forgets this one.
+_STARTED_IN = os.getcwd()
+
+# By default each of these ends the master, until it handles signals.
+_LATER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def hold_signals() -> None:
+    """Let signals wait until the master handles them; a stop signal still ends it at once."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _LATER_SIGNALS)
+
+
+def when_ready(server: Arbiter) -> None:
+    """Act on the signals that have come meanwhile: the master handles signals now."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_LATER_SIGNALS, *_STOP_SIGNALS))
 
 
 def read_settings() -> dict[str, Any]:
@@ -29,42 +54,117 @@ def read_settings() -> dict[str, Any]:
     The workers patch the standard library after they have forked. Nothing of the app may be
     imported before that, so another process validates the settings and looks at Redis.
     """
-    check = subprocess.run(_CHECK, stdout=subprocess.PIPE)
+    check = _check(_working_directory(), subprocess.PIPE)
     if check.returncode:
         sys.exit(check.returncode)
     settings: dict[str, Any] = json.loads(check.stdout)
     return settings
 
 
+def _check(directory: str, output: int) -> "subprocess.CompletedProcess[bytes]":
+    path = os.pathsep.join(filter(None, (_PACKAGE_PARENT, os.environ.get("PYTHONPATH"))))
+    environ = {**os.environ, "PYTHONPATH": path}
+    return subprocess.run(_CHECK, stdout=output, cwd=directory, env=environ)
+
+
+def _working_directory() -> str:
+    """Return where gunicorn will run: there is the `.env` that counts."""
+    config = Config()
+    parser = config.parser()
+    for words in (sys.argv[1:], config.get_cmd_args_from_env()):
+        if directory := parser.parse_known_args(words)[0].chdir:
+            return os.path.join(_STARTED_IN, directory)
+    return _STARTED_IN
+
+
+class _ReloadedError(Exception):
+    """Ends the wait of a reload."""
+
+
 def on_starting(server: Arbiter) -> None:
-    """Allow as many open files as the system permits, and refuse reloads with wrong settings."""
+    """Change what gunicorn has no setting for, in this process and its workers."""
+    # gunicorn would answer 500 to every path that does not begin with it.
+    os.environ.pop("SCRIPT_NAME", None)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _refuse_wrong_reloads(server)
+    _change_reloads(server)
+    _let_booting_workers_stop(server)
 
 
-def _refuse_wrong_reloads(server: Arbiter) -> None:
-    """Keep the running workers when the new settings are wrong: gunicorn would exit."""
-    reload = server.reload
+def _change_reloads(server: Arbiter) -> None:
+    """Make a reload keep the running workers when the new settings are wrong, and never wait.
+
+    With wrong settings gunicorn would exit. And it would wait for the old workers to end their
+    drain, and handle no signal meanwhile, not even one to stop.
+    """
+    reload, reap_workers = server.reload, server.reap_workers
 
     def reload_if_right() -> None:
-        if subprocess.run(_CHECK, stdout=subprocess.DEVNULL).returncode:
+        if _check(_working_directory(), subprocess.DEVNULL).returncode:
             _log.error("not reloaded: the settings are wrong")
         else:
-            reload()
+            os.chdir(_STARTED_IN)  # gunicorn reads its command line again
+            server.reap_workers = stop_waiting  # type: ignore[method-assign]
+            try:
+                with contextlib.suppress(_ReloadedError):
+                    reload()
+            finally:
+                server.reap_workers = reap_workers  # type: ignore[method-assign]
+
+    def stop_waiting() -> None:  # gunicorn calls it when all but the wait is done
+        raise _ReloadedError
 
     server.reload = reload_if_right  # type: ignore[method-assign]  # gunicorn has no hook for it
 
 
-class QuietLogger(Logger):
-    """gunicorn's logger, which prepares no access log line when nobody reads the access log."""
+def _let_booting_workers_stop(server: Arbiter) -> None:
+    """Let a stop signal end a worker that is still booting.
+
+    Such a worker has the handlers of the master, which only note a signal for a loop that the
+    worker does not have. The signal was lost, and the stop took as long as gunicorn waits.
+    """
+    spawn_worker = server.spawn_worker
+
+    def spawn_with_signals_blocked() -> Any:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            return spawn_worker()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    server.spawn_worker = spawn_with_signals_blocked  # type: ignore[method-assign]
+
+
+def post_fork(server: Arbiter, worker: Worker) -> None:
+    """End a worker at a stop signal until it has its own handlers: it serves nobody yet."""
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+
+
+class AccessLogger(Logger):
+    """gunicorn's logger, with access lines like those of the app, if they are on at all.
+
+    A line has no query: it may hold a cursor, or what is secret.
+    """
 
     def access(
         self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta
     ) -> None:
-        if self.access_log.isEnabledFor(logging.INFO):
-            super().access(resp, req, environ, request_time)
+        """Log a response whose last byte was handed over, or a stream whose headers were."""
+        if not self.access_log.isEnabledFor(logging.INFO):
+            return
+        fields = {
+            "client": environ.get("REMOTE_ADDR", "-"),
+            "method": environ["REQUEST_METHOD"],
+            "path": environ["RAW_URI"].partition("?")[0],
+            "status": int(str(resp.status).partition(" ")[0]),
+            "bytes": resp.sent,
+            "seconds": round(request_time.total_seconds(), 6),
+        }
+        text = " ".join(f"{name}={value}" for name, value in fields.items())
+        self.access_log.info("request %s", text, extra=fields)
 
 
 def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:

@@ -46,6 +46,11 @@ class Connections:
         """Whether more connections are busy than there are places."""
         return len(self) - len(self._new) - len(self._idle) > self.places
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether connections wait for a request."""
+        return bool(self._new or self._idle)
+
     def serve(self, client: GeventSocket, serve: Callable[[], None]) -> None:
         """Count a connection while `serve` serves it in the current greenlet."""
         connection = _Connection(self, client)

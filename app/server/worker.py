@@ -6,6 +6,8 @@ library. So it imports nothing that starts threads, opens connections or needs t
 
 import errno
 import gc
+import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType, SimpleNamespace
@@ -15,7 +17,7 @@ import gevent
 from gevent.server import StreamServer
 from gevent.socket import socket
 from gunicorn import util
-from gunicorn.workers.ggevent import GeventWorker
+from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
 from .connections import RESERVE, Connections
@@ -35,8 +37,25 @@ STOPPING_IDLE_SECONDS = 5
 # These are answered though all places are taken.
 HEALTH_PATHS = ("/healthz", "/readyz")
 
+# Once its streams have ended, a worker that stops waits this long for requests on connections
+# that are open and silent.
+SILENT_SECONDS = 3.0
 
-class StreamingWorker(GeventWorker):
+
+class _Server(StreamServer):
+    """A server that its worker knows: gunicorn keeps it in a local variable."""
+
+    max_accept = MAX_ACCEPTED_IN_A_ROW
+
+    def __init__(self, listener: Any, handle: Any, **options: Any) -> None:
+        super().__init__(listener, handle=handle, **options)
+        handle.func.__self__.servers.append(self)
+
+
+vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
+
+
+class StreamingWorker(ggevent.GeventWorker):
     """gunicorn's gevent worker, which ends its streams before it stops.
 
     gunicorn neither waits for a hijacked stream nor ends it: for gunicorn, that connection is
@@ -44,6 +63,10 @@ class StreamingWorker(GeventWorker):
     """
 
     _draining: "gevent.Greenlet[[], None] | None" = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.servers: list[_Server] = []
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
@@ -53,7 +76,6 @@ class StreamingWorker(GeventWorker):
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         self._connections = Connections(self.worker_connections)
         self.worker_connections += RESERVE
-        StreamServer.max_accept = MAX_ACCEPTED_IN_A_ROW
         limit_heads()
         _tune_garbage_collector()
         super().run()
@@ -97,18 +119,42 @@ class StreamingWorker(GeventWorker):
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
 
+    def init_signals(self) -> None:
+        # gunicorn sets the default actions first, and keeps that of SIGHUP and SIGUSR2: to end.
+        signals = {*self.SIGNALS, signal.SIGUSR2}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        super().init_signals()
+        for number in (signal.SIGHUP, signal.SIGUSR2):  # only the master acts on them
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
         close_after_requests()
         if self.booted:
             self._drain()
 
+    def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
+        # A stop ends connections that are still silent. That is no error.
+        if not isinstance(exc, gevent.GreenletExit):
+            super().handle_error(req, client, addr, exc)
+
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
-            app: Any = self.wsgi
-            drain: Callable[[], None] = app.extensions["tailrace"].drain
-            self._draining = gevent.spawn(drain)
+            self._draining = gevent.spawn(self._drain_now)
         return self._draining
+
+    def _drain_now(self) -> None:
+        # A client that comes back must meet another worker, not this one.
+        for server in self.servers:
+            server.close()
+        app: Any = self.wsgi
+        drain: Callable[[], None] = app.extensions["tailrace"].drain
+        drain()
+        until = time.monotonic() + SILENT_SECONDS
+        while self._connections.has_waiting and time.monotonic() < until:
+            gevent.sleep(0.1)
+        self._connections.close_idle(0)
 
 
 def _tune_garbage_collector() -> None:

@@ -21,7 +21,7 @@ _STRICT = json.JSONEncoder(
 )
 
 # Tokens of a language model may end within a surrogate pair. UTF-8 cannot hold half of one.
-_ESCAPED_BACKSLASH, _STAND_IN = rb"\\", b"\0\0"  # which JSON does not hold unescaped
+_ESCAPED_BACKSLASH, _STAND_IN = rb"\\", b"\0\0"  # which JSON does not hold
 _HALF_OF_A_PAIR = re.compile(  # it begins with plain bytes, which are found fast
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
@@ -36,7 +36,7 @@ def read_json(text: bytes | bytearray) -> Any:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         surrogates = text.count(b"\\ud") + text.count(b"\\uD")
-        if "surrogate in string" not in error.msg or surrogates > MAX_SURROGATES:
+        if "surrogate in string" not in error.msg or surrogates > MAX_SURROGATES or b"\0" in text:
             raise
     text = text.replace(_ESCAPED_BACKSLASH, _STAND_IN)
     text = _HALF_OF_A_PAIR.sub(rb"\\ufffd", text)

@@ -1,5 +1,6 @@
 """The event store: writes and reads the logs of runs, each of which is one Redis stream."""
 
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -264,7 +265,9 @@ class EventStore(LogReader):
         version = fields.get("redis_version")
         if version is None:
             return "a server of unknown version"
-        if tuple(map(int, version.split(".")[:2])) < MIN_SERVER:
+        # Forks and release candidates write `v7.2.4` or `8.0-m02`.
+        numbers = re.search(r"(\d+)\.(\d+)", version)
+        if numbers and (int(numbers[1]), int(numbers[2])) < MIN_SERVER:
             raise UnsupportedServer(f"{TOO_OLD}; it is Redis {version}")
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"

@@ -137,8 +137,11 @@ def langgraph_sdk(url: str, cursor: Cursor) -> Iterator[Message]:
 
 def synchronous(messages: AsyncIterator[Message]) -> Iterator[Message]:
     with asyncio.Runner() as runner, contextlib.suppress(StopAsyncIteration):
-        while True:
-            yield runner.run(anext(messages))
+        try:
+            while True:
+                yield runner.run(anext(messages))
+        finally:
+            runner.run(messages.aclose())
 
 
 CLIENTS: dict[str, Callable[[str, Cursor], Iterator[Message]]] = {

@@ -5,13 +5,14 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.clients import Stream
 from tests.field import follow
+from tests.field.reloads import replace_worker
 from tests.processes import NODE, NODE_SCRIPTS, running
 from tests.raw_http import stream_path
 from tests.servers import ROOT, GatewayServer, wait_until
@@ -32,10 +33,13 @@ CLIENTS = (*follow.CLIENTS, *NPM)
 # message. So it gets an empty one at every orderly end, from any server. Here one stream ends so.
 EMPTY_MESSAGES = {"sseclient": 1}
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists() and "CI" not in os.environ,
-    reason="the Python clients are not installed (make tests/field/.venv/installed)",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not PYTHON.exists() and "CI" not in os.environ,
+        reason="the Python clients are not installed (make tests/field/.venv/installed)",
+    ),
+    pytest.mark.timeout(180),  # on a busy machine, fifteen programs need long to start
+]
 
 
 class Follower:
@@ -60,19 +64,21 @@ class Follower:
         return [(id, event["sequence"]) for id, event in decoded if event["sequence"] is not None]
 
     def wait_for(self, events: int) -> None:
-        """Wait for so many events. After a failure, do not wait again: its test fails."""
-        if not self._failed:
-            try:
-                wait_until(lambda: self._is_over() or len(self.events) >= events, "events", 15)
-            except AssertionError:
-                self._failed = True
+        self._wait_until(lambda: self._is_over() or len(self.events) >= events)
 
     def wait_for_end(self) -> None:
-        if not self._failed:
-            wait_until(self._is_over, "the client ends")
+        self._wait_until(self._is_over)
 
     def _is_over(self) -> bool:
         return self.process.poll() is not None
+
+    def _wait_until(self, predicate: Callable[[], bool]) -> None:
+        """Wait, but not again after a failure: the other clients go on, and its test fails."""
+        if not self._failed:
+            try:
+                wait_until(predicate, "the client has got it", 40)
+            except AssertionError:
+                self._failed = True
 
 
 @contextlib.contextmanager
@@ -89,7 +95,7 @@ def following(client: str, gateway: GatewayServer, directory: Path) -> Iterator[
 
 @pytest.fixture(scope="module")
 def followers(redis_server, store, tmp_path_factory) -> Iterator[dict[str, Follower]]:
-    """Let all clients follow one run at a time, which costs as long as one of them."""
+    """Let all clients follow one run at the same time, and return them when they have ended."""
     directory = tmp_path_factory.mktemp("clients")
     settings = {"HEARTBEAT_SECONDS": 1, "RETRY_MS": 300}
     with (
@@ -114,7 +120,6 @@ def followers(redis_server, store, tmp_path_factory) -> Iterator[dict[str, Follo
         append("llm", "stream")
         replace_worker(gateway, signal.SIGKILL)
         append("llm", "stream")
-        wait_for_heartbeats(gateway)
         append("lifecycle", "completed")
         for follower in followers.values():
             follower.wait_for_end()
@@ -125,16 +130,6 @@ def wait_for_heartbeats(gateway: GatewayServer) -> None:
     """Wait until every stream has got a heartbeat: each gets one while another one gets two."""
     with Stream(f"{gateway.url}{stream_path(RUN)}") as stream:
         wait_until(lambda: stream.comments.count("heartbeat") >= 2, "heartbeats")
-
-
-def replace_worker(gateway: GatewayServer, how: signal.Signals) -> None:
-    """Drain the worker and start another one by SIGHUP, or kill it by SIGKILL.
-
-    The port stays open.
-    """
-    [worker] = gateway.workers()
-    (gateway.process if how is signal.SIGHUP else worker).send_signal(how)
-    wait_until(lambda: worker not in gateway.workers() and gateway.workers(), "another worker")
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -1,5 +1,6 @@
 """Proxies that are replaced under load, and gateways that are killed behind them."""
 
+import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -7,8 +8,9 @@ from functools import partial
 from app.client import Client
 from app.streaming.event_store import EventStore
 from tests.field.proxies import Proxy
+from tests.field.reloads import replace_worker
 from tests.field.traffic import EVENTS, append_batches, data_of, has_reached, stream_all
-from tests.servers import GatewayServer, wait_until
+from tests.servers import wait_until
 
 
 def test_no_acknowledged_event_is_lost_or_doubled_while_the_proxy_is_replaced(proxy, store, run_id):
@@ -18,13 +20,7 @@ def test_no_acknowledged_event_is_lost_or_doubled_while_the_proxy_is_replaced(pr
 def test_no_acknowledged_event_is_lost_or_doubled_while_workers_are_killed(
     proxy, brisk_gateway, store, run_id
 ):
-    check_faults(proxy, store, run_id, partial(kill_worker, brisk_gateway))
-
-
-def kill_worker(gateway: GatewayServer) -> None:
-    [worker] = gateway.workers()
-    worker.kill()
-    wait_until(lambda: worker not in gateway.workers() and gateway.workers(), "another worker")
+    check_faults(proxy, store, run_id, partial(replace_worker, brisk_gateway, signal.SIGKILL))
 
 
 def check_faults(proxy: Proxy, store: EventStore, run_id: str, fault: Callable) -> None:

@@ -114,7 +114,7 @@ def test_names_that_are_allowed_are_answered_and_no_others(client_of, addresses)
         "a.EXAMPLE:443",
         "x.b.example",
         "10.0.0.1:1",
-        "[2001:db8::1]",
+        "[2001:DB8:0::1]",
         "localhost",
     ):
         assert status(client, host) == 404

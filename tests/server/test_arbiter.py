@@ -12,7 +12,6 @@ import gevent.socket
 import pytest
 from gunicorn import util
 from gunicorn.config import Config
-from gunicorn.glogging import Logger
 
 from app.server import arbiter
 
@@ -20,6 +19,13 @@ from app.server import arbiter
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Replace the command that checks the settings by a Python program."""
     monkeypatch.setattr(arbiter, "_CHECK", (sys.executable, "-c", program))
+
+
+def master(**methods: object) -> SimpleNamespace:
+    """Return what `on_starting` changes of gunicorn's master."""
+    return SimpleNamespace(
+        **{"reload": None, "spawn_worker": None, "reap_workers": None, **methods}
+    )
 
 
 def test_the_settings_are_read_from_the_check(monkeypatch):
@@ -39,7 +45,9 @@ def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, r
     use_check(monkeypatch, program)
     monkeypatch.setattr(resource, "setrlimit", lambda *limits: None)
     reloaded: list[bool] = []
-    server = SimpleNamespace(reload=lambda: reloaded.append(True))
+    server = SimpleNamespace(
+        reload=lambda: reloaded.append(True), spawn_worker=None, reap_workers=None
+    )
     # gunicorn's logger, where another test has made one, hides its lines from caplog.
     monkeypatch.setattr(logging.getLogger("gunicorn.error"), "propagate", True)
     arbiter.on_starting(server)
@@ -52,7 +60,7 @@ def test_the_master_allows_as_many_open_files_as_the_system_permits(monkeypatch)
     limits = []
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 4096))
     monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
-    arbiter.on_starting(SimpleNamespace(reload=None))
+    arbiter.on_starting(master())
     assert limits == [(resource.RLIMIT_NOFILE, (4096, 4096))]
 
 
@@ -61,17 +69,21 @@ def test_the_master_starts_when_the_limit_of_open_files_cannot_be_raised(monkeyp
         raise ValueError("not allowed to raise maximum limit")
 
     monkeypatch.setattr(resource, "setrlimit", refuse)
-    arbiter.on_starting(SimpleNamespace(reload=None))
+    arbiter.on_starting(master())
 
 
 @pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
-def test_no_access_log_line_is_prepared_unless_it_is_written(monkeypatch, level):
-    prepared = []
-    monkeypatch.setattr(Logger, "access", lambda *args: prepared.append(args))
-    logger = arbiter.QuietLogger(Config())
-    monkeypatch.setattr(logger, "access_log", logging.Logger("access", level))
-    logger.access(None, None, {}, timedelta())
-    assert bool(prepared) is (level == logging.INFO)
+def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
+    monkeypatch, caplog, level
+):
+    logger = arbiter.AccessLogger(Config())
+    monkeypatch.setattr(logger, "access_log", logging.getLogger("access-of-a-test"))
+    caplog.set_level(level, "access-of-a-test")
+    environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/a%20b?token=x", "REMOTE_ADDR": "::1"}
+    response = SimpleNamespace(status="200 OK", sent=7)
+    logger.access(response, None, environ, timedelta(seconds=1.5))
+    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
+    assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
 
 
 @pytest.mark.parametrize(

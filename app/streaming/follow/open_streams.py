@@ -11,6 +11,8 @@ from .subscriber import Services, Subscriber
 
 # How long a drain waits for streams to write what belongs before their end.
 FINISH_SECONDS = 1.0
+# How often a drain looks whether a stream is left.
+POLL_SECONDS = 0.05
 
 log = logging.getLogger("tailrace.stream")
 
@@ -77,20 +79,23 @@ class OpenStreams:
     def drain(self, seconds: float) -> None:
         """Admit no more streams, and end the open ones one by one, spread over `seconds`.
 
-        Their clients then reconnect one by one too.
+        Their clients then reconnect one by one too. Returns once no stream is open.
         """
         self.draining = True
         streams = random.sample(list(self._open), len(self._open))
         began = time.monotonic()
-        for number, stream in enumerate(streams, 1):
+        for number, stream in enumerate(streams):
+            self._wait_for_end_of_all(began + seconds * number / len(streams))
             stream.end("draining")
-            due = began + seconds * number / len(streams)  # the time that `end` took counts too
-            time.sleep(max(0.0, due - time.monotonic()))
-        until = time.monotonic() + FINISH_SECONDS
-        while self._open and time.monotonic() < until:
-            time.sleep(0.01)
+        self._wait_for_end_of_all(time.monotonic() + FINISH_SECONDS)
         for stream in list(self._open):  # a client that does not read would delay the stop
             stream.cut()
+
+    def _wait_for_end_of_all(self, until: float) -> None:
+        """Wait until no stream is open, or until a monotonic time; give way at least once."""
+        time.sleep(0)
+        while self._open and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, POLL_SECONDS))
 
 
 def _log(message: str, **fields: object) -> None:

@@ -79,6 +79,7 @@ class Replay:
         "_sources",
         "_start",
         "_stopped",
+        "_told",
         "began_at",
         "position",
         "run_id",
@@ -93,6 +94,7 @@ class Replay:
         self._feed: Feed | None = None
         self._beginning: Beginning | None = None
         self._old_holes: tuple[EventId, int] | None = None
+        self._told: tuple[EventId, int] | None = None
         self._ahead: list[FrameBatch] = []
         self._stopped = False
 
@@ -140,8 +142,12 @@ class Replay:
         self._stopped = True
 
     def release(self) -> None:
-        """Forget what was read ahead, while a client is slow; it is read again where it is due."""
-        self._ahead.clear()
+        """Forget what was read ahead, while a client is slow; it is read again when it is due.
+
+        Where the sequence is not known, it might be read another way.
+        """
+        if self.position.sequence is not None:
+            self._ahead.clear()
 
     def close(self, subscriber: FeedSubscriber) -> None:
         """Stop, and let the subscriber leave the feed; safe to repeat."""
@@ -197,22 +203,33 @@ class Replay:
         self._ahead = batches
         while batches:
             self.position = batches[0].end
-            if batches[0].frames and not self._is_old_gap(batches[0]):
+            if batches[0].frames and not self._is_known_gap(batches[0]):
                 yield batches.pop(0)
             else:
                 del batches[0]
 
-    def _is_old_gap(self, batch: FrameBatch) -> bool:
+    def _is_known_gap(self, batch: FrameBatch) -> bool:
+        """Return whether the client need not be told, or has been told.
+
+        Where counting cannot tell which entries are missing, each read up to there finds the gap.
+        """
+        if batch.hole_upto is not None:
+            told, self._told = self._told, (batch.hole_upto, self.feed.version_changes)
+            if told == self._told:
+                return True
+        return batch.is_gap and self._is_old(batch)
+
+    def _is_old(self, gap: FrameBatch) -> bool:
         """Return whether the client need not be told: it has asked when the events were gone.
 
         A client that asks for what there is, and not for what follows an event, misses nothing
         that was deleted before. It began with the first entry or later: what is trimmed up to its
         position was trimmed since.
         """
-        if self._old_holes is None or not batch.is_gap or batch.is_trimmed:
+        if self._old_holes is None or gap.is_trimmed:
             return False
         last_id, version_changes = self._old_holes
-        return batch.end.id <= last_id and self.feed.version_changes == version_changes
+        return gap.end.id <= last_id and self.feed.version_changes == version_changes
 
     def _with_retries(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Steps[T]:
         """Call until Redis answers, and return the answer; yield the pauses in between."""

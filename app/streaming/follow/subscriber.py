@@ -28,6 +28,10 @@ from .start import Start
 # viewers of a run do not all get theirs at the same moment.
 MIN_BEAT_SHARE = 0.75
 
+# How long the client of a drained stream waits: another worker is ready, or soon will be. With
+# the spread that the wire format adds, this makes 100 to 1,000 ms.
+DRAIN_RETRY_MS = (150, 750)
+
 log = logging.getLogger("tailrace.stream")
 
 
@@ -89,6 +93,7 @@ class Subscriber:
         "_replay",
         "_services",
         "_state",
+        "_unsent",
         "_woken",
         "client_socket",
         "events",
@@ -117,6 +122,7 @@ class Subscriber:
         self._services = services
         self._on_closed = on_closed
         self._state = State.NEW
+        self._unsent: memoryview | None = None  # what the fanout could not send
         self._has_heartbeats = False
         self._progress = Progress()
         self._woken: threading.Event | None = None  # made when it first has to wait
@@ -155,7 +161,8 @@ class Subscriber:
         """Leave the fanout: write `unsent` in a greenlet, catch up, and park again."""
         self._state = State.WRITING
         self._leave_fanout()
-        gevent.spawn(self._write, self._encoded(self._replay.follow()), unsent)
+        self._unsent = unsent
+        gevent.spawn(self._write, self._encoded(self._replay.follow()))
 
     def end(self, reason: str) -> None:
         """End the stream soon, with what belongs before its end."""
@@ -210,11 +217,11 @@ class Subscriber:
 
     # Writing and parking
 
-    def _write(self, chunks: Iterator[bytes], unsent: memoryview | None = None) -> None:
+    def _write(self, chunks: Iterator[bytes]) -> None:
         """Write to the client socket until the stream parks or is over."""
         try:
-            if unsent is not None:
-                self._send(unsent)
+            if self._unsent is not None:
+                self._send(self._take_unsent())
             for chunk in self._until_stopped(chunks):
                 self._send(chunk)
             if self._state is State.PARKED:
@@ -228,6 +235,11 @@ class Subscriber:
             self.reason = "failed"
             log.exception("a stream failed run=%s", self.run_id)
         self.close()
+
+    def _take_unsent(self) -> memoryview:
+        unsent, self._unsent = self._unsent, None
+        assert unsent is not None
+        return unsent
 
     def _send(self, chunk: bytes | memoryview) -> None:
         """Write a chunk; while the client is slow, nothing else is held for it."""
@@ -274,7 +286,8 @@ class Subscriber:
             yield from chunks
         except ReplayStopped:
             if self.reason == "draining":
-                yield self._framed(self.stream_format.wire.retry(self._services.retry_ms))
+                retry_ms = min(self._services.retry_ms, random.randint(*DRAIN_RETRY_MS))
+                yield self._framed(self.stream_format.wire.retry(retry_ms))
 
     def _from_start(self) -> Iterator[bytes]:
         wire = self.stream_format.wire
@@ -291,7 +304,9 @@ class Subscriber:
                 if encoded.chunk:
                     self._last_sent = time.monotonic()
                     yield encoded.chunk
-                if self._progress.add(encoded, end):
+                is_due = self._progress.add(encoded, end)
+                del encoded
+                if is_due:
                     yield self._framed(self._progress_event(end))
             elif isinstance(step, Frame):
                 self._progress.note_id(step.cursor)

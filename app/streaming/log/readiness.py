@@ -1,5 +1,8 @@
 """Readiness: whether a server can hold logs, and allows what appends and readers need."""
 
+import math
+import re
+import time
 from pathlib import Path
 
 from redis.exceptions import (
@@ -11,7 +14,7 @@ from redis.exceptions import (
     NoScriptError,
 )
 
-from ..errors import StoreUnavailable, UnsupportedServer
+from ..errors import NotALog, StoreUnavailable, UnsupportedServer
 from ..redis.connection import Reply, checked
 from ..redis.shared_connection import SharedConnection
 from .redis_keys import log_key, redis_keys
@@ -21,10 +24,18 @@ HERE = Path(__file__).parent
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 CLUSTER = "Redis is in cluster mode, which Tailrace does not support"
 
+MIN_SECONDS_BETWEEN_TRIES = 1.0
+
 # No run can have these ids. The logs are in different slots of a cluster.
 _PROBE, _OTHER_PROBE = "~probe", "~other-probe"
 
+# A script that writes nothing. But its first line declares that it may, so a full server or a
+# replica refuses to run it. A refusal by a replica makes the connection look for the master.
+_PING = ("EVAL", "#!lua\nreturn 1", 0)
+
 _NO_SCRIPT = "0" * 40  # no source has this digest
+
+_ABOUT_KEYS = re.compile(r"access (a|the) .*key", re.IGNORECASE)
 
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 
@@ -35,45 +46,60 @@ class Readiness:
     def __init__(self, shared: SharedConnection):
         self._shared = shared
         self._source = (HERE / "ready.lua").read_bytes()
+        self._tried_at = -math.inf
 
     def ping(self) -> None:
-        """Raise StoreUnavailable unless Redis responds and accepts writes.
-
-        The script writes nothing. But its first line declares that it may, so a full server or
-        a replica refuses to run it.
-        """
-        reply = self._shared.call("EVAL", "#!lua\nreturn 1", 0)
-        if "error loading code" not in str(reply):  # fakeredis knows no such line
-            checked(reply)
+        """Raise StoreUnavailable unless Redis responds and accepts writes."""
+        _check("EVAL", self._shared.call(*_PING))
 
     def check(self) -> None:
         """Try out all that Tailrace needs. The server keeps nothing of it.
 
-        Raises UnsupportedServer, which names what is missing, and StoreUnavailable.
+        Within a second after that it only pings: anybody may ask for readiness, and each try is
+        written to the append-only file. Raises UnsupportedServer, which names what is missing,
+        and StoreUnavailable.
         """
+        if time.monotonic() < self._tried_at + MIN_SECONDS_BETWEEN_TRIES:
+            self.ping()
+            return
         logs = log_key(_PROBE), log_key(_OTHER_PROBE)
-        read, known, tried = self._shared.call_all(
+        pinged, read, known, tried = self._shared.call_all(
+            _PING,
             ("XREAD", "STREAMS", *logs, "0", "0"),  # two logs at once, as the readers do
             ("EVALSHA", _NO_SCRIPT, 0),
             ("EVAL", self._source, 3, *redis_keys(_PROBE)),
         )
+        _check("EVAL", pinged)
+        _check("XREAD", read)
         if not isinstance(known, NoScriptError):
             _check("EVALSHA", known)
-        _check("XREAD", read)
         _check("EVAL", tried)
         if tried:
             command, reason = (each.decode() for each in tried)
             if command == "too old":
                 raise UnsupportedServer(TOO_OLD)
-            if "ACL failure" in reason or reason.startswith("NOPERM"):
-                raise UnsupportedServer(f"Redis forbids {command} to this user")
+            _check_reason(command, reason)
             raise StoreUnavailable(f"Redis refused {command}: {reason}")
+        self._tried_at = time.monotonic()
 
 
 def _check(command: str, reply: Reply) -> None:
+    if "error loading code" in str(reply):
+        return  # fakeredis does not know the first line of _PING
     if isinstance(reply, _OF_A_CLUSTER):
         raise UnsupportedServer(CLUSTER)
-    if isinstance(reply, NoPermissionError):
-        about = "keys like run:* and {run:*" if "key" in str(reply) else command
+    if isinstance(reply, Exception):
+        _check_reason(command, f"{'NOPERM ' * isinstance(reply, NoPermissionError)}{reply}")
+    try:
+        checked(reply)
+    except NotALog as error:  # another program has such a key
+        raise StoreUnavailable(str(error)) from None
+
+
+def _check_reason(command: str, reason: str) -> None:
+    """Raise UnsupportedServer if the reason of a refusal is one that lasts."""
+    if "ACL failure" in reason or reason.startswith("NOPERM"):
+        about = "keys like run:* and {run:*" if _ABOUT_KEYS.search(reason) else command
         raise UnsupportedServer(f"Redis forbids {about} to this user")
-    checked(reply)
+    if "unknown" in reason.lower() and "command" in reason:
+        raise UnsupportedServer(f"Redis has no {command}")

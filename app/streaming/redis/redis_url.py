@@ -7,15 +7,17 @@ import os
 import re
 import socket
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 import redis
 from dotenv import dotenv_values
 from redis.connection import Connection, SSLConnection, parse_url
+from redis.exceptions import RedisError
 
 from ..errors import InvalidInput
 from .connection import NO_RETRIES
-from .sentinel import SENTINEL_SCHEME, make_sentinel_pool
+from .own_server import running_server_url
+from .sentinel import ENCODE, SENTINEL_SCHEME, make_sentinel_pool
 
 DEFAULT_URL = "redis://localhost:6379/0"
 
@@ -23,6 +25,9 @@ POOL_SIZE = 16
 POOL_WAIT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 2.0
 COMMAND_TIMEOUT_SECONDS = 3.0
+
+# What Valkey calls the schemes of Redis.
+_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 
 _DATABASE_PATH = re.compile(r"/?[0-9]*")
 
@@ -46,8 +51,12 @@ _KEEPALIVE = {
 
 
 def default_url() -> str:
-    """Return REDIS_URL from the environment, else from `.env`, else the URL of a local server."""
-    return os.environ.get("REDIS_URL") or dotenv_values(".env").get("REDIS_URL") or DEFAULT_URL
+    """Return REDIS_URL from the environment, else from `.env`, else the URL of a local server.
+
+    That is the server of a gateway which runs in this directory, if it started one.
+    """
+    given = os.environ.get("REDIS_URL") or dotenv_values(".env").get("REDIS_URL")
+    return given or running_server_url() or DEFAULT_URL
 
 
 def make_client(url: str) -> redis.Redis:
@@ -63,9 +72,25 @@ def make_client(url: str) -> redis.Redis:
         else:
             pool = _make_pool(_server_settings(url))
         pool.connection_class(**pool.connection_kwargs)  # checks the settings; connects nowhere
-    except (ValueError, TypeError) as error:
-        raise InvalidInput("REDIS_URL", str(error)) from None
+    except (ValueError, TypeError, RedisError) as error:
+        raise InvalidInput("REDIS_URL", _explained(url, error)) from None
     return redis.Redis(connection_pool=pool)
+
+
+def _explained(url: str, error: Exception) -> str:
+    """Return what is wrong with a URL. It quotes nothing that may be a part of a password."""
+    authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
+    if "@" in url and "@" not in authority:
+        return ENCODE
+    try:
+        urlsplit(url).port  # noqa: B018  # raises ValueError
+    except ValueError:
+        return "behind // must stand host:port, and [ ] around an IPv6 address"
+    if isinstance(error, RedisError):  # of the options, redis-py checks only this one like that
+        return "ssl_cert_reqs must be none, optional or required"
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", str(error)):
+        return f"{unknown[1]} is no option of a connection like this"
+    return str(error).rstrip(".")
 
 
 def pinned(client: redis.Redis) -> redis.Redis:
@@ -93,6 +118,15 @@ def pinned(client: redis.Redis) -> redis.Redis:
 
 
 def _server_settings(url: str) -> dict[str, Any]:
+    scheme, colon, rest = url.partition(":")
+    if scheme not in ("redis", "rediss", "unix", *_SCHEMES):
+        raise ValueError(
+            "it must begin with redis://, rediss://, valkey://, valkeys://, unix:// or "
+            "redis+sentinel://"
+        )
+    url = f"{_SCHEMES.get(scheme, scheme)}{colon}{rest}"
+    if urlsplit(url).fragment:
+        raise ValueError(ENCODE)
     if not _DATABASE_PATH.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
         raise ValueError("the path must be the number of a database")
     return dict(parse_url(url))
@@ -132,7 +166,13 @@ def _connect_over_tls(link: Connection) -> None:
 
 def without_password(url: str) -> str:
     """Return a URL with *** instead of its password, for logs and messages."""
-    url = re.sub(r"([?&](?:sentinel_)?password=)[^&]*", r"\1***", url)
+    url, question_mark, query = url.partition("?")
+    options = [each.partition("=") for each in query.split("&")]
+    hidden = [
+        f"{name}={'***' if 'password' in unquote(name).lower() else value}" if equals else name
+        for name, equals, value in options
+    ]
+    url = f"{url}{question_mark}{'&'.join(hidden)}"
     parts = urlsplit(url)
     if parts.password is None:
         return url

@@ -38,6 +38,8 @@ GIVES_UP = "-failover-abort-slave-timeout"
 CHANNELS = PROMOTES, GIVES_UP, "+promoted-slave", "+switch-master"
 MAX_PROMOTION_SECONDS = 5.0
 
+ENCODE = "/ ? and # in a user name or password must be percent-encoded"
+
 _DATABASE = re.compile(r"/?[0-9]*")
 _ENDS_HOST = re.compile(r"[/?#]")
 
@@ -190,7 +192,7 @@ def make_sentinel_pool(
     """
     credentials, at, rest = url.removeprefix(SENTINEL_SCHEME).rpartition("@")
     if _ENDS_HOST.search(credentials):
-        raise ValueError("/ ? and # in a user name or password must be percent-encoded")
+        raise ValueError(ENCODE)
     hosts, _, rest = rest.partition("/")
     service, _, database = rest.partition("/")
     if not service or not _DATABASE.fullmatch(database.partition("?")[0]):

@@ -56,6 +56,8 @@ class FrameBatch:
         events: how many frames are events: all, or none if it is a notice.
         is_gap: whether it is the notice that events are missing.
         is_trimmed: whether it is a gap and the log retained nothing up to its start.
+        hole_upto: where counting cannot tell which entries are missing, the id up to which some
+            may be; else None.
         size: the bytes of the frames, as SSE.
         cost: about how much memory the batch takes, in bytes.
     """
@@ -66,6 +68,7 @@ class FrameBatch:
         "end",
         "events",
         "frames",
+        "hole_upto",
         "is_gap",
         "is_trimmed",
         "size",
@@ -80,6 +83,7 @@ class FrameBatch:
         *,
         notice: Notice | None = None,
         is_trimmed: bool = False,
+        hole_upto: EventId | None = None,
     ):
         self.start = start
         self.frames = frames
@@ -87,6 +91,7 @@ class FrameBatch:
         self.events = 0 if notice else len(frames)
         self.is_gap = notice == "gap"
         self.is_trimmed = is_trimmed
+        self.hole_upto = hole_upto
         self.size = sum([len(frame.typed) for frame in frames])
         self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
         self._encoded: list[tuple[tuple[StreamFormat, bool], Encoded]] = []
@@ -190,9 +195,13 @@ def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
     """Return the batch that tells a client of a gap or a reset."""
     data = state.control_data(str(stretch.start.id))
     notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
-    is_trimmed = stretch.notice == "gap" and (
-        state.first_id is None or state.first_id.before() > stretch.start.id
-    )
+    is_gap = stretch.notice == "gap"
     return FrameBatch(
-        stretch.start, [notice], stretch.end, notice=stretch.notice, is_trimmed=is_trimmed
+        stretch.start,
+        [notice],
+        stretch.end,
+        notice=stretch.notice,
+        is_trimmed=is_gap
+        and (state.first_id is None or state.first_id.before() > stretch.start.id),
+        hole_upto=state.deleted if is_gap and stretch.end.sequence is None else None,
     )

@@ -24,8 +24,7 @@ class LaunchedGateway:
     """A gateway that one of the two commands has started in a directory."""
 
     def __init__(self, directory: Path, command: list[str], **settings: object):
-        self.port = settings.setdefault("PORT", free_port())
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.move_to(settings.setdefault("PORT", free_port()))
         number = len(list(directory.glob("*.out")))
         self._out, self._err = (directory / f"{number}.{name}" for name in ("out", "err"))
         names = {setting.name.upper() for setting in fields(Settings)}
@@ -37,6 +36,11 @@ class LaunchedGateway:
                 command, cwd=directory, env=environ, stdout=out, stderr=err,
                 stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+    def move_to(self, port: int) -> None:
+        """Expect the gateway on another port."""
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
 
     @property
     def out(self) -> str:
@@ -103,6 +107,7 @@ class Directory:
     def __init__(self, directory: Path):
         self.directory = directory.resolve()
         self._launched: list[LaunchedGateway] = []
+        directory.mkdir(exist_ok=True)
         for name in ("app", "wsgi.py", "gunicorn.conf.py"):
             (directory / name).symlink_to(ROOT / name)
 
@@ -134,4 +139,11 @@ class Directory:
 
 def own_port(gateway: LaunchedGateway) -> int:
     """Return the port of the Redis server that the launcher has started."""
-    return int(re.search(r"^REDIS_URL=redis://127\.0\.0\.1:(\d+)/0$", gateway.out, re.M)[1])
+    return int(
+        re.search(r"^REDIS_URL=redis://:[\w-]{32}@127\.0\.0\.1:(\d+)/0$", gateway.out, re.M)[1]
+    )
+
+
+def own_url(gateway: LaunchedGateway) -> str:
+    """Return the URL of that server, as the launcher prints it."""
+    return re.search(r"^REDIS_URL=(.*)$", gateway.out, re.M)[1]

@@ -4,14 +4,18 @@ import contextlib
 import os
 import signal
 import socket
+import stat
 from pathlib import Path
 
 import pytest
+import redis
 
-from app import own_redis
-from app.own_redis import OwnRedis, OwnRedisError, find_server
+from app import installed_redis, own_redis
+from app.installed_redis import OwnRedisError, find_server
+from app.own_redis import OwnRedis
 from app.streaming.event_store import EventStore
-from tests.integration.launcher.launched import own_port
+from app.streaming.redis.redis_url import DEFAULT_URL, default_url
+from tests.integration.launcher.launched import own_port, own_url
 from tests.servers import ROOT, free_port, wait_until
 
 SILENT_SERVER = ROOT / "tests" / "programs" / "silent_redis_server.sh"
@@ -37,8 +41,8 @@ def test_a_stop_while_its_redis_starts_leaves_no_process(home, number):
 
 
 def test_without_any_server_the_error_says_what_to_install_or_set(monkeypatch):
-    monkeypatch.setattr(own_redis.shutil, "which", lambda name: None)
-    monkeypatch.setattr(own_redis, "find_spec", lambda name: None)
+    monkeypatch.setattr(installed_redis.shutil, "which", lambda name: None)
+    monkeypatch.setattr(installed_redis, "find_spec", lambda name: None)
     with pytest.raises(OwnRedisError, match=r"7\.0 or newer.*install one, or set REDIS_URL"):
         find_server()
 
@@ -46,8 +50,8 @@ def test_without_any_server_the_error_says_what_to_install_or_set(monkeypatch):
 def test_a_server_on_the_path_that_is_too_old_is_skipped(monkeypatch, tmp_path):
     monkeypatch.setenv("SERVER_VERSION", "Redis server v=6.2.14 sha=0")
     monkeypatch.setenv("PATH", path_with_silent_server(tmp_path))
-    assert not find_server()[0].startswith(str(tmp_path))
-    monkeypatch.setattr(own_redis, "find_spec", lambda name: None)
+    assert not find_server().path.startswith(str(tmp_path))
+    monkeypatch.setattr(installed_redis, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(OwnRedisError, match="REDIS_URL"):
         find_server()
@@ -56,7 +60,94 @@ def test_a_server_on_the_path_that_is_too_old_is_skipped(monkeypatch, tmp_path):
 def test_a_server_on_the_path_that_is_new_enough_is_used(monkeypatch, tmp_path):
     monkeypatch.setenv("SERVER_VERSION", "Valkey server v=9.0.1 sha=0")
     monkeypatch.setenv("PATH", path_with_silent_server(tmp_path))
-    assert find_server() == (str(tmp_path / "bin" / "redis-server"), "Valkey 9.0.1")
+    assert find_server() == (str(tmp_path / "bin" / "redis-server"), "Valkey", "9.0.1")
+
+
+def test_the_server_that_wrote_the_data_is_preferred_to_an_older_one_on_the_path(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("SERVER_VERSION", "Redis server v=7.0.15 sha=0")
+    monkeypatch.setenv("PATH", path_with_silent_server(tmp_path))
+    older = find_server()
+    assert str(older) == "Redis 7.0.15"
+    for writer, found in (
+        ("Redis 7.0.15", older),
+        ("Redis 7.0.2", older),
+        ("Redis 7.2.0", older),  # the last hope, since no server is as new
+        (None, older),
+    ):
+        assert find_server(writer) == found
+    bundled = find_server("Valkey 7.2.0")
+    assert bundled.name == "Valkey"
+    assert find_server(str(bundled)) == bundled
+
+
+def test_data_of_a_newer_server_are_refused_with_the_names_of_both(home):
+    """As Valkey 8 leaves them to Redis 7.0: a file in a format that the server does not know."""
+    folder = home.directory / ".data" / "appendonlydir"
+    folder.mkdir(parents=True)
+    (folder / "appendonly.aof.manifest").write_text(
+        "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
+    )
+    base = folder / "appendonly.aof.1.base.rdb"
+    base.write_bytes(b"REDIS0999\xff" + bytes(8))
+    (folder / "appendonly.aof.1.incr.aof").touch()
+    (home.directory / ".data" / "written-by").write_text("Valkey 99.1.0\n")
+    gateway = home.launch()
+    assert gateway.process.wait(30) == 2
+    assert f"was written by Valkey 99.1.0, and this is {find_server()}" in gateway.err
+    assert "install Valkey 99.1.0 or newer" in gateway.err
+    assert gateway.err.count("did not start") == 1
+    assert "Traceback" not in gateway.output
+    home.wait_until_empty()
+    assert (home.directory / ".data" / "written-by").read_text() == "Valkey 99.1.0\n"
+    assert base.read_bytes() == b"REDIS0999\xff" + bytes(8)
+
+
+def test_only_its_user_can_use_its_redis(home, gateway):
+    data = home.directory / ".data"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert stat.S_IMODE((data / "redis-url").stat().st_mode) == 0o600
+    with redis.Redis(port=own_port(gateway)) as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
+    with redis.from_url(own_url(gateway)) as client:
+        assert client.ping()
+    password = own_url(gateway).partition("@")[0].rpartition(":")[2]
+    for process in home.processes():
+        assert password not in " ".join(process.cmdline())
+    assert password not in gateway.err
+    assert (data / "written-by").read_text().strip() == str(find_server())
+
+
+def test_the_password_lasts_and_an_open_directory_is_closed(home):
+    (home.directory / ".data").mkdir(mode=0o755)
+    first = home.launch().wait_until_it_serves()
+    assert first.stop() == 0
+    again = home.launch().wait_until_it_serves()
+    passwords = {own_url(each).partition("@")[0] for each in (first, again)}
+    assert len(passwords) == 1
+    assert stat.S_IMODE((home.directory / ".data").stat().st_mode) == 0o700
+
+
+def test_a_program_in_its_directory_finds_the_redis_that_runs_there(home, monkeypatch):
+    monkeypatch.chdir(home.directory)
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert default_url() == DEFAULT_URL
+    gateway = home.launch().wait_until_it_serves()
+    EventStore().add(1, "llm", "stream")
+    assert gateway.sequences() == [1]
+    assert default_url() == own_url(gateway)
+    assert gateway.stop() == 0
+    assert default_url() == DEFAULT_URL
+
+
+def test_data_that_cannot_be_written_are_one_line_that_names_the_variable(home):
+    (home.directory / ".data").touch()
+    gateway = home.launch()
+    assert gateway.process.wait(30) == 2
+    [line] = gateway.err.splitlines()
+    assert ".data" in line
+    assert "REDIS_URL" in line
 
 
 def test_another_server_on_the_port_is_not_mistaken_for_the_own_one(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.launcher.launched import GUNICORN, LAUNCHER
-from tests.servers import RedisServer, wait_until
+from tests.servers import RedisServer, free_port, wait_until
 
 # Settings
 
@@ -21,6 +21,10 @@ WRONG = [
     ("REDIS_URL", "http://x"),
     ("REDIS_URL", "redis://127.0.0.1:x/0"),
     ("REDIS_URL", "redis://[x"),
+    ("REDIS_URL", "rediss://127.0.0.1?ssl_cert_reqs=CERT_NONE"),
+    ("REDIS_URL", "redis://:PW#x@127.0.0.1"),
+    ("HOST", "*"),
+    ("HOST", "no-such-host.invalid"),
 ]
 
 
@@ -31,8 +35,26 @@ def test_a_wrong_setting_stops_the_start_and_is_named(home, command, name, value
     assert gateway.process.wait(30) != 0
     assert gateway.err.count(name) == 1
     assert "Traceback" not in gateway.output
+    assert "PW" not in gateway.output
     home.wait_until_empty()
     assert not (home.directory / ".data").exists()
+
+
+def test_an_option_that_redis_py_looks_at_late_is_refused_too(home, redis_server):
+    gateway = home.launch(REDIS_URL=f"{redis_server.url}?socket_connect_timeout=-1")
+    assert gateway.process.wait(30) == 2
+    [line] = [line for line in gateway.err.splitlines() if "REDIS_URL" in line]
+    assert "an option cannot be used" in line
+    assert "Traceback" not in gateway.output
+
+
+def test_empty_variables_count_as_absent(home, redis_server):
+    """gunicorn itself reads these two."""
+    (home.directory / ".env").write_text(f"PORT={free_port()}\n")
+    gateway = home.launch(PORT="", WEB_CONCURRENCY="", REDIS_URL=redis_server.url)
+    gateway.move_to(int((home.directory / ".env").read_text().partition("=")[2]))
+    gateway.wait_until_it_serves()
+    assert gateway.stop() == 0
 
 
 def test_all_wrong_settings_are_named_together_with_those_of_dotenv(home):

@@ -1,13 +1,23 @@
 """What the launcher prints, keeps and leaves behind when it stops or is killed."""
 
+import contextlib
 import json
+import re
 import signal
+import sys
 
+import psutil
 import pytest
 
 from tests.clients import Stream
-from tests.integration.launcher.launched import DRAIN_SECONDS, Directory, own_port
-from tests.servers import wait_until
+from tests.integration.launcher.launched import (
+    DRAIN_SECONDS,
+    Directory,
+    LaunchedGateway,
+    own_port,
+    own_url,
+)
+from tests.servers import ROOT, wait_until
 
 # Output
 
@@ -16,7 +26,7 @@ def test_one_line_shows_the_urls_of_the_gateway_and_one_that_of_its_redis(home, 
     serves, redis_url = gateway.out.splitlines()
     assert gateway.url in serves
     assert ".data" in serves
-    assert redis_url == f"REDIS_URL=redis://127.0.0.1:{own_port(gateway)}/0"
+    assert redis_url == f"REDIS_URL={own_url(gateway)}"
     assert (home.directory / ".data" / "appendonlydir").is_dir()
     assert gateway.redis().net_connections("tcp")[0].laddr.port == own_port(gateway)
 
@@ -30,18 +40,66 @@ def test_a_redis_url_in_dotenv_is_used_and_no_redis_is_started(home, redis_serve
     home.wait_until_empty()
 
 
-def test_every_line_of_a_json_log_is_json_and_a_streams_end_has_its_fields(home):
-    gateway = home.launch(LOG_FORMAT="json").wait_until_it_serves()
+def test_every_line_of_a_json_log_is_json_and_has_the_fields_of_its_stream_or_request(home):
+    gateway = home.launch(LOG_FORMAT="json", ACCESS_LOG="true").wait_until_it_serves()
     gateway.append("started", "lifecycle")
     gateway.append("completed", "lifecycle")
-    with Stream(f"{gateway.url}/runs/1/events/stream?") as stream:
+    with Stream(f"{gateway.url}/runs/1/events/stream?last_event_id=0-0&") as stream:
         stream.wait_for_end()
     assert gateway.stop() == 0
     lines = [json.loads(line) for line in gateway.err.splitlines()]
+    for line in lines:  # RFC 3339
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", line["time"])
+    requested = [
+        (line["method"], line["path"], line["status"])
+        for line in lines
+        if line["logger"] == "gunicorn.access" and line["path"] != "/readyz"
+    ]
+    assert requested == [
+        ("POST", "/runs/1/events", 201),
+        ("POST", "/runs/1/events", 201),
+        ("GET", "/runs/1/events/stream", 200),
+    ]
     [ended] = [line for line in lines if line["message"].startswith("stream ended")]
     assert (ended["level"], ended["logger"]) == ("INFO", "tailrace.stream")
     assert {"run": "1", "reason": "ended", "events": 2}.items() <= ended.items()
     assert 0 <= ended["seconds"] < 20
+
+
+# Any directory
+
+
+@pytest.mark.parametrize("command", ["launcher", "gunicorn"])
+def test_it_starts_and_reloads_in_any_directory(home, redis_server, tmp_path_factory, command):
+    """The directory may even hold modules of the same names."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for name in ("app.py", "wsgi.py"):
+        (elsewhere / name).write_text("raise AssertionError('the wrong module')\n")
+    checkout = Directory(elsewhere / "checkout")
+    settings = {"REDIS_URL": redis_server.url}
+    if command == "launcher":  # -P: as an installed program, Python does not look here first
+        settings["PYTHONPATH"] = str(ROOT)
+        gateway = LaunchedGateway(elsewhere, [sys.executable, "-P", "-m", "app"], **settings)
+    else:
+        (checkout.directory / ".env").write_text("LOG_FORMAT=json\n")  # is read there
+        configuration = checkout.directory / "gunicorn.conf.py"
+        words = [*("-c", str(configuration)), *("--chdir", "checkout"), "wsgi:app"]
+        words = [sys.executable, "-Pm", "gunicorn", *words]
+        gateway = LaunchedGateway(elsewhere, words, **settings)
+    try:
+        gateway.wait_until_it_serves()
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: gateway.err.count("Booting worker") == 2, "it has reloaded")
+        wait_until(lambda: "Worker exiting" in gateway.err, "the old worker has ended")
+        gateway.wait_until_it_serves()
+        assert gateway.err.startswith("{") is (command == "gunicorn")
+        assert gateway.stop() == 0
+        assert "Traceback" not in gateway.output
+    finally:
+        checkout.end_all()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            gateway.process.kill()
+        gateway.process.wait()
 
 
 # Stops and kills

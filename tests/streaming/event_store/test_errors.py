@@ -181,6 +181,26 @@ def test_the_server_is_named_and_old_ones_are_refused(store, monkeypatch):
         store.check_server()
 
 
+@pytest.mark.parametrize(
+    ("version", "refused"),
+    [
+        ("v7.2.4", False),
+        ("8.0-m02", False),
+        ("255.255.255", False),
+        ("unstable", False),
+        ("v6.2.14", True),
+        ("6.9-rc1", True),
+    ],
+)
+def test_a_server_may_state_its_version_in_an_odd_way(fake_store, monkeypatch, version, refused):
+    monkeypatch.setattr(fake_store, "server", lambda: {"redis_version": version})
+    if refused:
+        with pytest.raises(StoreUnavailable, match=version):
+            fake_store.check_server()
+    else:
+        assert fake_store.check_server() == f"Redis {version}"
+
+
 @pytest.fixture
 def lossy_port(redis_server) -> Iterator[int]:
     """Start a proxy that closes the connection instead of forwarding the reply to an append."""

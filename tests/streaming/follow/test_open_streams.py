@@ -1,7 +1,10 @@
 """The open streams of a worker: the limit and the drain."""
 
+from collections.abc import Callable
+
 import pytest
 
+from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.open_streams import OpenStreams
@@ -9,6 +12,7 @@ from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
+from tests.clocks import replace_time
 
 
 @pytest.fixture
@@ -47,3 +51,75 @@ def test_a_drain_ends_every_stream_and_admits_no_more(services):
     streams.drain(0.01)
     assert {stream.reason for stream in admitted} == {"draining"}
     assert not streams.admit(late, "a")
+
+
+class Clock:
+    """A clock that only `sleep` moves. After each sleep `after` is called."""
+
+    def __init__(self, after: Callable[[float], None] = lambda now: None):
+        self.now = 0.0
+        self._after = after
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._after(self.now)
+
+
+class EndingStream:
+    """A stream that closes as soon as it is told to end, unless its client reads nothing."""
+
+    kind, run_id, events, reason = "stream", "any", 0, None
+
+    def __init__(self, clock: Clock, streams: OpenStreams, reads: bool = True):
+        self.ended_at: float | None = None
+        self._clock, self._streams, self._reads = clock, streams, reads
+
+    def end(self, reason: str) -> None:
+        self.ended_at = self._clock.now
+        if self._reads:
+            self._streams.closed(self)
+
+    def cut(self) -> None:
+        self._streams.closed(self)
+
+
+def drain(monkeypatch, streams: OpenStreams, clock: Clock, opened: list[EndingStream]) -> float:
+    """Drain within 10 seconds of the clock, and return when that is over."""
+    for stream in opened:
+        assert streams.admit(stream, "a")
+    replace_time(monkeypatch, open_streams, sleep=clock.sleep, monotonic=clock.monotonic)
+    streams.drain(10)
+    assert len(streams) == 0
+    return clock.now
+
+
+@pytest.mark.parametrize(("number", "end"), [(0, 0), (1, 0), (2, 5), (10, 9)])
+def test_a_drain_is_over_when_the_last_stream_has_ended(services, monkeypatch, number, end):
+    streams, clock = OpenStreams(services, 10), Clock()
+    opened = [EndingStream(clock, streams) for _ in range(number)]
+    assert drain(monkeypatch, streams, clock, opened) == pytest.approx(end)
+    assert sorted(each.ended_at for each in opened) == pytest.approx(
+        [10 * count / number for count in range(number)]
+    )
+
+
+def test_a_drain_is_over_when_the_clients_have_left(services, monkeypatch):
+    streams = OpenStreams(services, 10)
+
+    def leave(now: float) -> None:
+        if now > 2:
+            for stream in opened:
+                streams.closed(stream)
+
+    clock = Clock(leave)
+    opened = [EndingStream(clock, streams) for _ in range(2)]
+    assert drain(monkeypatch, streams, clock, opened) == pytest.approx(2, abs=0.2)
+
+
+def test_a_drain_cuts_a_client_that_reads_nothing(services, monkeypatch):
+    streams, clock = OpenStreams(services, 10), Clock()
+    end = drain(monkeypatch, streams, clock, [EndingStream(clock, streams, reads=False)])
+    assert end == pytest.approx(open_streams.FINISH_SECONDS, abs=0.1)

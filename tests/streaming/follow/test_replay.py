@@ -556,3 +556,25 @@ def test_a_stream_that_falls_behind_what_the_feed_keeps_reads_the_log(store, rea
 def test_a_malformed_cursor_is_refused(text):
     with pytest.raises(InvalidInput, match="Last-Event-ID"):
         Start.parse(text, "Last-Event-ID")
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_hole_among_entries_of_others_is_told_once(store, redis_client, run_id, is_slow):
+    """Nobody can tell where it is, so every read up to there finds it."""
+    for number in range(1, 201):
+        entry = {"data": f'"{"x" * 5_000}"'}
+        redis_client.xadd(f"run:{run_id}:events", entry, f"{number}-0")
+    redis_client.xdel(f"run:{run_id}:events", "198-0")
+    readers = ReaderPool(store, flush_seconds=0.0)
+    stream = subscribe(store, readers, run_id, Start(id=EventId(3, 0)))
+    names: list[str] = []
+    for event in events_of(stream.chunks()):
+        names.append(name_of(event) if event["event"]["category"] == "gateway" else event["id"])
+        if is_slow:
+            stream._replay.release()
+        if names[-1] == "gateway.caught_up":
+            break
+    stream.close()
+    events = [f"{number}-0" for number in range(4, 201) if number != 198]
+    assert [name for name in names if name[0] != "g"] == events
+    assert names.count("gateway.gap") == 1

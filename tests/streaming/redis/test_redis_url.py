@@ -1,9 +1,11 @@
 """The client that a URL makes: what the URL may set, what is pinned, and which URLs are refused."""
 
+import re
 import socket
 
 import pytest
 import redis
+from redis.connection import Connection, SSLConnection
 
 from app.streaming.errors import InvalidInput
 from app.streaming.redis import connection, redis_url
@@ -50,12 +52,77 @@ def test_a_wrong_url_is_refused_with_the_name_of_the_variable(url):
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:PW1#x@host",
+        "redis://:64#PW1@host",
+        "redis://u:PW1?x=PW2@host",
+        "redis://u:12?PW1=x@host/0",
+        "redis://u:12?db=PW1@host/0",
+        "redis://:PW1/x@host",
+        "redis://:1/PW1@host",
+        "valkeys://:PW1#x@host",
+        "unix://u:PW1#x@/path",
+        "redis://u:PW1@host:port",
+        "redis://u:PW1@host:99999",
+        "redis://u:PW1@[host",
+        "redis://u:P[W1@host:x",
+        "redis://u:PW1@host/x",
+        "redis://u:PW1@host/0?nonsense=1",
+        "http://u:PW1@host",
+        "rediss://host?ssl_password=PW1&ssl_cert_reqs=CERT_NONE",
+        "redis+sentinel://u:PW1@host:x/s",
+        "redis+sentinel://u:PW1#x@host/s",
+    ],
+)
+def test_what_is_said_of_a_wrong_url_has_no_part_of_a_password(url):
+    with pytest.raises(InvalidInput) as refused:
+        redis_url.make_client(url)
+    assert refused.value.field == "REDIS_URL"
+    assert not re.search("PW[12]|99999", str(refused.value))
+    if re.search("[#?/].*@", url.partition("://")[2]):
+        assert "percent-encoded" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("ssl_cert_reqs=CERT_NONE", "ssl_cert_reqs must be none, optional or required"),
+        ("nonsense=1", "nonsense is no option"),
+        ("socket_timeout=soon", "socket_timeout"),
+    ],
+)
+def test_a_wrong_option_is_named(query, named):
+    with pytest.raises(InvalidInput, match=named):
+        redis_url.make_client(f"rediss://host?{query}")
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [("valkey://u:p@host:1/2", Connection), ("valkeys://u:p@host:1/2", SSLConnection)],
+)
+def test_the_schemes_of_valkey_are_those_of_redis(url, kind):
+    pool = redis_url.make_client(url).connection_pool
+    assert issubclass(pool.connection_class, SSLConnection) is (kind is SSLConnection)
+    settings = pool.connection_kwargs
+    assert (settings["host"], settings["port"], settings["db"]) == ("host", 1, 2)
+    assert (settings["username"], settings["password"]) == ("u", "p")
+
+
+@pytest.mark.parametrize(
     ("url", "shown"),
     [
         ("redis://localhost:6379/0", "redis://localhost:6379/0"),
         ("redis://:secret@host:1/0", "redis://:***@host:1/0"),
         ("rediss://me:se:cr@et@host/0?a=b", "rediss://me:***@host/0?a=b"),
         ("redis://me@host", "redis://me@host"),
+        ("rediss://host?ssl_password=a%26b&db=1", "rediss://host?ssl_password=***&db=1"),
+        ("rediss://host?ssl_%70assword=a", "rediss://host?ssl_%70assword=***"),
+        ("valkey://:secret@host/1", "valkey://:***@host/1"),
+        (
+            "redis+sentinel://u:secret@one,two:1/s?sentinel_password=other",
+            "redis+sentinel://u:***@one,two:1/s?sentinel_password=***",
+        ),
     ],
 )
 def test_a_password_is_not_shown(url, shown):

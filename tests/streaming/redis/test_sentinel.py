@@ -1,14 +1,17 @@
 """URLs of Sentinels, what they say of the master, and connections to a former master."""
 
 import contextlib
+import socket
+import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import redis
 
+from app.installed_redis import find_server
 from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.redis import connection, redis_url, sentinel
 from app.streaming.redis.availability import Availability
@@ -186,7 +189,49 @@ def test_a_connection_without_sentinels_always_leads_to_the_master():
     assert leads_to_master(connection.make_connection(client))
 
 
-# Failovers of real servers
+# Real servers
+
+
+def test_a_sentinel_with_a_password_of_its_own_names_a_master_with_another(start_server):
+    master = start_server("requirepass of-redis")
+    port = start_server(
+        f"sentinel monitor mymaster 127.0.0.1 {master} 1",
+        "sentinel auth-pass mymaster of-redis",
+        "requirepass of-sentinel",
+        options=["--sentinel"],
+    )
+    url = f"redis+sentinel://:of-redis@127.0.0.1:{port}/mymaster/0"
+    client = redis_url.make_client(f"{url}?sentinel_password=of-sentinel")
+    assert connection.call(client, "PING") == b"PONG"
+    for query in ("", "?sentinel_password=of-redis"):
+        with pytest.raises(StoreUnavailable, match="no Sentinel names a master"):
+            connection.call(redis_url.make_client(f"{url}{query}"), "PING")
+
+
+@pytest.fixture
+def start_server(tmp_path) -> Iterator[Callable[..., int]]:
+    """Return a function that starts a server with a configuration, and returns its port."""
+    processes: list[subprocess.Popen] = []
+
+    def start(*lines: str, options: Sequence[str] = ()) -> int:
+        port = free_port()
+        configuration = tmp_path / f"{port}.conf"
+        rest = (f"port {port}", "bind 127.0.0.1", f"dir {tmp_path}", f"logfile {tmp_path}/{port}")
+        configuration.write_text("\n".join([*lines, *rest, ""]))
+        processes.append(subprocess.Popen([find_server().path, configuration, *options]))
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                return True
+            return False
+
+        wait_until(answers, "the server listens")
+        return port
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

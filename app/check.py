@@ -1,0 +1,65 @@
+"""The command `check`: are the settings right, and what is the Redis that they name?"""
+
+import dataclasses
+import json
+import socket
+import sys
+from typing import Any
+
+from .capacity import Capacity, open_files
+from .installed_redis import OwnRedisError
+from .settings import Settings, SettingsError
+from .streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer
+from .streaming.event_store import EventStore
+from .streaming.redis.redis_url import default_url, without_password
+
+# What a start refuses; the message says why.
+REFUSALS = (SettingsError, InvalidInput, OwnRedisError)
+
+
+def check() -> int:
+    """Print the settings as JSON, with the number of connections of a worker.
+
+    Returns 2 if Redis can never serve. Raises one of REFUSALS if a setting is wrong.
+    """
+    settings = Settings.load()
+    resolve(settings)
+    url = settings.redis_url or default_url()
+    try:
+        store = EventStore(url)
+        store.check_server()
+        store.check_ready()
+    except UnsupportedServer as error:
+        complain(f"{without_password(url)}: {error}")
+        return 2
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        # redis-py looks at some options of the URL only when it connects.
+        raise SettingsError(f"REDIS_URL: an option cannot be used: {error}") from None
+    except StoreUnavailable as error:
+        complain(f"cannot reach Redis at {without_password(url)}, and will go on trying: {error}")
+    capacity = Capacity.of(settings.max_streams, open_files(hard=True))
+    shown = dataclasses.replace(
+        settings, redis_url=settings.redis_url and without_password(settings.redis_url)
+    )
+    print(json.dumps({**dataclasses.asdict(shown), "worker_connections": sum(capacity)}))
+    return 0
+
+
+def resolve(settings: Settings) -> tuple[socket.AddressFamily, Any]:
+    """Return the family and the address to listen on. Raises SettingsError."""
+    try:
+        [(family, _, _, _, address), *_] = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(
+            f"HOST: {settings.host} is no address of this machine ({error}); "
+            "0.0.0.0 stands for all its addresses"
+        ) from None
+    return family, address
+
+
+def complain(message: str) -> None:
+    """Print a message of one or more lines to standard error."""
+    for line in message.splitlines():
+        print(f"tailrace: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,34 @@
+"""The health check of the image, run against a real gateway."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.servers import ROOT, GatewayServer, free_port
+
+
+def check_health(default_port: int, port: str) -> int:
+    """Run the check as Docker does, in an environment with a proxy; return the exit status."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    command = re.search(r"HEALTHCHECK .*\\\n +CMD python (.*)\n", dockerfile)[1]
+    assert "8082" in command
+    command = f"{sys.executable} {command.replace('8082', str(default_port))}"
+    proxies = dict.fromkeys(("HTTP_PROXY", "http_proxy", "ALL_PROXY"), "http://127.0.0.1:1")
+    environ = {**os.environ, **proxies, "PORT": port}
+    done = subprocess.run(command, shell=True, env=environ, stderr=subprocess.DEVNULL)
+    return done.returncode
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_the_health_check_uses_no_proxy_and_takes_an_empty_port_for_none(
+    gateway: GatewayServer, is_named: bool
+):
+    default, named = (free_port(), str(gateway.port)) if is_named else (gateway.port, "")
+    assert check_health(default, named) == 0
+
+
+def test_the_health_check_fails_if_nothing_listens():
+    assert check_health(free_port(), "") != 0
