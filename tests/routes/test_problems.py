@@ -168,3 +168,13 @@ def test_an_invalid_parameter_is_400_and_named(http, path, field, bad):
 def test_all_invalid_parameters_of_a_query_are_named_at_once(http):
     problem = check_problem(http.get(f"{PATH}?limit=0&order=up&after=x&other=1"), 400)
     assert {error["field"] for error in problem["errors"]} == {"limit", "order", "after"}
+
+
+def test_a_problem_quotes_little_of_what_a_client_sent(http):
+    names = {**{f"{number}" * 100_000: 1 for number in range(10)}, "event": {"x" * 1_000_000: 1}}
+    response = http.post("/runs/1/events", json=names)
+    assert response.status_code == 422
+    assert len(response.data) < 20_000
+    response = http.post("/runs/1/events", json={str(number): 1 for number in range(10_000)})
+    assert response.status_code == 422
+    assert len(response.json["errors"]) <= 100

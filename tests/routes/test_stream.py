@@ -6,8 +6,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.routes import json_body, stream
 from app.settings import Settings
 from app.streaming.event_store import EventStore
+from app.streaming.wire import frame
 
 PATH = "/runs/1/events/stream"
 
@@ -229,3 +231,36 @@ def test_a_count_that_another_program_has_set_is_a_gap_at_the_end_and_no_reset(
         text = http.get(path + query).text
         assert "gateway.reset" not in text
         assert text.count("event: lifecycle.completed") == 1
+
+
+def test_what_clients_make_up_is_not_remembered(http, fake_store):
+    """Long headers and queries, and the long names that others write."""
+    fake_store.add(1, "lifecycle", "completed")
+    caches = (
+        stream._prefers_json_lines,
+        stream._shared_format,
+        json_body._is_json_lines,
+        frame._names,
+    )
+    http.get(PATH)  # what is short may be remembered
+    before = [cache.cache_info().currsize for cache in caches]
+    for number in range(10):
+        long = f"{number}" * 3000
+        response = http.get(f"{PATH}?category={long}", headers={"Accept": f"a/b;c={long}"})
+        assert response.status_code == 200
+        assert response.mimetype == "text/event-stream"
+        content_type = f"application/json; a={long}"
+        refused = http.post("/runs/1/events", data=b"{}", content_type=content_type)
+        assert refused.status_code == 415
+        names = [b"event_category", long.encode(), b"event_action", b"a"]
+        fields = [b"timestamp", b"1", b"sequence", b"1", b"epoch", b"1", *names, b"data", b"1"]
+        assert frame.Frame.of_entry("1", b"1-1", fields).category == long
+    assert [cache.cache_info().currsize for cache in caches] == before
+
+
+def test_an_accept_header_that_is_too_long_counts_as_absent(http, fake_store):
+    fake_store.add(1, "lifecycle", "completed")
+    lines = "application/x-ndjson"
+    assert http.get(PATH, headers={"Accept": lines}).mimetype == lines
+    long = f"{lines}, {'a/b, ' * 300}"
+    assert http.get(PATH, headers={"Accept": long}).mimetype == "text/event-stream"

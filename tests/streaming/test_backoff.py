@@ -1,12 +1,18 @@
-"""The backoff: pauses grow up to a bound, and differ."""
+"""The backoff: pauses grow up to a bound, and differ. Turns: others go between parts of work."""
 
 from itertools import islice
 
 import pytest
 
 from app.client import transport
+from app.streaming import backoff as backoff_module
 from app.streaming import batch_sender
-from app.streaming.backoff import backoff
+from app.streaming import event as event_module
+from app.streaming.backoff import TURN_BYTES, Turns, backoff
+from app.streaming.event_id import LAST, ZERO
+from app.streaming.event_store import EventStore
+from app.streaming.wire.frame import frames_from
+from tests.clocks import replace_time
 
 
 @pytest.mark.parametrize("module", [transport, batch_sender], ids=lambda module: module.__name__)
@@ -17,3 +23,39 @@ def test_pauses_grow_up_to_a_bound_and_differ(module):
     for pauses in several:
         assert initial / 2 <= pauses[0] <= initial
         assert all(maximum / 2 <= pause <= maximum for pause in pauses[-3:])
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Collect the turns that others get."""
+    turns: list[float] = []
+    replace_time(monkeypatch, backoff_module, sleep=turns.append)
+    return turns
+
+
+def test_others_get_a_turn_whenever_enough_bytes_were_worked_on(turns):
+    work = Turns()
+    for _ in range(10):
+        work.spend(TURN_BYTES // 4)
+    assert turns == [0, 0]
+    work.spend(100 * TURN_BYTES)
+    assert turns == [0, 0, 0]
+
+
+def test_reading_large_events_gives_others_turns(turns, fake_store: EventStore):
+    for _ in range(8):
+        fake_store.add(1, "llm", "stream", "x" * 200_000)
+    assert len(fake_store.page("1").events) == 8
+    assert len(turns) >= 4
+    del turns[:]
+    [entry] = fake_store.entries("1", ZERO, LAST, 1)
+    frames_from("1", [entry] * 8)
+    assert len(turns) >= 4
+
+
+def test_events_that_a_page_does_not_ask_for_are_not_parsed(fake_store, monkeypatch):
+    fake_store.add(1, "llm", "stream", "x")
+    fake_store.add(1, "lifecycle", "completed", "x")
+    monkeypatch.setattr(event_module.orjson, "loads", None)
+    assert fake_store.page("1", categories=["other"]).events == []
+    assert fake_store.state(1).ended

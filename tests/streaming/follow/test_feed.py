@@ -9,7 +9,9 @@ from app.streaming.follow import feed as feed_module
 from app.streaming.follow.feed import Feed
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
+from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame_batch import FrameBatch
+from tests.clocks import replace_time
 from tests.streaming.follow.fakes import (
     FakeSubscriber,
     frame,
@@ -416,3 +418,31 @@ def test_the_last_id_of_a_log_is_no_obstacle():
     feed = Feed("r", log(5, last_id=LAST))
     assert feed.position.id == LAST
     assert after(feed, feed.position) == []
+
+
+def test_others_get_turns_while_a_batch_goes_to_many_filters(feed, monkeypatch):
+    turns: list[float] = []
+    replace_time(monkeypatch, feed_module, sleep=turns.append)
+    count = 4 * feed_module.MAX_FANOUTS_IN_A_ROW
+    for number in range(count):
+        only = StreamFormat(Filter(frozenset({"even", f"c{number}"})), EventStream())
+        assert FakeSubscriber(feed, stream_format=only).park()
+    publish(feed, 6)
+    assert turns == [0] * 4
+
+
+def test_others_get_turns_while_an_end_unparks_many_subscribers(feed, monkeypatch):
+    count = 4 * feed_module.MAX_UNPARKED_IN_A_ROW
+    subscribers = [FakeSubscriber(feed) for _ in range(count)]
+    assert all(subscriber.park() for subscriber in subscribers)
+    turns: list[float] = []
+
+    def leave(seconds: float) -> None:
+        if not turns:  # one that is gone by its turn must not be unparked
+            subscribers[-1].leave_fanout()
+        turns.append(seconds)
+
+    replace_time(monkeypatch, feed_module, sleep=leave)
+    publish(feed, 6, ended=True)
+    assert turns == [0] * 4
+    assert [len(subscriber.unsent) for subscriber in subscribers] == [1] * (count - 1) + [0]
