@@ -80,9 +80,9 @@ def test_a_batch_that_is_not_dense_is_parsed_at_once(turns):
     ids=["lists", "strings", "names"],
 )
 def test_a_dense_event_larger_than_the_largest_is_refused_before_it_is_parsed(dense, monkeypatch):
-    def parse_nothing_large(text: bytes) -> Any:
+    def parse_nothing_large(text: bytes) -> tuple[Any, bytes]:
         assert len(text) < 3 * MAX_EVENT_BYTES
-        return json.loads(text)
+        return json.loads(text), text
 
     monkeypatch.setattr(exact_json, "read_json", parse_nothing_large)
     for text in (dense, b'{"data":' + dense + b"}", b'{"event": ' + dense + b"}"):
