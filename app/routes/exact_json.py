@@ -7,10 +7,10 @@ the other requests get their turn in between. Anything else is one event, and to
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
+from ..streaming.backoff import give_turn
 from ..streaming.errors import EventTooLarge, InvalidEvent
 from ..streaming.event_json import MAX_DEPTH, check_depth, read_json
 from ..streaming.new_event import MAX_EVENTS
@@ -112,7 +112,7 @@ def _max_text(max_event_bytes: int) -> int:
 
 def _check_size(text: bytes | bytearray, max_event_bytes: int) -> None:
     """Raise EventTooLarge for an event that is too long even without whitespace and escapes."""
-    time.sleep(0)
+    give_turn()
     largest = _max_text(max_event_bytes)
     plain = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     size = quotes = plain.count(b'"')
@@ -144,7 +144,7 @@ def _items(body: bytes | bytearray, max_event_bytes: int) -> Iterator[Any]:
             end = _end_of_item(text, at, max_event_bytes)
             if end >= turn + TURN_BYTES:
                 turn = end
-                time.sleep(0)
+                give_turn()
             yield _parse(text[at:end].encode())
         except (InvalidEvent, EventTooLarge) as error:
             raise error.of_item(index) from None
@@ -178,7 +178,7 @@ def _end_of_item(text: str, at: int, max_event_bytes: int) -> int:
         if size > largest:
             _check_size(window.encode(), max_event_bytes)
         if size > MAX_BYTES_AT_ONCE:
-            time.sleep(0)
+            give_turn()
         size *= 2
 
 

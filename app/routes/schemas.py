@@ -1,6 +1,5 @@
 """The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
 
-import time
 from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError, fields, pre_load
 from marshmallow.validate import OneOf, Range, Regexp
 from werkzeug.routing import BaseConverter
 
+from ..streaming.backoff import give_turn
 from ..streaming.errors import InvalidEvent, InvalidInput
 from ..streaming.event import NAME, NAME_RULE
 from ..streaming.event_id import EventId
@@ -73,7 +73,7 @@ class EventSchema(Schema):
             if index == MAX_EVENTS:
                 raise wrong_number
             if index % MAX_EVENTS_IN_A_ROW == MAX_EVENTS_IN_A_ROW - 1:
-                time.sleep(0)
+                give_turn()
             try:
                 new_event, own_lease = self.new_event_from(item, max_bytes)
             except ValidationError as error:

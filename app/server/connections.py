@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from types import TracebackType
+from typing import TypeVar
 
 import gevent
 from gevent.socket import socket as GeventSocket
@@ -23,8 +24,15 @@ MIN_WAITING = 16
 # Greenlets beyond the places: for those that wait, for health checks, and for refusals.
 RESERVE = 2 * MIN_WAITING
 
+# So many connections may have a file that is not counted: they are accepted and not served yet, or
+# ended and not closed yet. capacity.py sets files aside for them, and for those that wait.
+MAX_UNSETTLED = 24
+
 # Of those that have waited longest, so many are looked at before one is accepted.
 MAX_LOOKED_AT = 32
+
+
+T = TypeVar("T")
 
 
 class Connections:
@@ -33,6 +41,7 @@ class Connections:
     def __init__(self, places: int) -> None:
         self.places = places
         self.hijacked = 0
+        self._accepted = self._ending = 0
         self._open: set[_Connection] = set()
         # What waits for its first request, and for a further one; the longest first.
         self._new: dict[_Connection, None] = {}
@@ -51,8 +60,17 @@ class Connections:
         """Whether connections wait for a request."""
         return bool(self._new or self._idle)
 
+    def accept(self, accept: Callable[[], T | None]) -> T | None:
+        """Return what `accept` does, or None while too many connections are not settled."""
+        if self._accepted + self._ending >= MAX_UNSETTLED:
+            return None
+        accepted = accept()
+        self._accepted += accepted is not None
+        return accepted
+
     def serve(self, client: GeventSocket, serve: Callable[[], None]) -> None:
         """Count a connection while `serve` serves it in the current greenlet."""
+        self._accepted = max(0, self._accepted - 1)
         connection = _Connection(self, client)
         self._open.add(connection)
         gevent.getcurrent().connection = connection  # type: ignore[attr-defined]
@@ -61,6 +79,7 @@ class Connections:
             serve()
         finally:
             self.left(connection)
+            self._ending -= connection.is_ending
 
     def waiting(self) -> "_Connection":
         """Return a context in which the connection of the current greenlet waits for a request."""
@@ -114,6 +133,11 @@ class Connections:
         self.left(connection)
         self._open.add(connection)
 
+    def ends(self, connection: "_Connection") -> None:
+        """Note that a connection will be closed soon."""
+        self.left(connection)
+        self._ending += not connection.is_ending
+
     def left(self, connection: "_Connection") -> None:
         """Count a connection out; safe to repeat."""
         self._new.pop(connection, None)
@@ -134,6 +158,7 @@ class _Connection:
         "_is_waiting",
         "_socket",
         "has_sent_request",
+        "is_ending",
         "since",
     )
 
@@ -142,7 +167,7 @@ class _Connection:
         self._socket = client
         self._greenlet = gevent.getcurrent()
         self._is_waiting = False
-        self.has_sent_request = False
+        self.has_sent_request = self.is_ending = False
         self.since = 0.0
 
     def __enter__(self) -> None:
@@ -170,7 +195,8 @@ class _Connection:
 
     def end(self) -> None:
         """Close the connection soon, and count it as closed from now on."""
-        self._connections.left(self)
+        self._connections.ends(self)
+        self.is_ending = True
         gevent.get_hub().loop.run_callback(self._end)
 
     def _end(self) -> None:

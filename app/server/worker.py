@@ -27,9 +27,6 @@ from .request_head import close_after_requests, limit_heads
 # other clients get their turn.
 MAX_REQUESTS_IN_A_ROW = 8
 
-# New connections are accepted in small groups, so that room can be made for each of them.
-MAX_ACCEPTED_IN_A_ROW = 8
-
 # While a worker stops, it still answers the requests of open connections, but closes those that
 # have been idle for this long.
 STOPPING_IDLE_SECONDS = 5
@@ -45,11 +42,14 @@ SILENT_SECONDS = 3.0
 class _Server(StreamServer):
     """A server that its worker knows: gunicorn keeps it in a local variable."""
 
-    max_accept = MAX_ACCEPTED_IN_A_ROW
-
     def __init__(self, listener: Any, handle: Any, **options: Any) -> None:
         super().__init__(listener, handle=handle, **options)
-        handle.func.__self__.servers.append(self)
+        self._worker: StreamingWorker = handle.func.__self__
+        self._worker.servers.append(self)
+
+    def do_read(self) -> Any:
+        accept = super().do_read
+        return self._worker.connections.accept(accept)
 
 
 vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
@@ -67,6 +67,8 @@ class StreamingWorker(ggevent.GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers: list[_Server] = []
+        self.connections = Connections(self.worker_connections)
+        self.worker_connections += RESERVE
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
@@ -74,8 +76,6 @@ class StreamingWorker(ggevent.GeventWorker):
         app.extensions["tailrace"].hosts.listens_on(self._names.values())
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
-        self._connections = Connections(self.worker_connections)
-        self.worker_connections += RESERVE
         limit_heads()
         _tune_garbage_collector()
         super().run()
@@ -89,27 +89,27 @@ class StreamingWorker(ggevent.GeventWorker):
         name = self._names[listener]
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
-        self._connections.serve(client, lambda: handle(named, client, addr))
+        self.connections.serve(client, lambda: handle(named, client, addr))
 
     def timeout_ctx(  # type: ignore[override]  # gunicorn's is said to return nothing
         self,
     ) -> AbstractContextManager[None]:
-        return self._connections.waiting()
+        return self.connections.waiting()
 
     def notify(self) -> None:  # once a second
         super().notify()
         keepalive: int = self.cfg.keepalive
         idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
-        self._connections.close_idle(idle_seconds)
+        self.connections.close_idle(idle_seconds)
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
-        if self._connections.is_full and req.path not in HEALTH_PATHS:
+        if self.connections.is_full and req.path not in HEALTH_PATHS:
             util.write_error(sock, 503, "Service Unavailable", "too many connections")
             raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
-        req.hijack = self._connections.hijack
+        req.hijack = self.connections.hijack
         req.body.force_close = req.force_close  # for a response before the end of the body
         try:
             super().handle_request(listener_name, req, sock, addr)
@@ -152,9 +152,9 @@ class StreamingWorker(ggevent.GeventWorker):
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()
         until = time.monotonic() + SILENT_SECONDS
-        while self._connections.has_waiting and time.monotonic() < until:
+        while self.connections.has_waiting and time.monotonic() < until:
             gevent.sleep(0.1)
-        self._connections.close_idle(0)
+        self.connections.close_idle(0)
 
 
 def _tune_garbage_collector() -> None:

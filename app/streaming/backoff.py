@@ -1,6 +1,7 @@
 """Pauses: between one attempt and the next, longer each time, and turns for others in long work."""
 
 import random
+import threading
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,22 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
         bound = min(maximum, 2 * bound)
 
 
+# Of those that do long work, one goes on at a time: others never wait for a part of each of them.
+# No wait is for ever, since a signal handler may interrupt the one that goes on.
+MAX_QUEUED_SECONDS = 1.0
+_queue = threading.Lock()
+
+
+def give_turn() -> None:
+    """Give the other threads and greenlets a turn, in the middle of long work."""
+    is_next = _queue.acquire(timeout=MAX_QUEUED_SECONDS)
+    try:
+        time.sleep(0)
+    finally:
+        if is_next:
+            _queue.release()
+
+
 class Turns:
     """Gives the other threads and greenlets a turn whenever enough bytes were worked on.
 
@@ -36,4 +53,4 @@ class Turns:
         self._left -= size
         if self._left <= 0:
             self._left = TURN_BYTES
-            time.sleep(0)
+            give_turn()

@@ -120,7 +120,7 @@ class Background:
         )
         request = head.encode() + EVENT
         with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
-            while not self._stopped.wait(PAUSE_SECONDS):
+            while not self._stopped.is_set():
                 try:
                     connection.sendall(request)
                     with contextlib.closing(http.client.HTTPResponse(connection)) as answer:
@@ -132,6 +132,7 @@ class Background:
                 if answer.status != 201:
                     self.wrong.append(body)
                 self.done += 1
+                self._stopped.wait(PAUSE_SECONDS)
 
     def check_health(self, url: str) -> None:
         while not self._stopped.is_set():

@@ -10,7 +10,6 @@ from app.routes import exact_json
 from app.routes.exact_json import NotJson, parse_document, parse_json
 from app.streaming.errors import EventTooLarge
 from app.streaming.new_event import MAX_EVENT_BYTES, MAX_EVENTS
-from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 LISTS = b"[" + b",".join([b"[]"] * 87_000) + b"]"
@@ -33,7 +32,7 @@ VALUES = {
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Collect the turns that the other requests get."""
     turns: list[float] = []
-    replace_time(monkeypatch, exact_json, sleep=turns.append)
+    monkeypatch.setattr(exact_json, "give_turn", lambda: turns.append(0.0))
     return turns
 
 
