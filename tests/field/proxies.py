@@ -165,7 +165,7 @@ class Caddy(Proxy):
 
     def configuration(self) -> str:
         shown = self.shown()
-        assert shown.startswith("example.com {\n")
+        assert "\nexample.com {\n" in shown
         address = f"http://:{self.port} {{\n\tbind 127.0.0.1\n"
         return "{\n\tadmin off\n}\n" + shown.replace("example.com {\n", address)
 
