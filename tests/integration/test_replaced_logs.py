@@ -11,6 +11,7 @@ from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.log.position import Position
+from app.streaming.log.reader import INITIAL_COUNT
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.servers import wait_until
 
@@ -54,12 +55,12 @@ def test_two_subscribers_whose_history_is_trimmed_both_get_the_gap(
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
     with Replay(run_id, services) as first, Replay(run_id, services) as second:
-        first.read_until(64)
-        second.read_until(64)
+        first.read_until(INITIAL_COUNT)
+        second.read_until(INITIAL_COUNT)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
         first.read_until("caught_up")
         second.read_until("caught_up")
-    expected = ["heartbeat", *range(1, 65), "gap", *range(181, 201), "caught_up"]
+    expected = ["heartbeat", *range(1, INITIAL_COUNT + 1), "gap", *range(181, 201), "caught_up"]
     assert first.seen == expected
     assert second.seen == expected
 
@@ -70,13 +71,19 @@ def test_a_subscriber_whose_history_is_trimmed_uses_the_page_that_another_has_re
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
     with Replay(run_id, services) as slow:
-        slow.read_until(64)
+        slow.read_until(INITIAL_COUNT)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
         with Replay(run_id, services) as fast:
             fast.read_until("caught_up")
         slow.read_until("caught_up")
     assert fast.seen == ["heartbeat", *range(181, 201), "caught_up"]
-    assert slow.seen == ["heartbeat", *range(1, 65), "gap", *range(181, 201), "caught_up"]
+    assert slow.seen == [
+        "heartbeat",
+        *range(1, INITIAL_COUNT + 1),
+        "gap",
+        *range(181, 201),
+        "caught_up",
+    ]
 
 
 def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_log(
@@ -86,8 +93,8 @@ def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_lo
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
     with Replay(run_id, services) as first, Replay(run_id, services) as second:
-        first.read_until(64)
-        second.read_until(64)
+        first.read_until(INITIAL_COUNT)
+        second.read_until(INITIAL_COUNT)
         # When another log takes its place, longer than what a feed keeps
         store.delete(run_id)
         for _ in range(299):
@@ -98,6 +105,6 @@ def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_lo
         # Then both get the reset before any of its events
         for replay in (first, second):
             replay.read_until(300)
-            replay.seen = [each for each in replay.seen[65:] if each != "caught_up"]
+            replay.seen = [each for each in replay.seen[INITIAL_COUNT + 1 :] if each != "caught_up"]
             assert replay.seen[0] == "reset"
             assert replay.seen == ["reset", *range(1, 301)]
