@@ -25,8 +25,8 @@ from tests.processes import running
 from tests.raw_http import request_stream, stream_path
 from tests.servers import ROOT, GatewayServer, wait_until
 
-VIEWERS = 200
-PRODUCERS = 20
+VIEWERS = 500
+PRODUCERS = 50
 
 # Few enough that the connections of the attacks are more than the worker has places for.
 FILES = 1024

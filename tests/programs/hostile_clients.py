@@ -11,10 +11,12 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 PORT, LARGE, LIVE = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-SECOND = 1000  # milliseconds
+REOPEN_SECONDS = 1.0
+REUSE_SECONDS = 2.0
 
 EVENT = b'{"event_category":"llm","event_action":"stream","data":%b}'
 LISTS = EVENT % (b"[" + b",".join([b"[]"] * 87_000) + b"]")
@@ -40,7 +42,10 @@ def post(body: bytes, length: int | None = None, kind: str = "application/json")
 
 
 def held(count: int, sent: Callable[[int], bytes], reads: bool = True) -> Iterator[None]:
-    """Hold open so many connections, read what comes, and open another for each that is closed."""
+    """Hold open so many connections, and read what comes.
+
+    Open another one for each that was closed, once a second.
+    """
     connections: dict[int, socket.socket] = {}
     poll = select.poll()
     while True:
@@ -50,14 +55,16 @@ def held(count: int, sent: Callable[[int], bytes], reads: bool = True) -> Iterat
                 connections[connection.fileno()] = connection
                 poll.register(connection, select.POLLIN if reads else select.POLLHUP)
         yield
-        for descriptor, _ in poll.poll(SECOND / 10):
-            try:
-                closed = not connections[descriptor].recv(1 << 20)
-            except OSError:
-                closed = True
-            if closed:
-                poll.unregister(descriptor)
-                connections.pop(descriptor).close()
+        until = time.monotonic() + REOPEN_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            for descriptor, _ in poll.poll(1000 * left):
+                try:
+                    closed = not connections[descriptor].recv(1 << 20)
+                except OSError:
+                    closed = True
+                if closed:
+                    poll.unregister(descriptor)
+                    connections.pop(descriptor).close()
 
 
 def asked(request: bytes) -> Iterator[None]:
@@ -71,7 +78,7 @@ def asked(request: bytes) -> Iterator[None]:
 
 
 def reused(count: int) -> Iterator[None]:
-    """Keep so many connections alive, with one request on each, again and again."""
+    """Keep so many connections alive, with one request on each every two seconds."""
     connections: list[socket.socket | None] = [None] * count
     while True:
         for number, connection in enumerate(connections):
@@ -86,6 +93,7 @@ def reused(count: int) -> Iterator[None]:
             except OSError:
                 connections[number] = None
         yield
+        time.sleep(REUSE_SECONDS)
 
 
 def large_head(headers: int) -> bytes:

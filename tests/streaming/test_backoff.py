@@ -1,5 +1,6 @@
 """The backoff: pauses grow up to a bound, and differ. Turns: others go between parts of work."""
 
+import os
 from itertools import islice
 
 import pytest
@@ -8,7 +9,7 @@ from app.client import transport
 from app.streaming import backoff as backoff_module
 from app.streaming import batch_sender
 from app.streaming import event as event_module
-from app.streaming.backoff import TURN_BYTES, Turns, backoff
+from app.streaming.backoff import TURN_BYTES, Turns, backoff, give_turn
 from app.streaming.event_id import LAST, ZERO
 from app.streaming.event_store import EventStore
 from app.streaming.wire.frame import frames_from
@@ -27,9 +28,9 @@ def test_pauses_grow_up_to_a_bound_and_differ(module):
 
 @pytest.fixture
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Collect the turns that others get."""
+    """Collect the turns that others get, who have nothing to do."""
     turns: list[float] = []
-    replace_time(monkeypatch, backoff_module, sleep=turns.append)
+    replace_time(monkeypatch, backoff_module, monotonic=lambda: 1.0, sleep=turns.append)
     return turns
 
 
@@ -37,9 +38,33 @@ def test_others_get_a_turn_whenever_enough_bytes_were_worked_on(turns):
     work = Turns()
     for _ in range(10):
         work.spend(TURN_BYTES // 4)
-    assert turns == [0, 0]
+    assert len(turns) == 2
     work.spend(100 * TURN_BYTES)
-    assert turns == [0, 0, 0]
+    assert len(turns) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "turns"),
+    [([0.0005], 1), ([0.02, 0.03, 0.0001], 3), ([0.09] * 9, 3), ([5.0], 1)],
+    ids=["idle", "busy for a while", "busy for long", "one long turn"],
+)
+def test_others_get_more_turns_while_they_have_much_to_do(monkeypatch, seconds, turns):
+    now, left = [1.0], list(seconds)
+
+    def others(pause: float) -> None:
+        now[0] += left.pop(0)
+
+    replace_time(monkeypatch, backoff_module, monotonic=lambda: now[0], sleep=others)
+    give_turn()
+    assert len(seconds) - len(left) == turns
+
+
+def test_a_forked_child_waits_for_no_thread_of_its_parent():
+    with backoff_module._queue:
+        child = os.fork()
+        if child == 0:
+            os._exit(int(backoff_module._queue.locked()))
+        assert os.waitpid(child, 0)[1] == 0
 
 
 def test_reading_large_events_gives_others_turns(turns, fake_store: EventStore):
