@@ -265,7 +265,8 @@ def test_blank_lines_take_little_more_memory_than_their_bytes(ingest_loop):
             with gevent.Timeout(20):
                 while any(request.ingest.line <= 100_000 for request in requests):
                     gevent.sleep(0.01)
-            assert tracemalloc.get_traced_memory()[1] - before < 1_000_000
+            # On a busy machine all of them may wait in memory at the same time.
+            assert tracemalloc.get_traced_memory()[1] - before < 2 * len(requests) * len(blank)
     finally:
         tracemalloc.stop()
 
