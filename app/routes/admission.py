@@ -53,6 +53,7 @@ class Admission:
     `appends` counts appends whose body is complete; `bodies` bodies that are still arriving,
     so that slow ones keep out nobody whose body is complete; `bytes` the bytes of bodies that
     are not stored yet; `lingering` the connections that read the rest of a refused body;
+    `late_bodies` the bodies that get a moment to arrive though too many are arriving;
     `unsent_bytes` the bytes of pages that clients have not read.
     """
 
@@ -61,6 +62,7 @@ class Admission:
         self.bodies = Limit(capacity.bodies)
         self.bytes = Limit(MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES))
         self.lingering = Limit(max(1, capacity.others // 2))
+        self.late_bodies = Limit(sum(capacity) // 4)
         self.unsent_bytes = Limit(MAX_UNSENT_BYTES)
 
     def hold_until_sent(self, response: Response) -> None:
@@ -99,6 +101,16 @@ class Reservation:
         """Return whether one more body may arrive now."""
         bodies = self._admission.bodies
         return bodies.held < bodies.maximum
+
+    @contextmanager
+    def receiving_late(self) -> Iterator[bool]:
+        """Count a body that gets a moment to arrive; the context says whether it does."""
+        has_place = self._admission.late_bodies.take()
+        try:
+            yield has_place
+        finally:
+            if has_place:
+                self._admission.late_bodies.release()
 
     @contextmanager
     def receiving(self) -> Iterator[None]:

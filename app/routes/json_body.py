@@ -79,7 +79,8 @@ def read_json(reservation: Reservation, limit: int, max_event_bytes: int) -> Any
     source = environ["wsgi.input"], environ.get("gunicorn.socket"), limit
     arrived = read_arrived(*source)
     if arrived is None and not reservation.may_receive():
-        arrived = read_soon(*source, GRACE_SECONDS)
+        with reservation.receiving_late() as has_place:
+            arrived = read_soon(*source, GRACE_SECONDS) if has_place else None
     if arrived is None:
         body: bytes | bytearray = _read(limit, reservation)
     else:

@@ -23,15 +23,15 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
 
 
 # The others get several turns in a row while they have much to do, up to this long. With all the
-# attacks of tests/field/test_hostile_company.py it made health checks five times as fast.
-MAX_TURN_SECONDS = 0.2
-# Others that take less than this for a turn have little to do.
-BUSY_SECONDS = 0.001
-PAUSE_SECONDS = 0.0001
+# attacks of tests/field/test_hostile_company.py at once, health checks are then much faster.
+MAX_TURN_SECONDS = 0.1
+# They have much to do if a turn of theirs takes longer than this.
+BUSY_SECONDS = 0.002
+PAUSE_SECONDS = 0.001
 
 # Of those that do long work, one goes on at a time: others never wait for a part of each of them.
 # No wait is for ever, since a signal handler may interrupt the one that goes on.
-MAX_QUEUED_SECONDS = 1.0
+MAX_QUEUED_SECONDS = 10.0
 _queue = threading.Lock()
 
 
@@ -40,13 +40,14 @@ def give_turn() -> None:
     is_next = False
     try:
         is_next = _queue.acquire(timeout=MAX_QUEUED_SECONDS)
-        began = time.monotonic()
+        pause, began = 0.0, time.monotonic()
         until = began + MAX_TURN_SECONDS
         while began < until:
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(pause)
             before, began = began, time.monotonic()
-            if began - before < BUSY_SECONDS:
+            if began - before < pause + BUSY_SECONDS:
                 return
+            pause = PAUSE_SECONDS  # now the loop also looks for what has come meanwhile
     finally:
         if is_next:
             _queue.release()
