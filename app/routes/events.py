@@ -135,22 +135,18 @@ def page(run_id: str) -> Response:
         actions=query["action"],
     )
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
-    response = JsonResponse(b"".join(_page_json(found.events, following)))
+    events = b",".join(_each_json(found.events))
+    response = JsonResponse(b'{"events":[%b],"next":%b}' % (events, following))
     here.admission.hold_until_sent(response)
     return response
 
 
-def _page_json(events: Iterable[Event], following: bytes) -> Iterator[bytes]:
-    """Yield the parts of a page, and give the other requests turns."""
+def _each_json(events: Iterable[Event]) -> Iterator[bytes]:
+    """Yield the JSON of each event of a page, and give the other requests turns."""
     turns = Turns()
-    before = b'{"events":['
     for event in events:
         turns.spend(len(event.data_json) + len(event.source_json))
-        yield before
         yield event.to_json()
-        before = b","
-    yield before if before != b"," else b""
-    yield b'],"next":%b}' % following
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 
 from flask import Flask, request
 
+from ..server.connections import HEALTH_PATHS
 from .problems import FieldError
 
 MAX_REMEMBERED = 64
 MAX_REMEMBERED_LENGTH = 256
-
-# These say nothing that a page could use, and those who ask often use an address.
-OPEN_PATHS = ("/healthz", "/readyz")
 
 
 class Hosts:
@@ -52,8 +50,8 @@ class Hosts:
         header = request.environ.get("HTTP_HOST")
         if not self._checks or header is None or header in self._remembered:
             return  # every browser sends the header
-        if request.path in OPEN_PATHS:
-            return
+        if request.path in HEALTH_PATHS:
+            return  # those who ask often use an address
         if not self.allows(header):
             raise FieldError(421, "Host", "is not a name of this gateway: see ALLOWED_HOSTS")
         if len(self._remembered) < MAX_REMEMBERED and len(header) <= MAX_REMEMBERED_LENGTH:

@@ -17,6 +17,9 @@ from gevent.socket import socket as GeventSocket
 
 from .body import raw_socket
 
+# These need no place among the others, and say nothing that only some may know.
+HEALTH_PATHS = ("/healthz", "/readyz")
+
 # So many of the newest connections are left to wait, so that each has time to send its request,
 # even beside as many busy connections as there are places.
 MIN_WAITING = 16

@@ -20,7 +20,7 @@ from gunicorn import util
 from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
-from .connections import RESERVE, Connections
+from .connections import HEALTH_PATHS, RESERVE, Connections
 from .request_head import close_after_requests, limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
@@ -30,9 +30,6 @@ MAX_REQUESTS_IN_A_ROW = 8
 # While a worker stops, it still answers the requests of open connections, but closes those that
 # have been idle for this long.
 STOPPING_IDLE_SECONDS = 5
-
-# These are answered though all places are taken.
-HEALTH_PATHS = ("/healthz", "/readyz")
 
 # Once its streams have ended, a worker that stops waits this long for requests on connections
 # that are open and silent.

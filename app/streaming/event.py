@@ -168,7 +168,7 @@ def _date_and_time(second: int) -> str:
 
 
 def text(raw: bytes | None) -> str | None:
-    """Return the text of a stored field, whatever bytes it has."""
+    """Return the text of a stored field; bytes that are not UTF-8 become U+FFFD."""
     return None if raw is None else raw.decode("utf-8", errors="replace")
 
 

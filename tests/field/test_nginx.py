@@ -3,9 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 
 import pytest
 
@@ -13,14 +11,7 @@ from app.client import Client
 from app.streaming.errors import InvalidEvent
 from tests.clients import Stream
 from tests.field.proxies import Nginx, skip_if_missing
-from tests.field.traffic import (
-    EVENT,
-    EVENTS,
-    append_batches,
-    data_of,
-    has_reached,
-    stream_all,
-)
+from tests.field.traffic import EVENT, check_faults
 from tests.servers import wait_until
 
 PLAIN = "location / { proxy_pass http://127.0.0.1:8082; }"
@@ -103,19 +94,5 @@ def test_nginx_ends_a_silent_request_and_blank_lines_prevent_that(start_nginx, s
 def test_no_acknowledged_event_is_lost_or_doubled_while_nginx_is_reloaded(
     start_nginx, store, run_id
 ):
-    nginx, batched, streamed = start_nginx(), f"{run_id}-batched", f"{run_id}-streamed"
-    with Client(nginx.url) as client, ThreadPoolExecutor() as pool:
-        following = [pool.submit(list, client.follow(run)) for run in (batched, streamed)]
-        appending = pool.submit(append_batches, client, batched)
-        streaming = pool.submit(stream_all, client, streamed)
-        for so_far in (EVENTS // 4, EVENTS // 2, 3 * EVENTS // 4):
-            for run in (batched, streamed):
-                wait_until(partial(has_reached, store, run, so_far), f"{so_far} events of {run}")
-            nginx.reload()
-        ids, acknowledged = appending.result(30), streaming.result(30)
-        followed = [each.result(30) for each in following]
-    for run, events in zip((batched, streamed), followed, strict=True):
-        assert data_of(store, run) == list(range(EVENTS))
-        assert [event for event in events if event.id] == store.get_events(run)
-    assert [event.id for event in followed[0] if event.id] == ids
-    assert acknowledged <= {(event.sequence, event.id) for event in followed[1]}
+    nginx = start_nginx()
+    check_faults(nginx.url, store, run_id, nginx.reload, times=3)

@@ -137,7 +137,7 @@ ATTACKS = {
 
 def attack(name: str) -> None:
     for _ in ATTACKS[name]():
-        os.write(1, f"{name}\n".encode())  # in one piece, whatever the other threads do
+        os.write(1, f"{name}\n".encode())  # one write, so that no other thread cuts the line
 
 
 if __name__ == "__main__":

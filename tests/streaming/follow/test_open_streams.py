@@ -69,7 +69,7 @@ class Clock:
 
 
 class EndingStream:
-    """A stream that closes as soon as it is told to end, unless its client reads nothing."""
+    """A stream that closes when `end` is called, unless its client reads nothing."""
 
     kind, run_id, events, reason = "stream", "any", 0, None
 
