@@ -130,10 +130,13 @@ def _lacks(position: Position, state: LogState, entries: Sequence[Marked]) -> bo
 
 
 def _reset(start: Position, state: LogState) -> list[Stretch]:
-    """Return the way from a position that is not of this log to the beginning of what there is."""
+    """Return the way from a position that is not of this log to the beginning of what there is.
+
+    Where the state does not know what is missing before the first entry, the entries tell it.
+    """
     zero = Position(state.epoch, ZERO, 0)
     way = [Stretch(start, zero, "reset")]
-    if state.exists and state.first_sequence != 1:
+    if state.exists and state.first_sequence not in (1, None):
         way.append(Stretch(zero, state.beginning, "gap"))
     return way
 

@@ -59,6 +59,7 @@ class Availability:
         """Notice everything from now on. Call it when a run has a lease."""
         if self._ticks_in != os.getpid():  # a forked child has no such thread yet
             self._ticks_in = os.getpid()
+            self._ticked = time.monotonic(), time.time()
             self.interrupted()  # nobody knows what was before
             threading.Thread(
                 target=_tick, args=(weakref.ref(self),), name="tailrace-clock", daemon=True
@@ -72,7 +73,7 @@ class Availability:
         # The monotonic clock stands still while a machine is suspended.
         suspended = abs(wall - last_wall - passed)
         if max(passed, suspended) > MAX_DELAY_SECONDS:
-            self._since = monotonic
+            self._since = max(self._since, monotonic)  # another thread may have been later
         self._ticked = monotonic, wall  # last, so that no other thread sees it before `_since`
 
     def probe(self) -> None:

@@ -498,6 +498,23 @@ def test_after_a_reset_the_way_leads_to_the_beginning_of_what_is_retained(retain
         assert way[-1].end == state.beginning
 
 
+@pytest.mark.parametrize(
+    ("retained", "deleted", "expected"),
+    [
+        (("1", 2, 3, 5), 4, [1, 2, 3, "gap", 5]),
+        (("1", 2, 4), 3, [1, 2, "gap", 4]),
+        (("2", "3", 5, 6), 4, ["gap", 2, 3, 5, 6]),  # some are missing before entry 5
+        (("1", "3"), 2, ["gap", 1, 3]),
+    ],
+)
+def test_after_a_reset_the_entries_tell_what_the_state_does_not_know(retained, deleted, expected):
+    """The first entry is another program's, and one behind it was deleted."""
+    state = state_of(*retained, deleted=deleted)
+    [reset] = stretches(at(9, epoch=OTHER_EPOCH), marks(*retained), state, whole=True)
+    assert reset.notice == "reset"
+    assert told(reset.end, marks(*retained), state, whole=True) == expected
+
+
 def test_where_nobody_knows_the_epoch_the_entry_itself_must_be_there():
     state = state_of("1", "2", "4", "5", epoch=b"")
     position = Position(b"", EventId(3, 0), 3)
