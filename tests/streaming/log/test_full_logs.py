@@ -148,9 +148,17 @@ SPOILED = {
 }
 
 
+@pytest.fixture
+def connected(store: EventStore) -> EventStore:
+    """A store whose first probe opens no connection: a new one counts every lease anew."""
+    store.ping()
+    return store
+
+
 @pytest.mark.parametrize(("spoil", "error"), SPOILED.values(), ids=SPOILED)
-def test_an_error_of_one_log_is_its_own(store, redis_client, run_id, spoil, error):
+def test_an_error_of_one_log_is_its_own(connected, redis_client, run_id, spoil, error):
     """It holds up no lease of another run, and nothing is written."""
+    store = connected
     spoil(redis_client, run_id)
     store.add(f"{run_id}-good", "llm", "stream", lease_seconds=1000)
     before, keys = store.leases.availability.since(), redis_client.keys(f"*{run_id}*")
@@ -167,8 +175,9 @@ def test_an_error_of_one_log_is_its_own(store, redis_client, run_id, spoil, erro
     [(f"{LAST_MS}-{2**64 - 1}", 1), ("5-0", MAX_EXACT), ("5-0", 2**63 - 1)],
 )
 def test_a_silent_run_whose_log_is_full_is_not_ended_and_holds_up_nothing(
-    store, redis_client, run_id, last_id, added
+    connected, redis_client, run_id, last_id, added
 ):
+    store = connected
     write_as_others(redis_client, run_id, last_id, added, lease_seconds=1)
     before = store.leases.availability.since()
     assert not store.mark_lost(run_id, EventId.parse(last_id), watched=True)
