@@ -211,11 +211,12 @@ class Replay:
     def _is_known_gap(self, batch: FrameBatch) -> bool:
         """Return whether the client need not be told, or has been told.
 
-        Where counting cannot tell which entries are missing, each read up to there finds the gap.
+        Where counting cannot tell which entries are missing, each read up to there finds the gap
+        once more. A gap behind entries whose sequence is known is another one.
         """
         if batch.hole_upto is not None:
             told, self._told = self._told, (batch.hole_upto, self.feed.version_changes)
-            if told == self._told:
+            if batch.start.sequence is None and told == self._told:
                 return True
         return batch.is_gap and self._is_old(batch)
 

@@ -578,3 +578,19 @@ def test_a_hole_among_entries_of_others_is_told_once(store, redis_client, run_id
     events = [f"{number}-0" for number in range(4, 201) if number != 198]
     assert [name for name in names if name[0] != "g"] == events
     assert names.count("gateway.gap") == 1
+
+
+def test_two_holes_among_entries_of_others_are_told_if_numbers_stand_between(
+    sources, client, add, run_id
+):
+    """Also right after a reset. The state does not know what the first entry's sequence is."""
+    ids = []
+    for is_foreign in (True, True, False, True, True, True, True, False):
+        if is_foreign:
+            entry = {"event_category": "tool", "event_action": "foreign"}
+            ids.append(client.xadd(f"run:{run_id}:events", entry))
+        else:
+            ids += add(1)
+    client.xdel(f"run:{run_id}:events", ids[1], ids[3])
+    sent = Viewer(run_id, sources, Start(id=EventId(10**15, 0))).step()
+    assert sent == ["reset", "gap", "foreign", 3, "gap", *3 * ["foreign"], 8, "caught_up"]
