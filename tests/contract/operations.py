@@ -207,7 +207,11 @@ def _draw_follow(dice: random.Random) -> dict[str, Any]:
 def _follow(
     world: World, run: Run, cursor: Any, way: str, loser: str, live: Any, **options: Any
 ) -> None:
-    """Follow a run, and let one event come while the stream is open."""
+    """Follow a run, and let one event come while the stream is open.
+
+    A run whose lease is over is ended before. It might be at any time while the stream is open.
+    """
+    world.check_lease(run)
     write: Callable[[], None] | None = None
     if isinstance(live, Content):
         write = partial(producers.append, world, run, [live], [Style()], as_batch=False)

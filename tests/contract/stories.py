@@ -51,7 +51,8 @@ def tell(story: Sequence[Operation], make_world: Callable[[], World], tally: Tal
             except Exception as error:
                 return Fault(list(story[: at + 1]), error)
         try:
-            world.check_leases()
+            for run in world.runs:
+                world.check_lease(run)
         except AssertionError as error:
             return Fault(list(story), error)
     finally:

@@ -56,14 +56,13 @@ class World:
         raw = self.client.xrange(keys_of(run)[0], str(first), str(last))
         return [appended_entry(Id.of(each), fields) for each, fields in raw]
 
-    def check_leases(self) -> None:
+    def check_lease(self, run: Run) -> None:
         """Check that a run whose lease is over is ended at a read, at the latest soon.
 
         For a longer lease the gateway must have been connected for that long.
         """
-        for run in self.runs:
-            if run.log and run.log.lease == MIN_LEASE_SECONDS and not run.is_full:
-                wait_until(partial(self._is_ended, run), f"{run.id} is ended", MAX_LOST_SECONDS)
+        if run.log and run.log.lease == MIN_LEASE_SECONDS and not run.is_full:
+            wait_until(partial(self._is_ended, run), f"{run.id} is ended", MAX_LOST_SECONDS)
 
     def _is_ended(self, run: Run) -> bool:
         self.http.request("GET", f"/runs/{run.id}")
