@@ -1,4 +1,4 @@
-"""The JSON of events: half of a surrogate pair is stored as U+FFFD, wherever it comes from."""
+"""The JSON of events: what counts as JSON, and half of a surrogate pair, stored as U+FFFD."""
 
 import json
 
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.streaming.errors import InvalidEvent
-from app.streaming.event_json import MAX_SURROGATES, encode_json, read_json
+from app.streaming.event_json import MAX_SURROGATES, encode_json, is_json, read_json
 
 PIECES = [
     *(r"\ud83d", r"\uDE00", r"\uD8ff", r"\udfFF", r"\\", r"\"", r"\n", r"\u0041", r"\/"),
@@ -57,3 +57,37 @@ def test_a_value_that_is_too_deep_is_refused_as_always():
         value = [value]
     with pytest.raises(InvalidEvent):
         encode_json("data", value, 10**6)
+
+
+ODD_PIECES = [
+    *(b'"\xff"', b'"\xed\xa0\x80"', b'{"\xc3":1}', b'"\\ud800"', b'"\\x"', b'"a\nb"', b'"a\0b"'),
+    *(b"1e308", b"1e309", b"1E+309", b"1e-999", b"01", b"1.", b"-", b"NaN", b"1" * 308, b"1" * 400),
+    *(b"", b"[1 2]", b'{"a":1,}', b'{"a"}', b"nul", b'"', b"]", b"1\0", b"\v1", b" 1 "),
+    *(b"[" * depth + b"]" * depth for depth in (200, 1000, 1022, 1023, 1024, 100_000)),
+    *('"\u00e9 \u2028"'.encode(), b'"\\ud83d\\ude00"', b'"e2026 e+400"'),
+]
+
+
+@pytest.mark.parametrize("piece", ODD_PIECES, ids=lambda piece: repr(piece[:12]))
+@pytest.mark.parametrize("before", [b"[", b"[" + 20_000 * b"[],"], ids=["short", "dense"])
+def test_what_is_json_is_what_orjson_can_parse(before, piece):
+    text = before + piece + b"]"
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        assert not is_json(text)
+    else:
+        assert is_json(text)
+
+
+@given(st.binary(min_size=1, max_size=3), st.integers(0, 60), st.booleans())
+def test_damaged_json_is_json_only_if_orjson_can_parse_it(damage, at, replaces):
+    text = 6_000 * b"[]," + '{"a":[1,2.5e3,"x\\u00e9 \u00e9"],"b":{"c":null,"d":-1E-5}}'.encode()
+    at += 6_000 * 3
+    damaged = b"[" + text[:at] + damage + text[at + replaces * len(damage) :] + b"]"
+    try:
+        orjson.loads(damaged)
+    except orjson.JSONDecodeError:
+        assert not is_json(damaged)
+    else:
+        assert is_json(damaged)
