@@ -64,8 +64,9 @@ class Connections:
         return bool(self._new or self._idle)
 
     def accept(self, accept: Callable[[], T | None]) -> T | None:
-        """Return what `accept` does, or None while too many connections are not settled."""
-        if self._accepted + self._ending >= MAX_UNSETTLED:
+        """Return what `accept` does, or None while there may be no file for one more connection."""
+        unsettled = self._accepted + self._ending
+        if unsettled >= MAX_UNSETTLED and len(self) + unsettled >= self.places:
             return None
         accepted = accept()
         self._accepted += accepted is not None
