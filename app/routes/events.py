@@ -103,6 +103,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
     finally:
         reservation.resize(0)
         here.streams.closed(ingest)
+        ingest.error = None  # its frames hold the request, and the request holds it
     return JsonResponse(orjson.dumps(ingest.result()))
 
 

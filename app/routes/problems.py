@@ -72,7 +72,16 @@ def respond(error: Exception, **members: Any) -> BaseResponse:
     if isinstance(error, HTTPException) and (error.code is None or error.code < 400):
         return error.get_response()  # a redirect
     kind = next(kind for kind in type(error).__mro__ if kind in _PROBLEMS)
-    return _render(_PROBLEMS[kind](error, members))
+    problem = _PROBLEMS[kind](error, members)
+    _forget_frames(error)
+    return _render(problem)
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Free what raised an error: its frames hold the error, and much else, as long as it is."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 def _render(problem: Problem) -> Response:

@@ -84,6 +84,8 @@ class Connections:
         finally:
             self.left(connection)
             self._ending -= connection.is_ending
+            # Else only the garbage collector could free the two.
+            del gevent.getcurrent().connection  # type: ignore[attr-defined]
 
     def waiting(self) -> "_Connection":
         """Return a context in which the connection of the current greenlet waits for a request."""

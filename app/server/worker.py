@@ -112,6 +112,8 @@ class StreamingWorker(ggevent.GeventWorker):
             super().handle_request(listener_name, req, sock, addr)
         except TimeoutError:  # the client does not read the response: treat it as gone
             raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
+        finally:
+            del req.body.force_close  # else only the garbage collector could free the request
         sock.settimeout(None)  # the wait for the next request has its own limits
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
