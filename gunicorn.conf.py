@@ -19,7 +19,8 @@ _settings = _arbiter.read_settings()
 _host = _settings["host"]
 _level = _settings["log_level"].upper()
 
-bind = f"[{_host}]:{_settings['port']}" if ":" in _host else f"{_host}:{_settings['port']}"
+_ports = filter(None, (_settings["port"], _settings["monitoring_port"]))
+bind = [f"[{_host}]:{port}" if ":" in _host else f"{_host}:{port}" for port in _ports]
 workers = _settings["web_concurrency"]
 worker_class = f"{_package}.server.worker.StreamingWorker"
 # A worker with all its connections in use answers nothing, health checks included. So the app

@@ -23,7 +23,7 @@ def check() -> int:
     Returns 2 if Redis can never serve. Raises one of REFUSALS if a setting is wrong.
     """
     settings = Settings.load()
-    resolve(settings)
+    resolve(settings.host, settings.port)
     url = settings.redis_url or default_url()
     try:
         store = EventStore(url)
@@ -45,15 +45,15 @@ def check() -> int:
     return 0
 
 
-def resolve(settings: Settings) -> tuple[socket.AddressFamily, Any]:
+def resolve(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     """Return the family and the address to listen on. Raises SettingsError."""
     try:
         [(family, _, _, _, address), *_] = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
     except (OSError, UnicodeError) as error:
         raise SettingsError(
-            f"HOST: {settings.host} is no address of this machine ({error}); "
+            f"HOST: {host} is no address of this machine ({error}); "
             "0.0.0.0 stands for all its addresses"
         ) from None
     return family, address

@@ -34,7 +34,9 @@ def serve() -> int:
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: sys.exit(0))
     settings = Settings.load()
-    _wait_for_port(settings)
+    for name in ("port", "monitoring_port"):
+        if port := getattr(settings, name):
+            _wait_for_port(settings.host, port, name.upper())
     children = ChildProcesses()
     environ = _without_empty_settings()
     own_redis = None
@@ -66,10 +68,9 @@ def _without_empty_settings() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if value or name not in names}
 
 
-def _wait_for_port(settings: Settings) -> None:
+def _wait_for_port(host: str, port: int, name: str) -> None:
     """Wait until the gateway can listen there: an earlier one may still be stopping."""
-    family, address = resolve(settings)
-    host, port = settings.host, settings.port
+    family, address = resolve(host, port)
     until, printed = time.monotonic() + PORT_WAIT_SECONDS, False
     while True:
         try:
@@ -81,7 +82,7 @@ def _wait_for_port(settings: Settings) -> None:
             if error.errno != errno.EADDRINUSE:
                 raise SettingsError(f"HOST: cannot listen on {host}: {error}") from None
             if time.monotonic() > until:
-                raise SettingsError(f"PORT: {port} of {host} is in use") from None
+                raise SettingsError(f"{name}: {port} of {host} is in use") from None
             if not printed:
                 complain(f"waiting for port {port} of {host}, which is in use")
                 printed = True

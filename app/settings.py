@@ -100,13 +100,14 @@ class _Origins(mm.Field[tuple[str, ...]]):
 class Settings:
     """What an operator may set; each is the variable of the same name in capitals.
 
-    A time is in the unit at the end of its name; a size is in bytes. `redis_url` is None if it
-    was not given.
+    A time is in the unit at the end of its name; a size is in bytes. `redis_url` and
+    `monitoring_port` are None if they were not given.
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
     host: str = _setting("127.0.0.1", mm.String(validate=_ADDRESS))
     port: int = _setting(8082, _whole(1, 65535))
+    monitoring_port: int | None = _setting(None, _whole(1, 65535))
     web_concurrency: int = _setting(1, _whole(1, 256))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
     stream_ttl_seconds: int = _setting(86_400, _whole(1, MAX_NUMBER))
@@ -145,7 +146,10 @@ class Settings:
         except ValidationError as error:
             lines = [f"{name}: {' '.join(why)}" for name, why in error.messages_dict.items()]
             raise SettingsError("\n".join(lines)) from None
-        return cls(**{name.lower(): value for name, value in values.items()})
+        settings = cls(**{name.lower(): value for name, value in values.items()})
+        if settings.monitoring_port == settings.port:
+            raise SettingsError("MONITORING_PORT: Must be another one than PORT.")
+        return settings
 
 
 def _environment() -> dict[str, str]:

@@ -11,6 +11,7 @@ VARIABLES = {
     "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
     "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", ["*", "http://a", "a b", "[::1]"]),
     "PORT": (8082, "9000", 9000, ["0", "65536", "-1", "http", "80.5", "1e3"]),
+    "MONITORING_PORT": (None, "9001", 9001, ["0", "65536", "x"]),
     "WEB_CONCURRENCY": (1, "4", 4, ["0", "257", "many"]),
     "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
     "STREAM_TTL_SECONDS": (86_400, "60", 60, ["0", "1h", "9" * 30]),
@@ -139,3 +140,8 @@ def test_an_invalid_value_in_the_file_is_named(clean_directory):
 def test_an_empty_value_in_the_file_counts_as_absent(clean_directory):
     (clean_directory / ".env").write_text("PORT=\n#HOST=1.2.3.4\n")
     assert Settings.load() == Settings()
+
+
+def test_the_monitoring_port_is_another_one():
+    with pytest.raises(SettingsError, match="MONITORING_PORT: Must be another one than PORT"):
+        Settings.load({"MONITORING_PORT": "8082"})

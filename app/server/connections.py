@@ -17,7 +17,8 @@ from gevent.socket import socket as GeventSocket
 
 from .body import raw_socket
 
-# These need no place among the others, and say nothing that only some may know.
+# These need no place among the others, and say nothing that only some may know. The monitoring
+# port serves nothing else.
 HEALTH_PATHS = ("/healthz", "/readyz")
 
 # So many of the newest connections are left to wait, so that each has time to send its request,

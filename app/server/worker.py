@@ -35,18 +35,21 @@ STOPPING_IDLE_SECONDS = 5
 # that are open and silent.
 SILENT_SECONDS = 3.0
 
+# Connections to the monitoring port have places of their own, so no flood of others delays them.
+MONITORING_PLACES = 16
+
 
 class _Server(StreamServer):
     """A server that its worker knows: gunicorn keeps it in a local variable."""
 
     def __init__(self, listener: Any, handle: Any, **options: Any) -> None:
         super().__init__(listener, handle=handle, **options)
-        self._worker: StreamingWorker = handle.func.__self__
-        self._worker.servers.append(self)
+        worker: StreamingWorker = handle.func.__self__
+        worker.servers.append(self)
+        self._connections = worker.connections_to(listener)
 
     def do_read(self) -> Any:
-        accept = super().do_read
-        return self._worker.connections.accept(accept)
+        return self._connections.accept(super().do_read)
 
 
 vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
@@ -65,12 +68,16 @@ class StreamingWorker(ggevent.GeventWorker):
         super().__init__(*args, **kwargs)
         self.servers: list[_Server] = []
         self.connections = Connections(self.worker_connections)
+        self._monitoring = Connections(MONITORING_PLACES)
+        self._monitoring_port: int | None = None
         self.worker_connections += RESERVE
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         app: Any = self.wsgi
-        app.extensions["tailrace"].hosts.listens_on(self._names.values())
+        gateway = app.extensions["tailrace"]
+        gateway.hosts.listens_on(self._names.values())
+        self._monitoring_port = gateway.settings.monitoring_port
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         limit_heads()
@@ -86,7 +93,15 @@ class StreamingWorker(ggevent.GeventWorker):
         name = self._names[listener]
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
-        self.connections.serve(client, lambda: handle(named, client, addr))
+        self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
+
+    def connections_to(self, listener: Any) -> Connections:
+        """Return the connections among which those to a listener count."""
+        is_monitoring = self._is_monitoring_port(self._names[listener])
+        return self._monitoring if is_monitoring else self.connections
+
+    def _is_monitoring_port(self, name: Any) -> bool:
+        return isinstance(name, tuple) and name[1] == self._monitoring_port
 
     def timeout_ctx(  # type: ignore[override]  # gunicorn's is said to return nothing
         self,
@@ -98,13 +113,18 @@ class StreamingWorker(ggevent.GeventWorker):
         keepalive: int = self.cfg.keepalive
         idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
         self.connections.close_idle(idle_seconds)
+        self._monitoring.close_idle(idle_seconds)
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
-        if self.connections.is_full and req.path not in HEALTH_PATHS:
-            util.write_error(sock, 503, "Service Unavailable", "too many connections")
-            raise StopIteration
+        if req.path not in HEALTH_PATHS:
+            if self._is_monitoring_port(listener_name):
+                util.write_error(sock, 404, "Not Found", "there is no such path on this port")
+                raise StopIteration
+            if self.connections.is_full:
+                util.write_error(sock, 503, "Service Unavailable", "too many connections")
+                raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
         req.hijack = self.connections.hijack
         req.body.force_close = req.force_close  # for a response before the end of the body

@@ -23,7 +23,7 @@ import requests
 
 from tests.processes import running
 from tests.raw_http import request_stream, stream_path
-from tests.servers import ROOT, GatewayServer, wait_until
+from tests.servers import ROOT, GatewayServer, free_port, wait_until
 
 VIEWERS = 500
 PRODUCERS = 50
@@ -45,7 +45,9 @@ MAX_LEFT = 200 * MEGABYTE
 @pytest.fixture
 def gateway(redis_server, tmp_path) -> Iterator[GatewayServer]:
     """Start a gateway whose worker may have FILES open."""
-    with GatewayServer(redis_server.url, tmp_path / "log") as gateway:
+    monitoring = free_port()
+    with GatewayServer(redis_server.url, tmp_path / "log", MONITORING_PORT=monitoring) as gateway:
+        gateway.monitoring_url = f"http://127.0.0.1:{monitoring}"
         [former] = gateway.workers()
         psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (FILES, FILES))
         gateway.process.send_signal(signal.SIGHUP)
@@ -176,7 +178,8 @@ def test_nobody_honest_is_refused_or_cut_in_hostile_company(gateway, store, run_
         before = largest = worker.memory_info().rss
         for _ in range(PRODUCERS):
             producers.start(producers.produce, gateway.port, run_id)
-        health.start(health.check_health, gateway.url)
+        for url in (gateway.url, gateway.monitoring_url):
+            health.start(health.check_health, url)
         with attacked(gateway.port, large, run_id, tmp_path / "attacks"):
             seen = health.done
             while health.done < seen + 20:

@@ -17,6 +17,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from app.server.connections import Connections
 from app.server.worker import StreamingWorker
+from app.settings import Settings
 
 
 def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeypatch):
@@ -29,7 +30,8 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
         return [b"hello"]
 
     hosts = SimpleNamespace(listens_on=lambda addresses: None)
-    hello.extensions = {"tailrace": SimpleNamespace(drain=lambda: None, hosts=hosts)}
+    gateway = SimpleNamespace(drain=lambda: None, hosts=hosts, settings=Settings())
+    hello.extensions = {"tailrace": gateway}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
 
     listener = socket.socket()
