@@ -21,7 +21,7 @@ MODULES = [
 
 # In each line, a module imports only what stands before it, and the lines named for it.
 STREAMING_ROOT = (
-    *("errors", "reentrancy", "backoff", "event_id", "event", "event_json", "new_event"),
+    *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 
 from app.client import Client, follower
 from app.streaming.errors import InvalidInput, Refused
 from tests.client.fake_gateway import FakeGateway, Request, response, stream
+from tests.clocks import replace_time
 
 OVER = response(204)
 
@@ -17,7 +17,7 @@ OVER = response(204)
 def pauses(monkeypatch) -> list[float]:
     """Record the pauses of a follower, which take no time."""
     pauses: list[float] = []
-    monkeypatch.setattr(follower, "time", SimpleNamespace(sleep=pauses.append))
+    replace_time(monkeypatch, follower, sleep=pauses.append)
     return pauses
 
 

@@ -12,6 +12,7 @@ from app.client import Client, transport
 from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
 from tests.client.fake_gateway import FakeGateway, Request, response, stored
+from tests.clocks import replace_time
 from tests.interruptions import handled_at
 from tests.servers import free_port
 
@@ -30,8 +31,7 @@ def clock(monkeypatch) -> SimpleNamespace:
         clock.now += seconds
         clock.pauses.append(seconds)
 
-    fake = SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep)
-    monkeypatch.setattr(transport, "time", fake)
+    replace_time(monkeypatch, transport, monotonic=lambda: clock.now, sleep=sleep)
     return clock
 
 

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from app.server import linger as linger_module
 from app.server.body import closes_after, read_pieces
 from app.server.linger import MAX_LEFT_BYTES, linger, take_unread
+from tests.clocks import replace_time
 from tests.server.gunicorn_connection import CHUNKED, HEAD, GunicornConnection, with_length
 
 
@@ -70,8 +70,8 @@ def test_linger_closes_the_connection_of_a_silent_client_after_the_time_limit(se
 
 def test_linger_refuses_further_bytes_after_the_time_limit(monkeypatch):
     """The clock advances one second at each look, so two of three seconds are left to read."""
-    clock = SimpleNamespace(monotonic=itertools.count().__next__, sleep=gevent.sleep)
-    monkeypatch.setattr(linger_module, "time", clock)
+    now = itertools.count().__next__
+    replace_time(monkeypatch, linger_module, monotonic=now, sleep=gevent.sleep)
 
     def send_without_end() -> None:
         while True:
@@ -82,7 +82,7 @@ def test_linger_refuses_further_bytes_after_the_time_limit(monkeypatch):
         linger(connection.server, 3)
         with pytest.raises(BrokenPipeError):
             sending.get()
-        assert clock.monotonic() == 4
+        assert now() == 4
 
 
 def test_linger_returns_when_the_client_has_gone_before():

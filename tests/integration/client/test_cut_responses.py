@@ -2,9 +2,7 @@
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
@@ -14,6 +12,7 @@ from app.streaming import batch_sender
 from app.streaming.errors import RunEnded, StoreUnavailable
 from app.streaming.new_event import NewEvent
 from tests.client.fake_gateway import FakeGateway, Request
+from tests.clocks import replace_time
 from tests.integration.client.proxy import Proxy
 from tests.raw_http import read_to_end
 
@@ -24,9 +23,8 @@ RESETS = pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    without_pauses = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: None)
     for module in (transport, follower, batch_sender):
-        monkeypatch.setattr(module, "time", without_pauses)
+        replace_time(monkeypatch, module, sleep=lambda seconds: None)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from app.streaming.redis import connection, redis_url, sentinel
 from app.streaming.redis.availability import Availability
 from app.streaming.redis.sentinel import GIVES_UP, PROMOTES, WatchedMaster, leads_to_master
 from app.streaming.redis.shared_connection import SharedConnection
+from tests.clocks import replace_time
 from tests.servers import ReplicatedServers, free_port, wait_until
 from tests.streaming.redis.callers import Caller
 
@@ -88,8 +89,8 @@ class FakeSentinel:
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    clock = SimpleNamespace(now=1000.0, monotonic=lambda: clock.now)
-    monkeypatch.setattr(sentinel, "time", clock)
+    clock = SimpleNamespace(now=1000.0)
+    replace_time(monkeypatch, sentinel, monotonic=lambda: clock.now)
     monkeypatch.setattr(WatchedMaster, "_watch", lambda self: None)
     return clock
 
