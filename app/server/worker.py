@@ -180,7 +180,8 @@ def _tune_garbage_collector() -> None:
     """Keep the collector away from everything that exists by now.
 
     At 5,000 lines a second it stopped the worker for 50 to 110 ms every three seconds. What
-    streams allocate and free needs no collector.
+    streams allocate and free needs no collector. With a threshold of 5,000 objects, dense JSON
+    took twice as long to parse.
     """
     gc.collect()
     gc.freeze()

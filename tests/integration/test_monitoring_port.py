@@ -1,4 +1,4 @@
-"""The monitoring port: health checks, and nothing else, whatever happens on the other port."""
+"""The monitoring port answers health checks and nothing else, also while the other one is full."""
 
 import contextlib
 import http.client
