@@ -38,8 +38,8 @@ FOLLOW = (
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
 )
 SERVER = (
-    *("body", "linger", "nonblocking_body", "hijack", "response", "request_head", "connections"),
-    *("worker", "arbiter"),
+    *("body", "late_bodies", "linger", "nonblocking_body", "hijack", "response", "request_head"),
+    *("connections", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body", "hosts"),

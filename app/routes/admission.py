@@ -11,6 +11,7 @@ from flask import Response
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..capacity import Capacity
+from ..server.late_bodies import LateBodies
 from ..streaming.errors import StreamingError
 
 # The bytes of all bodies in memory, as a multiple of the largest body. A request of lines may
@@ -62,7 +63,7 @@ class Admission:
         self.bodies = Limit(capacity.bodies)
         self.bytes = Limit(MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES))
         self.lingering = Limit(max(1, capacity.others // 2))
-        self.late_bodies = Limit(sum(capacity) // 4)
+        self.late_bodies = LateBodies(max(1, sum(capacity) // 4))
         self.unsent_bytes = Limit(MAX_UNSENT_BYTES)
 
     def hold_until_sent(self, response: Response) -> None:
@@ -102,15 +103,10 @@ class Reservation:
         bodies = self._admission.bodies
         return bodies.held < bodies.maximum
 
-    @contextmanager
-    def receiving_late(self) -> Iterator[bool]:
-        """Count a body that gets a moment to arrive; the context says whether it does."""
-        has_place = self._admission.late_bodies.take()
-        try:
-            yield has_place
-        finally:
-            if has_place:
-                self._admission.late_bodies.release()
+    @property
+    def late_bodies(self) -> LateBodies:
+        """Where a body may arrive for a moment though too many are arriving."""
+        return self._admission.late_bodies
 
     @contextmanager
     def receiving(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import gevent
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
-from ..server.body import read_arrived, read_pieces, read_soon
+from ..server.body import read_arrived, read_pieces
 from ..server.linger import linger, take_unread
 from .admission import Admission, Reservation
 from .exact_json import parse_document
@@ -79,8 +79,7 @@ def read_json(reservation: Reservation, limit: int, max_event_bytes: int) -> Any
     source = environ["wsgi.input"], environ.get("gunicorn.socket"), limit
     arrived = read_arrived(*source)
     if arrived is None and not reservation.may_receive():
-        with reservation.receiving_late() as has_place:
-            arrived = read_soon(*source, GRACE_SECONDS) if has_place else None
+        arrived = reservation.late_bodies.read(*source, GRACE_SECONDS)
     if arrived is None:
         body: bytes | bytearray = _read(limit, reservation)
     else:

@@ -1,12 +1,10 @@
 """A request's body as gunicorn holds it: read in pieces, without waiting for more than needed."""
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from typing import IO
 
 from gevent.socket import socket as GeventSocket
-from gevent.socket import wait_read
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 from gunicorn.http.errors import ParseException
 from gunicorn.http.unreader import Unreader
@@ -57,20 +55,6 @@ def read_arrived(body: IO[bytes], connection: object, limit: int) -> bytes | Non
     return source.read(length)
 
 
-def read_soon(body: IO[bytes], connection: object, limit: int, seconds: float) -> bytes | None:
-    """Return what `read_arrived` does, after waiting up to `seconds` for the body to arrive."""
-    if type(connection) is not GeventSocket or not isinstance(body, Body):
-        return None
-    if not isinstance(body.reader, LengthReader) or body.reader.length > limit:
-        return None  # read_arrived will not take it
-    deadline = time.monotonic() + seconds
-    while (arrived := read_arrived(body, connection, limit)) is None:
-        left = deadline - time.monotonic()
-        if left <= 0 or not _is_readable(connection, left):
-            return None
-    return arrived
-
-
 def gunicorn_unreader(source: ChunkedReader | LengthReader) -> Unreader:
     """Return the object through which gunicorn reads the connection."""
     return source.unreader if isinstance(source, LengthReader) else source.req.unreader
@@ -110,15 +94,6 @@ def _arriving(body: Body, source: ChunkedReader | LengthReader) -> Iterator[byte
         # gunicorn may hold a megabyte. As blank lines, that would keep all others waiting.
         yield first + source.read(min(buffered.tell(), READ_BYTES - 1))
     close_after(body, False)
-
-
-def _is_readable(connection: GeventSocket, seconds: float) -> bool:
-    """Wait up to `seconds` for bytes; return whether some have arrived."""
-    try:
-        wait_read(connection.fileno(), seconds)
-        return bool(raw_socket(connection).recv(1, socket.MSG_PEEK))
-    except OSError:  # a timeout, or the client is gone
-        return False
 
 
 def _received(connection: object, size: int) -> bytes:

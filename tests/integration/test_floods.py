@@ -241,3 +241,27 @@ def test_a_body_right_after_its_head_is_stored_while_slow_bodies_take_all_places
             wait_until(lambda sent=sent: time.monotonic() > sent + 0.01, "the head has arrived")
             producer.sendall(body)
             assert producer.recv(65536).startswith(b"HTTP/1.1 201 ")
+
+
+def test_the_latest_of_many_bodies_that_are_late_has_its_moment(few_files, run_id):
+    """A flood right before it takes all places, those of bodies that come in a moment too."""
+    head = (
+        f"POST /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\nContent-Length: {0}\r\n\r\n"
+    )
+    body = json.dumps(EVENT).encode()
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            address = "127.0.0.1", few_files.port
+            return stack.enter_context(socket.create_connection(address, timeout=20))
+
+        for _ in range(10):
+            for _ in range(100):
+                connect().sendall(head.format(100_000).encode() + b"{")
+            producer = connect()
+            producer.sendall(head.format(len(body)).encode())
+            sent = time.monotonic()  # the packets are to arrive one by one
+            wait_until(lambda sent=sent: time.monotonic() > sent + 0.05, "the head has arrived")
+            producer.sendall(body)
+            assert producer.recv(65536).startswith(b"HTTP/1.1 201 ")

@@ -13,7 +13,6 @@ from app.server.body import (
     closes_after,
     read_arrived,
     read_pieces,
-    read_soon,
 )
 from tests.server.gunicorn_connection import CHUNKED, HEAD, GunicornConnection, with_length
 
@@ -53,36 +52,6 @@ def test_a_body_that_has_not_arrived_as_a_whole_is_left_to_read_pieces(arrived):
         assert read_arrived(connection.body, connection.server, 1000) is None
         connection.client.sendall(BODY[len(arrived) :])
         assert read_all(connection) == BODY
-
-
-def test_a_body_that_arrives_soon_is_waited_for():
-    with GunicornConnection(with_length(len(BODY)) + BODY[:2]) as connection:
-        gevent.spawn_later(0.01, connection.client.sendall, BODY[2:])
-        assert read_soon(connection.body, connection.server, 1000, 10.0) == BODY
-
-
-@pytest.mark.parametrize("begun", [b"", BODY[:-1]])
-def test_a_body_that_does_not_arrive_soon_is_left_to_read_pieces(begun):
-    with GunicornConnection(with_length(len(BODY)) + begun) as connection:
-        assert read_soon(connection.body, connection.server, 1000, 0.01) is None
-        connection.client.sendall(BODY[len(begun) :])
-        assert read_all(connection) == BODY
-
-
-@pytest.mark.parametrize(
-    "request_bytes",
-    [CHUNKED + b"1\r\na\r\n", with_length(2000) + b"a" * 1999],
-    ids=["chunked", "over the limit"],
-)
-def test_a_body_that_cannot_be_read_at_once_is_not_waited_for(request_bytes):
-    with GunicornConnection(request_bytes) as connection, gevent.Timeout(5):
-        assert read_soon(connection.body, connection.server, 1000, 60.0) is None
-
-
-def test_the_wait_for_a_body_ends_when_the_client_hangs_up():
-    with GunicornConnection(with_length(len(BODY)) + b"{") as connection, gevent.Timeout(5):
-        connection.client.shutdown(1)
-        assert read_soon(connection.body, connection.server, 1000, 60.0) is None
 
 
 def test_a_body_over_the_limit_is_left_to_read_pieces():

@@ -1,6 +1,7 @@
 """The event store reads: entries of other programs, pages, states, history."""
 
 import json
+import threading
 
 import pytest
 
@@ -165,8 +166,11 @@ def test_the_state_of_a_log(any_store, run_id):
 def test_the_state_of_a_log_takes_one_round_trip(store, run_id, monkeypatch):
     sizes = []
 
+    test_thread = threading.get_ident()
+
     def exchange_packed(link, packed, replies):
-        sizes.append(replies)
+        if threading.get_ident() == test_thread:  # the clocks of other tests' stores ping
+            sizes.append(replies)
         return unwatched(link, packed, replies)
 
     store.add(run_id, "llm", "stream")
