@@ -45,7 +45,14 @@ secure_scheme_headers = {}
 forwarder_headers = ""
 # Two gateways of one user would collide on its socket.
 control_socket_disable = True
-on_starting = _arbiter.on_starting
+_is_open = not (_settings["has_authentication"] or _settings["allow_anonymous"])
+
+
+def on_starting(server):
+    _arbiter.refuse_to_stand_open(server, _is_open)
+    _arbiter.on_starting(server)
+
+
 when_ready = _arbiter.when_ready
 post_fork = _arbiter.post_fork
 

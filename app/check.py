@@ -6,8 +6,10 @@ import socket
 import sys
 from typing import Any
 
+from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
 from .installed_redis import OwnRedisError
+from .server.addresses import STANDS_OPEN, is_loopback
 from .settings import Settings, SettingsError
 from .streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer
 from .streaming.event_store import EventStore
@@ -23,7 +25,11 @@ def check() -> int:
     Returns 2 if Redis can never serve. Raises one of REFUSALS if a setting is wrong.
     """
     settings = Settings.load()
-    resolve(settings.host, settings.port)
+    api_keys_of(settings)
+    Keys(settings, lambda: None)
+    _, address = resolve(settings.host, settings.port)
+    if not (settings.has_authentication or settings.allow_anonymous or is_loopback(address[0])):
+        raise SettingsError(f"ALLOW_ANONYMOUS: {settings.host} {STANDS_OPEN}")
     url = settings.redis_url or default_url()
     try:
         store = EventStore(url)
@@ -39,9 +45,15 @@ def check() -> int:
         complain(f"cannot reach Redis at {without_password(url)}, and will go on trying: {error}")
     capacity = Capacity.of(settings.max_streams, open_files(hard=True))
     shown = dataclasses.replace(
-        settings, redis_url=settings.redis_url and without_password(settings.redis_url)
+        settings,
+        redis_url=settings.redis_url and without_password(settings.redis_url),
+        auth_secret=("hidden",) * len(settings.auth_secret),
     )
-    print(json.dumps({**dataclasses.asdict(shown), "worker_connections": sum(capacity)}))
+    more = {
+        "has_authentication": settings.has_authentication,
+        "worker_connections": sum(capacity),
+    }
+    print(json.dumps({**dataclasses.asdict(shown), **more}))
     return 0
 
 

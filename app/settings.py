@@ -11,6 +11,8 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
+from .auth.grants import Patterns
+from .auth.keys import MIN_SECRET_BYTES
 from .streaming.errors import InvalidInput
 from .streaming.new_event import MAX_NUMBER
 from .streaming.redis.redis_url import make_client
@@ -96,6 +98,31 @@ class _Origins(mm.Field[tuple[str, ...]]):
         return tuple(_ORIGIN(origin) for origin in origins)
 
 
+class _Secrets(mm.Field[tuple[str, ...]]):
+    """One secret of tokens, or two while they are changed, separated by a comma."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        secrets = tuple(secret.strip() for secret in value.split(","))
+        if len(secrets) > 2 or any(len(secret.encode()) < MIN_SECRET_BYTES for secret in secrets):
+            raise ValidationError(
+                f"Must be a secret of at least {MIN_SECRET_BYTES} bytes, or two, separated by a "
+                "comma."
+            )
+        return secrets
+
+
+class _Patterns(mm.Field[tuple[str, ...]]):
+    """Patterns of run ids separated by commas, as a tuple."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        patterns = tuple(pattern.strip() for pattern in value.split(",") if pattern.strip())
+        try:
+            Patterns(patterns)
+        except ValueError:
+            raise ValidationError("Must be run ids, prefixes and one *, or *.") from None
+        return patterns
+
+
 @dataclass(frozen=True)
 class Settings:
     """What an operator may set; each is the variable of the same name in capitals.
@@ -120,6 +147,19 @@ class Settings:
     max_body_bytes: int = _setting(4_194_304, _whole(1))
     keepalive_seconds: int = _setting(75, _whole(1, 3600))
     drain_seconds: int = _setting(20, _whole(0, 3600))
+    auth_secret: tuple[str, ...] = _setting((), _Secrets())
+    auth_public_keys: str | None = _setting(None, mm.String())
+    auth_jwks_url: str | None = _setting(None, mm.String())
+    api_keys_file: str | None = _setting(None, mm.String())
+    auth_claim: str = _setting("tailrace", mm.String())
+    auth_issuer: str | None = _setting(None, mm.String())
+    auth_audience: str = _setting("tailrace", mm.String())
+    auth_query_token: bool = _setting(False, _Flag())
+    public_read: tuple[str, ...] = _setting((), _Patterns())
+    allow_anonymous: bool = _setting(False, _Flag())
+    max_auth_failures: int = _setting(100, _whole(1))
+    max_streams_per_subject: int | None = _setting(None, _whole(1))
+    max_appends_per_subject: int | None = _setting(None, _whole(1))
     allowed_hosts: tuple[str, ...] = _setting((), _Hosts())
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     log_format: str = _setting("text", _one_of("text", "json"))
@@ -149,7 +189,15 @@ class Settings:
         settings = cls(**{name.lower(): value for name, value in values.items()})
         if settings.monitoring_port == settings.port:
             raise SettingsError("MONITORING_PORT: Must be another one than PORT.")
+        if settings.has_authentication and "*" in settings.cors_origins:
+            raise SettingsError("CORS_ORIGINS: Must name the origins, since there are cookies.")
         return settings
+
+    @property
+    def has_authentication(self) -> bool:
+        """Whether requests need a token or a key."""
+        sources = self.auth_public_keys, self.auth_jwks_url, self.api_keys_file
+        return bool(self.auth_secret) or any(sources)
 
 
 def _environment() -> dict[str, str]:

@@ -2,11 +2,17 @@
 
 from flask import Flask
 
+from .auth.authenticator import Authenticator
+from .auth.revocation_log import RevocationLog
+from .auth.tokens import TokenVerifier
+from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .routes import cors, events, health, json_body, problems, runs, stream
+from .routes import events, health, json_body, problems, runs, stream
+from .routes.access import cors, revocations, session
+from .routes.access.access import Access
+from .routes.access.hosts import Hosts
 from .routes.admission import Admission
 from .routes.gateway import Gateway
-from .routes.hosts import Hosts
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
 from .routes.schemas import RunIdConverter
@@ -25,19 +31,24 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     store = event_store or _event_store(settings)
     capacity = Capacity.of(settings.max_streams, open_files())
     admission = Admission(settings.max_body_bytes, capacity)
+    services = _services(settings, store)
+    streams = OpenStreams(services, capacity.streams, settings.max_streams_per_subject)
+    access = _make_access(settings, store, streams)
     Gateway(
         settings,
         store,
-        OpenStreams(_services(settings, store), capacity.streams),
+        streams,
         admission,
         IngestLoop(store, settings.flush_interval_ms / 1000),
         Hosts(settings.allowed_hosts),
+        access,
     ).init_app(app := _flask_app())
     json_body.init_app(app, admission)
-    cors.init_app(app, settings.cors_origins)
+    cors.init_app(app, settings.cors_origins, with_credentials=access.is_on)
     problems.init_app(app)
-    for module in (events, stream, runs, health):
+    for module in (events, stream, runs, health, session, revocations):
         app.register_blueprint(module.blueprint)
+    access.init_app(app)
     return app
 
 
@@ -60,6 +71,42 @@ def _services(settings: Settings, store: EventStore) -> Services:
         heartbeats=Heartbeats(settings.heartbeat_seconds),
         heartbeat_seconds=settings.heartbeat_seconds,
         retry_ms=settings.retry_ms,
+    )
+
+
+def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) -> Access:
+    """Return what decides about requests. Raises SettingsError."""
+    if not settings.has_authentication:
+        return Access()
+
+    def keys_changed() -> None:
+        verifier.forget_all()
+        streams.end_owned(lambda owner: not keys.include(owner.key), "revoked")
+
+    def tokens_revoked() -> None:
+        streams.end_owned(revocation_log.revocations.include, "revoked")
+
+    keys = Keys(settings, keys_changed)
+    verifier = TokenVerifier(
+        keys,
+        claim=settings.auth_claim,
+        audience=settings.auth_audience,
+        issuer=settings.auth_issuer,
+        missed=keys.want,
+    )
+    revocation_log = RevocationLog(store.redis_client, tokens_revoked)
+    return Access(
+        Authenticator(
+            api_keys_of(settings),
+            verifier,
+            revocation_log.revocations,
+            settings.max_auth_failures,
+        ),
+        revocation_log,
+        public_read=settings.public_read,
+        query_token=settings.auth_query_token,
+        origins=settings.cors_origins,
+        max_appends_per_second=settings.max_appends_per_subject,
     )
 
 

@@ -38,17 +38,22 @@ FOLLOW = (
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
 )
 SERVER = (
-    *("body", "late_bodies", "linger", "nonblocking_body", "hijack", "response", "request_head"),
-    *("connections", "worker", "arbiter"),
+    *("addresses", "body", "late_bodies", "linger", "nonblocking_body", "hijack", "response"),
+    *("request_head", "connections", "worker", "arbiter"),
 )
 ROUTES = (
-    *("lean_flask", "cors", "schemas", "admission", "problems", "exact_json", "json_body", "hosts"),
+    *("lean_flask", "access.cors", "schemas", "admission", "problems", "exact_json", "json_body"),
+    *("access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "runs", "events", "stream"),
+    *("health", "runs", "events", "stream", "access.session", "access.revocations"),
+)
+AUTH = (
+    *("unwritable", "grants", "keys", "identity", "jwks", "api_keys", "tokens", "limits"),
+    *("revocations", "revocation_log", "authenticator"),
 )
 CLIENT = (
-    *("sse_parser", "keepalive", "connections", "early_response", "session", "responses"),
-    *("received_event", "request_body", "transport", "follower", "client"),
+    *("sse_parser", "keepalive", "connections", "credentials", "early_response", "session"),
+    *("responses", "received_event", "request_body", "transport", "follower", "client"),
 )
 
 
@@ -65,6 +70,7 @@ _wire = in_package("streaming.wire", WIRE)
 _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
+_auth = in_package("auth", AUTH)
 _client = in_package("client", CLIENT)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
@@ -86,14 +92,17 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_wire, [*_root, *_log]),
         (_follow, [*_root, *_redis, *_log, *_store, *_wire]),
         (_server, in_package("streaming.follow", ("client_socket",))),
-        (_routes, [*STREAMING_FOR_ROUTES, *_server, "app.settings", "app.capacity"]),
+        (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
+        (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
         (_client, _root),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
-    yield "app.settings", {*_root, "app.streaming.redis.redis_url"}
+    auth_for_settings = set(in_package("auth", ("grants", "keys")))
+    yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
+    yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", set()
     yield "app.reaper", set()
     yield "app.child_processes", set()
@@ -106,18 +115,20 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.wiring",
         "app.check",
         "app.launcher",
+        "app.token_command",
     }
     yield "app.wiring", whole - set(_client)
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known |= {"app.installed_redis"}
+    known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
-    yield "app.__main__", {"app", "app.check", "app.launcher"}
+    yield "app.token_command", {*in_package("auth", ("grants", "tokens")), "app.settings"}
+    yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
     for package in ("redis", "log", "wire", "follow"):
         yield f"app.streaming.{package}", set()
-    for package in ("streaming", "server", "routes", "routes.ingest"):
+    for package in ("streaming", "server", "auth", "routes", "routes.access", "routes.ingest"):
         yield f"app.{package}", set()
 
 
@@ -222,6 +233,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         path = PACKAGE / "server" / f"{name}.py"
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
+            "app.server.addresses",
             "app.server.body",
             "app.server.connections",
             "app.server.request_head",

@@ -6,6 +6,8 @@ import pytest
 
 from app.settings import Settings, SettingsError
 
+SECRET = "0123456789abcdef0123456789abcdef"
+
 # Every variable: its default, a valid text and its value, and texts that are refused.
 VARIABLES = {
     "REDIS_URL": (None, "redis://h:1/2", "redis://h:1/2", ["localhost", "http://h", "6379"]),
@@ -24,6 +26,24 @@ VARIABLES = {
     "MAX_BODY_BYTES": (4_194_304, "1", 1, ["0", "4M"]),
     "KEEPALIVE_SECONDS": (75, "60", 60, ["0", "3601", "x"]),
     "DRAIN_SECONDS": (20, "0", 0, ["-1", "3601", "x"]),
+    "AUTH_SECRET": (
+        (),
+        f"{SECRET}, {SECRET[::-1]}",
+        (SECRET, SECRET[::-1]),
+        ["x" * 31, f"{SECRET},", f"{SECRET},{SECRET},{SECRET}"],
+    ),
+    "AUTH_PUBLIC_KEYS": (None, "keys.pem", "keys.pem", []),
+    "AUTH_JWKS_URL": (None, "https://a.example/keys", "https://a.example/keys", []),
+    "API_KEYS_FILE": (None, "keys", "keys", []),
+    "AUTH_CLAIM": ("tailrace", "https://a.example/runs", "https://a.example/runs", []),
+    "AUTH_ISSUER": (None, "https://a.example", "https://a.example", []),
+    "AUTH_AUDIENCE": ("tailrace", "runs", "runs", []),
+    "AUTH_QUERY_TOKEN": (False, "true", True, ["yes"]),
+    "PUBLIC_READ": ((), "demo.*, status,", ("demo.*", "status"), ["a**", "a b", "*a", "a/b"]),
+    "ALLOW_ANONYMOUS": (False, "TRUE", True, ["1"]),
+    "MAX_AUTH_FAILURES": (100, "5", 5, ["0", "x"]),
+    "MAX_STREAMS_PER_SUBJECT": (None, "5", 5, ["0", "x"]),
+    "MAX_APPENDS_PER_SUBJECT": (None, "5", 5, ["0", "x"]),
     "ALLOWED_HOSTS": (
         (),
         "A.example., .b.example,[2001:DB8:0:0::1],*,",

@@ -27,6 +27,7 @@ from ..streaming.new_event import (
     check_append,
     new_events_from,
 )
+from .credentials import Credentials
 from .follower import Follower
 from .received_event import parse_event
 from .request_body import EventLines, encode_event
@@ -50,15 +51,28 @@ class Client:
     Args:
         url: begins with `http://` or `https://`.
         retry_seconds: how long a request is repeated.
+        token: a bearer token or an API key, or a function that returns one. The function is
+            called when a token is first needed, and again when the gateway refuses it or says
+            that it expires soon.
+        headers: are sent with every request.
+        verify: whether the certificates of https are verified, or a file of those to trust.
         max_event_bytes: the largest event, as the JSON of its data and source: the setting
             MAX_EVENT_BYTES of the gateway.
     """
 
     def __init__(
-        self, url: str, *, retry_seconds: float = 30.0, max_event_bytes: int = MAX_EVENT_BYTES
+        self,
+        url: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        retry_seconds: float = 30.0,
+        max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         self._max_event_bytes = max_event_bytes
-        self._transport = Transport(url, retry_seconds)
+        credentials = Credentials(token)
+        self._transport = Transport(url, retry_seconds, credentials, headers or {}, verify)
 
     def __enter__(self) -> Self:
         return self

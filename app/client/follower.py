@@ -99,6 +99,9 @@ class Follower:
                         terminal = event.terminal
                     elif event.action == "progress":
                         continue
+                    elif event.action == "expiring":
+                        self._transport.credentials.forget()
+                        continue
                     elif event.action == "caught_up":
                         caught_up = True
                     yield event

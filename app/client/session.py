@@ -1,5 +1,6 @@
 """The session that sends requests: which URLs, proxies and redirects it accepts."""
 
+from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
 
 import requests
@@ -14,8 +15,10 @@ MAX_REDIRECTS = 10
 class Session(requests.Session):
     """A session that threads may share: its only state is its pool of connections."""
 
-    def __init__(self, adapter: Adapter):
+    def __init__(self, adapter: Adapter, headers: Mapping[str, str], verify: bool | str):
         super().__init__()
+        self.headers.update(headers)
+        self.verify = verify
         self.max_redirects = MAX_REDIRECTS
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._adapter = adapter

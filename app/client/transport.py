@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
@@ -11,6 +11,7 @@ from ..streaming.backoff import backoff
 from ..streaming.errors import InvalidInput, Refused, StoreUnavailable
 from ..streaming.reentrancy import one_call_per_thread
 from .connections import Adapter
+from .credentials import Credentials
 from .early_response import EarlyResponseAdapter
 from .responses import CONNECTION_ERRORS, Answer, connection_error, parse_answer, parse_error
 from .session import Session
@@ -24,6 +25,12 @@ FOLLOW_TIMEOUTS = (10.0, 45.0)
 INITIAL_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
 
+# What the client sends by itself.
+OWN_HEADERS = (
+    *("accept", "accept-encoding", "authorization", "connection", "content-length"),
+    *("content-type", "host", "idempotency-key", "last-event-id", "transfer-encoding"),
+)
+
 MAX_IDLE_CONNECTIONS = 100
 
 
@@ -35,11 +42,21 @@ class Transport:
     `open_stream` raise ReentrantCall: that request may hold a lock of the connection pool.
     """
 
-    def __init__(self, url: str, retry_seconds: float):
+    def __init__(
+        self,
+        url: str,
+        retry_seconds: float,
+        credentials: Credentials,
+        headers: Mapping[str, str],
+        verify: bool | str,
+    ):
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise InvalidInput("url", "must begin with http:// or https://")
         self._url = url.rstrip("/")
         self.retry_seconds = retry_seconds
+        self.credentials = credentials
+        self._headers = _checked_headers(headers)
+        self._verify = verify
         self._begin()
         self._session.check_url(self._url)
 
@@ -70,7 +87,7 @@ class Transport:
 
         The request has a connection to itself: meanwhile the thread may make other requests.
         """
-        with Session(EarlyResponseAdapter()) as session:
+        with Session(EarlyResponseAdapter(), self._headers, self._verify) as session:
             options["headers"] = {**options.get("headers", {}), "Connection": "close"}
             options["timeout"] = LONG_BODY_TIMEOUTS
             response = self._open(session, "POST", path, {**options, "data": body})
@@ -92,7 +109,8 @@ class Transport:
         self._session.close()
 
     def _begin(self) -> None:
-        self._session = Session(Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS))
+        adapter = Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS)
+        self._session = Session(adapter, self._headers, self._verify)
         self._process = os.getpid()
 
     def _own_session(self) -> Session:
@@ -124,8 +142,16 @@ class Transport:
     ) -> requests.Response:
         """Send a request, and return a response of status 2xx before its body is read."""
         options = {"timeout": USUAL_TIMEOUTS, **options, "stream": True}
+        token = self.credentials.current()
         try:
-            response = session.request(method, self._url + path, **options)
+            response = session.request(
+                method, self._url + path, auth=self.credentials.auth(token), **options
+            )
+            is_repeatable = isinstance(options.get("data", b""), bytes)
+            if response.status_code == 401 and is_repeatable and self.credentials.renew(token):
+                response.close()  # nothing was done
+                auth = self.credentials.auth(self.credentials.current())
+                response = session.request(method, self._url + path, auth=auth, **options)
             if 200 <= response.status_code < 300:
                 return response
             with response:
@@ -140,6 +166,13 @@ class Transport:
             # The environment has changed since `check_url`.
             raise InvalidInput("url", f"cannot be reached as set up: {wrong}") from wrong
         raise error
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name in headers:
+        if name.lower() in OWN_HEADERS:
+            raise InvalidInput("headers", f"{name} is set by the client itself")
+    return dict(headers)
 
 
 def _read(response: requests.Response) -> Answer:

@@ -16,6 +16,7 @@ from ..streaming.backoff import Turns
 from ..streaming.errors import InvalidInput, copy_of
 from ..streaming.event import Event, check_run_id
 from ..streaming.new_event import Appended, NewEvent
+from .access.access import declares, owner_of_stream
 from .admission import Reservation
 from .gateway import gateway
 from .ingest.ingest import Ingest, append_alone
@@ -31,6 +32,7 @@ _page_query = PageQuery()
 
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
+@declares("append")
 def append(run_id: str) -> BaseResponse:
     """Append an event, or an array of events: 201, or 200 if a repeat had been stored before.
 
@@ -51,6 +53,7 @@ def append(run_id: str) -> BaseResponse:
         is_batch, new_events, lease = _parse_events(
             read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
         )
+        here.access.check_events(new_events)
         reservation.begin_append()
         appended = here.store.append_new(
             run_id,
@@ -83,8 +86,10 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         reservation,
         max_line_bytes=here.settings.max_body_bytes,
         max_event_bytes=here.store.max_event_bytes,
+        check=here.access.event_check(),
     )
-    if not here.streams.admit(ingest, request.remote_addr or ""):
+    owner = owner_of_stream(here.streams)
+    if not here.streams.admit(ingest, request.remote_addr or "", owner):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return respond(refusal, **ingest.error_members())
     try:
@@ -122,6 +127,7 @@ def _batch_json(appended: Appended) -> bytes:
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events")
+@declares("read")
 def page(run_id: str) -> Response:
     """Answer a page of history, and where the next page begins."""
     query = _page_query.of_request()
@@ -151,6 +157,7 @@ def _each_json(events: Iterable[Event]) -> Iterator[bytes]:
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")
+@declares("delete")
 def delete(run_id: str) -> Response:
     """Remove the run's log, if there is one."""
     gateway().store.delete(run_id)

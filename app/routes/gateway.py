@@ -5,12 +5,13 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from ..server.response import forbid_caching
+from ..server.response import add_common_headers
 from ..settings import Settings
 from ..streaming.event_store import EventStore
 from ..streaming.follow.open_streams import OpenStreams
+from .access.access import Access
+from .access.hosts import Hosts
 from .admission import Admission
-from .hosts import Hosts
 from .ingest.loop import IngestLoop
 
 # This share of DRAIN_SECONDS ends the streams. The rest is for what they still have to write.
@@ -27,10 +28,11 @@ class Gateway:
     admission: Admission
     ingest_loop: IngestLoop
     hosts: Hosts
+    access: Access
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self
-        app.after_request(forbid_caching)
+        app.after_request(add_common_headers)
         self.hosts.init_app(app)
 
     def drain(self) -> None:

@@ -124,7 +124,7 @@ def _log_refusal(problem: Problem) -> None:
 def _http_error(error: HTTPException, members: dict[str, Any]) -> Problem:
     errors = [(error.field, error.detail)] if isinstance(error, FieldError) else []
     allow = error.get_response().headers.get("Allow")
-    headers = {"Allow": allow} if allow else {}
+    headers = {"Allow": allow} if allow else getattr(error, "headers", {})
     detail = error.description or ""
     if detail == NotFound.description:  # werkzeug's is for people who type URLs
         detail = "there is no such path"

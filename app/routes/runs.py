@@ -3,12 +3,14 @@
 import orjson
 from flask import Blueprint, Response, abort
 
+from .access.access import declares
 from .gateway import gateway
 
 blueprint = Blueprint("runs", __name__)
 
 
 @blueprint.get("/runs/<run_id>")
+@declares("read")
 def show(run_id: str) -> Response:
     """Answer the state of the run's log; 404 if there is no log."""
     state = gateway().store.state(run_id, ttl=True)

@@ -17,6 +17,7 @@ from ..streaming.event import check_run_id
 from ..streaming.follow.start import Start
 from ..streaming.follow.subscriber import Subscriber
 from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
+from .access.access import declares, owner_of_stream
 from .gateway import gateway
 from .schemas import StreamQuery
 
@@ -40,6 +41,7 @@ MAX_REMEMBERED_LENGTH = 256
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events/stream")
+@declares("read")
 def follow(run_id: str) -> Response:
     """Stream the history from the cursor, then what is live, until the run ends."""
     check_run_id(run_id)
@@ -51,7 +53,8 @@ def follow(run_id: str) -> Response:
         return Response(status=204)
     if request.method == "HEAD":
         return _response(stream_format.wire, Response)
-    if not streams.admit(subscriber, request.remote_addr or "", start=str(start)):
+    owner = owner_of_stream(streams)
+    if not streams.admit(subscriber, request.remote_addr or "", owner, start=str(start)):
         return _overloaded()
     response = _response(stream_format.wire, StreamResponse)
     response.subscriber = subscriber

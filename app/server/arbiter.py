@@ -23,6 +23,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+from .addresses import STANDS_OPEN, is_loopback
+
 _log = logging.getLogger("gunicorn.error")
 
 _PACKAGE = __name__.partition(".")[0]
@@ -75,6 +77,15 @@ def _working_directory() -> str:
         if directory := parser.parse_known_args(words)[0].chdir:
             return os.path.join(_STARTED_IN, directory)
     return _STARTED_IN
+
+
+def refuse_to_stand_open(server: Arbiter, is_open: bool) -> None:
+    """Exit if everybody who reaches an address beyond loopback could read, append and delete."""
+    hosts = [each[0] for each in server.address if isinstance(each, tuple)]
+    beyond = [host for host in hosts if not is_loopback(host)]
+    if is_open and beyond:
+        print(f"tailrace: ALLOW_ANONYMOUS: {beyond[0]} {STANDS_OPEN}", file=sys.stderr, flush=True)
+        sys.exit(2)
 
 
 class _ReloadedError(Exception):
@@ -179,6 +190,8 @@ def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) 
     body = json.dumps(problem).encode()
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
+        "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
+        "Cross-Origin-Resource-Policy: same-origin\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(sock, head.encode("latin-1") + body)

@@ -1,9 +1,10 @@
-"""No answer may be kept by a cache: each one holds for its moment only."""
+"""What every answer has: no cache may keep it, and the security headers."""
 
 import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.server.response import SECURITY_HEADERS
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 
@@ -20,6 +21,8 @@ class BrokenStore(EventStore):
 
 def check(response, directives: str = "no-store") -> None:
     assert response.headers.getlist("Cache-Control") == [directives]
+    for name, value in SECURITY_HEADERS:
+        assert response.headers.getlist(name) == [value]
 
 
 @pytest.mark.parametrize(

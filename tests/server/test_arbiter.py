@@ -14,6 +14,7 @@ from gunicorn import util
 from gunicorn.config import Config
 
 from app.server import arbiter
+from app.server.response import SECURITY_HEADERS
 
 
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -100,6 +101,8 @@ def test_what_gunicorn_refuses_is_a_problem_document(message, detail):
         assert (response.status, response.reason) == (400, "Bad Request")
         assert response.headers["Content-Type"] == "application/problem+json"
         assert response.headers["Cache-Control"] == "no-store"
+        for name, value in SECURITY_HEADERS:
+            assert response.headers[name] == value
         assert response.headers["Connection"] == "close"
         body = response.read()
         assert response.headers["Content-Length"] == str(len(body))

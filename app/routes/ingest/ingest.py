@@ -1,7 +1,7 @@
 """One request of lines: from the bytes of its body to what was stored of them."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
@@ -10,6 +10,7 @@ from ...server.body import BodyError
 from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
+from ..access.access import NotAuthenticated
 from ..admission import Reservation, TooBusy
 from ..exact_json import parse_json
 from ..problems import FieldError
@@ -43,7 +44,9 @@ class Ingest:
         reservation: Reservation,
         max_line_bytes: int,
         max_event_bytes: int,
+        check: Callable[[Sequence[NewEvent]], None] = lambda new_events: None,
     ) -> None:
+        """`check` raises an error for events that the producer may not append."""
         self.run_id = run_id
         self.reason: str | None = None
         self.error: Exception | None = None
@@ -54,6 +57,7 @@ class Ingest:
         self.wake: Callable[[], None] | None = None  # has the reader attend to it at once
         self._expected_sequence = expected_sequence
         self._reservation = reservation
+        self._check = check
         self._max_line_bytes = max_line_bytes
         self._max_event_bytes = max_event_bytes
         self._buffer = LineBuffer(max_line_bytes)
@@ -132,6 +136,12 @@ class Ingest:
                     break
         except Exception as error:  # the lines before it are appended all the same
             self.fail(error)
+        try:
+            self._check(new_events)
+        except Exception as error:
+            self.line = self._first_line
+            self.fail(error)
+            new_events = []
         self._appending = new_events
         if not new_events:
             self._free()
@@ -169,6 +179,9 @@ class Ingest:
         self.reason = self.reason or reason
         if self.wake is not None:
             self.wake()
+
+    def warn(self, seconds: int) -> None:
+        """Do nothing: the producer hears only the response."""
 
     def cut(self) -> None:
         """Do nothing: nothing waits for the client except its response."""
@@ -236,7 +249,7 @@ def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> 
             if ingest.closed:
                 return
             if ingest.reason is not None:
-                raise stopping()
+                raise error_of_end(ingest.reason)
             timer.check(ingest.has_partial_line, progress=b"\n" in piece)
             time.sleep(0)  # blank lines wait for nothing, and would keep the others waiting
         ingest.end_body()
@@ -246,6 +259,8 @@ def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> 
         append_together([ingest], store)
 
 
-def stopping() -> HTTPException:
-    """Return the error of a request that a stopping worker ends."""
+def error_of_end(reason: str) -> HTTPException:
+    """Return the error of a request that the worker ends for a reason."""
+    if reason in ("expired", "revoked"):
+        return NotAuthenticated(f"the token is {reason}")
     return ServiceUnavailable("the worker is about to stop")

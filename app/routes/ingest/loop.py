@@ -20,7 +20,7 @@ from ...server.nonblocking_body import NonBlockingBody
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore
 from ...streaming.follow.client_socket import READABLE
-from .ingest import Ingest, append_together, stopping
+from .ingest import Ingest, append_together, error_of_end
 from .progress_timer import ProgressTimer
 
 # About what one round takes from all connections, so that the worker's other greenlets get their
@@ -62,7 +62,7 @@ class IngestLoop:
             self._attend(request)  # something may have arrived with the head
             request.done.wait()
         finally:  # if the request is not over, its greenlet was killed
-            ingest.abort(stopping())
+            ingest.abort(error_of_end(ingest.reason or ""))
             ingest.wake = None
             self._leave(request)
         body.give_back()
@@ -193,7 +193,7 @@ class _Request:
         elif body.ended:
             ingest.end_body()
         elif ingest.reason is not None:
-            ingest.abort(stopping())
+            ingest.abort(error_of_end(ingest.reason))
         else:
             self._check_progress()
 

@@ -1,9 +1,13 @@
 """The open streams of a worker: admitted up to a limit, logged, and drained together."""
 
 import logging
+import math
 import random
+import threading
 import time
-from typing import Protocol
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 from ..wire.formats import StreamFormat
 from .start import Start
@@ -13,6 +17,12 @@ from .subscriber import Services, Subscriber
 FINISH_SECONDS = 1.0
 # How often a drain looks whether a stream is left.
 POLL_SECONDS = 0.05
+
+# So long before its token expires, a stream's client is told.
+WARNING_SECONDS = 30
+LOOK_SECONDS = 0.5
+# After this many streams were looked at, others get their turn.
+MAX_LOOKED_AT_IN_A_ROW = 256
 
 log = logging.getLogger("tailrace.stream")
 
@@ -31,18 +41,45 @@ class OpenStream(Protocol):
     def end(self, reason: str) -> None:
         """End the stream soon, with what belongs before its end."""
 
+    def warn(self, seconds: int) -> None:
+        """Tell the client that the stream ends after so many seconds."""
+
     def cut(self) -> None:
         """Stop waiting for the client."""
+
+
+class Owner(Protocol):
+    """Whose a stream is."""
+
+    @property
+    def subject(self) -> str:
+        """Who may have only so many streams."""
+
+    @property
+    def expires_at(self) -> float | None:
+        """The Unix time at which the stream must end, None for never."""
+
+
+class _Entry(NamedTuple):
+    """What is known of an open stream beside itself."""
+
+    client: str
+    opened: float
+    owner: Owner | None
+    warned: bool = False
 
 
 class OpenStreams:
     """The open streams of a worker."""
 
-    def __init__(self, services: Services, limit: int):
+    def __init__(self, services: Services, limit: int, limit_of_owner: int | None = None):
         self.draining = False
         self._services = services
         self._limit = limit
-        self._open: dict[OpenStream, tuple[str, float]] = {}
+        self._limit_of_owner = limit_of_owner
+        self._open: dict[OpenStream, _Entry] = {}
+        self._owned: Counter[str] = Counter()
+        self._expiry = Expiry(self._open)
         self._on_closed = self.closed  # made once: a bound method takes 64 bytes
 
     def __len__(self) -> int:
@@ -52,7 +89,9 @@ class OpenStreams:
         """Make a subscriber, which counts as open once it is admitted."""
         return Subscriber(run_id, start, stream_format, self._services, self._on_closed)
 
-    def admit(self, stream: OpenStream, client: str, **fields: object) -> bool:
+    def admit(
+        self, stream: OpenStream, client: str, owner: Owner | None = None, **fields: object
+    ) -> bool:
         """Count a stream as open, and log it; return False if it must be refused.
 
         It must be refused if too many are open, or the worker is about to stop. The owner of an
@@ -60,21 +99,44 @@ class OpenStreams:
         """
         if self.draining or len(self._open) >= self._limit:
             return False
-        self._open[stream] = client, time.monotonic()
+        self._open[stream] = _Entry(client, time.monotonic(), owner)
+        if owner is not None:
+            self._owned[owner.subject] += 1
+            self._expiry.note(owner)
         _log(f"{stream.kind} opened", run=stream.run_id, client=client, **fields)
         return True
 
     def closed(self, stream: OpenStream) -> None:
         """Count a stream as closed if it was admitted, and log it; safe to repeat."""
-        client, opened = self._open.pop(stream, ("", 0.0))
+        entry = self._open.pop(stream, None)
+        if entry is None:
+            return
+        if entry.owner is not None:
+            self._owned[entry.owner.subject] -= 1
+            if not self._owned[entry.owner.subject]:
+                del self._owned[entry.owner.subject]
         _log(
             f"{stream.kind} ended",
             run=stream.run_id,
-            client=client,
+            client=entry.client,
             reason=stream.reason,
-            seconds=round(time.monotonic() - opened, 3),
+            seconds=round(time.monotonic() - entry.opened, 3),
             events=stream.events,
         )
+
+    def has_all_of(self, owner: Owner) -> bool:
+        """Return whether a subject has as many streams as it may."""
+        return self._limit_of_owner is not None and (
+            self._owned[owner.subject] >= self._limit_of_owner
+        )
+
+    def end_owned(self, is_refused: Callable[[Any], bool], reason: str) -> None:
+        """End the streams whose owner is refused from now on."""
+        for number, (stream, entry) in enumerate(list(self._open.items()), 1):
+            if entry.owner is not None and is_refused(entry.owner):
+                stream.end(reason)
+            if number % MAX_LOOKED_AT_IN_A_ROW == 0:
+                time.sleep(0)
 
     def drain(self, seconds: float) -> None:
         """Admit no more streams, and end the open ones one by one, spread over `seconds`.
@@ -96,6 +158,52 @@ class OpenStreams:
         time.sleep(0)
         while self._open and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, POLL_SECONDS))
+
+
+class Expiry:
+    """Warns the streams whose owners' tokens expire soon, and ends them when they expire.
+
+    One thread looks once a second at most, and only when the next one is due.
+    """
+
+    def __init__(self, streams: dict[OpenStream, _Entry]) -> None:
+        self._streams = streams
+        self._next = math.inf
+        self._started = False
+
+    def note(self, owner: Owner) -> None:
+        """Note when the stream of an owner is due."""
+        if owner.expires_at is None:
+            return
+        self._next = min(self._next, owner.expires_at - WARNING_SECONDS)
+        if not self._started:
+            self._started = True
+            threading.Thread(target=self._run, name="tailrace-expiry", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(LOOK_SECONDS)
+            if time.time() >= self._next:
+                self.look(time.time())
+
+    def look(self, now: float) -> None:
+        """Warn and end the streams that are due at a Unix time."""
+        self._next = math.inf  # streams that come meanwhile lower it again
+        for number, (stream, entry) in enumerate(list(self._streams.items()), 1):
+            expires_at = entry.owner.expires_at if entry.owner is not None else None
+            if expires_at is None:
+                continue
+            if now >= expires_at:
+                stream.end("expired")
+            elif now < expires_at - WARNING_SECONDS:
+                self._next = min(self._next, expires_at - WARNING_SECONDS)
+            else:
+                self._next = min(self._next, expires_at)
+                if not entry.warned and stream in self._streams:
+                    self._streams[stream] = entry._replace(warned=True)
+                    stream.warn(max(1, round(expires_at - now)))
+            if number % MAX_LOOKED_AT_IN_A_ROW == 0:
+                time.sleep(0)
 
 
 def _log(message: str, **fields: object) -> None:

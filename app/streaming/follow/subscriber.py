@@ -94,6 +94,7 @@ class Subscriber:
         "_services",
         "_state",
         "_unsent",
+        "_warning",
         "_woken",
         "client_socket",
         "events",
@@ -123,6 +124,7 @@ class Subscriber:
         self._on_closed = on_closed
         self._state = State.NEW
         self._unsent: memoryview | None = None  # what the fanout could not send
+        self._warning: Frame | None = None  # what is to be sent between two steps
         self._has_heartbeats = False
         self._progress = Progress()
         self._woken: threading.Event | None = None  # made when it first has to wait
@@ -168,6 +170,16 @@ class Subscriber:
         """End the stream soon, with what belongs before its end."""
         self.reason = self.reason or reason
         self._replay.stop()
+        if self._state is State.PARKED:
+            self.unpark(None)
+        else:
+            self.wake()
+
+    def warn(self, seconds: int) -> None:
+        """Tell the client that the stream will end when its token expires."""
+        self._warning = Frame.control(
+            self.run_id, "expiring", {"expires_in": seconds}, cursor=self._replay.position.id
+        )
         if self._state is State.PARKED:
             self.unpark(None)
         else:
@@ -285,7 +297,7 @@ class Subscriber:
         try:
             yield from chunks
         except ReplayStopped:
-            if self.reason == "draining":
+            if self.reason in ("draining", "expired"):
                 retry_ms = min(self._services.retry_ms, random.randint(*DRAIN_RETRY_MS))
                 yield self._framed(self.stream_format.wire.retry(retry_ms))
 
@@ -297,6 +309,9 @@ class Subscriber:
     def _encoded(self, steps: Steps[None]) -> Iterator[bytes]:
         """Yield the bytes of the replay's steps, until the stream parks or the run ends."""
         for step in steps:
+            if self._warning is not None:
+                warning, self._warning = self._warning, None
+                yield self._framed(self.stream_format.wire.frame(warning))
             if isinstance(step, FrameBatch):
                 encoded, end = step.encode(self.stream_format, self._is_chunked()), step.end
                 del step  # a slow client then holds the chunk and no frames

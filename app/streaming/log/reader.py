@@ -80,6 +80,11 @@ class LogReader:
         self._read_log = Script(_Pool(client), HERE / "read.lua", keys=1)
         self.leases = leases
 
+    @property
+    def redis_client(self) -> redis.Redis:
+        """The client with which the store reads."""
+        return self._client
+
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
     ) -> list[Event]:

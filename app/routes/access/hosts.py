@@ -10,8 +10,9 @@ from collections.abc import Iterable
 
 from flask import Flask, request
 
-from ..server.connections import HEALTH_PATHS
-from .problems import FieldError
+from ...server.addresses import is_loopback
+from ...server.connections import HEALTH_PATHS
+from ..problems import FieldError
 
 MAX_REMEMBERED = 64
 MAX_REMEMBERED_LENGTH = 256
@@ -37,7 +38,7 @@ class Hosts:
 
     def allows(self, header: str) -> bool:
         """Return whether requests with this header `Host` are answered."""
-        name = _name_of(header)
+        name = host_of(header)
         return (
             is_loopback(name)
             or name in self._names
@@ -58,17 +59,7 @@ class Hosts:
             self._remembered.add(header)
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a name or an address always leads to the machine itself."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _name_of(header: str) -> str:
+def host_of(header: str) -> str:
     """Return the host of a header `Host`, in lower case, without its port and its final dot."""
     name = header.strip().lower()
     if name.startswith("["):

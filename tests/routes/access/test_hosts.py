@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.routes.hosts import MAX_REMEMBERED
+from app.routes.access.hosts import MAX_REMEMBERED
 from app.settings import Settings
 
 LOOPBACK = [("127.0.0.1", 8082)]

@@ -1,0 +1,1 @@
+"""Who may do what: tokens, API keys, grants, revocations. It knows no Flask."""

@@ -1,0 +1,99 @@
+"""Grants: which actions a bearer may do, and to which runs."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final, Literal, cast, get_args
+
+Action = Literal["read", "append", "request", "delete", "admin"]
+ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
+
+# In all grants of a bearer together.
+MAX_PATTERNS = 100
+
+# A run id, a prefix of one with an asterisk, or an asterisk.
+_PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,128}\*?|\*")
+
+
+class Patterns:
+    """Some run ids, and prefixes of run ids."""
+
+    __slots__ = ("_ids", "_matches_all", "_prefixes")
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        """Raises ValueError for what is no pattern."""
+        for pattern in patterns:
+            if not _PATTERN.fullmatch(pattern):
+                raise ValueError("a pattern must be a run id, a prefix and one *, or *")
+        self._matches_all = "*" in patterns
+        self._ids = frozenset(each for each in patterns if not each.endswith("*"))
+        self._prefixes = tuple(each[:-1] for each in patterns if each.endswith("*"))
+
+    def match(self, run_id: str | None) -> bool:
+        """Return whether a run matches; None stands for all runs together."""
+        if run_id is None or self._matches_all:
+            return self._matches_all
+        return run_id in self._ids or run_id.startswith(self._prefixes)
+
+
+class Grants:
+    """What one bearer may do: some patterns for each action."""
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, patterns: Mapping[Action, Patterns]) -> None:
+        self._patterns = dict(patterns)
+
+    def allow(self, action: Action, run_id: str | None) -> bool:
+        """Return whether the bearer may do this to a run; None stands for all runs together.
+
+        `admin` includes every action, and `append` includes `request`.
+        """
+        granted = self._patterns
+        return (
+            _match(granted.get(action), run_id)
+            or _match(granted.get("admin"), run_id)
+            or (action == "request" and _match(granted.get("append"), run_id))
+        )
+
+
+NO_GRANTS = Grants({})
+
+
+def _match(patterns: Patterns | None, run_id: str | None) -> bool:
+    return patterns is not None and patterns.match(run_id)
+
+
+def parse_claim(claim: Any) -> Grants:
+    """Return the grants of a token's claim: an object of lists of patterns.
+
+    Raises ValueError if any part of it is malformed.
+    """
+    if not isinstance(claim, dict):
+        raise ValueError("the claim must be an object")
+    given = tuple((name, _texts(patterns)) for name, patterns in claim.items())
+    return _grants(given)
+
+
+def _texts(patterns: Any) -> tuple[str, ...]:
+    if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
+        raise ValueError("the patterns of an action must be a list of strings")
+    return tuple(patterns)
+
+
+@lru_cache(maxsize=1000)  # many tokens have the same grants, and then share the memory
+def _grants(given: tuple[tuple[str, tuple[str, ...]], ...]) -> Grants:
+    if any(name not in ACTIONS for name, _ in given):
+        raise ValueError(f"an action must be one of {', '.join(ACTIONS)}")
+    if sum(len(patterns) for _, patterns in given) > MAX_PATTERNS:
+        raise ValueError(f"there must be at most {MAX_PATTERNS} patterns")
+    return Grants({cast(Action, name): Patterns(patterns) for name, patterns in given})
+
+
+def parse_words(actions: str, patterns: str) -> Grants:
+    """Return the grants of a line of text: actions and patterns, each separated by commas."""
+    names = [name for name in actions.split(",") if name]
+    each = [pattern for pattern in patterns.split(",") if pattern]
+    if not names or not each:
+        raise ValueError("there must be an action and a pattern")
+    return parse_claim(dict.fromkeys(names, each))

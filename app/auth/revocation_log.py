@@ -1,0 +1,93 @@
+"""The log of revocations in Redis, which every worker of every gateway follows."""
+
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import redis
+
+from ..streaming.backoff import backoff
+from ..streaming.errors import StoreUnavailable
+from ..streaming.redis.connection import call, make_blocking_client
+from .revocations import Revocations, read_revocation
+
+KEY = "tailrace:revocations"
+BLOCK_SECONDS = 5.0
+READ_COUNT = 1000
+INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 2.0
+
+# A request waits so long for the first reading of the log. Nobody is let in before.
+FIRST_READ_SECONDS = 5.0
+
+log = logging.getLogger("tailrace.auth")
+
+
+class RevocationLog:
+    """Follows the log from its beginning, and keeps what it says in `revocations`."""
+
+    def __init__(self, client: redis.Redis, changed: Callable[[], None]) -> None:
+        """`changed` is called after revocations have come."""
+        self.revocations = Revocations()
+        self._client = client
+        self._blocking_client = make_blocking_client(client, BLOCK_SECONDS)
+        self._changed = changed
+        self._followed_in: int | None = None  # the process whose thread follows
+        self._is_read = threading.Event()
+        self._last_id = b"0-0"
+
+    def append(self, revocation: dict[str, Any]) -> None:
+        """Revoke, for all gateways. Raises StoreUnavailable."""
+        call(self._client, "XADD", KEY, "*", "revocation", json.dumps(revocation))
+
+    def wait_until_read(self) -> None:
+        """Return once the log was read up to its end. Raises StoreUnavailable."""
+        if self._is_read.is_set() and self._followed_in == os.getpid():
+            return
+        if self._followed_in != os.getpid():
+            self._followed_in = os.getpid()
+            self._is_read = threading.Event()
+            threading.Thread(
+                target=_follow, args=(weakref.ref(self),), name="tailrace-revocations", daemon=True
+            ).start()
+        if not self._is_read.wait(FIRST_READ_SECONDS):
+            raise StoreUnavailable("the revocations could not be read yet", stored=False)
+
+    def read(self) -> None:
+        """Read once: what there is, or, after all was read, what comes within BLOCK_SECONDS."""
+        blocking = ("BLOCK", int(1000 * BLOCK_SECONDS)) if self._is_read.is_set() else ()
+        client = self._blocking_client if blocking else self._client
+        reply = call(client, "XREAD", "COUNT", READ_COUNT, *blocking, "STREAMS", KEY, self._last_id)
+        if not reply:
+            self._is_read.set()
+            return
+        [(_, entries)] = reply.items() if isinstance(reply, dict) else reply
+        for entry_id, fields in entries:
+            self._last_id = entry_id
+            found = read_revocation(fields[1] if fields[:1] == [b"revocation"] else b"")
+            if found is None:
+                log.warning("an entry of %s is not a revocation: %s", KEY, entry_id.decode())
+            else:
+                self.revocations.add(found)
+        self._changed()
+
+
+def _follow(reference: "weakref.ref[RevocationLog]") -> None:
+    """Read the log again and again, until nothing else refers to it."""
+    pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+    while (followed := reference()) is not None:
+        pause = 0.0
+        try:
+            followed.read()
+            pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        except StoreUnavailable:
+            pause = next(pauses)
+        except Exception:
+            pause = next(pauses)
+            log.exception("the revocations could not be read")
+        del followed
+        time.sleep(pause)

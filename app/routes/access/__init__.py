@@ -1,0 +1,1 @@
+"""Who is let in: hosts, origins, tokens, the cookie, and revocations."""
