@@ -4,6 +4,7 @@ The kind of a key says the algorithm, never a token (RFC 8725, section 3.1).
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,13 @@ from .unwritable import check_unwritable
 
 MIN_SECRET_BYTES = 32
 MIN_RSA_BITS = 2048
-_PEM_END = "-----END PUBLIC KEY-----"
+
+_PEM_BEGIN = "-----BEGIN "
+_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]+)-----[^-]*-----END \1-----")
+_PEM_LABELS = ("PUBLIC KEY", "RSA PUBLIC KEY")
+
+
+_HS256 = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
 
 
 class KeyFileError(Exception):
@@ -33,12 +40,28 @@ class Key(NamedTuple):
     algorithms: tuple[str, ...]
     key: Any
 
+    def __repr__(self) -> str:
+        """Leave out the key, which may be a secret."""
+        return f"Key(id={self.id!r}, algorithms={self.algorithms!r})"
+
+
+class _LeftOut(Exception):
+    """A member of a set is no key for tokens; the message says why."""
+
 
 def secret_keys(secrets: Iterable[str]) -> list[Key]:
-    """Return the keys of shared secrets. Raises ValueError for one that is too short."""
+    """Return the keys of shared secrets.
+
+    Raises ValueError for one that is too short, and for a public key, which is no secret.
+    """
     keys = [Key(None, ("HS256",), secret.encode()) for secret in secrets]
     if any(len(key.key) < MIN_SECRET_BYTES for key in keys):
         raise ValueError(f"a secret must have at least {MIN_SECRET_BYTES} bytes")
+    try:
+        for key in keys:
+            _HS256.prepare_key(key.key)  # PyJWT would refuse each token instead
+    except jwt.InvalidKeyError:
+        raise ValueError("a secret must not be a public key or a certificate") from None
     return keys
 
 
@@ -49,15 +72,17 @@ def keys_of_file(path: str) -> list[Key]:
     """
     try:
         check_unwritable(path)
-        text = Path(path).read_text()
+        text = Path(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise KeyFileError(f"cannot use {path}: {error}") from None
+    left_out: list[str] = []
     try:
-        keys = _pem_keys(text) if "-----BEGIN" in text else keys_of_set(text.encode())
+        keys = _pem_keys(text) if _PEM_BEGIN in text else _set_keys(text.encode(), left_out)
     except ValueError as error:
         raise KeyFileError(f"{path}: {error}") from None
     if not keys:
-        raise KeyFileError(f"{path}: no key of it can be used")
+        reason = left_out[0] if left_out else "the set is empty"
+        raise KeyFileError(f"{path}: no key of it can be used: {reason}")
     return keys
 
 
@@ -66,6 +91,11 @@ def keys_of_set(document: bytes) -> list[Key]:
 
     Raises ValueError if it is neither, or has a private or a shared key.
     """
+    return _set_keys(document, [])
+
+
+def _set_keys(document: bytes, left_out: list[str]) -> list[Key]:
+    """Return the keys of a set, and add to `left_out` why others were left out."""
     try:
         parsed = json.loads(document)
     except (ValueError, RecursionError):
@@ -73,40 +103,53 @@ def keys_of_set(document: bytes) -> list[Key]:
     members = parsed.get("keys", [parsed]) if isinstance(parsed, dict) else None
     if not isinstance(members, list) or not all(isinstance(each, dict) for each in members):
         raise ValueError("not a JWK Set")
-    return [key for member in members if (key := _jwk(member)) is not None]
+    keys: list[Key] = []
+    for member in members:
+        try:
+            keys.append(_jwk(member))
+        except _LeftOut as reason:
+            left_out.append(str(reason))
+    return keys
 
 
 def _pem_keys(text: str) -> list[Key]:
     if "PRIVATE KEY-----" in text:
         raise ValueError("holds a private key")
-    blocks = [part + _PEM_END for part in text.split(_PEM_END)[:-1]]
+    if "CERTIFICATE-----" in text:
+        raise ValueError("holds a certificate, and not the public key alone")
+    blocks = list(_PEM_BLOCK.finditer(text))
+    # A block that was cut off must not be missing silently.
+    if len(blocks) != text.count(_PEM_BEGIN) or any(b[1] not in _PEM_LABELS for b in blocks):
+        raise ValueError("has a malformed public key")
     keys: list[Key] = []
     for block in blocks:
         try:
-            key = load_pem_public_key(block[block.index("-----BEGIN") :].encode())
+            key = load_pem_public_key(block[0].encode())
         except (ValueError, UnsupportedAlgorithm):
             raise ValueError("has a malformed public key") from None
         keys.append(Key(None, _algorithms(key), key))
     return keys
 
 
-def _jwk(member: dict[str, Any]) -> Key | None:
-    """Return a key; None for one of another kind, or for another use."""
+def _jwk(member: dict[str, Any]) -> Key:
+    """Return a key. Raises _LeftOut for one of another kind, or for another use."""
     if "d" in member or member.get("kty") == "oct":
         raise ValueError("holds a private or a shared key")
-    operations = member.get("key_ops")
-    if member.get("use", "sig") != "sig" or (
-        isinstance(operations, list) and "verify" not in operations
-    ):
-        return None
-    key_id = member.get("kid")
+    operations = member.get("key_ops", ["verify"])
+    is_to_verify = isinstance(operations, list) and "verify" in operations
+    if member.get("use", "sig") != "sig" or not is_to_verify:
+        raise _LeftOut("it is for another use")
     try:
         key = jwt.PyJWK(member).key
-        algorithms = _algorithms(key)
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, UnsupportedAlgorithm):
-        return None
+        raise _LeftOut("it is malformed, or of a kind that is not supported") from None
+    try:
+        algorithms = _algorithms(key)
+    except ValueError as error:
+        raise _LeftOut(str(error)) from None
     if member.get("alg", algorithms[0]) not in algorithms:
-        return None
+        raise _LeftOut("it is for an algorithm that is not supported")
+    key_id = member.get("kid")
     return Key(key_id if isinstance(key_id, str) else None, algorithms, key)
 
 
