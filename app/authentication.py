@@ -17,7 +17,10 @@ class Keys:
 
     def __init__(self, settings: Settings, changed: Callable[[], None]) -> None:
         """Raises SettingsError. `changed` is called after the issuer has changed its keys."""
-        self._fixed = secret_keys(settings.auth_secret)
+        try:
+            self._fixed = secret_keys(settings.auth_secret)
+        except ValueError as error:
+            raise SettingsError(f"AUTH_SECRET: {error}") from None
         if settings.auth_public_keys:
             try:
                 self._fixed += keys_of_file(settings.auth_public_keys)

@@ -131,6 +131,7 @@ def test_ten_thousand_tokens_are_remembered_in_ten_megabytes():
 @pytest.mark.parametrize(
     ("settings", "name"),
     [
+        ({"auth_secret": (pem(P256),)}, "AUTH_SECRET"),
         ({"auth_public_keys": "/no/such/file"}, "AUTH_PUBLIC_KEYS"),
         ({"auth_jwks_url": "http://issuer.example/keys"}, "AUTH_JWKS_URL"),
         ({"api_keys_file": "/no/such/file"}, "API_KEYS_FILE"),

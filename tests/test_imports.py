@@ -48,7 +48,7 @@ ROUTES = (
     *("health", "runs", "events", "stream", "access.session", "access.revocations"),
 )
 AUTH = (
-    *("unwritable", "grants", "keys", "identity", "jwks", "api_keys", "tokens", "limits"),
+    *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
     *("revocations", "revocation_log", "authenticator"),
 )
 CLIENT = (

@@ -1,39 +1,33 @@
 """The keys of an issuer: a JWK Set at a URL, read again and again in the background.
 
-Whoever verifies a token looks in memory only. While the issuer is away, the last good set stays.
+Tokens are verified with the keys in memory. While the issuer is away, the last good set stays.
 """
 
 import logging
+import math
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
-import requests
-
 from ..streaming.backoff import backoff
+from .fetch import FetchFailed, fetch
 from .keys import Key, keys_of_set
 
 REFRESH_SECONDS = 300.0
-# An unknown key id asks for a refresh, at most once in this time.
+# Unknown key ids ask for a refresh, at most once in this time.
 MIN_REFRESH_SECONDS = 30.0
 INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 
-# For the whole answer, though it may come byte by byte.
 FETCH_SECONDS = 10.0
-READ_SECONDS = 5.0
 MAX_SET_BYTES = 1024 * 1024
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger("tailrace.auth")
-
-
-class _Failed(Exception):
-    """The set could not be read; the message says why."""
 
 
 class RemoteKeys:
@@ -45,15 +39,17 @@ class RemoteKeys:
 
     def __init__(self, url: str, on_change: Callable[[Sequence[Key]], None]) -> None:
         """`on_change` is called with the new keys. Raises ValueError for a URL that is not safe."""
-        parts = urlsplit(url)
-        is_safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-        if not is_safe or not parts.hostname or "@" in parts.netloc:
+        name = _name_of(url)
+        if name is None:
             raise ValueError("must be an https URL without a user and a password")
         self.keys: tuple[Key, ...] = ()
         self._url = url
-        self._name = f"{parts.scheme}://{parts.hostname}{parts.path}"
+        self._name = name
         self._on_change = on_change
+        self._told: tuple[Key, ...] = ()  # with which on_change has returned
+        self._start_lock = threading.Lock()
         self._read_in: int | None = None  # the process whose thread reads
+        self._started_at = 0.0
         self._is_read = threading.Event()
         self._wanted = threading.Event()
         self._is_failing = False
@@ -62,89 +58,90 @@ class RemoteKeys:
         """Read the set in the background from now on; a forked child has no such thread yet."""
         if self._read_in == os.getpid():
             return
-        self._read_in = os.getpid()
-        self._is_read, self._wanted = threading.Event(), threading.Event()
-        arguments = weakref.ref(self), self._wanted
-        threading.Thread(target=_run, args=arguments, name="tailrace-keys", daemon=True).start()
+        with self._start_lock:
+            if self._read_in == os.getpid():
+                return
+            self._is_read, self._wanted = threading.Event(), threading.Event()
+            self._started_at = time.monotonic()
+            arguments = weakref.ref(self), self._wanted
+            threading.Thread(target=_run, args=arguments, name="tailrace-keys", daemon=True).start()
+            self._read_in = os.getpid()
 
     def wait_first(self, seconds: float) -> None:
-        """Wait for the first set of this process, but not longer than this."""
+        """Wait for the first try of this process, until so long after its start at most."""
         if not self._is_read.is_set():
-            self._is_read.wait(seconds)
+            self._is_read.wait(max(0.0, self._started_at + seconds - time.monotonic()))
 
     def want(self, key_id: str) -> None:
         """Ask for a refresh, since a token names a key that is not here; return at once."""
         if all(key.id != key_id for key in self.keys):
             self._wanted.set()
 
-    def read(self, pauses: Iterator[float]) -> float:
-        """Read the set once; return how long to wait before the next time."""
-        self._wanted.clear()
-        pause = random.uniform(0.9, 1.0) * REFRESH_SECONDS
+    def read(self) -> bool:
+        """Read the set, and return whether it was good. Log only a change of that."""
         try:
-            self._take(self._fetch())
-            self._note(None)
-        except _Failed as error:
-            pause = next(pauses)
-            self._note(str(error))
+            self._take(tuple(self._fetch()))
+        except FetchFailed as error:
+            if not self._is_failing:
+                log.warning("the keys of %s could not be read: %s", self._name, str(error))
+            self._is_failing = True
         except Exception:
-            pause = next(pauses)
-            log.exception("the keys of %s could not be read", self._name)
-        finally:
-            self._is_read.set()
-        return pause
-
-    def _take(self, keys: list[Key]) -> None:
-        if tuple(keys) != self.keys:
-            self.keys = tuple(keys)
-            self._on_change(self.keys)
-
-    def _note(self, failure: str | None) -> None:
-        """Log the change between good and failing, not each try."""
-        if (failure is not None) == self._is_failing:
-            return
-        self._is_failing = failure is not None
-        if failure is None:
-            log.info("the keys of %s were read again", self._name)
+            if not self._is_failing:
+                log.exception("the keys of %s could not be taken", self._name)
+            self._is_failing = True
         else:
-            log.warning("the keys of %s could not be read: %s", self._name, failure)
+            if self._is_failing:
+                log.info("the keys of %s were read again", self._name)
+            self._is_failing = False
+        self._is_read.set()
+        return not self._is_failing
+
+    def _take(self, keys: tuple[Key, ...]) -> None:
+        if keys != self.keys:
+            self.keys = keys
+        if self._told is not self.keys:
+            told = self.keys
+            self._on_change(told)
+            self._told = told  # else it is called again with the next try
 
     def _fetch(self) -> list[Key]:
-        deadline = time.monotonic() + FETCH_SECONDS
+        document = fetch(self._url, FETCH_SECONDS, MAX_SET_BYTES)
         try:
-            with requests.Session() as session:
-                session.trust_env = False  # no .netrc; the issuer is asked for nothing else
-                with session.get(
-                    self._url, timeout=READ_SECONDS, stream=True, allow_redirects=False
-                ) as response:
-                    if response.status_code != 200:
-                        raise _Failed(f"the status is {response.status_code}")
-                    document = bytearray()
-                    while piece := response.raw.read1(65536):
-                        document += piece
-                        if len(document) > MAX_SET_BYTES or time.monotonic() > deadline:
-                            raise _Failed("the answer is too long, or comes too slowly")
-        except (requests.RequestException, OSError) as error:
-            raise _Failed(type(error).__name__) from None
-        try:
-            keys = keys_of_set(bytes(document))
+            keys = keys_of_set(document)
         except ValueError as error:
-            raise _Failed(str(error)) from None
+            raise FetchFailed(str(error)) from None
         if not keys:
-            raise _Failed("no key of the set can be used")
+            raise FetchFailed("no key of the set can be used")
         return keys
+
+
+def _name_of(url: str) -> str | None:
+    """Return a URL without its query, for logs; None if it is not safe to be asked for keys."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None
+    is_safe = parts.scheme == "https" or (parts.scheme == "http" and host in LOOPBACK)
+    if not is_safe or not host or "@" in parts.netloc:
+        return None
+    return f"{parts.scheme}://{parts.netloc}{parts.path}"
 
 
 def _run(reference: "weakref.ref[RemoteKeys]", wanted: threading.Event) -> None:
     """Read the set again and again, until nothing else refers to the keys."""
     pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+    last_wanted = -math.inf
     while (keys := reference()) is not None:
-        began = time.monotonic()
-        pause = keys.read(pauses)
-        if pause > MAX_RETRY_SECONDS:  # it was read
+        if keys.read():
+            pause = random.uniform(0.9, 1.0) * REFRESH_SECONDS
             pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        else:
+            pause = next(pauses)
         del keys
         until = time.monotonic() + pause
-        if wanted.wait(pause):
-            earliest = min(until, began + MIN_REFRESH_SECONDS)
+        wanted.clear()
+        if wanted.wait(pause):  # not more often than this, however many ask
+            earliest = min(until, last_wanted + MIN_REFRESH_SECONDS)
             time.sleep(max(0.0, earliest - time.monotonic()))
+            last_wanted = time.monotonic()

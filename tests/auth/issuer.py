@@ -1,6 +1,7 @@
 """An issuer of tokens for tests: keys, tokens that they sign, and a JWK Set over HTTP."""
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -51,9 +52,10 @@ def sign(private_key: Any, algorithm: str, key_id: str | None = None, **claims: 
 class Issuer:
     """Serves a JWK Set at `url`; `answer` may be replaced to misbehave."""
 
-    def __init__(self, *keys: dict[str, Any]) -> None:
+    def __init__(self, *keys: dict[str, Any], tls: ssl.SSLContext | None = None) -> None:
         self.keys = list(keys)
         self.asked = 0
+        self.connected_to: list[str] = []
         self.answer: Callable[[BaseHTTPRequestHandler], None] = self.send_keys
         issuer = self
 
@@ -62,12 +64,20 @@ class Issuer:
                 issuer.asked += 1
                 issuer.answer(self)
 
+            def do_CONNECT(self) -> None:
+                """Note that it was taken for a proxy."""
+                issuer.connected_to.append(self.path)
+                send(self, 502, b"")
+
             def log_message(self, *arguments: object) -> None:
                 """Write nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}/keys"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        scheme = "http" if tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/keys"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -81,7 +91,7 @@ class Issuer:
         send(handler, 200, json.dumps({"keys": self.keys}).encode())
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str) -> None:
+def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", **headers: str) -> None:
     handler.send_response(status)
     for name, value in {"Content-Length": str(len(body)), **headers}.items():
         handler.send_header(name, value)

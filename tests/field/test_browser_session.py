@@ -1,12 +1,13 @@
 """The session of a browser: a cookie in Chromium, renewed across expiry, and useless to others."""
 
+import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import pytest
 
@@ -57,9 +58,22 @@ def serve_pages() -> Iterator[Callable[[], str]]:
         server.server_close()
 
 
-def browser(directory: Path, address: str) -> list[str]:
-    data = f"--user-data-dir={directory}/data"
-    return [CHROMIUM, *OPTIONS, "--enable-logging=stderr", data, address]
+@contextlib.contextmanager
+def following(
+    redis_url: str, directory: Path, origin: str, run_id: str, **query: str
+) -> Iterator[GatewayServer]:
+    """Start a gateway that trusts an origin, and a browser whose page there follows a run.
+
+    The browser logs to the file `out` in the directory, and the gateway to `log`.
+    """
+    settings = {"AUTH_SECRET": SECRET, "CORS_ORIGINS": origin, "ACCESS_LOG": "true"}
+    with GatewayServer(redis_url, directory / "log", RETRY_MS=300, **settings) as gateway:
+        query = {"gateway": gateway.url, "url": f"{gateway.url}{stream_path(run_id)}", **query}
+        data = f"--user-data-dir={directory}/data"
+        address = f"{origin}/session.html?{urlencode(query)}"
+        command = [CHROMIUM, *OPTIONS, "--enable-logging=stderr", data, address]
+        with running(command, directory / "out"):
+            yield gateway
 
 
 def logged(output: Path, pattern: str) -> list:
@@ -70,18 +84,14 @@ def test_a_browser_that_renews_its_cookie_misses_nothing(
     redis_server, store, run_id, serve_pages, tmp_path
 ):
     origin, output = serve_pages(), tmp_path / "out"
-    settings = {"AUTH_SECRET": SECRET, "CORS_ORIGINS": origin, "RETRY_MS": 300}
-    with GatewayServer(redis_server.url, tmp_path / "log", **settings) as gateway:
-        url = quote(f"{gateway.url}{stream_path(run_id)}")
-        page = f"{origin}/session.html?gateway={quote(gateway.url)}&url={url}&renews=yes"
-        with running(browser(tmp_path, page), output):
-            wait_until(lambda: logged(output, "gateway.caught_up"), "the browser follows", 40)
-            while len(logged(output, r"EXPIRING;")) < 4:
-                last = store.append(run_id, "llm", "stream").event.sequence
-                seen = rf"MESSAGE \S* llm\.stream {last};"
-                wait_until(lambda seen=seen: logged(output, seen), "the event is there", 40)
-            store.add(run_id, "lifecycle", "completed")
-            wait_until(lambda: logged(output, "lifecycle.completed"), "the last event", 40)
+    with following(redis_server.url, tmp_path, origin, run_id, renews="yes"):
+        wait_until(lambda: logged(output, "gateway.caught_up"), "the browser follows", 40)
+        while len(logged(output, r"EXPIRING;")) < 4:
+            last = store.append(run_id, "llm", "stream").event.sequence
+            seen = rf"MESSAGE \S* llm\.stream {last};"
+            wait_until(lambda seen=seen: logged(output, seen), "the event is there", 40)
+        store.add(run_id, "lifecycle", "completed")
+        wait_until(lambda: logged(output, "lifecycle.completed"), "the last event", 40)
     got = logged(output, r"MESSAGE \S* (?:llm|lifecycle)\.\w+ (\d+);")
     assert got == [str(event.sequence) for event in store.get_events(run_id)]
     assert not logged(output, r"gateway\.(?:gap|reset)")
@@ -92,12 +102,8 @@ def test_a_browser_that_renews_its_cookie_misses_nothing(
 
 def test_a_browser_that_does_not_renew_stops_at_401(redis_server, run_id, serve_pages, tmp_path):
     origin, output = serve_pages(), tmp_path / "out"
-    settings = {"AUTH_SECRET": SECRET, "CORS_ORIGINS": origin, "RETRY_MS": 300}
-    with GatewayServer(redis_server.url, tmp_path / "log", **settings) as gateway:
-        url = quote(f"{gateway.url}{stream_path(run_id)}")
-        page = f"{origin}/session.html?gateway={quote(gateway.url)}&url={url}&renews=no"
-        with running(browser(tmp_path, page), output):
-            wait_until(lambda: logged(output, r"ERROR 2;"), "it is closed for good", 40)
+    with following(redis_server.url, tmp_path, origin, run_id, renews="no"):
+        wait_until(lambda: logged(output, r"ERROR 2;"), "it is closed for good", 40)
     assert logged(output, r"EXPIRING;")
 
 
@@ -108,16 +114,10 @@ def test_a_page_of_another_origin_can_do_nothing_with_the_cookie(
     origin, evil = serve_pages(), serve_pages()
     output = tmp_path / "out"
     store.add(run_id, "llm", "stream")
-    settings = {"AUTH_SECRET": SECRET, "CORS_ORIGINS": origin, "ACCESS_LOG": "true"}
-    with GatewayServer(redis_server.url, tmp_path / "log", **settings) as gateway:
-        events = f"{gateway.url}/runs/{run_id}/events"
-        url = quote(f"{events}/stream")
-        frame = f"{evil}/attack.html?url={quote(events)}"
-        page = f"{origin}/session.html?gateway={quote(gateway.url)}&url={url}&renews=yes"
-        page += f"&then={quote(frame)}"
-        with running(browser(tmp_path, page), output):
-            wait_until(lambda: logged(output, r"DONE;"), "the attack was tried", 40)
-        log = (tmp_path / "log").read_text()
+    attack = f"{evil}/attack.html?run={run_id}"
+    with following(redis_server.url, tmp_path, origin, run_id, renews="yes", attack=attack):
+        wait_until(lambda: logged(output, r"DONE;"), "the attack was tried", 40)
+    log = (tmp_path / "log").read_text()
     tried = dict(logged(output, r"TRIED (\w+) ([\w ]+);"))
     assert tried.pop("simple") in ("opaque 0", "refused")
     assert set(tried.values()) == {"refused"}
