@@ -1,0 +1,117 @@
+"""The limits of a subject and of an address: 429 with Retry-After, and nobody else is held up."""
+
+import contextlib
+
+import pytest
+
+from app import create_app
+from app.auth import limits
+from app.auth.tokens import make_token
+from app.settings import Settings
+from tests.clocks import replace_time
+
+SECRET = "s" * 32
+EVENT = {"event_category": "llm", "event_action": "stream"}
+LINE = b'{"event_category":"llm","event_action":"stream"}\n'
+
+
+class Clock:
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    replace_time(monkeypatch, limits, monotonic=lambda: clock.now)
+    return clock
+
+
+@pytest.fixture
+def make_client(store):
+    def make(**settings: object):
+        settings = Settings(auth_secret=(SECRET,), **settings)
+        return create_app(settings, event_store=store).test_client()
+
+    return make
+
+
+def bearer(subject: str, **more: str) -> dict[str, str]:
+    grants = {"read": ["*"], "append": ["*"]}
+    token = make_token(SECRET, "tailrace", grants, 600, aud="tailrace", sub=subject, **more)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def test_a_subject_appends_only_so_many_events_a_second(make_client, clock, run_id, store):
+    client, url = make_client(max_appends_per_subject=5), f"/runs/{run_id}/events"
+    assert client.post(url, json=[EVENT] * 5, headers=bearer("a")).status_code == 201
+    refused = client.post(url, json=EVENT, headers=bearer("a", jti="another token"))
+    assert refused.status_code == 429
+    assert refused.headers.getlist("Retry-After") == ["1"]
+    assert client.post(url, json=EVENT, headers=bearer("b")).status_code == 201
+    clock.now += 0.41
+    assert client.post(url, json=[EVENT] * 2, headers=bearer("a")).status_code == 201
+    assert client.post(url, json=EVENT, headers=bearer("a")).status_code == 429
+    assert len(store.get_events(run_id)) == 8
+
+
+def test_a_batch_larger_than_the_limit_is_appended_when_nothing_was_for_a_second(
+    make_client, clock, run_id
+):
+    client, url = make_client(max_appends_per_subject=5), f"/runs/{run_id}/events"
+    assert client.post(url, json=[EVENT] * 20, headers=bearer("a")).status_code == 201
+    for _ in range(3):
+        clock.now += 1
+        assert client.post(url, json=EVENT, headers=bearer("a")).status_code == 429
+    clock.now += 1.001
+    assert client.post(url, json=EVENT, headers=bearer("a")).status_code == 201
+
+
+def test_lines_beyond_the_limit_are_refused_and_counted(make_client, clock, run_id, store):
+    client, url = make_client(max_appends_per_subject=5), f"/runs/{run_id}/events"
+    assert client.post(url, json=[EVENT] * 5, headers=bearer("a")).status_code == 201
+    headers = bearer("a") | {"Content-Type": "application/x-ndjson"}
+    refused = client.post(url, data=LINE * 3, headers=headers)
+    assert refused.status_code == 429
+    assert (refused.json["stored"], refused.json["line"]) == (0, 1)
+    assert "Retry-After" in refused.headers
+    assert len(store.get_events(run_id)) == 5
+
+
+def test_a_subject_has_only_so_many_streams(make_client, run_id):
+    client, url = make_client(max_streams_per_subject=2), f"/runs/{run_id}/events/stream"
+
+    def open_stream(subject: str):
+        return client.get(url, headers=bearer(subject), buffered=False)
+
+    with contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.closing(open_stream("a")))
+        second = stack.enter_context(contextlib.closing(open_stream("a")))
+        assert (first.status_code, second.status_code) == (200, 200)
+        refused = open_stream("a")
+        assert refused.status_code == 429
+        assert "Retry-After" in refused.headers
+        other = stack.enter_context(contextlib.closing(open_stream("b")))
+        assert other.status_code == 200
+        first.close()
+        third = stack.enter_context(contextlib.closing(open_stream("a")))
+        assert third.status_code == 200
+
+
+def test_an_address_that_fails_too_often_has_to_wait(make_client, clock, run_id):
+    client, url = make_client(max_auth_failures=6), f"/runs/{run_id}/events"
+
+    def status(headers: dict[str, str], address: str = "1.2.3.4") -> int:
+        environ = {"REMOTE_ADDR": address}
+        return client.get(url, headers=headers, environ_overrides=environ).status_code
+
+    known = bearer("known")
+    assert status(known) == 200
+    for number in range(6):
+        assert status({"Authorization": f"Bearer wrong-{number}"}) == 401
+    assert status({"Authorization": "Bearer wrong"}) == 429
+    assert status(bearer("new")) == 429  # it would have to be verified
+    assert status(known) == 200
+    assert status(bearer("new"), "5.6.7.8") == 200
+    clock.now += 10
+    assert status({"Authorization": "Bearer wrong"}) == 401
+    assert status({"Authorization": "Bearer wrong"}) == 429
