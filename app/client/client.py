@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from typing import Any, Self, Unpack
 
 import orjson
@@ -46,16 +47,18 @@ class Client:
 
     A request that gets no response, or 408, 429 or 5xx, is repeated for `retry_seconds`; then
     StoreUnavailable is raised. With 0 there is one attempt. All errors are from
-    `app.streaming.errors`: those of the event store, and Refused for other responses.
+    `app.streaming.errors`: those of the event store, NotAllowed for 401 and 403, and Refused for
+    other responses. What a function for the token raises reaches the caller; if that is
+    StoreUnavailable, the request is repeated.
 
     Args:
         url: begins with `http://` or `https://`.
-        retry_seconds: how long a request is repeated.
         token: a bearer token or an API key, or a function that returns one. The function is
-            called when a token is first needed, and again when the gateway refuses it or says
-            that it expires soon.
-        headers: are sent with every request.
-        verify: whether the certificates of https are verified, or a file of those to trust.
+            called when a token is first needed, and again when the gateway refuses the token or
+            says that it expires soon. One thread calls it, for all. It must not use this client.
+        headers: are sent with every request. They cannot replace those of the client.
+        verify: whether to verify the certificates of https, or the path of a CA bundle.
+        retry_seconds: how long a request is repeated.
         max_event_bytes: the largest event, as the JSON of its data and source: the setting
             MAX_EVENT_BYTES of the gateway.
     """
@@ -66,13 +69,12 @@ class Client:
         *,
         token: str | Callable[[], str] | None = None,
         headers: Mapping[str, str] | None = None,
-        verify: bool | str = True,
+        verify: bool | str | PathLike[str] = True,
         retry_seconds: float = 30.0,
         max_event_bytes: int = MAX_EVENT_BYTES,
     ):
         self._max_event_bytes = max_event_bytes
-        credentials = Credentials(token)
-        self._transport = Transport(url, retry_seconds, credentials, headers or {}, verify)
+        self._transport = Transport(url, retry_seconds, Credentials(token), headers or {}, verify)
 
     def __enter__(self) -> Self:
         return self
@@ -201,7 +203,10 @@ class Client:
         category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
         A gateway.progress moves the cursor past events that the filter dropped, and is not shown.
 
-        Raises InvalidInput for a wrong argument, and Refused if the URL is not that of a gateway.
+        After a `gateway.expiring`, which is not shown either, the next connection asks for a token.
+
+        Raises InvalidInput for a wrong argument, NotAllowed, and Refused if the URL is not that
+        of a gateway.
         """
         if last_event_id not in ("earliest", "latest"):
             EventId.parse(last_event_id, "last_event_id")

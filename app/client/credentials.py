@@ -6,59 +6,87 @@ from collections.abc import Callable
 
 import requests
 
-from ..streaming.errors import InvalidInput
+from ..streaming.errors import InvalidInput, ReentrantCall, copy_of
 
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
-class BearerAuth(requests.auth.AuthBase):
-    """Sends a token with one request. A redirect to another host does not get it."""
+class Bearer(requests.auth.AuthBase):
+    """Sends a token with a request (RFC 6750, section 2.1).
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    Code passes this object around instead of the token, so that no text shows the token.
+    """
+
+    def __init__(self, token: str):
+        """Raises InvalidInput unless the token is a `b64token` of RFC 6750."""
+        if not isinstance(token, str) or not _B64TOKEN.fullmatch(token):
+            message = (
+                "must be a str of letters, digits and -._~+/ with = only at its end (RFC 6750)"
+            )
+            raise InvalidInput("token", message)
+        self.header = f"Bearer {token}"
+        self.is_dropped = False
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = self.header
         return request
 
 
 class Credentials:
-    """A token, or a function that returns one; all threads of a client share what it returned."""
+    """A token, or a function that returns one. All threads share what it returned."""
 
-    def __init__(self, token: str | Callable[[], str] | None) -> None:
-        """Raises InvalidInput for a token that no header can carry."""
+    def __init__(self, token: str | Callable[[], str] | None):
+        """Raises InvalidInput for a wrong token."""
         self._ask = token if callable(token) else None
-        self._token = None if callable(token) else _checked(token)
-        self._lock = threading.Lock()
+        self._bearer = None if token is None or callable(token) else Bearer(token)
+        self._failure: Exception | None = None
+        self.given = token is not None
+        self.begin()
 
-    def auth(self, token: str | None) -> BearerAuth | None:
-        """Return what sends a token, as `requests` takes it."""
-        return None if token is None else BearerAuth(token)
+    def begin(self) -> None:
+        """Begin anew in a forked child: a thread of the parent may hold the lock."""
+        self._lock = threading.RLock()
+        self._asking: int | None = None  # the thread that calls the function
 
-    def current(self) -> str | None:
-        """Return the token to send. What the function raises is not caught."""
-        if self._ask is not None and self._token is None:
-            with self._lock:
-                if self._token is None:
-                    self._token = _checked(self._ask())
-        return self._token
+    def current(self) -> Bearer | None:
+        """Return what sends the token, None without one. Call the function if there is no token.
 
-    def forget(self) -> None:
-        """Ask for a token before the next request, if there is a function to ask."""
-        if self._ask is not None:
-            self._token = None
-
-    def renew(self, refused: str | None) -> bool:
-        """Forget a token that was refused; return whether there can be another."""
-        if self._ask is None:
-            return False
+        One thread calls it, and the others wait for its token or its error. That error is
+        raised as it is. Raises InvalidInput for a wrong token, and ReentrantCall if the
+        function, or a signal handler that interrupted it, needs the token itself.
+        """
+        bearer, ask = self._bearer, self._ask
+        if ask is None or (bearer is not None and not bearer.is_dropped):
+            return bearer
+        failure = self._failure
         with self._lock:
-            if self._token == refused:  # else another thread has asked meanwhile
-                self._token = None
+            if self._asking == threading.get_ident():
+                raise ReentrantCall
+            if self._bearer is not None and not self._bearer.is_dropped:
+                return self._bearer
+            if self._failure is not None and self._failure is not failure:
+                raise copy_of(self._failure)  # of the thread that this one has waited for
+            return self._renewed(ask)
+
+    def drop(self, bearer: Bearer | None) -> bool:
+        """Have another token used from now on, if there is a function to ask for it.
+
+        Returns whether there is. For the same `bearer` the function is asked only once.
+        """
+        if self._ask is None or bearer is None:
+            return False
+        bearer.is_dropped = True
         return True
 
-
-def _checked(token: str | None) -> str | None:
-    if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
-        raise InvalidInput("token", "must have the characters of a bearer token")
-    return token
+    def _renewed(self, ask: Callable[[], str]) -> Bearer:
+        try:
+            self._asking = threading.get_ident()
+            self._bearer = Bearer(ask())
+        except Exception as error:
+            # A copy: the error itself holds the frames that it has passed.
+            self._failure = copy_of(error)
+            self._failure.__cause__ = None
+            raise
+        finally:
+            self._asking = None
+        return self._bearer

@@ -13,6 +13,7 @@ from ..streaming.backoff import backoff
 from ..streaming.errors import StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY, Event
 from .connections import is_framed
+from .credentials import Bearer
 from .received_event import parse_message
 from .responses import CONNECTION_ERRORS, not_a_gateway
 from .sse_parser import Message, SseParser
@@ -49,6 +50,7 @@ class Follower:
         self._cursor = cursor if tail is None else ""
         self._tail = tail
         self._filter = {"category": list(categories), "action": list(actions)}
+        self._bearer: Bearer | None = None  # of the connection
 
     def events(self) -> Iterator[Event]:
         """Yield the events until the run has ended. Raises an error that no repeat can mend."""
@@ -77,7 +79,9 @@ class Follower:
             headers["Last-Event-ID"] = self._cursor
         else:
             query["tail"] = self._tail
-        response = self._transport.open_stream(self._path, params=query, headers=headers)
+        response, self._bearer = self._transport.open_stream(
+            self._path, params=query, headers=headers
+        )
         content_type = response.headers.get("Content-Type", "")
         if response.status_code != 204 and not content_type.startswith("text/event-stream"):
             response.close()
@@ -100,7 +104,7 @@ class Follower:
                     elif event.action == "progress":
                         continue
                     elif event.action == "expiring":
-                        self._transport.credentials.forget()
+                        self._transport.credentials.drop(self._bearer)
                         continue
                     elif event.action == "caught_up":
                         caught_up = True

@@ -17,6 +17,7 @@ from ..streaming.errors import (
     InvalidInput,
     KeyReused,
     LogFull,
+    NotAllowed,
     NotALog,
     Refused,
     RunEnded,
@@ -37,6 +38,9 @@ CONNECTION_ERRORS = (
     requests.exceptions.InvalidHeader,
     urllib3.exceptions.HTTPError,
 )
+
+# A shorter token is no secret, and it may be part of any word.
+MIN_SECRET_LENGTH = 8
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
 
@@ -113,6 +117,7 @@ def parse_error(response: requests.Response) -> StreamingError:
         answer = parse_answer(response)
     except Refused:  # the response of a proxy
         answer = Answer(response.status_code, response.headers, {})
+    answer = answer._replace(document=_without_token(response, answer.document))
     error = _parse_error(response, answer.document)
     if "line" in answer.document:
         error.ingested = parse_ingested(answer)
@@ -145,11 +150,14 @@ def _read_json(response: requests.Response) -> Any:
 
 def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> StreamingError:
     status = response.status_code
-    detail = str(problem.get("detail") or response.reason or "no reason given")
+    reason = _without_token(response, response.reason)
+    detail = str(problem.get("detail") or reason or "no reason given")
     fields = _fields(problem)
     if status in (408, 429) or status >= 500:
         stored = False if status < 500 or _says_what_was_stored(problem) else None
         return StoreUnavailable(f"{status}: {detail}", stored, _retry_after(response))
+    if status in (401, 403):
+        return NotAllowed(status, detail)
     if status in _BY_FIELD and fields:
         return _BY_FIELD[status](fields[0]["field"], fields[0]["detail"])
     if status == 413:
@@ -159,6 +167,20 @@ def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> Str
     if status == 409 and problem:
         return _conflict(detail, problem)
     return Refused(status, detail, fields)
+
+
+def _without_token(response: requests.Response, value: Any) -> Any:
+    """Return a JSON value in whose texts the token of the request, if it came back, is "…"."""
+    token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if len(token) < MIN_SECRET_LENGTH:
+        return value
+    if isinstance(value, str):
+        return value.replace(token, "…")
+    if isinstance(value, list):
+        return [_without_token(response, each) for each in value]
+    if isinstance(value, dict):
+        return {name: _without_token(response, each) for name, each in value.items()}
+    return value
 
 
 def _conflict(detail: str, problem: Mapping[str, Any]) -> StreamingError:

@@ -1,7 +1,10 @@
-"""The session that sends requests: which URLs, proxies and redirects it accepts."""
+"""The session that sends requests: which URLs, headers, redirects and certificates it accepts."""
 
+import os
+import re
 from collections.abc import Mapping
 from http.cookiejar import DefaultCookiePolicy
+from typing import Any
 
 import requests
 import urllib3
@@ -11,17 +14,38 @@ from .connections import Adapter
 
 MAX_REDIRECTS = 10
 
+# What the client sets itself, in lower case.
+OWN_HEADERS = (
+    *("accept", "accept-encoding", "authorization", "connection", "content-length"),
+    *("content-type", "host", "idempotency-key", "last-event-id", "transfer-encoding"),
+)
+
+# RFC 9110, sections 5.6.2 and 5.5, without what is obsolete.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
+
 
 class Session(requests.Session):
-    """A session that threads may share: its only state is its pool of connections."""
+    """A session that threads may share: its only state is its pool of connections.
 
-    def __init__(self, adapter: Adapter, headers: Mapping[str, str], verify: bool | str):
+    Args:
+        adapter: makes the connections.
+        headers: of the user, sent with every request.
+        verify: as `check_verify` returns it.
+        has_token: whether requests carry a token, so that no netrc may replace it.
+    """
+
+    def __init__(
+        self, adapter: Adapter, headers: Mapping[str, str], verify: bool | str, has_token: bool
+    ):
         super().__init__()
         self.headers.update(headers)
         self.verify = verify
         self.max_redirects = MAX_REDIRECTS
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
         self._adapter = adapter
+        self._secret_headers = ("Authorization", *headers)
+        self._has_token = has_token
         self.adapters.clear()
         for scheme in ("http://", "https://"):
             self.mount(scheme, adapter)
@@ -44,6 +68,32 @@ class Session(requests.Session):
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise InvalidInput("url", f"cannot be reached as set up: {error}") from error
 
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Return the settings of a request. REQUESTS_CA_BUNDLE counts only if `verify` is True.
+
+        In `requests` that variable counts before the `verify` of a session.
+        """
+        if verify is None:
+            verify = self.verify
+        return super().merge_environment_settings(url, proxies, stream, verify, cert)
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Take the token and the headers of the user out of a redirect to another server.
+
+        `requests` takes out the token only, and gives the next server the password of a netrc,
+        which may be the same server.
+        """
+        urls = str(response.request.url), str(prepared_request.url)
+        if self.should_strip_auth(*urls):  # type: ignore[no-untyped-call]
+            for name in self._secret_headers:
+                prepared_request.headers.pop(name, None)
+        if not self._has_token:
+            super().rebuild_auth(prepared_request, response)  # type: ignore[no-untyped-call]
+
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return where a response to a GET redirects. Raises Refused if that is no URL."""
         if resp.request.method != "GET":  # requests would turn a POST into a GET
@@ -56,6 +106,28 @@ class Session(requests.Session):
             target = resp.headers["Location"]
         resp.close()
         raise Refused(resp.status_code, f"it redirects to {target!r}, which is no URL of HTTP")
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return a copy of the headers of a user. Raises InvalidInput, which shows no value."""
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidInput("headers", f"{name!r} is not the name of a header")
+        if name.lower() in OWN_HEADERS:
+            raise InvalidInput("headers", f"{name} is set by the client itself")
+        if not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidInput("headers", f"the value of {name} must be a str of printable ASCII")
+    return dict(headers)
+
+
+def check_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
+    """Return `verify` as `requests` takes it. Raises InvalidInput for a path without a file."""
+    if isinstance(verify, bool):
+        return verify
+    path = os.fspath(verify) if isinstance(verify, str | os.PathLike) else None
+    if not isinstance(path, str) or not os.path.exists(path):
+        raise InvalidInput("verify", f"must be a bool or the path of a CA bundle, not {path!r}")
+    return path
 
 
 def _parse(url: str) -> urllib3.util.Url | None:

@@ -1,20 +1,22 @@
 """Sends requests to one gateway over shared connections, and raises errors by their types."""
 
+import contextlib
 import os
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import requests
 
 from ..streaming.backoff import backoff
-from ..streaming.errors import InvalidInput, Refused, StoreUnavailable
+from ..streaming.errors import InvalidInput, NotAllowed, Refused, StoreUnavailable, StreamingError
 from ..streaming.reentrancy import one_call_per_thread
 from .connections import Adapter
-from .credentials import Credentials
-from .early_response import EarlyResponseAdapter
+from .credentials import Bearer, Credentials
+from .early_response import Body, EarlyResponseAdapter
 from .responses import CONNECTION_ERRORS, Answer, connection_error, parse_answer, parse_error
-from .session import Session
+from .session import Session, check_headers, check_verify
 
 # Seconds to connect (and to send), and seconds to wait for data. A long body is sent at the pace
 # of the gateway's Redis. A followed stream gets something every 15 seconds.
@@ -25,13 +27,14 @@ FOLLOW_TIMEOUTS = (10.0, 45.0)
 INITIAL_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 5.0
 
-# What the client sends by itself.
-OWN_HEADERS = (
-    *("accept", "accept-encoding", "authorization", "connection", "content-length"),
-    *("content-type", "host", "idempotency-key", "last-event-id", "transfer-encoding"),
-)
-
 MAX_IDLE_CONNECTIONS = 100
+
+
+class Opened(NamedTuple):
+    """A response of status 2xx before its body is read, and what sent the token for it."""
+
+    response: requests.Response
+    bearer: Bearer | None
 
 
 class Transport:
@@ -48,15 +51,19 @@ class Transport:
         retry_seconds: float,
         credentials: Credentials,
         headers: Mapping[str, str],
-        verify: bool | str,
+        verify: bool | str | os.PathLike[str],
     ):
         if not isinstance(url, str) or not url.startswith(("http://", "https://")):
             raise InvalidInput("url", "must begin with http:// or https://")
         self._url = url.rstrip("/")
         self.retry_seconds = retry_seconds
         self.credentials = credentials
-        self._headers = _checked_headers(headers)
-        self._verify = verify
+        self._new_session = partial(
+            Session,
+            headers=check_headers(headers),
+            verify=check_verify(verify),
+            has_token=credentials.given,
+        )
         self._begin()
         self._session.check_url(self._url)
 
@@ -87,19 +94,23 @@ class Transport:
 
         The request has a connection to itself: meanwhile the thread may make other requests.
         """
-        with Session(EarlyResponseAdapter(), self._headers, self._verify) as session:
-            options["headers"] = {**options.get("headers", {}), "Connection": "close"}
-            options["timeout"] = LONG_BODY_TIMEOUTS
-            response = self._open(session, "POST", path, {**options, "data": body})
-            return _read(response)
+        options["headers"] = {**options.get("headers", {}), "Connection": "close"}
+        options |= {"timeout": LONG_BODY_TIMEOUTS, "data": Body(body)}
+        with contextlib.ExitStack() as sessions:
 
-    def open_stream(self, path: str, **options: Any) -> requests.Response:
-        """Send a GET once, and return its response, of status 2xx, before its body is read."""
+            def new_session() -> Session:
+                self._begin_in_child()
+                return sessions.enter_context(self._new_session(EarlyResponseAdapter()))
+
+            return _read(self._open(new_session, "POST", path, options).response)
+
+    def open_stream(self, path: str, **options: Any) -> Opened:
+        """Send a GET once, and return its response before its body is read."""
         thread = one_call_per_thread.check()
         try:
             one_call_per_thread.enter(thread)
             options["timeout"] = FOLLOW_TIMEOUTS
-            return self._open(self._own_session(), "GET", path, options)
+            return self._open(self._own_session, "GET", path, options)
         finally:
             one_call_per_thread.leave(thread)
 
@@ -109,13 +120,16 @@ class Transport:
         self._session.close()
 
     def _begin(self) -> None:
-        adapter = Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS)
-        self._session = Session(adapter, self._headers, self._verify)
+        self._session = self._new_session(Adapter(pool_maxsize=MAX_IDLE_CONNECTIONS))
         self._process = os.getpid()
 
-    def _own_session(self) -> Session:
+    def _begin_in_child(self) -> None:
         if self._process != os.getpid():  # a fork: the connections belong to the parent
+            self.credentials.begin()
             self._begin()
+
+    def _own_session(self) -> Session:
+        self._begin_in_child()
         return self._session
 
     def _send_or_repeat(self, method: str, path: str, options: dict[str, Any]) -> Answer:
@@ -135,27 +149,38 @@ class Transport:
             time.sleep(min(pause, left))
 
     def _send(self, method: str, path: str, options: dict[str, Any]) -> Answer:
-        return _read(self._open(self._own_session(), method, path, options))
+        return _read(self._open(self._own_session, method, path, options).response)
 
     def _open(
+        self, session: Callable[[], Session], method: str, path: str, options: dict[str, Any]
+    ) -> Opened:
+        """Send a request, and return its response before its body is read.
+
+        After a 401 it is sent once more with another token, if there may be one: the gateway has
+        done nothing. A body of which something was sent cannot be sent again.
+        """
+        outcome, bearer = self._exchange(session(), method, path, options)
+        if isinstance(outcome, NotAllowed) and outcome.status == 401:
+            body = options.get("data")
+            can_change = self.credentials.drop(bearer)
+            if can_change and (not isinstance(body, Body) or body.is_unsent):
+                outcome, bearer = self._exchange(session(), method, path, options)
+        if isinstance(outcome, StreamingError):
+            raise outcome
+        return Opened(outcome, bearer)
+
+    def _exchange(
         self, session: Session, method: str, path: str, options: dict[str, Any]
-    ) -> requests.Response:
-        """Send a request, and return a response of status 2xx before its body is read."""
+    ) -> tuple[requests.Response | StreamingError, Bearer | None]:
+        """Send a request with the token. Return its response, or the error that it describes."""
         options = {"timeout": USUAL_TIMEOUTS, **options, "stream": True}
-        token = self.credentials.current()
+        bearer = self.credentials.current()  # what the user's function raises is not translated
         try:
-            response = session.request(
-                method, self._url + path, auth=self.credentials.auth(token), **options
-            )
-            is_repeatable = isinstance(options.get("data", b""), bytes)
-            if response.status_code == 401 and is_repeatable and self.credentials.renew(token):
-                response.close()  # nothing was done
-                auth = self.credentials.auth(self.credentials.current())
-                response = session.request(method, self._url + path, auth=auth, **options)
+            response = session.request(method, self._url + path, auth=bearer, **options)
             if 200 <= response.status_code < 300:
-                return response
+                return response, bearer
             with response:
-                error = parse_error(response)
+                return parse_error(response), bearer
         except CONNECTION_ERRORS as broken:
             raise connection_error(broken) from broken
         except requests.TooManyRedirects as endless:
@@ -165,14 +190,6 @@ class Transport:
         except (requests.RequestException, OSError) as wrong:
             # The environment has changed since `check_url`.
             raise InvalidInput("url", f"cannot be reached as set up: {wrong}") from wrong
-        raise error
-
-
-def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    for name in headers:
-        if name.lower() in OWN_HEADERS:
-            raise InvalidInput("headers", f"{name} is set by the client itself")
-    return dict(headers)
 
 
 def _read(response: requests.Response) -> Answer:

@@ -105,6 +105,19 @@ class ReentrantCall(StreamingError):
         )
 
 
+class NotAllowed(StreamingError):
+    """The gateway, or a proxy before it, accepts no token or forbids what was asked.
+
+    `status` is 401 if the token is missing or not accepted, and 403 if it does not permit the
+    request. `detail` is the reason.
+    """
+
+    def __init__(self, status: int, detail: str):
+        super().__init__(f"{status}: {detail}")
+        self.status = status
+        self.detail = detail
+
+
 class Refused(StreamingError):
     """The gateway refused a request, for a reason that has no other type here.
 
