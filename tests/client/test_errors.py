@@ -9,6 +9,7 @@ from app.streaming.errors import (
     InvalidInput,
     KeyReused,
     LogFull,
+    NotAllowed,
     NotALog,
     Refused,
     RunEnded,
@@ -27,7 +28,9 @@ AT_FAULT = [{"field": "data", "detail": "is bad"}, {"field": "source", "detail":
     [
         (problem(400, errors=AT_FAULT), InvalidInput, {"field": "data", "message": "is bad"}),
         (problem(400), Refused, {"status": 400, "detail": "so", "errors": []}),
-        (problem(401), Refused, {"status": 401}),
+        (problem(401), NotAllowed, {"status": 401, "detail": "so"}),
+        (problem(403), NotAllowed, {"status": 403, "detail": "so"}),
+        (response(403, b"<html>"), NotAllowed, {"status": 403, "detail": "Some Reason"}),
         (problem(404), Refused, {"status": 404}),
         (problem(409, ended=True), RunEnded, {}),
         (problem(409, last_sequence=7), UnexpectedSequence, {"last_sequence": 7}),

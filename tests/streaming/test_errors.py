@@ -22,6 +22,7 @@ ERRORS = [
     errors.UnsupportedServer("old"),
     errors.ReentrantCall(),
     errors.Refused(404, "no", [{"field": "a", "detail": "b"}]),
+    errors.NotAllowed(401, "no"),
     KeyError("of another kind"),
 ]
 
