@@ -47,21 +47,22 @@ class _Deadline:
             self._sockets.clear()
 
     def watch(self, connection: socket.socket) -> None:
-        """Hold a connection to the deadline. TLS takes its descriptor, so keep another one."""
+        """Hold a connection to the deadline. TLS takes its descriptor, so keep another one.
+
+        Raises TimeoutError if the time is over.
+        """
         with self._lock:
-            self._sockets.append(connection.dup())
             if self.is_over:
-                self._shut_down()
+                connection.close()
+                raise TimeoutError
+            self._sockets.append(connection.dup())
 
     def _end(self) -> None:
         with self._lock:
             self.is_over = True
-            self._shut_down()
-
-    def _shut_down(self) -> None:
-        for each in self._sockets:
-            with contextlib.suppress(OSError):  # the other side has closed it
-                each.shutdown(socket.SHUT_RDWR)
+            for each in self._sockets:
+                with contextlib.suppress(OSError):  # the other side has closed it
+                    each.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(HTTPConnection):
