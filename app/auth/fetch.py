@@ -17,6 +17,9 @@ from urllib3.connectionpool import ConnectionPool, HTTPConnectionPool
 WAIT_SECONDS = 5.0
 PIECE_BYTES = 65536
 
+# What still reads this long after the time is over is sent bytes without a pause.
+LAST_SECONDS = 1.0
+
 
 class FetchFailed(Exception):
     """There was no good answer; the message says why, and does not show the URL."""
@@ -32,15 +35,15 @@ class _Deadline:
         self.is_over = False
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
+        self._is_done = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(seconds,), daemon=True)
 
     def __enter__(self) -> Self:
-        self._timer.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._timer.cancel()
+        self._is_done.set()
         with self._lock:
             for each in self._sockets:
                 each.close()
@@ -57,12 +60,20 @@ class _Deadline:
                 raise TimeoutError
             self._sockets.append(connection.dup())
 
-    def _end(self) -> None:
+    def _run(self, seconds: float) -> None:
+        if self._is_done.wait(seconds):
+            return
+        # Only reads end first: ssl leaves a socket open that is disconnected before its handshake.
+        self._shut_down(socket.SHUT_RD)
+        if not self._is_done.wait(LAST_SECONDS):
+            self._shut_down(socket.SHUT_RDWR)
+
+    def _shut_down(self, how: int) -> None:
         with self._lock:
             self.is_over = True
             for each in self._sockets:
                 with contextlib.suppress(OSError):  # the other side has closed it
-                    each.shutdown(socket.SHUT_RDWR)
+                    each.shutdown(how)
 
 
 class _Connection(HTTPConnection):

@@ -1,5 +1,6 @@
 """An issuer of tokens for tests: keys, tokens that they sign, and a JWK Set over HTTP."""
 
+import functools
 import json
 import ssl
 import threading
@@ -83,7 +84,8 @@ class Issuer:
         self.url = f"{scheme}://127.0.0.1:{self._server.server_port}/keys"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.01)
+        threading.Thread(target=serve, daemon=True).start()
         return self
 
     def __exit__(self, *exc_info: object) -> None:

@@ -42,6 +42,13 @@ def started(url: str) -> tuple[RemoteKeys, list[list[str | None]]]:
     return keys, changes
 
 
+def read_once(url: str) -> RemoteKeys:
+    """Return the keys of a URL, which nothing reads again when the issuer is gone."""
+    keys = RemoteKeys(url, lambda _: None)
+    keys.read()
+    return keys
+
+
 def test_the_keys_are_read_in_the_background(server):
     keys, changes = started(server.url)
     assert [key.id for key in keys.keys] == ["one"]
@@ -102,9 +109,21 @@ def slowly(start: bytes, piece: bytes):
     return answer
 
 
+def without_end(piece: bytes):
+    """Return an answer whose bytes come as fast as they are read."""
+
+    def answer(handler) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(piece * 1000)
+
+    return answer
+
+
 SLOW_ANSWERS = {
     "nothing for long": slowly(b"", b""),
     "a head byte by byte": slowly(HEAD + b"X-A: ", b"a"),
+    "heads without a pause": without_end(b"HTTP/1.1 100 Continue\r\n\r\n"),
     "heads without end": slowly(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "a body byte by byte": slowly(HEAD + b"Content-Length: 1000\r\n\r\n", b" "),
     "a body without a length": slowly(HEAD + b"\r\n", b" "),
@@ -250,7 +269,7 @@ def secure(authority):
 
 def test_an_issuer_has_a_certificate_that_the_environment_trusts(secure, monkeypatch, tmp_path):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
-    keys, _ = started(secure.url)
+    keys = read_once(secure.url)
     assert len(keys.keys) == 1
 
 
@@ -279,7 +298,7 @@ def test_a_connection_that_comes_too_late_is_closed(secure, seconds):
 def test_an_issuer_with_another_certificate_is_not_asked(secure, caplog, monkeypatch):
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    keys, _ = started(secure.url)
+    keys = read_once(secure.url)
     assert keys.keys == ()
     assert secure.asked == 0
     assert "SSLError" in caplog.text
@@ -294,7 +313,7 @@ def test_no_password_of_a_netrc_is_sent(secure, monkeypatch, tmp_path):
         sent.append(handler.headers["Authorization"]),
         secure.send_keys(handler),
     )
-    started(secure.url)
+    read_once(secure.url)
     assert sent == [None]
 
 
@@ -305,7 +324,7 @@ def test_the_proxy_of_the_environment_is_for_issuers_elsewhere(server, monkeypat
     monkeypatch.setenv("NO_PROXY", "")
     keys, _ = started(server.url)
     assert len(keys.keys) == 1
-    started("https://issuer.invalid/keys")
+    read_once("https://issuer.invalid/keys")
     assert "issuer.invalid:443" in server.connected_to
     assert server.url.split("/")[2] not in server.connected_to
 
