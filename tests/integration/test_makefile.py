@@ -22,7 +22,8 @@ if [ "$1" = -c ]; then exec {sys.executable} "$@"; fi
 {sys.executable} -m venv --without-pip "$3"
 pip=$("$3/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pip
 mkdir "$pip"
-touch "$pip/__init__.py" "$pip/__main__.py"
+touch "$pip/__init__.py"
+echo 'import sys; print(*sys.argv[1:], file=open("pip-was-called-with", "w"))' > "$pip/__main__.py"
 """
 
 pytestmark = pytest.mark.skipif(
@@ -91,6 +92,9 @@ def test_the_python_that_make_installs_finds_the_checkout_from_any_directory(che
     subprocess.run([python, "-c", "import app"], cwd="/", check=True)
     assert "replacing" not in make(checkout, "help").stdout
     assert python.exists()
+    words = (checkout / "pip-was-called-with").read_text().split()
+    assert words[0] == "install"
+    assert words[-3:] == ["--require-hashes", "-r", "requirements.txt"]
 
 
 def test_npm_says_why_it_has_failed(checkout):

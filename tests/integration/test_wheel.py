@@ -53,7 +53,8 @@ class Environment:
         ]
         pins = folder / "pins.txt"
         pinned = (ROOT / "requirements.txt").read_text()
-        pins.write_text(re.sub(r"\[.*?\]", "", pinned))  # pip takes no extras in constraints
+        # With hashes pip would ask for one of the wheel too, which was built just now.
+        pins.write_text(re.sub(r" \\\n +--hash=\S+", "", pinned))
         install += ["-c", str(pins), f"{wheel}{extras}"]
         subprocess.run([sys.executable, "-m", *install], check=True)
         self.environ = {
