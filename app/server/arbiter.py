@@ -24,6 +24,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from .addresses import STANDS_OPEN, is_loopback
+from .common_headers import NO_STORE, SECURITY_HEADERS
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -187,11 +188,10 @@ def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) 
         "detail": mesg or reason,
     }
     retry = "Retry-After: 1\r\n" if status_int == 503 else ""
+    common = "".join(f"{name}: {value}\r\n" for name, value in (NO_STORE, *SECURITY_HEADERS))
     body = json.dumps(problem).encode()
     head = (
-        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nCache-Control: no-store\r\n{retry}"
-        "X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\n"
-        "Cross-Origin-Resource-Policy: same-origin\r\n"
+        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\n{common}{retry}"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(sock, head.encode("latin-1") + body)

@@ -4,7 +4,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.server.response import SECURITY_HEADERS
+from app.server.common_headers import SECURITY_HEADERS
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 

@@ -14,7 +14,7 @@ from gunicorn import util
 from gunicorn.config import Config
 
 from app.server import arbiter
-from app.server.response import SECURITY_HEADERS
+from app.server.common_headers import SECURITY_HEADERS
 
 
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
