@@ -6,6 +6,7 @@ import socket
 import sys
 from typing import Any
 
+from .auth.revocation_log import REVOCATIONS
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
 from .installed_redis import OwnRedisError
@@ -34,7 +35,7 @@ def check() -> int:
     try:
         store = EventStore(url)
         store.check_server()
-        store.check_ready()
+        store.check_ready(*[REVOCATIONS] if settings.has_authentication else [])
     except UnsupportedServer as error:
         complain(f"{without_password(url)}: {error}")
         return 2

@@ -121,6 +121,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
+    known.add("app.auth.revocation_log")
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}

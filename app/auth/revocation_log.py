@@ -12,11 +12,12 @@ from typing import Any
 import redis
 
 from ..streaming.backoff import backoff
-from ..streaming.errors import StoreUnavailable
+from ..streaming.errors import NotALog, StoreUnavailable
 from ..streaming.redis.connection import call, make_blocking_client
 from .revocations import Revocations, read_revocation
 
-KEY = "tailrace:revocations"
+REVOCATIONS = "tailrace:revocations"
+_BEGINNING = b"0-0"
 BLOCK_SECONDS = 5.0
 READ_COUNT = 1000
 INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 2.0
@@ -38,11 +39,12 @@ class RevocationLog:
         self._changed = changed
         self._followed_in: int | None = None  # the process whose thread follows
         self._is_read = threading.Event()
-        self._last_id = b"0-0"
+        self._is_failing = False
+        self._last_id = _BEGINNING
 
     def append(self, revocation: dict[str, Any]) -> None:
         """Revoke, for all gateways. Raises StoreUnavailable."""
-        call(self._client, "XADD", KEY, "*", "revocation", json.dumps(revocation))
+        self._call(self._client, "XADD", REVOCATIONS, "*", "revocation", json.dumps(revocation))
 
     def wait_until_read(self) -> None:
         """Return once the log was read up to its end. Raises StoreUnavailable."""
@@ -57,11 +59,30 @@ class RevocationLog:
         if not self._is_read.wait(FIRST_READ_SECONDS):
             raise StoreUnavailable("the revocations could not be read yet", stored=False)
 
-    def read(self) -> None:
-        """Read once: what there is, or, after all was read, what comes within BLOCK_SECONDS."""
+    def read(self) -> bool:
+        """Read once, and return whether Redis let us. Log only a change of that.
+
+        What is read is what there is, or, after all was read, what comes within BLOCK_SECONDS.
+        """
+        try:
+            self._read()
+        except StoreUnavailable as error:
+            if not self._is_failing:
+                log.warning("the revocations cannot be read: %s", error)
+            self._is_failing = True
+            # Another server may be the master then, whose clock gives ids that are lower.
+            self._last_id = _BEGINNING
+        else:
+            if self._is_failing:
+                log.info("the revocations are read again")
+            self._is_failing = False
+        return not self._is_failing
+
+    def _read(self) -> None:
         blocking = ("BLOCK", int(1000 * BLOCK_SECONDS)) if self._is_read.is_set() else ()
         client = self._blocking_client if blocking else self._client
-        reply = call(client, "XREAD", "COUNT", READ_COUNT, *blocking, "STREAMS", KEY, self._last_id)
+        after = "STREAMS", REVOCATIONS, self._last_id
+        reply = self._call(client, "XREAD", "COUNT", READ_COUNT, *blocking, *after)
         if not reply:
             self._is_read.set()
             return
@@ -70,10 +91,16 @@ class RevocationLog:
             self._last_id = entry_id
             found = read_revocation(fields[1] if fields[:1] == [b"revocation"] else b"")
             if found is None:
-                log.warning("an entry of %s is not a revocation: %s", KEY, entry_id.decode())
+                log.warning("no revocation: the entry %s of %s", entry_id.decode(), REVOCATIONS)
             else:
                 self.revocations.add(found)
         self._changed()
+
+    def _call(self, client: redis.Redis, *command: Any) -> Any:
+        try:
+            return call(client, *command)
+        except NotALog:
+            raise StoreUnavailable(f"{REVOCATIONS} is not a stream", stored=False) from None
 
 
 def _follow(reference: "weakref.ref[RevocationLog]") -> None:
@@ -82,12 +109,12 @@ def _follow(reference: "weakref.ref[RevocationLog]") -> None:
     while (followed := reference()) is not None:
         pause = 0.0
         try:
-            followed.read()
-            pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
-        except StoreUnavailable:
-            pause = next(pauses)
+            if followed.read():
+                pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+            else:
+                pause = next(pauses)
         except Exception:
             pause = next(pauses)
-            log.exception("the revocations could not be read")
+            log.exception("the revocations could not be taken")
         del followed
         time.sleep(pause)

@@ -62,5 +62,5 @@ def read_revocation(text: bytes) -> dict[str, Any] | None:
     """Return a revocation as it is stored, or None for what another program wrote."""
     try:
         return parse_revocation(json.loads(text), math.inf)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

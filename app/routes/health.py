@@ -22,5 +22,5 @@ def readyz() -> Response:
     """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason."""
     if gateway().streams.draining:
         raise ServiceUnavailable("the worker is draining")
-    gateway().store.check_ready()
+    gateway().access.check_ready(gateway().store)
     return Response(b'{"status":"ready"}', mimetype="application/json")

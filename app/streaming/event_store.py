@@ -244,12 +244,14 @@ class EventStore(LogReader):
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
         self._readiness.ping()
 
-    def check_ready(self) -> None:
+    def check_ready(self, *streams: str) -> None:
         """Try out all that Tailrace needs of the server, which keeps nothing of it.
+
+        `streams` are keys that are no run's, to which the caller appends too.
 
         Raises UnsupportedServer, which names what is missing, and StoreUnavailable.
         """
-        self._readiness.check()
+        self._readiness.check(*streams)
 
     def server(self) -> dict[str, str]:
         """Return the section `server` of INFO, or {} if this user may not read it."""

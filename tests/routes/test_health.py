@@ -4,9 +4,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.auth import revocation_log
+from app.auth.revocation_log import REVOCATIONS
 from app.settings import Settings
 from app.streaming.event_store import EventStore
-from tests.servers import free_port
+from tests.servers import RedisServer, free_port
 
 
 @pytest.fixture
@@ -41,6 +43,22 @@ def test_a_gateway_on_a_cluster_says_why_it_is_not_ready(cluster):
 
 def test_a_gateway_without_redis_does_not_say_what_redis_said(unreachable_store):
     assert client_of(unreachable_store).get("/readyz").json["detail"] == "Redis cannot serve now"
+
+
+def test_a_gateway_is_ready_once_it_has_read_what_was_revoked(redis_server):
+    store = EventStore(redis_server.url)
+    http = create_app(Settings(auth_secret=("s" * 32,)), event_store=store).test_client()
+    assert http.get("/readyz").status_code == 200
+
+
+def test_a_gateway_that_cannot_know_what_was_revoked_is_not_ready(tmp_path, monkeypatch):
+    monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 0.1)
+    with RedisServer(tmp_path) as server, server.client() as client:
+        client.set(REVOCATIONS, "no stream")
+        store = EventStore(server.url)
+        http = create_app(Settings(auth_secret=("s" * 32,)), event_store=store).test_client()
+        assert http.get("/readyz").status_code == 503
+        assert client_of(store).get("/readyz").status_code == 200
 
 
 def test_a_gateway_that_is_about_to_stop_is_not_ready(store):

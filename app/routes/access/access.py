@@ -11,8 +11,9 @@ from ...auth.authenticator import Authenticator, TooManyFailures
 from ...auth.grants import Action, Patterns
 from ...auth.identity import Identity, NotAccepted
 from ...auth.limits import Rate
-from ...auth.revocation_log import RevocationLog
+from ...auth.revocation_log import REVOCATIONS, RevocationLog
 from ...server.addresses import is_loopback
+from ...streaming.event_store import EventStore
 from ...streaming.follow.open_streams import OpenStreams
 from ...streaming.new_event import NewEvent
 from .hosts import host_of
@@ -109,6 +110,14 @@ class Access:
                 raise TypeError(f"the view {rule.endpoint} does not declare its action")
         if self.is_on:
             app.before_request(self._check)
+
+    def check_ready(self, store: EventStore) -> None:
+        """Raise what `EventStore.check_ready` does, for what authentication needs too."""
+        if self.revocation_log is None:
+            store.check_ready()
+        else:
+            store.check_ready(REVOCATIONS)
+            self.revocation_log.wait_until_read()
 
     def identify(self) -> Identity | None:
         """Return whose token or key the request brings, None if it brings none.

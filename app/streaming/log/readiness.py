@@ -35,6 +35,8 @@ _PING = ("EVAL", "#!lua\nreturn 1", 0)
 
 _NO_SCRIPT = "0" * 40  # no source has this digest
 
+_REFUSED_ID = "0-0"  # no entry can have it
+
 _ABOUT_KEYS = re.compile(r"access (a|the) .*key", re.IGNORECASE)
 
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
@@ -52,8 +54,10 @@ class Readiness:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
         _check("EVAL", self._shared.call(*_PING))
 
-    def check(self) -> None:
+    def check(self, *streams: str) -> None:
         """Try out all that Tailrace needs. The server keeps nothing of it.
+
+        `streams` are keys that are no run's, to which the gateway appends too.
 
         Within a second after that it only pings: anybody may ask for readiness, and each try is
         written to the append-only file. Raises UnsupportedServer, which names what is missing,
@@ -63,17 +67,21 @@ class Readiness:
             self.ping()
             return
         logs = log_key(_PROBE), log_key(_OTHER_PROBE)
-        pinged, read, known, tried = self._shared.call_all(
+        pinged, read, known, tried, *appended = self._shared.call_all(
             _PING,
             ("XREAD", "STREAMS", *logs, "0", "0"),  # two logs at once, as the readers do
             ("EVALSHA", _NO_SCRIPT, 0),
             ("EVAL", self._source, 3, *redis_keys(_PROBE)),
+            *(("XADD", key, _REFUSED_ID, "a", "b") for key in streams),
         )
         _check("EVAL", pinged)
         _check("XREAD", read)
         if not isinstance(known, NoScriptError):
             _check("EVALSHA", known)
         _check("EVAL", tried)
+        for key, reply in zip(streams, appended, strict=True):
+            if isinstance(reply, NoPermissionError):
+                raise UnsupportedServer(f"Redis forbids the key {key} to this user")
         if tried:
             command, reason = (each.decode() for each in tried)
             if command == "too old":

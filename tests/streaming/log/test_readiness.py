@@ -86,6 +86,19 @@ def test_keys_that_are_forbidden_are_named(restrict, pattern):
         restrict(*rules(pattern)).check_ready()
 
 
+def test_another_stream_that_is_forbidden_is_named(restrict, redis_client):
+    store = restrict(*rules("~tailrace:*"))
+    store.check_ready()
+    with pytest.raises(UnsupportedServer, match="forbids the key tailrace:probed"):
+        restrict(*rules("~tailrace:*")).check_ready("tailrace:probed")
+    restrict(*rules()).check_ready("tailrace:probed")
+    assert not redis_client.exists("tailrace:probed")
+    redis_client.xadd("tailrace:probed", {"a": "b"})
+    restrict(*rules()).check_ready("tailrace:probed")
+    assert redis_client.xlen("tailrace:probed") == 1
+    redis_client.delete("tailrace:probed")
+
+
 def test_the_probe_tries_every_command_of_every_script():
     called = {
         name for path in LUA for name in re.findall(r"redis\.p?call\('([A-Z]+)'", path.read_text())
