@@ -45,15 +45,18 @@ secure_scheme_headers = {}
 forwarder_headers = ""
 # Two gateways of one user would collide on its socket.
 control_socket_disable = True
-_is_open = not (_settings["has_authentication"] or _settings["allow_anonymous"])
+_is_open = _arbiter.stands_open(_settings)
 
 
 def on_starting(server):
-    _arbiter.refuse_to_stand_open(server, _is_open)
+    _arbiter.refuse_to_stand_open(server.address, _is_open)
     _arbiter.on_starting(server)
 
 
-when_ready = _arbiter.when_ready
+def when_ready(server):
+    _arbiter.when_ready(server, _is_open)
+
+
 post_fork = _arbiter.post_fork
 
 accesslog = None

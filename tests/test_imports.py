@@ -39,7 +39,7 @@ FOLLOW = (
 )
 SERVER = (
     *("addresses", "common_headers", "body", "late_bodies", "linger", "nonblocking_body"),
-    *("hijack", "response", "request_head", "connections", "worker", "arbiter"),
+    *("hijack", "response", "request_head", "connections", "refusals", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems", "exact_json", "json_body"),
@@ -230,7 +230,15 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
 
 
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
-    for name in ("arbiter", "body", "common_headers", "connections", "request_head", "worker"):
+    for name in (
+        "arbiter",
+        "body",
+        "common_headers",
+        "connections",
+        "refusals",
+        "request_head",
+        "worker",
+    ):
         path = PACKAGE / "server" / f"{name}.py"
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
@@ -238,6 +246,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.body",
             "app.server.common_headers",
             "app.server.connections",
+            "app.server.refusals",
             "app.server.request_head",
             "app.streaming.follow.client_socket",
         }

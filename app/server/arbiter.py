@@ -9,22 +9,19 @@ import logging
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from .addresses import STANDS_OPEN, is_loopback
-from .common_headers import NO_STORE, SECURITY_HEADERS
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -46,8 +43,9 @@ def hold_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, _LATER_SIGNALS)
 
 
-def when_ready(server: Arbiter) -> None:
+def when_ready(server: Arbiter, is_open: bool) -> None:
     """Act on the signals that have come meanwhile: the master handles signals now."""
+    refuse_to_stand_open(_addresses_of_listeners(server), is_open)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (*_LATER_SIGNALS, *_STOP_SIGNALS))
 
 
@@ -80,13 +78,28 @@ def _working_directory() -> str:
     return _STARTED_IN
 
 
-def refuse_to_stand_open(server: Arbiter, is_open: bool) -> None:
+def refuse_to_stand_open(addresses: Iterable[object], is_open: bool) -> None:
     """Exit if everybody who reaches an address beyond loopback could read, append and delete."""
-    hosts = [each[0] for each in server.address if isinstance(each, tuple)]
-    beyond = [host for host in hosts if not is_loopback(host)]
+    beyond = _beyond_loopback(addresses)
     if is_open and beyond:
         print(f"tailrace: ALLOW_ANONYMOUS: {beyond[0]} {STANDS_OPEN}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _beyond_loopback(addresses: Iterable[object]) -> list[str]:
+    """Return the hosts that others can reach; a socket in a file system is no host."""
+    hosts = [each[0] for each in addresses if isinstance(each, tuple)]
+    return [host for host in hosts if not is_loopback(host)]
+
+
+def _addresses_of_listeners(server: Arbiter) -> list[object]:
+    """Return where the server listens; systemd, or who started it, may have opened the sockets."""
+    return [each.sock.getsockname() for each in server.LISTENERS]
+
+
+def stands_open(settings: dict[str, Any]) -> bool:
+    """Return whether nobody needs a token."""
+    return not (settings["has_authentication"] or settings["allow_anonymous"])
 
 
 class _ReloadedError(Exception):
@@ -113,8 +126,13 @@ def _change_reloads(server: Arbiter) -> None:
     reload, reap_workers = server.reload, server.reap_workers
 
     def reload_if_right() -> None:
-        if _check(_working_directory(), subprocess.DEVNULL).returncode:
+        check = _check(_working_directory(), subprocess.PIPE)
+        if check.returncode:
             _log.error("not reloaded: the settings are wrong")
+        elif stands_open(json.loads(check.stdout)) and _beyond_loopback(
+            _addresses_of_listeners(server)
+        ):
+            _log.error("not reloaded: ALLOW_ANONYMOUS: the address %s", STANDS_OPEN)
         else:
             os.chdir(_STARTED_IN)  # gunicorn reads its command line again
             server.reap_workers = stop_waiting  # type: ignore[method-assign]
@@ -177,24 +195,3 @@ class AccessLogger(Logger):
         }
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         self.access_log.info("request %s", text, extra=fields)
-
-
-def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
-    """Send what gunicorn refuses by itself as problem details (RFC 9457), as the app does."""
-    problem = {
-        "type": "about:blank",
-        "title": reason,
-        "status": status_int,
-        "detail": mesg or reason,
-    }
-    retry = "Retry-After: 1\r\n" if status_int == 503 else ""
-    common = "".join(f"{name}: {value}\r\n" for name, value in (NO_STORE, *SECURITY_HEADERS))
-    body = json.dumps(problem).encode()
-    head = (
-        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\n{common}{retry}"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    util.write_nonblock(sock, head.encode("latin-1") + body)
-
-
-util.write_error = write_problem  # gunicorn has no setting for it

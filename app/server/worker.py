@@ -4,6 +4,7 @@ gunicorn loads this module in its master process, before the workers fork and pa
 library. So it imports nothing that starts threads, opens connections or needs the patches.
 """
 
+import contextlib
 import errno
 import gc
 import signal
@@ -21,6 +22,7 @@ from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
 from .connections import HEALTH_PATHS, RESERVE, Connections
+from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
@@ -154,9 +156,17 @@ class StreamingWorker(ggevent.GeventWorker):
             self._drain()
 
     def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
-        # A stop ends connections that are still silent. That is no error.
-        if not isinstance(exc, gevent.GreenletExit):
-            super().handle_error(req, client, addr, exc)
+        if isinstance(exc, gevent.GreenletExit):
+            return  # a stop ends connections that are still silent
+        refusal = refusal_of(exc)
+        # gunicorn would log and send its errors, which quote the request, and the whole URL.
+        if refusal is not None:
+            self.log.warning("refused a request of %s: %s", addr and addr[0], refusal.detail)
+        else:
+            self.log.exception("error in a request of %s", getattr(req, "path", "an unknown path"))
+            refusal = Refusal(500, "Internal Server Error", "")
+        with contextlib.suppress(Exception):  # the client is gone
+            util.write_error(client, *refusal)
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:

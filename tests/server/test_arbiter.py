@@ -1,20 +1,15 @@
 """gunicorn's master process: the settings that it reads, its reloads, its log, its errors."""
 
-import json
 import logging
 import resource
 import sys
 from datetime import timedelta
-from http.client import HTTPResponse
 from types import SimpleNamespace
 
-import gevent.socket
 import pytest
-from gunicorn import util
 from gunicorn.config import Config
 
 from app.server import arbiter
-from app.server.common_headers import SECURITY_HEADERS
 
 
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -41,14 +36,27 @@ def test_wrong_settings_end_the_master_with_the_status_of_the_check(monkeypatch)
     assert error.value.code == 3
 
 
-@pytest.mark.parametrize(("program", "reloads"), [("exit(0)", 1), ("exit(1)", 0)])
-def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, reloads):
+SHOW = 'print(\'{"has_authentication": %s, "allow_anonymous": %s}\')'
+
+
+@pytest.mark.parametrize(
+    ("program", "address", "reloads"),
+    [
+        (SHOW % ("true", "false"), ("0.0.0.0", 80), 1),
+        (SHOW % ("false", "true"), ("::", 80, 0, 0), 1),
+        (SHOW % ("false", "false"), ("127.0.0.1", 80), 1),
+        (SHOW % ("false", "false"), "/run/socket", 1),
+        (SHOW % ("false", "false"), ("0.0.0.0", 80), 0),
+        (SHOW % ("false", "false"), ("::", 80, 0, 0), 0),
+        ("exit(1)", ("127.0.0.1", 80), 0),
+    ],
+)
+def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, address, reloads):
     use_check(monkeypatch, program)
     monkeypatch.setattr(resource, "setrlimit", lambda *limits: None)
     reloaded: list[bool] = []
-    server = SimpleNamespace(
-        reload=lambda: reloaded.append(True), spawn_worker=None, reap_workers=None
-    )
+    listener = SimpleNamespace(sock=SimpleNamespace(getsockname=lambda: address))
+    server = master(reload=lambda: reloaded.append(True), LISTENERS=[listener])
     # gunicorn's logger, where another test has made one, hides its lines from caplog.
     monkeypatch.setattr(logging.getLogger("gunicorn.error"), "propagate", True)
     arbiter.on_starting(server)
@@ -85,31 +93,3 @@ def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
     logger.access(response, None, environ, timedelta(seconds=1.5))
     line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
     assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
-
-
-@pytest.mark.parametrize(
-    ("message", "detail"),
-    [("Invalid HTTP Version: 'é'", "Invalid HTTP Version: 'é'"), ("", "Bad Request")],
-)
-def test_what_gunicorn_refuses_is_a_problem_document(message, detail):
-    server, client = gevent.socket.socketpair()
-    with server, client:
-        util.write_error(server, 400, "Bad Request", message)
-        server.shutdown(1)
-        response = HTTPResponse(client)
-        response.begin()
-        assert (response.status, response.reason) == (400, "Bad Request")
-        assert response.headers["Content-Type"] == "application/problem+json"
-        assert response.headers["Cache-Control"] == "no-store"
-        for name, value in SECURITY_HEADERS:
-            assert response.headers[name] == value
-        assert response.headers["Connection"] == "close"
-        body = response.read()
-        assert response.headers["Content-Length"] == str(len(body))
-        assert json.loads(body) == {
-            "type": "about:blank",
-            "title": "Bad Request",
-            "status": 400,
-            "detail": detail,
-        }
-        assert client.recv(1) == b""
