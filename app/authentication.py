@@ -42,14 +42,9 @@ class Keys:
             self._remote.wait_first(FIRST_KEYS_SECONDS)
         return self._all
 
-    def want(self, key_id: str) -> None:
-        """Ask the issuer for its keys, since a token names one that is not here."""
-        if self._remote is not None:
-            self._remote.want(key_id)
-
-    def include(self, key: Key | None) -> bool:
-        """Return whether a key is still one of them."""
-        return key is None or key in self._all
+    def expect(self, key_id: str | None) -> bool:
+        """Return whether a key that a token names may come from the issuer; ask for it."""
+        return self._remote is not None and self._remote.expect(key_id)
 
     def _replace(self, new: Sequence[Key]) -> None:
         self._all = (*self._fixed, *new)

@@ -23,7 +23,7 @@ class SettingsError(Exception):
 
 
 def _setting(default: Any, form: "mm.Field[Any]") -> Any:
-    return field(default=default, metadata={"form": form})
+    return field(default=default, metadata={"form": form}, repr=not isinstance(form, _Secrets))
 
 
 def _whole(minimum: int, maximum: int | None = None) -> mm.Integer:

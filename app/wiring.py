@@ -79,12 +79,12 @@ def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) ->
     if not settings.has_authentication:
         return Access()
 
+    def end_refused() -> None:
+        streams.end_owned(authenticator.refuses, "revoked")
+
     def keys_changed() -> None:
         verifier.forget_all()
-        streams.end_owned(lambda owner: not keys.include(owner.key), "revoked")
-
-    def tokens_revoked() -> None:
-        streams.end_owned(revocation_log.revocations.include, "revoked")
+        end_refused()
 
     keys = Keys(settings, keys_changed)
     verifier = TokenVerifier(
@@ -92,17 +92,16 @@ def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) ->
         claim=settings.auth_claim,
         audience=settings.auth_audience,
         issuer=settings.auth_issuer,
-        missed=keys.want,
+        expect=keys.expect,
     )
-    revocation_log = RevocationLog(store.redis_client, tokens_revoked)
+    authenticator = Authenticator(
+        api_keys_of(settings),
+        verifier,
+        RevocationLog(store.redis_client, end_refused),
+        settings.max_auth_failures,
+    )
     return Access(
-        Authenticator(
-            api_keys_of(settings),
-            verifier,
-            revocation_log.revocations,
-            settings.max_auth_failures,
-        ),
-        revocation_log,
+        authenticator,
         public_read=settings.public_read,
         query_token=settings.auth_query_token,
         origins=settings.cors_origins,

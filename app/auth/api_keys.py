@@ -43,7 +43,7 @@ def read_api_keys(path: str) -> dict[bytes, Identity]:
             raise ApiKeysError(f"{path}, line {number}: must be: name sha256 actions patterns")
         name, digest, actions, patterns = match.groups()
         try:
-            identity = Identity(name, parse_words(actions, patterns))
+            identity = Identity(f"key:{name}", parse_words(actions, patterns))
         except ValueError as error:
             raise ApiKeysError(f"{path}, line {number}: {error}") from None
         if name in names or bytes.fromhex(digest) in found:

@@ -1,11 +1,12 @@
 """The authenticator: from the text that a request brings to the identity of its bearer."""
 
+import time
 from collections.abc import Mapping
 
 from .api_keys import digest_of
 from .identity import Identity, NotAccepted
 from .limits import Rate
-from .revocations import Revocations
+from .revocation_log import RevocationLog
 from .tokens import TokenVerifier
 
 # A minute's failures of one address may come at once.
@@ -27,32 +28,56 @@ class Authenticator:
         self,
         api_keys: Mapping[bytes, Identity],
         verifier: TokenVerifier,
-        revocations: Revocations,
+        revocation_log: RevocationLog,
         max_failures_per_minute: int,
     ) -> None:
         self._api_keys = api_keys
         self._verifier = verifier
-        self._revocations = revocations
+        self.revocation_log = revocation_log
         per_second = max_failures_per_minute / SECONDS_OF_FAILURES
         self._failures = Rate(per_second, max_failures_per_minute)
 
     def identify(self, credential: str, address: str) -> Identity:
         """Return the identity of a token or an API key.
 
-        What was accepted before is found without a limit. Anything else counts as a failure of
-        its address if it is not accepted. Raises NotAccepted and TooManyFailures.
+        Each failure counts for its address. What is good is accepted however often others fail.
+        Raises NotAccepted, TooManyFailures and KeysNotKnown, and StoreUnavailable until the
+        revocations were read.
         """
         digest = digest_of(credential)
         identity = self._api_keys.get(digest) or self._verifier.remembered(digest)
         if identity is None:
-            wait = self._failures.seconds_until(address, 1)
-            if wait > 0:
-                raise TooManyFailures(wait)
             try:
                 identity = self._verifier.verify(credential, digest)
             except NotAccepted:
+                wait = self._failures.seconds_until(address, 1)
+                if wait > 0:
+                    raise TooManyFailures(wait) from None
                 self._failures.take(address, 1)
                 raise
-        if self._revocations.include(identity):
-            raise NotAccepted("the token was revoked")
+        if identity.expires_at is not None:
+            self.revocation_log.wait_until_read()
+            self.check(identity)
         return identity
+
+    def check(self, identity: Identity) -> None:
+        """Raise NotAccepted if a token that was accepted has expired or was revoked since.
+
+        So does one whose key was dropped. An API key is good until the next reload.
+        """
+        if identity.expires_at is None:
+            return
+        if identity.expires_at <= time.time():
+            raise NotAccepted("the token has expired")
+        if self.revocation_log.revocations.include(identity):
+            raise NotAccepted("the token was revoked")
+        if not self._verifier.knows(identity.key):
+            raise NotAccepted("the token's signature is not that of a known key")
+
+    def refuses(self, identity: Identity) -> bool:
+        """Return whether `check` raises."""
+        try:
+            self.check(identity)
+        except NotAccepted:
+            return True
+        return False

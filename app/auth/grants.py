@@ -1,8 +1,7 @@
 """Grants: which actions a bearer may do, and to which runs."""
 
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal, cast, get_args
 
 Action = Literal["read", "append", "request", "delete", "admin"]
@@ -18,22 +17,23 @@ _PATTERN = re.compile(r"[A-Za-z0-9_.-]{1,128}\*?|\*")
 class Patterns:
     """Some run ids, and prefixes of run ids."""
 
-    __slots__ = ("_ids", "_matches_all", "_prefixes")
+    __slots__ = ("patterns",)
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
         """Raises ValueError for what is no pattern."""
         for pattern in patterns:
             if not _PATTERN.fullmatch(pattern):
                 raise ValueError("a pattern must be a run id, a prefix and one *, or *")
-        self._matches_all = "*" in patterns
-        self._ids = frozenset(each for each in patterns if not each.endswith("*"))
-        self._prefixes = tuple(each[:-1] for each in patterns if each.endswith("*"))
+        self.patterns = patterns
 
     def match(self, run_id: str | None) -> bool:
         """Return whether a run matches; None stands for all runs together."""
-        if run_id is None or self._matches_all:
-            return self._matches_all
-        return run_id in self._ids or run_id.startswith(self._prefixes)
+        if run_id is None:
+            return "*" in self.patterns
+        for pattern in self.patterns:
+            if pattern == run_id or (pattern[-1] == "*" and run_id.startswith(pattern[:-1])):
+                return True
+        return False
 
 
 class Grants:
@@ -43,6 +43,11 @@ class Grants:
 
     def __init__(self, patterns: Mapping[Action, Patterns]) -> None:
         self._patterns = dict(patterns)
+
+    def texts(self) -> Iterator[str]:
+        """Yield every pattern of every action."""
+        for patterns in self._patterns.values():
+            yield from patterns.patterns
 
     def allow(self, action: Action, run_id: str | None) -> bool:
         """Return whether the bearer may do this to a run; None stands for all runs together.
@@ -71,23 +76,18 @@ def parse_claim(claim: Any) -> Grants:
     """
     if not isinstance(claim, dict):
         raise ValueError("the claim must be an object")
-    given = tuple((name, _texts(patterns)) for name, patterns in claim.items())
-    return _grants(given)
+    given = {name: _texts(patterns) for name, patterns in claim.items()}
+    if not given.keys() <= set(ACTIONS):
+        raise ValueError(f"an action must be one of {', '.join(ACTIONS)}")
+    if sum(map(len, given.values())) > MAX_PATTERNS:
+        raise ValueError(f"there must be at most {MAX_PATTERNS} patterns")
+    return Grants({cast(Action, name): Patterns(patterns) for name, patterns in given.items()})
 
 
 def _texts(patterns: Any) -> tuple[str, ...]:
     if not isinstance(patterns, list) or not all(isinstance(each, str) for each in patterns):
         raise ValueError("the patterns of an action must be a list of strings")
     return tuple(patterns)
-
-
-@lru_cache(maxsize=1000)  # many tokens have the same grants, and then share the memory
-def _grants(given: tuple[tuple[str, tuple[str, ...]], ...]) -> Grants:
-    if any(name not in ACTIONS for name, _ in given):
-        raise ValueError(f"an action must be one of {', '.join(ACTIONS)}")
-    if sum(len(patterns) for _, patterns in given) > MAX_PATTERNS:
-        raise ValueError(f"there must be at most {MAX_PATTERNS} patterns")
-    return Grants({cast(Action, name): Patterns(patterns) for name, patterns in given})
 
 
 def parse_words(actions: str, patterns: str) -> Grants:

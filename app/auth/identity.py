@@ -6,6 +6,10 @@ from .grants import Grants
 from .keys import Key
 
 
+class KeysNotKnown(Exception):
+    """Nobody can say yet whether a token is good: the key that it names may still come."""
+
+
 class NotAccepted(Exception):
     """A token or key is not accepted. The message says why, and holds no part of it."""
 
@@ -15,16 +19,19 @@ class Identity:
     """The bearer of a token or an API key.
 
     Attributes:
-        subject: the token's `sub`, or the name of the API key; empty if a token has none.
+        account: whose the limits are that count: all tokens of one `sub` have the same, and a
+            token without one has its own.
         grants: what the bearer may do.
+        subject: the token's `sub`.
         expires_at: the Unix time at which the token expires; None for an API key.
         token_id: the token's `jti`.
         issued_at: the Unix time of the token's `iat`.
         key: the key that has verified the token.
     """
 
-    subject: str
+    account: str
     grants: Grants
+    subject: str | None = None
     expires_at: float | None = None
     token_id: str | None = None
     issued_at: float | None = None

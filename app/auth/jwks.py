@@ -10,6 +10,7 @@ import random
 import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -25,9 +26,15 @@ INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 60.0
 FETCH_SECONDS = 10.0
 MAX_SET_BYTES = 1024 * 1024
 
+# What is remembered of key ids that tokens have named and no key has.
+MAX_ASKED = 1000
+MAX_KEY_ID_LENGTH = 256
+
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 log = logging.getLogger("tailrace.auth")
+
+_dice = random.SystemRandom()
 
 
 class RemoteKeys:
@@ -53,6 +60,8 @@ class RemoteKeys:
         self._is_read = threading.Event()
         self._wanted = threading.Event()
         self._is_failing = False
+        self._good_since = -math.inf  # when the reading of the last good set began
+        self._asked: OrderedDict[str, float] = OrderedDict()  # for key ids, and since when
 
     def ensure_started(self) -> None:
         """Read the set in the background from now on; a forked child has no such thread yet."""
@@ -72,13 +81,25 @@ class RemoteKeys:
         if not self._is_read.is_set():
             self._is_read.wait(max(0.0, self._started_at + seconds - time.monotonic()))
 
-    def want(self, key_id: str) -> None:
-        """Ask for a refresh, since a token names a key that is not here; return at once."""
-        if all(key.id != key_id for key in self.keys):
-            self._wanted.set()
+    def expect(self, key_id: str | None) -> bool:
+        """Return whether a key that is not here may come with the next reading; return at once.
+
+        `key_id` is what a token names. Asks for a refresh. A key that did not come with it may
+        come later, but is not expected any more.
+        """
+        if self._good_since == -math.inf:
+            return True
+        if key_id is None or len(key_id) > MAX_KEY_ID_LENGTH:
+            return False
+        self._wanted.set()
+        asked = self._asked.setdefault(key_id, time.monotonic())
+        if len(self._asked) > MAX_ASKED:
+            self._asked.popitem(last=False)
+        return self._good_since < asked
 
     def read(self) -> bool:
         """Read the set, and return whether it was good. Log only a change of that."""
+        began = time.monotonic()
         try:
             self._take(tuple(self._fetch()))
         except FetchFailed as error:
@@ -93,6 +114,7 @@ class RemoteKeys:
             if self._is_failing:
                 log.info("the keys of %s were read again", self._name)
             self._is_failing = False
+            self._good_since = began
         self._is_read.set()
         return not self._is_failing
 
@@ -110,8 +132,6 @@ class RemoteKeys:
             keys = keys_of_set(document)
         except ValueError as error:
             raise FetchFailed(str(error)) from None
-        if not keys:
-            raise FetchFailed("no key of the set can be used")
         return keys
 
 
@@ -131,17 +151,19 @@ def _name_of(url: str) -> str | None:
 def _run(reference: "weakref.ref[RemoteKeys]", wanted: threading.Event) -> None:
     """Read the set again and again, until nothing else refers to the keys."""
     pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
-    last_wanted = -math.inf
+    last_wanted, is_wanted = -math.inf, False
     while (keys := reference()) is not None:
         if keys.read():
-            pause = random.uniform(0.9, 1.0) * REFRESH_SECONDS
+            pause = _dice.uniform(0.9, 1.0) * REFRESH_SECONDS
             pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
         else:
             pause = next(pauses)
         del keys
         until = time.monotonic() + pause
-        wanted.clear()
-        if wanted.wait(pause):  # not more often than this, however many ask
+        if is_wanted:  # what is asked for from now on is not what this reading was for
+            wanted.clear()
+        is_wanted = wanted.wait(pause)
+        if is_wanted:  # not more often than this, however many ask
             earliest = min(until, last_wanted + MIN_REFRESH_SECONDS)
             time.sleep(max(0.0, earliest - time.monotonic()))
             last_wanted = time.monotonic()

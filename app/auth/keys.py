@@ -89,9 +89,14 @@ def keys_of_file(path: str) -> list[Key]:
 def keys_of_set(document: bytes) -> list[Key]:
     """Return the keys of a JWK Set, or of one JWK, that verify signatures as tokens have them.
 
-    Raises ValueError if it is neither, or has a private or a shared key.
+    Raises ValueError if it is neither, has a private or a shared key, or only keys that cannot be
+    used. A set without any key is a set: its issuer has withdrawn all.
     """
-    return _set_keys(document, [])
+    left_out: list[str] = []
+    keys = _set_keys(document, left_out)
+    if left_out and not keys:
+        raise ValueError(f"no key of the set can be used: {left_out[0]}")
+    return keys
 
 
 def _set_keys(document: bytes, left_out: list[str]) -> list[Key]:

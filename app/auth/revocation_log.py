@@ -13,6 +13,7 @@ import redis
 
 from ..streaming.backoff import backoff
 from ..streaming.errors import NotALog, StoreUnavailable
+from ..streaming.event_id import EventId
 from ..streaming.redis.connection import call, make_blocking_client
 from .revocations import Revocations, read_revocation
 
@@ -70,8 +71,6 @@ class RevocationLog:
             if not self._is_failing:
                 log.warning("the revocations cannot be read: %s", error)
             self._is_failing = True
-            # Another server may be the master then, whose clock gives ids that are lower.
-            self._last_id = _BEGINNING
         else:
             if self._is_failing:
                 log.info("the revocations are read again")
@@ -85,8 +84,15 @@ class RevocationLog:
         reply = self._call(client, "XREAD", "COUNT", READ_COUNT, *blocking, *after)
         if not reply:
             self._is_read.set()
+            self._begin_again_if_lost()
             return
         [(_, entries)] = reply.items() if isinstance(reply, dict) else reply
+        try:
+            self._take(entries)
+        finally:
+            self._changed()
+
+    def _take(self, entries: list[Any]) -> None:
         for entry_id, fields in entries:
             self._last_id = entry_id
             found = read_revocation(fields[1] if fields[:1] == [b"revocation"] else b"")
@@ -94,7 +100,12 @@ class RevocationLog:
                 log.warning("no revocation: the entry %s of %s", entry_id.decode(), REVOCATIONS)
             else:
                 self.revocations.add(found)
-        self._changed()
+
+    def _begin_again_if_lost(self) -> None:
+        """Read from the beginning again if the log has gone, or is another one, with lower ids."""
+        last = self._call(self._client, "XREVRANGE", REVOCATIONS, "+", "-", "COUNT", 1)
+        if not last or EventId.from_redis(last[0][0]) < EventId.from_redis(self._last_id):
+            self._last_id = _BEGINNING
 
     def _call(self, client: redis.Redis, *command: Any) -> Any:
         try:

@@ -29,7 +29,7 @@ class Revocations:
             return False
         if identity.token_id in self._token_ids:
             return True
-        before = self._before.get(identity.subject)
+        before = self._before.get(identity.subject or "")
         # A token without `iat` may be as old as any.
         return before is not None and (identity.issued_at is None or identity.issued_at < before)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 
 from .grants import parse_claim
-from .identity import Identity, NotAccepted
+from .identity import Identity, KeysNotKnown, NotAccepted
 from .keys import Key
 
 # RFC 7519 sets no limit. gunicorn's for a header is a little less.
@@ -25,8 +25,10 @@ MAX_CLOCK_SKEW_SECONDS = 60
 # In seconds; NaN and Infinity, which Python's JSON has, are not below it.
 MAX_TIME = 1e12
 
-# With these, a token takes about half a kilobyte, and ten thousand about five megabytes.
-MAX_REMEMBERED = 10_000
+# What the remembered tokens may take: about 10,000 with two patterns each.
+MAX_REMEMBERED_BYTES = 9_500_000
+# What a token takes beside its texts, and a text beside its characters.
+TOKEN_BYTES, TEXT_BYTES = 650, 60
 MAX_NAME_LENGTH = 256
 
 _ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
@@ -52,15 +54,16 @@ class TokenVerifier:
         claim: str,
         audience: str,
         issuer: str | None = None,
-        missed: Callable[[str], None] = lambda key_id: None,
+        expect: Callable[[str | None], bool] = lambda key_id: False,
     ) -> None:
-        """`missed` is called with a key id that no key has."""
+        """`expect` says of a key id that no key has whether such a key may still come."""
         self._keys = keys
         self._claim = claim
         self._audience = audience
         self._issuer = issuer
-        self._missed = missed
+        self._expect = expect
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
+        self._known_bytes = 0
         self._lock = threading.Lock()
 
     def remembered(self, digest: bytes) -> Identity | None:
@@ -68,26 +71,37 @@ class TokenVerifier:
         identity = self._known.get(digest)
         if identity is None or time.time() < (identity.expires_at or 0):
             return identity
-        self._known.pop(digest, None)
+        with self._lock:
+            self._forget(self._known.pop(digest, None))
         return None
+
+    def knows(self, key: Key | None) -> bool:
+        """Return whether a key is still one with which tokens are verified."""
+        return key in self._keys()
 
     def forget_all(self) -> None:
         """Verify every token anew: the keys have changed."""
         with self._lock:
             self._known.clear()
+            self._known_bytes = 0
 
     def verify(self, token: str, digest: bytes) -> Identity:
-        """Return the identity of a token, and remember it. Raises NotAccepted."""
+        """Return the identity of a token, and remember it. Raises NotAccepted and KeysNotKnown."""
         if len(token) > MAX_TOKEN_BYTES or not token.isascii():
             raise NotAccepted("the token is malformed")
         keys = self._keys()
-        identity = self._identity(*self._decode(token, keys))
+        identity = self._identity(*self._decode(token, keys), digest)
         with self._lock:
-            if keys is self._keys():
+            if keys is self._keys() and digest not in self._known:
                 self._known[digest] = identity
-                while len(self._known) > MAX_REMEMBERED:
-                    self._known.popitem(last=False)
+                self._known_bytes += _bytes_of(identity)
+                while self._known_bytes > MAX_REMEMBERED_BYTES:
+                    self._forget(self._known.popitem(last=False)[1])
         return identity
+
+    def _forget(self, identity: Identity | None) -> None:
+        if identity is not None:
+            self._known_bytes -= _bytes_of(identity)
 
     def _decode(self, token: str, keys: Sequence[Key]) -> tuple[dict[str, Any], Key]:
         try:
@@ -102,8 +116,6 @@ class TokenVerifier:
             for key in keys
             if algorithm in key.algorithms and (key_id is None or key.id in (None, key_id))
         ]
-        if not usable and isinstance(key_id, str):
-            self._missed(key_id)
         for key in usable[:MAX_TRIED_KEYS]:
             try:
                 return jwt.decode(token, key.key, [algorithm], _OPTIONS), key
@@ -111,9 +123,12 @@ class TokenVerifier:
                 continue
             except (jwt.PyJWTError, ValueError, RecursionError):
                 raise NotAccepted("the token is malformed") from None
+        # PyJWT has seen that a key id is a text.
+        if all(key.id != key_id for key in keys) and self._expect(key_id):
+            raise KeysNotKnown("the issuer's keys could not be read yet")
         raise NotAccepted("the token's signature is not that of a known key")
 
-    def _identity(self, payload: dict[str, Any], key: Key) -> Identity:
+    def _identity(self, payload: dict[str, Any], key: Key, digest: bytes) -> Identity:
         now = time.time()
         expires_at = _number(payload, "exp")
         if expires_at is None or expires_at <= now:
@@ -130,14 +145,26 @@ class TokenVerifier:
             grants = parse_claim(payload.get(self._claim))
         except ValueError as error:
             raise NotAccepted(f"the claim {self._claim}: {error}") from None
+        subject, token_id = _name(payload, "sub"), _name(payload, "jti")
+        issued_at = _number(payload, "iat")
+        if issued_at is not None and issued_at > now + MAX_CLOCK_SKEW_SECONDS:
+            raise NotAccepted("the token was issued in the future")
         return Identity(
-            subject=_name(payload, "sub") or "",
+            account=f"sub:{subject}" if subject else f"token:{token_id or digest.hex()}",
             grants=grants,
+            subject=subject,
             expires_at=expires_at,
-            token_id=_name(payload, "jti"),
-            issued_at=_number(payload, "iat"),
+            token_id=token_id,
+            issued_at=issued_at,
             key=key,
         )
+
+
+def _bytes_of(identity: Identity) -> int:
+    """Return about how many bytes an identity takes."""
+    texts = [identity.account, identity.subject or "", identity.token_id or ""]
+    texts += identity.grants.texts()
+    return TOKEN_BYTES + sum(TEXT_BYTES + len(text) for text in texts)
 
 
 def _number(payload: dict[str, Any], name: str) -> float | None:

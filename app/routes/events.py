@@ -16,7 +16,7 @@ from ..streaming.backoff import Turns
 from ..streaming.errors import InvalidInput, copy_of
 from ..streaming.event import Event, check_run_id
 from ..streaming.new_event import Appended, NewEvent
-from .access.access import declares, owner_of_stream
+from .access.access import declares
 from .admission import Reservation
 from .gateway import gateway
 from .ingest.ingest import Ingest, append_alone
@@ -53,7 +53,7 @@ def append(run_id: str) -> BaseResponse:
         is_batch, new_events, lease = _parse_events(
             read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
         )
-        here.access.check_events(new_events)
+        here.access.check_events(new_events, lease)
         reservation.begin_append()
         appended = here.store.append_new(
             run_id,
@@ -88,7 +88,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         max_event_bytes=here.store.max_event_bytes,
         check=here.access.event_check(),
     )
-    owner = owner_of_stream(here.streams)
+    owner = here.access.owner_of_stream(here.streams)
     if not here.streams.admit(ingest, request.remote_addr or "", owner):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return respond(refusal, **ingest.error_members())

@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.http import parse_accept_header
+from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from ..server.hijack import hijack
@@ -17,8 +18,9 @@ from ..streaming.event import check_run_id
 from ..streaming.follow.start import Start
 from ..streaming.follow.subscriber import Subscriber
 from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
-from .access.access import declares, owner_of_stream
+from .access.access import TooMany, declares
 from .gateway import gateway
+from .problems import respond
 from .schemas import StreamQuery
 
 if TYPE_CHECKING:
@@ -53,9 +55,9 @@ def follow(run_id: str) -> Response:
         return Response(status=204)
     if request.method == "HEAD":
         return _response(stream_format.wire, Response)
-    owner = owner_of_stream(streams)
+    owner = gateway().access.owner_of_stream(streams)
     if not streams.admit(subscriber, request.remote_addr or "", owner, start=str(start)):
-        return _overloaded()
+        raise ServiceUnavailable("too many streams, or the worker is about to stop")
     response = _response(stream_format.wire, StreamResponse)
     response.subscriber = subscriber
     return response
@@ -134,15 +136,18 @@ def _is_over(subscriber: Subscriber) -> bool:
         return False
 
 
-def _overloaded() -> Response:
+@blueprint.errorhandler(TooMany)
+@blueprint.errorhandler(ServiceUnavailable)
+@blueprint.errorhandler(StoreUnavailable)
+def _come_back(error: Exception) -> BaseResponse:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
+    log.warning("stream refused path=%r: %s", request.path, error)
     accepted = (kind.partition(";")[0].strip().lower() for kind in _accept().split(","))
-    log.warning("stream refused: too many streams, or draining path=%r", request.path)
-    if "text/event-stream" in accepted:
-        response = _response(EventStream(), Response)
-        response.data = EventStream().retry(gateway().settings.retry_ms)
-        return response
-    raise ServiceUnavailable("too many streams, or the worker is about to stop")
+    if "text/event-stream" not in accepted:
+        return respond(error)
+    response = _response(EventStream(), Response)
+    response.data = EventStream().retry(gateway().settings.retry_ms)
+    return response
 
 
 def _response(wire: WireFormat, kind: type[ResponseType]) -> ResponseType:

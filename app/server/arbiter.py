@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -188,7 +189,7 @@ class AccessLogger(Logger):
         fields = {
             "client": environ.get("REMOTE_ADDR", "-"),
             "method": environ["REQUEST_METHOD"],
-            "path": environ["RAW_URI"].partition("?")[0],
+            "path": re.split(r"[?#]", environ["RAW_URI"], maxsplit=1)[0],
             "status": int(str(resp.status).partition(" ")[0]),
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),

@@ -6,6 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+# Threads that begin again in the background leave the program's own random numbers as they are.
+_dice = random.SystemRandom()
+
 # Parsing as much JSON as this takes about ten milliseconds, if its values are small.
 TURN_BYTES = 256 * 1024
 
@@ -18,7 +21,7 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
     """
     bound = initial
     while True:
-        yield random.uniform(bound / 2, bound)
+        yield _dice.uniform(bound / 2, bound)
         bound = min(maximum, 2 * bound)
 
 

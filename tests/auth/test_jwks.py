@@ -60,10 +60,10 @@ def test_the_keys_are_read_in_the_background(server):
 def test_an_unknown_key_id_asks_for_one_refresh(server):
     keys, changes = started(server.url)
     server.keys.append(jwk(OTHER_P256, "ES256", "two"))
-    keys.want("one")
+    keys.expect("one")
     assert server.asked == 1
     for _ in range(100):
-        keys.want("two")
+        keys.expect("two")
     wait_until(lambda: len(keys.keys) == 2, "the new key is there")
     assert server.asked == 2
     assert changes == [["one"], ["one", "two"]]
@@ -78,10 +78,10 @@ def test_an_unknown_key_id_does_not_wait_for_the_last_regular_refresh(server, mo
     )
     keys, _ = started(server.url)
     server.keys.append(jwk(OTHER_P256, "ES256", "two"))
-    keys.want("two")
+    keys.expect("two")
     wait_until(lambda: len(keys.keys) == 2, "the new key is there")
     pauses.clear()
-    keys.want("three")
+    keys.expect("three")
     wait_until(lambda: pauses, "the second refresh is put off")
     assert pauses[0] > 200  # until the regular one
     assert server.asked == 2
@@ -146,7 +146,7 @@ BAD_ANSWERS = {
     "HTML": lambda handler: send(handler, 200, b"<html>"),
     "500": lambda handler: send(handler, 500, b'{"keys": []}'),
     "a redirect": lambda handler: send(handler, 302, b"", Location="/other"),
-    "an empty set": lambda handler: send(handler, 200, b'{"keys": []}'),
+    "no key that can be used": lambda handler: send(handler, 200, b'{"keys": [{"kty": "X"}]}'),
     "a secret": lambda handler: send(handler, 200, b'{"keys": [{"kty": "oct", "k": "eA"}]}'),
     "too long": lambda handler: send(handler, 200, b" " * 2_000_000),
     "too long when unpacked": lambda handler: send(handler, 200, **packed(b" " * 20_000_000)),
@@ -167,7 +167,7 @@ def test_the_last_good_set_stays_while_the_issuer_is_not_well(server, caplog, mo
         monkeypatch.setattr(jwks, "FETCH_SECONDS", 0.5)
     server.answer = answer
     server.keys = [jwk(OTHER_P256, "ES256", "two")]
-    keys.want("two")
+    keys.expect("two")
     wait_until(lambda: server.asked >= 3, "it is asked again and again")
     assert [key.id for key in keys.keys] == ["one"]
     server.answer = server.send_keys
@@ -176,6 +176,15 @@ def test_the_last_good_set_stays_while_the_issuer_is_not_well(server, caplog, mo
     assert [record.levelname for record in records(caplog, server.url)] == ["WARNING", "INFO"]
     assert not [record for record in records(caplog, server.url) if record.exc_info]
     assert "sesame" not in caplog.text
+
+
+def test_an_issuer_may_withdraw_all_its_keys(server):
+    keys, changes = started(server.url)
+    server.keys = []
+    keys.expect("two")
+    wait_until(lambda: changes == [["one"], []], "no key is left")
+    assert keys.keys == ()
+    assert not keys.expect(None)
 
 
 def test_a_set_may_come_packed(server):
@@ -195,7 +204,7 @@ def test_nobody_waits_for_an_issuer_that_is_away(caplog):
     keys, changes = started(f"http://127.0.0.1:{free_port()}/keys?secret=sesame")
     assert keys.keys == ()
     assert changes == []
-    keys.want("one")
+    keys.expect("one")
     assert "sesame" not in caplog.text
 
 

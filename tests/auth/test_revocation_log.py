@@ -37,7 +37,7 @@ def followed(client: redis.Redis) -> tuple[RevocationLog, list[int]]:
 
 
 def is_revoked(log: RevocationLog, token_id: str) -> bool:
-    return log.revocations.include(Identity("u", Grants({}), 1.0, token_id))
+    return log.revocations.include(Identity("u", Grants({}), "u", 1.0, token_id))
 
 
 def test_what_was_revoked_before_is_known_before_anybody_is_let_in(server):
@@ -78,7 +78,7 @@ def test_what_others_write_there_is_passed_over(server, caplog, fields):
         client.xadd(REVOCATIONS, fields)
         log.append({"jti": "t1"})
         wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
-        assert not log.revocations.include(Identity("u", Grants({}), 1.0))
+        assert not log.revocations.include(Identity("u", Grants({}), "u", 1.0))
         assert len([each for each in caplog.records if "no revocation" in each.getMessage()]) == 1
         assert not [each for each in caplog.records if each.exc_info]
 
@@ -102,14 +102,11 @@ def test_a_restart_of_the_server_loses_nothing(server, caplog):
         assert len(messages) == 2, "a change is logged once"
 
 
-def test_a_server_whose_ids_are_lower_is_read_from_its_beginning(server, caplog):
-    """So is one that lost the log, and whose clock is behind."""
+def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(server):
+    """A server has lost the log, and its clock is behind."""
     with server.client() as client:
         client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t1"})}, id="9999999999999-0")
         log, _ = followed(client)
-        server.stop()
-        wait_until(lambda: "cannot be read" in caplog.text, "the log is away")
-        server.start()
         client.delete(REVOCATIONS)
         client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t2"})})
         wait_until(lambda: is_revoked(log, "t2"), "the token is revoked")

@@ -224,7 +224,7 @@ def test_no_token_reaches_a_log_or_an_answer(start_gateway, run_id, store):
         ways = [
             ({}, {"access_token": each}),
             (bearer(each), {}),
-            ({"Cookie": f"__Secure-tailrace={each}"}, {}),
+            ({"Cookie": f"__Host-tailrace={each}"}, {}),
         ]
         for headers, query in ways:
             for path in (url, f"{url}?limit=x", f"{gateway.url}/nothing", f"{url}?after=1-x"):

@@ -1,17 +1,17 @@
 """Access: each view declares the action that it is, and each request is asked whether it may."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Flask, current_app, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
 from ...auth.authenticator import Authenticator, TooManyFailures
 from ...auth.grants import Action, Patterns
-from ...auth.identity import Identity, NotAccepted
+from ...auth.identity import Identity, KeysNotKnown, NotAccepted
 from ...auth.limits import Rate
-from ...auth.revocation_log import REVOCATIONS, RevocationLog
+from ...auth.revocation_log import REVOCATIONS
 from ...server.addresses import is_loopback
 from ...streaming.event_store import EventStore
 from ...streaming.follow.open_streams import OpenStreams
@@ -23,8 +23,17 @@ RETRY_STREAM_SECONDS = 5
 
 REALM = "tailrace"
 
-# The cookie that a browser keeps only from HTTPS, and the one for HTTP on loopback.
-SECURE_COOKIE, LOOPBACK_COOKIE = "__Secure-tailrace", "tailrace"
+# The cookie that a browser keeps only from this host by HTTPS, and the one for HTTP on loopback.
+SECURE_COOKIE, LOOPBACK_COOKIE = "__Host-tailrace", "tailrace"
+
+# What proxies add to requests.
+_OF_PROXIES = (
+    *("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO"),
+    *("HTTP_X_FORWARDED_HOST", "HTTP_X_REAL_IP"),
+)
+
+# In any place of a header, which may be two that were joined.
+_BEARER = re.compile(r"(?:^|[\s,])bearer(?:[\s,]|$)", re.IGNORECASE)
 
 _SAFE_METHODS = ("GET", "HEAD")
 _IDENTITY, _ONLY_REQUESTS = "tailrace.identity", "tailrace.only_requests"
@@ -83,7 +92,6 @@ class Access:
     def __init__(
         self,
         authenticator: Authenticator | None = None,
-        revocation_log: RevocationLog | None = None,
         *,
         public_read: tuple[str, ...] = (),
         query_token: bool = False,
@@ -91,7 +99,6 @@ class Access:
         max_appends_per_second: int | None = None,
     ) -> None:
         """`origins` are those whose pages may send the cookie."""
-        self.revocation_log = revocation_log
         self._authenticator = authenticator
         self._public = Patterns(public_read)
         self._query_token = query_token
@@ -113,31 +120,36 @@ class Access:
 
     def check_ready(self, store: EventStore) -> None:
         """Raise what `EventStore.check_ready` does, for what authentication needs too."""
-        if self.revocation_log is None:
+        if self._authenticator is None:
             store.check_ready()
         else:
             store.check_ready(REVOCATIONS)
-            self.revocation_log.wait_until_read()
+            self._authenticator.revocation_log.wait_until_read()
+
+    def revoke(self, revocation: dict[str, Any]) -> None:
+        """Revoke tokens, for all gateways. Raises StoreUnavailable."""
+        assert self._authenticator is not None
+        self._authenticator.revocation_log.append(revocation)
 
     def identify(self) -> Identity | None:
         """Return whose token or key the request brings, None if it brings none.
 
-        Raises NotAuthenticated, NotPermitted, TooMany, and StoreUnavailable until the
-        revocations were read.
+        Raises NotAuthenticated, NotPermitted, TooMany, and ServiceUnavailable or StoreUnavailable
+        until the keys and the revocations were read.
         """
         assert self._authenticator is not None
         found = self._credential()
         if found is None:
             return None
         credential, is_cookie = found
-        if self.revocation_log is not None:
-            self.revocation_log.wait_until_read()
         try:
             identity = self._authenticator.identify(credential, request.remote_addr or "")
         except NotAccepted as error:
             raise NotAuthenticated(str(error)) from None
         except TooManyFailures as error:
             raise TooMany(str(error), error.retry_after) from None
+        except KeysNotKnown as error:
+            raise ServiceUnavailable(str(error)) from None
         if is_cookie and request.method not in _SAFE_METHODS:
             self.check_origin()
         return identity
@@ -147,26 +159,54 @@ class Access:
         if not self._is_same_origin():
             raise NotPermitted("a page of another origin may not do this with the cookie")
 
-    def check_events(self, new_events: Sequence[NewEvent]) -> None:
-        """Raise NotPermitted or TooMany if the bearer may not append such events, or so many."""
-        if self.is_on:
-            self.event_check()(new_events)
+    def check_events(self, new_events: Sequence[NewEvent], lease: int | None) -> None:
+        """Raise NotPermitted or TooMany if the bearer may not append such events, or so many.
 
-    def event_check(self) -> Callable[[Sequence[NewEvent]], None]:
-        """Return `check_events` for the bearer of this request, for use after it too."""
+        Raises NotAuthenticated if the token has ended while the body came.
+        """
+        if self.is_on:
+            self.check_still()
+            self.event_check()(new_events, lease)
+
+    def event_check(self) -> Callable[[Sequence[NewEvent], int | None], None]:
+        """Return a check of events for the bearer of this request, for use after it too."""
         identity, only_requests = current_identity(), _ONLY_REQUESTS in request.environ
 
-        def check(new_events: Sequence[NewEvent]) -> None:
+        def check(new_events: Sequence[NewEvent], lease: int | None) -> None:
             if only_requests and any(each.category != "request" for each in new_events):
                 raise NotPermitted("only events of the category request may be appended", "append")
+            if only_requests and lease is not None:  # its end would end the run
+                raise NotPermitted("a request may have no lease_seconds", "append")
             if self._max_appends is None or identity is None:
                 return
-            wait = self._appends.seconds_until(identity.subject, len(new_events))
+            wait = self._appends.seconds_until(identity.account, len(new_events))
             if wait > 0:
                 raise TooMany(f"more than {self._max_appends} events a second", wait)
-            self._appends.take(identity.subject, len(new_events))
+            self._appends.take(identity.account, len(new_events))
 
         return check
+
+    def owner_of_stream(self, streams: OpenStreams) -> Identity | None:
+        """Return whose stream is about to open, of a token that is still good.
+
+        Raises TooMany if the bearer may have no more streams, and NotAuthenticated. Admit the
+        stream at once: what is revoked later ends the streams that were admitted.
+        """
+        self.check_still()
+        owner = current_identity()
+        if owner is not None and streams.has_all_of(owner):
+            raise TooMany("the subject has as many streams as it may", RETRY_STREAM_SECONDS)
+        return owner
+
+    def check_still(self) -> None:
+        """Raise NotAuthenticated if the token has ended since its request was let in."""
+        identity = current_identity()
+        if identity is None or self._authenticator is None:
+            return
+        try:
+            self._authenticator.check(identity)
+        except NotAccepted as error:
+            raise NotAuthenticated(str(error)) from None
 
     def _check(self) -> None:
         if request.url_rule is None or request.method == "OPTIONS":
@@ -192,15 +232,17 @@ class Access:
 
     def _credential(self) -> tuple[str, bool] | None:
         """Return the token or key of the request, and whether it came as a cookie."""
-        scheme, _, value = request.environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() == "bearer":  # of another scheme it is for a proxy
-            return value.strip(), False
+        authorization = request.environ.get("HTTP_AUTHORIZATION", "")
+        if authorization[:7].lower() == "bearer ":
+            return authorization[7:].strip(), False
+        if _BEARER.search(authorization):  # of another scheme it is for a proxy
+            raise NotAuthenticated("there must be one bearer token")
         if self._query_token and (token := request.args.get("access_token")) is not None:
             return token, False
-        if REALM not in request.environ.get("HTTP_COOKIE", ""):
-            return None
+        if LOOPBACK_COOKIE not in request.environ.get("HTTP_COOKIE", ""):
+            return None  # nor is the other there, whose name contains it
         token = request.cookies.get(SECURE_COOKIE)
-        if token is None and is_loopback(host_of(request.host)):
+        if token is None and is_direct():
             token = request.cookies.get(LOOPBACK_COOKIE)
         return None if token is None else (token, True)
 
@@ -212,18 +254,21 @@ class Access:
         fetch_site = request.headers.get("Sec-Fetch-Site")
         if fetch_site is not None:
             return fetch_site == "same-origin"
-        return bool(origin) and urlsplit(origin).netloc == request.host.lower()
+        host = request.host.lower()
+        return origin in (f"http://{host}", f"https://{host}")
+
+
+def is_direct() -> bool:
+    """Whether the client is on this machine, by plain HTTP, with no proxy that tells of itself."""
+    environ = request.environ
+    return (
+        request.scheme == "http"
+        and is_loopback(host_of(request.host))
+        and not any(name in environ for name in _OF_PROXIES)
+    )
 
 
 def current_identity() -> Identity | None:
     """Return whose request the current one is, None if nobody was asked."""
     identity: Identity | None = request.environ.get(_IDENTITY)
     return identity
-
-
-def owner_of_stream(streams: OpenStreams) -> Identity | None:
-    """Return whose stream is about to open. Raises TooMany if its subject may have no more."""
-    owner = current_identity()
-    if owner is not None and streams.has_all_of(owner):
-        raise TooMany("the subject has as many streams as it may", RETRY_STREAM_SECONDS)
-    return owner

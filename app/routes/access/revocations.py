@@ -2,12 +2,13 @@
 
 import time
 
-import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 from werkzeug.exceptions import NotFound
 
 from ...auth.revocations import parse_revocation
+from ..admission import Reservation
 from ..gateway import gateway
+from ..json_body import read_json
 from ..problems import FieldError
 from .access import declares
 
@@ -20,17 +21,16 @@ blueprint = Blueprint("revocations", __name__)
 @declares("admin")
 def revoke() -> Response:
     """Refuse a token, or all older ones of a subject, and end their streams: 204."""
-    revocation_log = gateway().access.revocation_log
-    if revocation_log is None:
+    access = gateway().access
+    if not access.is_on:
         raise NotFound
-    try:
-        value = orjson.loads(request.stream.read(MAX_BODY_BYTES))
-    except orjson.JSONDecodeError as error:
-        raise FieldError(400, "body", f"is not JSON: {error}") from None
+    with Reservation(gateway().admission) as reservation:
+        value = read_json(reservation, MAX_BODY_BYTES, MAX_BODY_BYTES)
+    access.check_still()
     try:
         revocation = parse_revocation(value, time.time())
     except ValueError as error:
         name, _, detail = str(error).partition(": ")
         raise FieldError(422, name, detail) from None
-    revocation_log.append(revocation)
+    access.revoke(revocation)
     return Response(status=204)

@@ -9,8 +9,23 @@ from werkzeug.exceptions import NotFound
 
 from ...server.addresses import is_loopback
 from ..gateway import gateway
-from .access import LOOPBACK_COOKIE, SECURE_COOKIE, NotAuthenticated, NotPermitted, declares
+from ..problems import FieldError
+from .access import (
+    LOOPBACK_COOKIE,
+    SECURE_COOKIE,
+    NotAuthenticated,
+    NotPermitted,
+    declares,
+    is_direct,
+)
 from .hosts import host_of
+
+# Browsers keep none for longer (RFC 6265bis, section 5.5).
+MAX_COOKIE_SECONDS = 400 * 24 * 3600
+
+# Browsers drop a cookie whose name and value have more than 4,096 bytes together (RFC 6265bis,
+# section 5.6).
+MAX_TOKEN_CHARACTERS = 4096 - len(SECURE_COOKIE)
 
 blueprint = Blueprint("session", __name__)
 
@@ -25,12 +40,14 @@ def begin() -> Response:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise NotAuthenticated
+    if len(token.strip()) > MAX_TOKEN_CHARACTERS:
+        raise FieldError(422, "token", "is too large for a cookie, which has 4,096 bytes")
     identity = access.identify()
     if identity is None or identity.expires_at is None:
         raise NotPermitted("an API key makes no session; use a token")
     left = max(0.0, identity.expires_at - time.time())
     response = Response(orjson.dumps({"expires_in": int(left)}), mimetype="application/json")
-    _set_cookie(response, token.strip(), math.ceil(left))
+    _set_cookie(response, token.strip(), min(MAX_COOKIE_SECONDS, math.ceil(left)))
     return response
 
 
@@ -48,8 +65,14 @@ def end() -> Response:
 
 
 def _set_cookie(response: Response, token: str, max_age: int) -> None:
-    # Browsers keep a cookie that is Secure from HTTP on no host that they can reach elsewhere.
-    is_local = request.scheme == "http" and is_loopback(host_of(request.host))
+    # A browser on plain HTTP drops a cookie that is Secure, but only loopback may have another. The
+    # header Host may be that of a proxy on this machine; Origin is that of the page.
+    origin = request.headers.get("Origin", "http://localhost").lower()
+    is_local = (
+        is_direct()
+        and origin.startswith("http://")
+        and is_loopback(host_of(origin.removeprefix("http://")))
+    )
     response.set_cookie(
         LOOPBACK_COOKIE if is_local else SECURE_COOKIE,
         token,

@@ -44,9 +44,9 @@ class Ingest:
         reservation: Reservation,
         max_line_bytes: int,
         max_event_bytes: int,
-        check: Callable[[Sequence[NewEvent]], None] = lambda new_events: None,
+        check: Callable[[Sequence[NewEvent], int | None], None] = lambda new_events, lease: None,
     ) -> None:
-        """`check` raises an error for events that the producer may not append."""
+        """`check` raises an error for events, or a lease, that the producer may not append."""
         self.run_id = run_id
         self.reason: str | None = None
         self.error: Exception | None = None
@@ -137,7 +137,8 @@ class Ingest:
         except Exception as error:  # the lines before it are appended all the same
             self.fail(error)
         try:
-            self._check(new_events)
+            if new_events:
+                self._check(new_events, lease)
         except Exception as error:
             self.line = self._first_line
             self.fail(error)

@@ -52,8 +52,8 @@ class Owner(Protocol):
     """Whose a stream is."""
 
     @property
-    def subject(self) -> str:
-        """Who may have only so many streams."""
+    def account(self) -> str:
+        """Of which there may be only so many streams."""
 
     @property
     def expires_at(self) -> float | None:
@@ -101,7 +101,7 @@ class OpenStreams:
             return False
         self._open[stream] = _Entry(client, time.monotonic(), owner)
         if owner is not None:
-            self._owned[owner.subject] += 1
+            self._owned[owner.account] += 1
             self._expiry.note(owner)
         _log(f"{stream.kind} opened", run=stream.run_id, client=client, **fields)
         return True
@@ -112,9 +112,9 @@ class OpenStreams:
         if entry is None:
             return
         if entry.owner is not None:
-            self._owned[entry.owner.subject] -= 1
-            if not self._owned[entry.owner.subject]:
-                del self._owned[entry.owner.subject]
+            self._owned[entry.owner.account] -= 1
+            if not self._owned[entry.owner.account]:
+                del self._owned[entry.owner.account]
         _log(
             f"{stream.kind} ended",
             run=stream.run_id,
@@ -127,14 +127,14 @@ class OpenStreams:
     def has_all_of(self, owner: Owner) -> bool:
         """Return whether a subject has as many streams as it may."""
         return self._limit_of_owner is not None and (
-            self._owned[owner.subject] >= self._limit_of_owner
+            self._owned[owner.account] >= self._limit_of_owner
         )
 
     def end_owned(self, is_refused: Callable[[Any], bool], reason: str) -> None:
         """End the streams whose owner is refused from now on."""
         for number, (stream, entry) in enumerate(list(self._open.items()), 1):
             if entry.owner is not None and is_refused(entry.owner):
-                stream.end(reason)
+                self._expiry.end(stream, reason)
             if number % MAX_LOOKED_AT_IN_A_ROW == 0:
                 time.sleep(0)
 
@@ -163,12 +163,13 @@ class OpenStreams:
 class Expiry:
     """Warns the streams whose owners' tokens expire soon, and ends them when they expire.
 
-    One thread looks once a second at most, and only when the next one is due.
+    One thread looks now and then, and only when the next one is due.
     """
 
     def __init__(self, streams: dict[OpenStream, _Entry]) -> None:
         self._streams = streams
         self._next = math.inf
+        self._ending: dict[OpenStream, float] = {}  # and when to wait no longer for their clients
         self._started = False
 
     def note(self, owner: Owner) -> None:
@@ -180,11 +181,29 @@ class Expiry:
             self._started = True
             threading.Thread(target=self._run, name="tailrace-expiry", daemon=True).start()
 
+    def end(self, stream: OpenStream, reason: str) -> None:
+        """End a stream, and soon cut it off if its client does not read."""
+        stream.end(reason)
+        self._ending.setdefault(stream, time.monotonic() + FINISH_SECONDS)
+
     def _run(self) -> None:
         while True:
             time.sleep(LOOK_SECONDS)
-            if time.time() >= self._next:
-                self.look(time.time())
+            try:
+                self._cut_off()
+                if time.time() >= self._next:
+                    self.look(time.time())
+            except Exception:
+                log.exception("unexpected error while tokens expire")
+
+    def _cut_off(self) -> None:
+        now = time.monotonic()
+        for stream, until in list(self._ending.items()):
+            if stream not in self._streams:
+                del self._ending[stream]
+            elif now >= until:
+                del self._ending[stream]
+                stream.cut()
 
     def look(self, now: float) -> None:
         """Warn and end the streams that are due at a Unix time."""
@@ -194,7 +213,7 @@ class Expiry:
             if expires_at is None:
                 continue
             if now >= expires_at:
-                stream.end("expired")
+                self.end(stream, "expired")
             elif now < expires_at - WARNING_SECONDS:
                 self._next = min(self._next, expires_at - WARNING_SECONDS)
             else:

@@ -1,6 +1,8 @@
 """Who may do what: every view, with tokens and keys that grant it and with those that do not."""
 
 import hashlib
+import io
+import json
 import time
 
 import jwt
@@ -9,6 +11,8 @@ import pytest
 from app import create_app
 from app.auth.tokens import make_token
 from app.settings import Settings
+from app.streaming.follow.subscriber import Subscriber
+from tests.servers import wait_until
 
 SECRET, OTHER = "s" * 32, "o" * 32
 EVENT = {"event_category": "llm", "event_action": "stream", "data": 1}
@@ -218,6 +222,101 @@ def test_who_may_only_request_appends_only_requests(client, run_id, store):
     )
     assert bad.status_code == 403
     assert all(event.category == "request" for event in store.get_events(run_id))
+
+
+def test_a_request_may_have_no_lease_since_its_end_would_end_the_run(client, run_id, store):
+    url, headers = f"/runs/{run_id}/events", bearer(token(request=["*"]))
+    with_lease = REQUEST | {"lease_seconds": 1}
+    for body in (with_lease, [REQUEST, with_lease]):
+        assert client.post(url, json=body, headers=headers).status_code == 403
+    lines = headers | {"Content-Type": "application/x-ndjson"}
+    refused = client.post(url, data=json.dumps(with_lease) + "\n", headers=lines)
+    assert refused.status_code == 403
+    assert not store.state(run_id).exists
+    assert client.post(url, json=with_lease, headers=bearer(token(append=["*"]))).status_code == 201
+
+
+AUTHORIZATIONS = [
+    ("Basic YWxhZGRpbjpvcGVuc2VzYW1l", 200),  # it is for a proxy, and the cookie counts
+    ("Digest bearer=1", 200),
+    ("Bearer", 401),
+    ("Bearer ", 401),
+    ("Bearer\tx", 401),
+    ("bearer wrong", 401),
+    ("Basic YWxhZGRpbjpvcGVuc2VzYW1l, Bearer wrong", 401),
+    ("Basic YWxhZGRpbjpvcGVuc2VzYW1l,Bearer wrong", 401),
+    (", Bearer wrong", 401),
+]
+
+
+@pytest.mark.parametrize(("authorization", "status"), AUTHORIZATIONS)
+def test_where_a_bearer_token_is_meant_no_cookie_counts(client, run_id, authorization, status):
+    client = client.application.test_client(use_cookies=False)
+    headers = {"Cookie": f"tailrace={signed()}", "Authorization": authorization}
+    assert client.get(f"/runs/{run_id}/events", headers=headers).status_code == status
+
+
+class Slow(io.RawIOBase):
+    """A body during whose arrival something happens."""
+
+    def __init__(self, body: bytes, meanwhile) -> None:
+        self._body, self._meanwhile = body, meanwhile
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer) -> int:
+        if self._body:
+            self._meanwhile()
+        piece, self._body = self._body[: len(buffer)], self._body[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def test_a_token_that_is_revoked_while_the_body_comes_appends_nothing(client, run_id, store):
+    doomed, admin = signed(jti=f"{run_id}-doomed"), bearer(signed())
+    revocation = {"jti": f"{run_id}-doomed"}
+
+    def revoke() -> None:
+        assert client.post("/revocations", json=revocation, headers=admin).status_code == 204
+        url = f"/runs/{run_id}/events"
+        wait_until(lambda: client.get(url, headers=bearer(doomed)).status_code == 401, "revoked")
+
+    body = json.dumps(EVENT).encode()
+    response = client.post(
+        f"/runs/{run_id}/events",
+        environ_overrides={"wsgi.input": Slow(body, revoke), "CONTENT_LENGTH": str(len(body))},
+        headers=bearer(doomed) | {"Content-Type": "application/json"},
+    )
+    assert response.status_code == 401
+    assert not store.state(run_id).exists
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/x-ndjson"])
+def test_a_stream_whose_token_is_revoked_while_it_opens_does_not_open(
+    client, run_id, monkeypatch, kind
+):
+    doomed, admin = signed(jti=f"{run_id}-doomed"), bearer(signed())
+    nothing_follows = Subscriber.nothing_follows
+
+    def revoke(subscriber: Subscriber) -> bool:
+        revocation = {"jti": f"{run_id}-doomed"}
+        assert client.post("/revocations", json=revocation, headers=admin).status_code == 204
+        path = f"/runs/{run_id}/events"
+        wait_until(lambda: client.get(path, headers=bearer(doomed)).status_code == 401, "revoked")
+        return nothing_follows(subscriber)
+
+    monkeypatch.setattr(Subscriber, "nothing_follows", revoke)
+    headers = bearer(doomed) | {"Accept": kind}
+    response = client.get(f"/runs/{run_id}/events/stream", headers=headers, buffered=False)
+    assert response.status_code == 401
+    response.close()
+
+
+def test_an_issuer_s_clock_may_be_ahead_by_a_minute_only(client, run_id):
+    url = f"/runs/{run_id}/events"
+    assert client.get(url, headers=bearer(signed(iat=time.time() + 50))).status_code == 200
+    assert client.get(url, headers=bearer(signed(iat=time.time() + 70))).status_code == 401
 
 
 def test_health_checks_are_open_and_unknown_paths_stay_unknown(client):

@@ -33,8 +33,8 @@ def client(store):
     [
         ("http://localhost:8082", "tailrace", False),
         ("http://127.0.0.1", "tailrace", False),
-        ("http://a.example", "__Secure-tailrace", True),
-        ("https://localhost", "__Secure-tailrace", True),
+        ("http://a.example", "__Host-tailrace", True),
+        ("https://localhost", "__Host-tailrace", True),
     ],
 )
 def test_a_session_sets_a_cookie_that_lets_in(client, run_id, url, name, is_secure):
@@ -53,6 +53,47 @@ def test_a_session_sets_a_cookie_that_lets_in(client, run_id, url, name, is_secu
     assert ended.status_code == 204
     assert f"{name}=;" in ended.headers["Set-Cookie"]
     assert "Max-Age=0" in ended.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": NAMED},
+        {"Origin": "http://public.example"},
+        {"X-Forwarded-Proto": "https"},
+        {"X-Forwarded-For": "1.2.3.4"},
+        {"Forwarded": "proto=https"},
+        {"Via": "1.1 a"},
+    ],
+)
+def test_behind_a_proxy_on_this_machine_the_cookie_is_secure(client, run_id, headers):
+    """The proxy may send its own name of the gateway as Host."""
+    url = "http://127.0.0.1:8082"
+    response = client.post("/session", headers=bearer(token()) | headers, base_url=url)
+    [cookie] = response.headers.getlist("Set-Cookie")
+    assert cookie.startswith("__Host-tailrace=")
+    assert "Secure" in cookie.split("; ")
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1", "http://[::1]:80"])
+def test_a_page_on_this_machine_gets_the_cookie_of_loopback(client, origin):
+    headers = bearer(token()) | {"Origin": origin}
+    response = client.post("/session", headers=headers, base_url="http://localhost:8082")
+    assert response.headers["Set-Cookie"].startswith("tailrace=")
+
+
+def test_a_token_that_no_cookie_can_hold_makes_no_session(client):
+    payload = {"aud": "tailrace", "exp": time.time() + 60, "tailrace": {}}
+    for size, status in ((2700, 200), (3000, 422)):
+        large = jwt.encode(payload | {"more": "x" * size}, SECRET, "HS256")
+        assert client.post("/session", headers=bearer(large)).status_code == status
+
+
+def test_a_session_lasts_no_longer_than_browsers_keep_a_cookie(client):
+    payload = {"aud": "tailrace", "exp": 9e11, "tailrace": {}}
+    response = client.post("/session", headers=bearer(jwt.encode(payload, SECRET, "HS256")))
+    assert response.status_code == 200
+    assert f"Max-Age={400 * 24 * 3600}" in response.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize("headers", [{}, bearer("wrong"), {"Cookie": "tailrace=x"}])
@@ -74,12 +115,12 @@ def test_the_cookie_of_loopback_counts_on_loopback_only(client, run_id):
 )
 def test_the_bearer_wins_over_the_cookie(client, run_id, header, cookie, status):
     texts = {"good": token(), "bad": token(ttl=-1)}
-    headers = bearer(texts[header]) | {"Cookie": f"__Secure-tailrace={texts[cookie]}"}
+    headers = bearer(texts[header]) | {"Cookie": f"__Host-tailrace={texts[cookie]}"}
     assert client.get(f"/runs/{run_id}/events", headers=headers).status_code == status
 
 
 def test_an_authorization_for_a_proxy_does_not_hide_the_cookie(client, run_id):
-    headers = {"Authorization": "Basic YTpi", "Cookie": f"__Secure-tailrace={token()}"}
+    headers = {"Authorization": "Basic YTpi", "Cookie": f"__Host-tailrace={token()}"}
     assert client.get(f"/runs/{run_id}/events", headers=headers).status_code == 200
 
 
@@ -97,13 +138,15 @@ def test_an_authorization_for_a_proxy_does_not_hide_the_cookie(client, run_id):
         ({"Sec-Fetch-Site": "cross-site", "Origin": "http://gateway.example"}, False),
         ({"Origin": "https://evil.example"}, False),
         ({"Origin": "null"}, False),
+        ({"Origin": "http://["}, False),
+        ({"Origin": "http://gateway.example:80"}, False),
         ({"Origin": "http://localhost:3000"}, False),
         ({"Origin": "http://gateway.example.evil.example"}, False),
         ({"Origin": f"{NAMED}.evil.example"}, False),
     ],
 )
 def test_a_write_with_the_cookie_needs_an_origin_that_may(client, run_id, headers, is_allowed):
-    cookie = {"Cookie": f"__Secure-tailrace={token()}"}
+    cookie = {"Cookie": f"__Host-tailrace={token()}"}
     url = {"base_url": "http://gateway.example"}
     path = f"/runs/{run_id}/events"
     status = client.post(path, json=EVENT, headers=headers | cookie, **url).status_code

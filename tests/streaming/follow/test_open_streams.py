@@ -1,6 +1,8 @@
-"""The open streams of a worker: the limit and the drain."""
+"""The open streams of a worker: the limit, the drain, and the end of those whose tokens end."""
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -13,6 +15,7 @@ from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from tests.clocks import replace_time
+from tests.servers import wait_until
 
 
 @pytest.fixture
@@ -123,3 +126,72 @@ def test_a_drain_cuts_a_client_that_reads_nothing(services, monkeypatch):
     streams, clock = OpenStreams(services, 10), Clock()
     end = drain(monkeypatch, streams, clock, [EndingStream(clock, streams, reads=False)])
     assert end == pytest.approx(open_streams.FINISH_SECONDS, abs=0.1)
+
+
+# Owners, whose tokens expire or are revoked
+
+
+@dataclass
+class Bearer:
+    account: str = "sub:a"
+    expires_at: float | None = None
+
+
+class Endless:
+    """A stream whose client does not read what belongs before the end."""
+
+    kind, run_id, events = "stream", "any", 0
+
+    def __init__(self, streams: OpenStreams, broken: bool = False) -> None:
+        self.reason: str | None = None
+        self.warnings: list[int] = []
+        self.is_cut = False
+        self._streams, self._broken = streams, broken
+
+    def end(self, reason: str) -> None:
+        self.reason = self.reason or reason
+
+    def warn(self, seconds: int) -> None:
+        self.warnings.append(seconds)
+        if self._broken:
+            raise RuntimeError("a fault of this stream")
+
+    def cut(self) -> None:
+        self.is_cut = True
+        self._streams.closed(self)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(open_streams, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(open_streams, "FINISH_SECONDS", 0.05)
+
+
+def test_a_client_that_does_not_read_is_cut_off_soon_after_its_token_is_revoked(services, quick):
+    streams = OpenStreams(services, 10)
+    doomed, safe = Endless(streams), Endless(streams)
+    streams.admit(doomed, "a", Bearer("sub:a", time.time() + 600))
+    streams.admit(safe, "a", Bearer("sub:b", time.time() + 600))
+    streams.end_owned(lambda owner: owner.account == "sub:a", "revoked")
+    assert (doomed.reason, doomed.is_cut) == ("revoked", False)
+    wait_until(lambda: doomed.is_cut, "it is cut off")
+    assert (safe.reason, safe.is_cut) == (None, False)
+    assert len(streams) == 1
+
+
+def test_a_stream_is_warned_once_ends_at_its_expiry_and_is_cut_off(services, quick):
+    streams = OpenStreams(services, 10)
+    stream = Endless(streams)
+    streams.admit(stream, "a", Bearer(expires_at=time.time() + 0.5))
+    wait_until(lambda: stream.is_cut, "it is cut off")
+    assert stream.warnings == [1]
+    assert stream.reason == "expired"
+
+
+def test_a_fault_of_one_stream_does_not_keep_others_from_their_expiry(services, quick, caplog):
+    streams = OpenStreams(services, 10)
+    broken, other = Endless(streams, broken=True), Endless(streams)
+    for stream in (broken, other):
+        streams.admit(stream, "a", Bearer(expires_at=time.time() + 0.3))
+    wait_until(lambda: broken.is_cut and other.is_cut, "both are cut off")
+    assert "a fault of this stream" in caplog.text
