@@ -109,6 +109,13 @@ def test_an_issuer_that_is_away_lets_nobody_in_and_the_next_answer_does(store, i
     assert status(client, sign(OTHER_P256, "ES256", "one")) == 401
 
 
+def test_a_token_without_a_key_id_may_be_of_an_issuer_that_is_away(store, issuer, key_file):
+    issuer.answer = lambda handler: handler.send_error(503)
+    client = client_of(store, auth_jwks_url=issuer.url, auth_public_keys=str(key_file))
+    assert status(client, sign(P256, "ES256")) == 200
+    assert status(client, sign(OTHER_P256, "ES256")) == 503
+
+
 def test_a_token_of_a_new_key_waits_for_the_next_refresh(store, issuer, monkeypatch):
     """Also if another key, one without an id, might have signed it."""
     monkeypatch.setattr(jwks, "MIN_REFRESH_SECONDS", 1.0)

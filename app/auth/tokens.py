@@ -124,7 +124,8 @@ class TokenVerifier:
             except (jwt.PyJWTError, ValueError, RecursionError):
                 raise NotAccepted("the token is malformed") from None
         # PyJWT has seen that a key id is a text.
-        if all(key.id != key_id for key in keys) and self._expect(key_id):
+        is_named = key_id is not None and any(key.id == key_id for key in keys)
+        if not is_named and self._expect(key_id):
             raise KeysNotKnown("the issuer's keys could not be read yet")
         raise NotAccepted("the token's signature is not that of a known key")
 
