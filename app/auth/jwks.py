@@ -151,7 +151,7 @@ def _name_of(url: str) -> str | None:
 def _run(reference: "weakref.ref[RemoteKeys]", wanted: threading.Event) -> None:
     """Read the set again and again, until nothing else refers to the keys."""
     pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
-    last_wanted, is_wanted = -math.inf, False
+    last_wanted = -math.inf
     while (keys := reference()) is not None:
         if keys.read():
             pause = _dice.uniform(0.9, 1.0) * REFRESH_SECONDS
@@ -160,10 +160,8 @@ def _run(reference: "weakref.ref[RemoteKeys]", wanted: threading.Event) -> None:
             pause = next(pauses)
         del keys
         until = time.monotonic() + pause
-        if is_wanted:  # what is asked for from now on is not what this reading was for
-            wanted.clear()
-        is_wanted = wanted.wait(pause)
-        if is_wanted:  # not more often than this, however many ask
+        if wanted.wait(pause):  # not more often than this, however many ask
             earliest = min(until, last_wanted + MIN_REFRESH_SECONDS)
             time.sleep(max(0.0, earliest - time.monotonic()))
             last_wanted = time.monotonic()
+            wanted.clear()  # what is asked for from now on may not come with this reading

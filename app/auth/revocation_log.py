@@ -54,8 +54,9 @@ class RevocationLog:
         if self._followed_in != os.getpid():
             self._followed_in = os.getpid()
             self._is_read = threading.Event()
+            arguments = weakref.ref(self), self._blocking_client
             threading.Thread(
-                target=_follow, args=(weakref.ref(self),), name="tailrace-revocations", daemon=True
+                target=_follow, args=arguments, name="tailrace-revocations", daemon=True
             ).start()
         if not self._is_read.wait(FIRST_READ_SECONDS):
             raise StoreUnavailable("the revocations could not be read yet", stored=False)
@@ -69,7 +70,7 @@ class RevocationLog:
             self._read()
         except StoreUnavailable as error:
             if not self._is_failing:
-                log.warning("the revocations cannot be read: %s", error)
+                log.warning("the revocations cannot be read: %s", str(error))
             self._is_failing = True
         else:
             if self._is_failing:
@@ -114,7 +115,7 @@ class RevocationLog:
             raise StoreUnavailable(f"{REVOCATIONS} is not a stream", stored=False) from None
 
 
-def _follow(reference: "weakref.ref[RevocationLog]") -> None:
+def _follow(reference: "weakref.ref[RevocationLog]", client: redis.Redis) -> None:
     """Read the log again and again, until nothing else refers to it."""
     pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
     while (followed := reference()) is not None:
@@ -129,3 +130,4 @@ def _follow(reference: "weakref.ref[RevocationLog]") -> None:
             log.exception("the revocations could not be taken")
         del followed
         time.sleep(pause)
+    client.close()

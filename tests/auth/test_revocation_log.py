@@ -22,10 +22,27 @@ def quick(monkeypatch):
     monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 20.0)
 
 
+def followers() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name == "tailrace-revocations"}
+
+
 @pytest.fixture
 def server(tmp_path):
     with RedisServer(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def client(server):
+    before = followers()
+
+    def is_left() -> bool:
+        gc.collect()
+        return followers() <= before
+
+    with server.client() as client:
+        yield client
+        wait_until(is_left, "no thread of the test would complain of the end of its server")
 
 
 def followed(client: redis.Redis) -> tuple[RevocationLog, list[int]]:
@@ -40,22 +57,20 @@ def is_revoked(log: RevocationLog, token_id: str) -> bool:
     return log.revocations.include(Identity("u", Grants({}), "u", 1.0, token_id))
 
 
-def test_what_was_revoked_before_is_known_before_anybody_is_let_in(server):
-    with server.client() as client:
-        for number in range(revocation_log.READ_COUNT + 1):
-            client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": str(number)})})
-        log, _ = followed(client)
-        assert is_revoked(log, "0")
-        assert is_revoked(log, str(revocation_log.READ_COUNT))
+def test_what_was_revoked_before_is_known_before_anybody_is_let_in(client):
+    for number in range(revocation_log.READ_COUNT + 1):
+        client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": str(number)})})
+    log, _ = followed(client)
+    assert is_revoked(log, "0")
+    assert is_revoked(log, str(revocation_log.READ_COUNT))
 
 
-def test_each_log_of_a_server_hears_of_what_another_one_revokes(server):
-    with server.client() as client:
-        logs = [followed(client) for _ in range(3)]
-        logs[0][0].append({"jti": "t1"})
-        for log, changes in logs:
-            wait_until(lambda log=log: is_revoked(log, "t1"), "the token is revoked")
-            wait_until(lambda changes=changes: changes, "it was told")
+def test_each_log_of_a_server_hears_of_what_another_one_revokes(client):
+    logs = [followed(client) for _ in range(3)]
+    logs[0][0].append({"jti": "t1"})
+    for log, changes in logs:
+        wait_until(lambda log=log: is_revoked(log, "t1"), "the token is revoked")
+        wait_until(lambda changes=changes: changes, "it was told")
 
 
 GARBAGE = {
@@ -72,73 +87,68 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("fields", GARBAGE.values(), ids=GARBAGE)
-def test_what_others_write_there_is_passed_over(server, caplog, fields):
-    with server.client() as client:
-        log, _ = followed(client)
-        client.xadd(REVOCATIONS, fields)
-        log.append({"jti": "t1"})
-        wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
-        assert not log.revocations.include(Identity("u", Grants({}), "u", 1.0))
-        assert len([each for each in caplog.records if "no revocation" in each.getMessage()]) == 1
-        assert not [each for each in caplog.records if each.exc_info]
+def test_what_others_write_there_is_passed_over(client, caplog, fields):
+    log, _ = followed(client)
+    client.xadd(REVOCATIONS, fields)
+    log.append({"jti": "t1"})
+    wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
+    assert not log.revocations.include(Identity("u", Grants({}), "u", 1.0))
+    assert len([each for each in caplog.records if "no revocation" in each.getMessage()]) == 1
+    assert not [each for each in caplog.records if each.exc_info]
 
 
-def test_a_restart_of_the_server_loses_nothing(server, caplog):
+def test_a_restart_of_the_server_loses_nothing(server, client, caplog):
     caplog.set_level("INFO", "tailrace.auth")
-    with server.client() as client:
-        log, _ = followed(client)
-        log.append({"jti": "t1"})
-        wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
-        server.stop()
-        with pytest.raises(StoreUnavailable):
-            log.append({"jti": "t2"})
-        wait_until(lambda: "cannot be read" in caplog.text, "the log is away")
-        server.start()
-        wait_until(lambda: "read again" in caplog.text, "the log is back")
-        assert is_revoked(log, "t1")
-        log.append({"jti": "t3"})
-        wait_until(lambda: is_revoked(log, "t3"), "the token is revoked")
-        messages = [each for each in caplog.records if each.name == "tailrace.auth"]
-        assert len(messages) == 2, "a change is logged once"
+    log, _ = followed(client)
+    log.append({"jti": "t1"})
+    wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
+    server.stop()
+    with pytest.raises(StoreUnavailable):
+        log.append({"jti": "t2"})
+    wait_until(lambda: "cannot be read" in caplog.text, "the log is away")
+    server.start()
+    wait_until(lambda: "read again" in caplog.text, "the log is back")
+    assert is_revoked(log, "t1")
+    log.append({"jti": "t3"})
+    wait_until(lambda: is_revoked(log, "t3"), "the token is revoked")
+    messages = [each for each in caplog.records if each.name == "tailrace.auth"]
+    assert len(messages) == 2, "a change is logged once"
 
 
-def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(server):
+def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(client):
     """A server has lost the log, and its clock is behind."""
-    with server.client() as client:
-        client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t1"})}, id="9999999999999-0")
-        log, _ = followed(client)
-        client.delete(REVOCATIONS)
-        client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t2"})})
-        wait_until(lambda: is_revoked(log, "t2"), "the token is revoked")
-        assert is_revoked(log, "t1")
+    client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t1"})}, id="9999999999999-0")
+    log, _ = followed(client)
+    client.delete(REVOCATIONS)
+    client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t2"})})
+    wait_until(lambda: is_revoked(log, "t2"), "the token is revoked")
+    assert is_revoked(log, "t1")
 
 
-def test_while_the_key_is_no_stream_nobody_is_let_in(server, caplog, monkeypatch):
+def test_while_the_key_is_no_stream_nobody_is_let_in(client, caplog, monkeypatch):
     monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 0.2)
-    with server.client() as client:
-        client.set(REVOCATIONS, "a text")
-        log = RevocationLog(client, lambda: None)
-        with pytest.raises(StoreUnavailable, match="not be read yet"):
-            log.wait_until_read()
-        with pytest.raises(StoreUnavailable, match="is not a stream"):
-            log.append({"jti": "t1"})
-        assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
-            "the revocations cannot be read: tailrace:revocations is not a stream"
-        ]
-        client.delete(REVOCATIONS)
-        monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 20.0)
+    client.set(REVOCATIONS, "a text")
+    log = RevocationLog(client, lambda: None)
+    with pytest.raises(StoreUnavailable, match="not be read yet"):
         log.wait_until_read()
+    with pytest.raises(StoreUnavailable, match="is not a stream"):
+        log.append({"jti": "t1"})
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        "the revocations cannot be read: tailrace:revocations is not a stream"
+    ]
+    client.delete(REVOCATIONS)
+    monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 20.0)
+    log.wait_until_read()
 
 
-def test_the_thread_ends_with_its_log(server):
-    with server.client() as client:
-        before = set(threading.enumerate())
-        log, _ = followed(client)
-        [thread] = set(threading.enumerate()) - before
-        del log
+def test_the_thread_ends_with_its_log(client):
+    before = followers()
+    log, _ = followed(client)
+    [thread] = followers() - before
+    del log
 
-        def has_ended() -> bool:
-            gc.collect()
-            return not thread.is_alive()
+    def has_ended() -> bool:
+        gc.collect()
+        return not thread.is_alive()
 
-        wait_until(has_ended, "the thread has ended")
+    wait_until(has_ended, "the thread has ended")
