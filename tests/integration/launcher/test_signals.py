@@ -60,8 +60,10 @@ def test_a_reload_or_new_log_files_asked_for_during_the_start_change_nothing(
     if command is LAUNCHER:
         gateway.reaper()  # Python has started, and imports the rest
     else:
-        check = wait_until(gateway.process.children, "the settings are checked")
-        assert "check" in check[0].cmdline()
+        wait_until(
+            lambda: any("check" in each.cmdline() for each in gateway.process.children()),
+            "the settings are checked",
+        )
     gateway.process.send_signal(number)
     gateway.wait_until_it_serves()
     wait_until(
