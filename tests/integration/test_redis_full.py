@@ -32,10 +32,16 @@ class Run:
             self.store.add_many(self._ballast, [event(number) for number in range(1000)])
         with server.client() as client:
             client.config_set("maxmemory-policy", "noeviction")
-            client.config_set("maxmemory", client.info("memory")["used_memory"] + ROOM)
+            self._full = client.info("memory")["used_memory"] + ROOM
+            client.config_set("maxmemory", self._full)
 
     def delete_the_ballast(self) -> None:
         requests.delete(f"{self.gateway.url}/runs/{self._ballast}/events").raise_for_status()
+        with self.server.client() as client:
+            wait_until(
+                lambda: client.info("memory")["used_memory"] < self._full - ROOM // 2,
+                "the server has freed it in the background",
+            )
 
     def restart_with_more_memory(self) -> None:
         self.server.stop()
