@@ -17,6 +17,7 @@ from typing import Any
 import gevent
 from gevent.server import StreamServer
 from gevent.socket import socket
+from greenlet import greenlet
 from gunicorn import util
 from gunicorn.workers import ggevent
 
@@ -49,9 +50,25 @@ class _Server(StreamServer):
         worker: StreamingWorker = handle.func.__self__
         worker.servers.append(self)
         self._connections = worker.connections_to(listener)
+        self._is_monitoring = worker.is_monitoring(listener)
+        if self._is_monitoring:
+            self._spawn = _run_now
 
     def do_read(self) -> Any:
         return self._connections.accept(super().do_read)
+
+    def start_accepting(self) -> None:
+        if self._is_monitoring and self._watcher is None:
+            self._watcher = self.loop.io(self.socket.fileno(), 1)
+            self._watcher.priority = self.loop.MAXPRI
+            self._watcher.start(self._do_read)
+        else:
+            super().start_accepting()
+
+
+def _run_now(run: Callable[..., None], *args: Any) -> None:
+    """Run a connection at once, not in the next round of the loop, which a flood makes long."""
+    greenlet(run, gevent.get_hub()).switch(*args)
 
 
 vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
@@ -93,14 +110,19 @@ class StreamingWorker(ggevent.GeventWorker):
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
         name = self._names[listener]
+        if self.is_monitoring(listener):
+            client._read_event.priority = gevent.get_hub().loop.MAXPRI
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
         self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
 
     def connections_to(self, listener: Any) -> Connections:
         """Return the connections among which those to a listener count."""
-        is_monitoring = self._is_monitoring_port(self._names[listener])
-        return self._monitoring if is_monitoring else self.connections
+        return self._monitoring if self.is_monitoring(listener) else self.connections
+
+    def is_monitoring(self, listener: Any) -> bool:
+        """Whether a listener is that of the monitoring port."""
+        return self._is_monitoring_port(self._names[listener])
 
     def _is_monitoring_port(self, name: Any) -> bool:
         return isinstance(name, tuple) and name[1] == self._monitoring_port
