@@ -1,4 +1,4 @@
-"""Files that decide who is let in: only their owner may write them."""
+"""Key files: a gateway uses one only if nobody but its owner may write it."""
 
 import os
 import stat

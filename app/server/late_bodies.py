@@ -17,8 +17,8 @@ READ = 1  # what an I/O watcher of gevent waits for
 class LateBodies:
     """Waits for late bodies, up to a maximum at once.
 
-    Where too many wait, the one that has waited longest gives way. So a flood of bodies that never
-    come takes the moment from nobody who comes after it.
+    When too many wait, the one that has waited longest is given up. So a client that comes after a
+    flood of bodies that never arrive still gets its moment.
     """
 
     def __init__(self, maximum: int) -> None:

@@ -18,7 +18,7 @@ FINISH_SECONDS = 1.0
 # How often a drain looks whether a stream is left.
 POLL_SECONDS = 0.05
 
-# So long before its token expires, a stream's client is told.
+# A stream tells its client this many seconds before the token expires.
 WARNING_SECONDS = 30
 LOOK_SECONDS = 0.5
 # After this many streams were looked at, others get their turn.
