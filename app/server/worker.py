@@ -22,7 +22,7 @@ from gunicorn import util
 from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
-from .connections import HEALTH_PATHS, RESERVE, Connections
+from .connections import HEALTH_PATHS, Connections
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
@@ -89,7 +89,7 @@ class StreamingWorker(ggevent.GeventWorker):
         self.connections = Connections(self.worker_connections)
         self._monitoring = Connections(MONITORING_PLACES)
         self._monitoring_port: int | None = None
-        self.worker_connections += RESERVE
+        self.worker_connections += self.connections.reserve
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
