@@ -58,12 +58,17 @@ class _Server(StreamServer):
         return self._connections.accept(super().do_read)
 
     def start_accepting(self) -> None:
-        if self._is_monitoring and self._watcher is None:
-            self._watcher = self.loop.io(self.socket.fileno(), 1)
-            self._watcher.priority = self.loop.MAXPRI
-            self._watcher.start(self._do_read)
-        else:
-            super().start_accepting()
+        super().start_accepting()
+        if self._is_monitoring:
+            server: Any = self
+            server._watcher.stop()
+            _come_first(server._watcher)
+            server._watcher.start(server._do_read)
+
+
+def _come_first(watcher: Any) -> None:
+    """Make a watcher the first of those that are ready in a round of the loop."""
+    watcher.priority = watcher.loop.MAXPRI
 
 
 def _run_now(run: Callable[..., None], *args: Any) -> None:
@@ -111,7 +116,7 @@ class StreamingWorker(ggevent.GeventWorker):
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
         name = self._names[listener]
         if self.is_monitoring(listener):
-            client._read_event.priority = gevent.get_hub().loop.MAXPRI
+            _come_first(client._read_event)  # type: ignore[attr-defined]
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
         self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
