@@ -3,6 +3,8 @@
 import resource
 from typing import NamedTuple
 
+from .server.connections import PLACES_PER_WAITING
+
 # Files that are no client's: mostly connections to Redis, of which readers use one for 64 runs.
 OTHER_FILES = 100
 RUNS_PER_FILE = 64
@@ -25,7 +27,8 @@ class Capacity(NamedTuple):
     @classmethod
     def of(cls, wanted_streams: int, files: int) -> "Capacity":
         """Share out `files` open files; return the wanted streams if there are enough files."""
-        clients = max(4, (files - OTHER_FILES) * RUNS_PER_FILE // (RUNS_PER_FILE + 1))
+        files_per_client = 1 + 1 / RUNS_PER_FILE + 1 / PLACES_PER_WAITING
+        clients = max(4, int((files - OTHER_FILES) / files_per_client))
         share = max(1, (clients - wanted_streams) // 3, clients // 16)
         appends, others = min(MAX_APPENDS, share), min(MAX_OTHERS, share)
         streams = min(wanted_streams, clients - 2 * appends - others)

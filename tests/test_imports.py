@@ -103,7 +103,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     auth_for_settings = set(in_package("auth", ("grants", "keys")))
     yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
     yield "app.authentication", {*_auth, "app.settings"}
-    yield "app.capacity", set()
+    yield "app.capacity", {"app.server.connections"}
     yield "app.reaper", set()
     yield "app.child_processes", set()
     yield "app.installed_redis", set(_store)

@@ -1,8 +1,8 @@
 """The client connections of a worker: how many there are, and which of them wait for a request.
 
-When places run short, connections that wait are closed: first those that have never sent a
-request, then those that are idle between two, and of both those that have waited longest. So a
-silent client takes no place from another one.
+When places run short, connections that wait are closed, of each kind those that have waited
+longest. Those that have never sent a request make room for new ones; those that are idle between
+two make room for requests. So a silent client takes no place from another one.
 """
 
 import socket
@@ -21,15 +21,13 @@ from .body import raw_socket
 # port serves nothing else.
 HEALTH_PATHS = ("/healthz", "/readyz")
 
-# So many of the newest connections are left to wait, so that each has time to send its request,
-# even beside as many busy connections as there are places.
-MIN_WAITING = 16
-
-# Greenlets beyond the places: for those that wait, for health checks, and for refusals.
-RESERVE = 2 * MIN_WAITING
+# So many of the newest connections are left to wait, for each 8 places, so that each has time to
+# send its request, even beside as many busy connections as there are places.
+PLACES_PER_WAITING = 8
+FEWEST_WAITING = 16
 
 # So many connections may have a file that is not counted: they are accepted and not served yet, or
-# ended and not closed yet. capacity.py sets files aside for them, and for those that wait.
+# ended and not closed yet. capacity.py sets files aside for them.
 MAX_UNSETTLED = 24
 
 # Of those that have waited longest, so many are looked at before one is accepted.
@@ -39,11 +37,19 @@ MAX_LOOKED_AT = 32
 T = TypeVar("T")
 
 
+def min_waiting(places: int) -> int:
+    """Return how many connections may wait for a request even if all places are taken."""
+    return max(FEWEST_WAITING, places // PLACES_PER_WAITING)
+
+
 class Connections:
     """The client connections of one worker, hijacked ones included, and its places for them."""
 
     def __init__(self, places: int) -> None:
         self.places = places
+        self._min_waiting = min_waiting(places)
+        # Greenlets beyond the places: for those that wait, for health checks, and for refusals.
+        self.reserve = 2 * self._min_waiting
         self.hijacked = 0
         self._accepted = self._ending = 0
         self._open: set[_Connection] = set()
@@ -109,21 +115,16 @@ class Connections:
                 connection.end()
 
     def _make_room(self) -> None:
-        """Close connections that wait, as many as there are too many."""
-        surplus = len(self) - self.places
-        if surplus <= 0:
-            return
-        spare = max(0, len(self._new) - MIN_WAITING)
-        longest = [
-            *islice(self._new, min(spare, MAX_LOOKED_AT)),
-            *islice(self._idle, MAX_LOOKED_AT),
-        ]
-        for connection in longest:
+        """Close connections that wait, as many of each kind as are too many beside a new one."""
+        others = len(self) - len(self._new) - 1
+        spare = max(self._min_waiting, self.places - others)
+        self._close_longest(self._new, len(self._new) + 1 - spare)
+        self._close_longest(self._idle, others - self.places)
+
+    def _close_longest(self, waiting: dict["_Connection", None], surplus: int) -> None:
+        for connection in list(islice(waiting, min(max(0, surplus), MAX_LOOKED_AT))):
             if not connection.has_request():
                 connection.end()
-                surplus -= 1
-                if not surplus:
-                    return
 
     def _release(self) -> None:
         self.hijacked -= 1

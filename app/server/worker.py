@@ -17,11 +17,12 @@ from typing import Any
 import gevent
 from gevent.server import StreamServer
 from gevent.socket import socket
+from greenlet import greenlet
 from gunicorn import util
 from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
-from .connections import HEALTH_PATHS, RESERVE, Connections
+from .connections import HEALTH_PATHS, Connections
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
@@ -49,9 +50,30 @@ class _Server(StreamServer):
         worker: StreamingWorker = handle.func.__self__
         worker.servers.append(self)
         self._connections = worker.connections_to(listener)
+        self._is_monitoring = worker.is_monitoring(listener)
+        if self._is_monitoring:
+            self._spawn = _run_now
 
     def do_read(self) -> Any:
         return self._connections.accept(super().do_read)
+
+    def start_accepting(self) -> None:
+        super().start_accepting()
+        if self._is_monitoring:
+            server: Any = self
+            server._watcher.stop()
+            _come_first(server._watcher)
+            server._watcher.start(server._do_read)
+
+
+def _come_first(watcher: Any) -> None:
+    """Make a watcher the first of those that are ready in a round of the loop."""
+    watcher.priority = watcher.loop.MAXPRI
+
+
+def _run_now(run: Callable[..., None], *args: Any) -> None:
+    """Run a connection at once, not in the next round of the loop, which a flood makes long."""
+    greenlet(run, gevent.get_hub()).switch(*args)
 
 
 vars(ggevent)["StreamServer"] = _Server  # gunicorn has no setting for it
@@ -72,7 +94,7 @@ class StreamingWorker(ggevent.GeventWorker):
         self.connections = Connections(self.worker_connections)
         self._monitoring = Connections(MONITORING_PLACES)
         self._monitoring_port: int | None = None
-        self.worker_connections += RESERVE
+        self.worker_connections += self.connections.reserve
 
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
@@ -93,14 +115,19 @@ class StreamingWorker(ggevent.GeventWorker):
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
         name = self._names[listener]
+        if self.is_monitoring(listener):
+            _come_first(client._read_event)  # type: ignore[attr-defined]
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
         self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
 
     def connections_to(self, listener: Any) -> Connections:
         """Return the connections among which those to a listener count."""
-        is_monitoring = self._is_monitoring_port(self._names[listener])
-        return self._monitoring if is_monitoring else self.connections
+        return self._monitoring if self.is_monitoring(listener) else self.connections
+
+    def is_monitoring(self, listener: Any) -> bool:
+        """Whether a listener is that of the monitoring port."""
+        return self._is_monitoring_port(self._names[listener])
 
     def _is_monitoring_port(self, name: Any) -> bool:
         return isinstance(name, tuple) and name[1] == self._monitoring_port

@@ -29,7 +29,7 @@ VIEWERS = 500
 PRODUCERS = 50
 
 # Few enough that the connections of the attacks are more than the worker has places for.
-FILES = 1024
+FILES = 1136
 
 # How often each attack is made.
 ATTACKS = 3

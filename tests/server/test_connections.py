@@ -8,10 +8,11 @@ import pytest
 from gevent import socket
 
 from app.server import connections as connections_module
-from app.server.connections import MIN_WAITING, Connections
+from app.server.connections import Connections, min_waiting
 from tests.clocks import replace_time
 
 PLACES = 10
+MIN_WAITING = min_waiting(PLACES)
 
 
 class Client:
@@ -103,17 +104,22 @@ def test_the_longest_silent_is_closed_first_and_the_newest_are_left(connections,
     gevent.sleep(0)
     closed = [client.closed for client in silent]
     assert closed == sorted(closed, reverse=True)
-    # The newest was not waiting yet when it got its place.
-    assert len(connections) == closed.count(False) == MIN_WAITING + 1
+    assert len(connections) == closed.count(False) == MIN_WAITING
 
 
-def test_those_that_have_sent_a_request_are_closed_only_when_the_others_are_few(connect):
-    idle = [connect.idle() for _ in range(PLACES - 2)]
+def test_many_places_leave_many_time_to_send_a_request():
+    assert min_waiting(8_000) == 1_000
+    assert Connections(8_000).reserve == 2_000
+
+
+def test_those_that_have_sent_a_request_give_way_to_requests_only(connect):
+    idle = [connect.idle() for _ in range(PLACES)]
     silent = [connect.silent() for _ in range(2 * MIN_WAITING)]
     gevent.sleep(0)
     assert any(client.closed for client in silent)
-    assert [client.closed for client in idle].count(True) <= MIN_WAITING
+    assert not any(client.closed for client in idle)
     busy = [connect.busy() for _ in range(PLACES)]
+    connect.silent()
     gevent.sleep(0)
     assert all(client.closed for client in idle)
     assert not any(client.closed for client in busy)
@@ -124,6 +130,7 @@ def test_the_longest_idle_is_closed_first(connect):
     first.request()
     first.answer()
     connect.busy()
+    connect.silent()
     gevent.sleep(0)
     assert second.closed
     assert not first.closed
@@ -133,7 +140,8 @@ def test_the_longest_idle_is_closed_first(connect):
 def test_a_connection_whose_request_has_come_is_not_closed(connect):
     first, second, *_ = (connect.idle() for _ in range(PLACES))
     first.socket.send(b"x")  # and nobody has looked at it yet
-    connect.silent()
+    connect.busy()
+    connect.busy()
     while first.requests < 2:
         gevent.sleep(0)
     assert second.closed
