@@ -1,11 +1,14 @@
 """The check of a follower's record, which the schedules and the chaos suite share."""
 
+import asyncio
+
 import pytest
 
 from app.streaming.event_id import ZERO, EventId
 from tests.schedules.contract import Contract
 from tests.schedules.history import Change, History
 from tests.schedules.record import Control, Delivered, Item, Opened, Record, Refused, Selection
+from tests.schedules.schedule import settle
 
 
 class Story:
@@ -52,6 +55,9 @@ class Story:
 
     def caught_up(self, ms: int = 0, n: int = 0) -> "Story":
         return self._note(Control(self._next(), "caught_up", EventId(ms, n), "earliest"))
+
+    def progress(self, ms: int, n: int) -> "Story":
+        return self._note(Control(self._next(), "progress", EventId(ms, n), None))
 
     def told(self, action: str, requested: str) -> "Story":
         return self._note(Control(self._next(), action, None, requested))
@@ -199,3 +205,28 @@ def test_a_client_before_any_log_is_at_zero():
     story = Story().asks().caught_up()
     assert story.misses == []
     assert story.record.items[-1].id == ZERO
+
+
+@pytest.mark.parametrize(("is_told", "misses"), [(True, []), (False, ["reset missed"])])
+def test_a_reset_that_becomes_due_when_all_was_settled_is_waited_for(is_told, misses):
+    # Given a client that was sent nothing of the second log, which is gone too
+    story = live(0).delete().add(1).told("reset", "1-1").remove(1).told("gap", "0-0").delete()
+    contract = Contract(story.history, story.record)
+    assert contract.settled()
+
+    # When it gets the gateway's position there all the same, and the reset only later
+    async def send() -> None:
+        story.progress(2, 2)
+        await asyncio.sleep(0.1)
+        if is_told:
+            story.told("reset", "2-2")
+
+    async def play() -> None:
+        sending = asyncio.create_task(send())
+        await settle([contract], quiet=0.01, seconds=10.0 if is_told else 0.2)
+        contract.finish()
+        await sending
+
+    asyncio.run(play())
+    # Then it is not taken for missed, unless it never comes
+    assert [what.removeprefix("not settled: ") for _, what in contract.misses] == misses

@@ -81,8 +81,7 @@ async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.
         async with asyncio.timeout(MAX_SECONDS), following() as join:
             await _change(writer, followers, join, dice)
             contracts = [Contract(writer.history, follower.record) for follower in followers]
-            await settle(contracts)
-            await asyncio.sleep(dice.choice((0, 0.1, 0.4)))  # so that a double is seen
+            await settle(contracts, quiet=dice.choice((0, 0.1, 0.4)))
         await writer.close()
     finally:
         writer.hang_up()
@@ -126,9 +125,22 @@ async def _change(
         follower.quiet = True
 
 
-async def settle(contracts: Sequence[Contract], seconds: float = SETTLE_SECONDS) -> None:
-    """Wait until every client has all that is due to it, at most for some seconds."""
+async def settle(
+    contracts: Sequence[Contract], quiet: float = 0.0, seconds: float = SETTLE_SECONDS
+) -> None:
+    """Wait until every client has all that is due to it, at most for some seconds.
+
+    Then let `quiet` seconds pass, so that a double is seen. Something may become due in them: a
+    gateway that has not noticed yet that a log is gone still gives its position there to a client
+    that was sent nothing of it, which then is due a reset. So wait for that too.
+    """
     until = time.monotonic() + seconds
+    await _until_settled(contracts, until)
+    await asyncio.sleep(quiet)
+    await _until_settled(contracts, until + quiet)
+
+
+async def _until_settled(contracts: Sequence[Contract], until: float) -> None:
     while not all(contract.settled() for contract in contracts) and time.monotonic() < until:
         await asyncio.sleep(POLL_SECONDS)
 
