@@ -141,7 +141,6 @@ class Settings:
     stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, MAX_NUMBER))
     heartbeat_seconds: int = _setting(15, _whole(1, 3600))
     retry_ms: int = _setting(3000, _whole(1, 3_600_000))
-    flush_interval_ms: int = _setting(16, _whole(0, 1000))
     max_streams: int = _setting(10_000, _whole(1))
     max_event_bytes: int = _setting(262_144, _whole(1))
     max_body_bytes: int = _setting(4_194_304, _whole(1))

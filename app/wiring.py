@@ -39,7 +39,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         store,
         streams,
         admission,
-        IngestLoop(store, settings.flush_interval_ms / 1000),
+        IngestLoop(store),
         Hosts(settings.allowed_hosts),
         access,
     ).init_app(app := _flask_app())
@@ -66,7 +66,7 @@ def _services(settings: Settings, store: EventStore) -> Services:
     history = History(store)
     return Services(
         store=store,
-        readers=ReaderPool(store, settings.flush_interval_ms / 1000, history.drop),
+        readers=ReaderPool(store, history.drop),
         history=history,
         heartbeats=Heartbeats(settings.heartbeat_seconds),
         heartbeat_seconds=settings.heartbeat_seconds,

@@ -20,7 +20,6 @@ VARIABLES = {
     "STREAM_IDLE_TTL_SECONDS": (604_800, "60", 60, ["0", "-5", "9" * 30]),
     "HEARTBEAT_SECONDS": (15, "1", 1, ["0", "3601", "soon"]),
     "RETRY_MS": (3000, "1", 1, ["0", "3600001", "x"]),
-    "FLUSH_INTERVAL_MS": (16, "0", 0, ["-1", "1001", "x"]),
     "MAX_STREAMS": (10_000, "1", 1, ["0", "x"]),
     "MAX_EVENT_BYTES": (262_144, "1", 1, ["0", "256K"]),
     "MAX_BODY_BYTES": (4_194_304, "1", 1, ["0", "4M"]),

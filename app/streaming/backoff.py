@@ -1,4 +1,4 @@
-"""Pauses: between one attempt and the next, longer each time, and turns for others in long work."""
+"""Pauses: between attempts, between the rounds of a loop, and turns for others in long work."""
 
 import os
 import random
@@ -23,6 +23,21 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
     while True:
         yield _dice.uniform(bound / 2, bound)
         bound = min(maximum, 2 * bound)
+
+
+# A loop that serves many rests so many times what its round took, within a bound in seconds.
+REST_SHARE = 2.0
+MAX_REST_SECONDS = 0.05
+
+
+def rest(began: float) -> None:
+    """Let everybody else have a turn, and rest, after a round that began at a monotonic time.
+
+    The turn shows how busy the worker is. While it is idle, the rest is next to nothing, and what
+    comes is delivered at once. The busier it is, the more comes together, and costs less.
+    """
+    time.sleep(0)
+    time.sleep(min(REST_SHARE * (time.monotonic() - began), MAX_REST_SECONDS))
 
 
 # The others get several turns in a row while they have much to do, up to this long. With all the

@@ -44,9 +44,9 @@ class Replay:
 
 @pytest.fixture
 def services(store: EventStore) -> Services:
-    """Wire the live side on the real server, as the app factory does, without a flush interval."""
+    """Wire the live side on the real server, as the app factory does."""
     history = History(store)
-    return Services(store, ReaderPool(store, 0.0, history.drop), history, Heartbeats(15.0))
+    return Services(store, ReaderPool(store, history.drop), history, Heartbeats(15.0))
 
 
 def test_two_subscribers_whose_history_is_trimmed_both_get_the_gap(

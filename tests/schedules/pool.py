@@ -17,7 +17,8 @@ from tests.servers import GatewayServer, RedisServer
 AT_ONCE = 100
 
 # Readers of the second gateway are far behind the log.
-LAG_MS = 250
+GATEWAYS = {"promptly": "wsgi:app", "late": "tests.schedules.late_wsgi:app"}
+
 HEARTBEAT_SECONDS = 1
 
 
@@ -44,10 +45,10 @@ async def run(
 
 
 def _gateways(server: RedisServer, directory: Path) -> Iterator[tuple[str, GatewayServer]]:
-    for name, settings in (("promptly", {}), ("late", {"FLUSH_INTERVAL_MS": LAG_MS})):
+    for name, application in GATEWAYS.items():
         log = directory / f"{name}.log"
-        settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS, "PYTHONFAULTHANDLER": 1, **settings}
-        yield name, GatewayServer(server.url, log, **settings)
+        settings = {"HEARTBEAT_SECONDS": HEARTBEAT_SECONDS, "PYTHONFAULTHANDLER": 1}
+        yield name, GatewayServer(server.url, log, application=application, **settings)
 
 
 async def _play_all(

@@ -1,8 +1,8 @@
 """One loop reads all requests of lines, and appends what has arrived in one round trip.
 
 A hundred producers of fifty lines a second send one line every 200 µs. A turn and a round trip
-for each line would cost as much as a request. So the loop rests after a round, as the readers do
-after a burst. A line that arrives after silence is read at once.
+for each line would cost as much as a request. So the loop rests after a round, as the readers do,
+and the longer the busier the worker is.
 """
 
 import logging
@@ -17,6 +17,7 @@ from gevent.monkey import get_original
 from werkzeug.exceptions import HTTPException
 
 from ...server.nonblocking_body import NonBlockingBody
+from ...streaming.backoff import rest
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore
 from ...streaming.follow.client_socket import READABLE
@@ -28,10 +29,6 @@ from .progress_timer import ProgressTimer
 ROUND_BYTES = 64 * 1024
 MIN_SHARE_BYTES = 2 * 1024
 
-# The readers act at whole multiples of the flush interval. The loop acts this much earlier, as a
-# share of the interval: the readers then find what it appended, and the worker wakes up once.
-LEAD_SHARE = 1 / 8
-
 # How often the loop looks for incomplete lines that take too long.
 SWEEP_SECONDS = 1.0
 
@@ -41,9 +38,8 @@ log = logging.getLogger("tailrace.stream")
 class IngestLoop:
     """Reads the requests of lines of one worker."""
 
-    def __init__(self, store: EventStore, flush_seconds: float) -> None:
+    def __init__(self, store: EventStore) -> None:
         self._store = store
-        self._flush_seconds = flush_seconds
         self._open: dict[_Request, None] = {}
         self._due: dict[_Request, None] = {}  # the requests to attend to, in order
         self._partial: set[_Request] = set()  # those with something incomplete
@@ -103,16 +99,16 @@ class IngestLoop:
         self._sweep()
         self._find_ready(selector)
         if self._due:
-            gevent.sleep(self._until_next_flush() if self._round(selector) else 0)
+            began = time.monotonic()
+            if self._round(selector):
+                rest(began)
+            else:
+                gevent.sleep(0)
             return
         self._awake.clear()
         watcher.start(self._awake.set)
         self._awake.wait(SWEEP_SECONDS if self._partial else None)
         watcher.stop()
-
-    def _until_next_flush(self) -> float:
-        flush = self._flush_seconds
-        return flush - (time.monotonic() + LEAD_SHARE * flush) % flush if flush else 0.0
 
     def _find_ready(self, selector: selectors.DefaultSelector) -> None:
         self._due.update([(key.data, None) for key, _ in selector.select(0)])

@@ -1,7 +1,7 @@
 """The XREAD of a group of feeds: packed once, then patched for the feeds that have moved on.
 
-A reader sends it sixty times a second with the same keys and mostly the same ids. Packing 64 ids
-anew takes 80 µs; patching one takes 8.
+A reader sends it again and again, with the same keys and mostly the same ids. Packing 64 ids anew
+takes 80 µs; patching one takes 8.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,6 @@ from .feed import Feed
 
 # How many feeds are read by one XREAD.
 GROUP_SIZE = 64
-
-# After a delivery the reader rests this many times as long as the delivery took, up to a bound
-# in seconds.
-PAUSE_SHARE = 6.0
-MAX_PAUSE_SECONDS = 0.05
 
 
 class GroupRead:
@@ -48,17 +43,6 @@ class GroupRead:
     def origin(self, key: bytes) -> tuple[Feed, Position]:
         """Return the feed of a key, and the position from which it was last read."""
         return self._feeds[key], self._positions[key]
-
-    def pause(self, flush_seconds: float, delivery_seconds: float) -> float:
-        """Return how long to let events gather before they are read and delivered together.
-
-        It is at least the flush interval, and up to three times the interval in a full group,
-        since an XREAD costs more with more keys. If events came faster than they were delivered,
-        it is a multiple of `delivery_seconds`, so that most of the time is left for others: a
-        thousand viewers then get fewer and larger writes. `delivery_seconds` is 0 otherwise.
-        """
-        flush = flush_seconds * (1 + 2 * len(self) / GROUP_SIZE)
-        return max(flush, min(PAUSE_SHARE * delivery_seconds, MAX_PAUSE_SECONDS))
 
 
 def feed_key(feed: Feed) -> bytes:

@@ -17,12 +17,10 @@ class ReaderPool:
     def __init__(
         self,
         store: EventStore,
-        flush_seconds: float = 0.016,
         dropped: Callable[[Feed], None] = lambda feed: None,
     ):
         """`dropped` is called with every feed that the last subscriber has left."""
         self._store = store
-        self._flush_seconds = flush_seconds
         self._dropped = dropped
         self._feeds: dict[str, tuple[Feed, TailReader]] = {}
         self._readers: list[TailReader] = []
@@ -71,7 +69,7 @@ class ReaderPool:
     def _place(self, feed: Feed) -> None:
         reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
         if reader is None:
-            reader = TailReader(self._store, self._flush_seconds)
+            reader = TailReader(self._store)
             self._readers.append(reader)
         reader.add(feed)
         self._feeds[feed.run_id] = feed, reader

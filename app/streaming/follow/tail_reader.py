@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from ..backoff import backoff
+from ..backoff import backoff, rest
 from ..errors import NotALog, StoreUnavailable
 from ..event_store import EventStore
 from ..log.log_state import NO_LOG, LogState
@@ -49,10 +49,9 @@ class TailReader:
     positions. A key that holds no stream is taken out of the group until it does.
     """
 
-    def __init__(self, store: EventStore, flush_seconds: float):
+    def __init__(self, store: EventStore):
         self._store = store
         self._availability = store.leases.availability
-        self._flush_seconds = flush_seconds
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         self._lock = threading.Lock()
@@ -155,19 +154,17 @@ class TailReader:
             self._availability.replied(time.monotonic() - sent_at - block)
 
     def _publish_all(self, group: GroupRead, reply: Any) -> None:
-        """Publish what an XREAD returned, then rest until the next flush."""
-        truncated, max_entries, began = False, 0, time.monotonic()
+        """Publish what an XREAD returned, and rest unless there is more."""
+        truncated, began = False, time.monotonic()
         for key, entries in parse_streams(reply):
             if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
                 continue
             self._publish(*group.origin(key), entries)
             truncated |= len(entries) == READ_COUNT
-            max_entries = max(max_entries, len(entries))
-        delivery_seconds = time.monotonic() - began if max_entries > 1 else 0.0
-        pause = group.pause(self._flush_seconds, delivery_seconds)
-        # Until the next whole multiple of the pause, so that all readers of the machine read at
-        # the same moments. Redis and this worker then wake once for all of them.
-        time.sleep(0 if truncated or not pause else pause - time.monotonic() % pause)
+        if truncated:
+            time.sleep(0)
+        else:
+            rest(began)
 
     def _publish(self, feed: Feed, position: Position, entries: list[Any]) -> None:
         """Publish the entries that were read from a position.

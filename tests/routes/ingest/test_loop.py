@@ -68,7 +68,7 @@ def recording_store(fake_client) -> RecordingStore:
 
 @pytest.fixture
 def ingest_loop(recording_store) -> IngestLoop:
-    return IngestLoop(recording_store, 0.02)
+    return IngestLoop(recording_store)
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def test_lines_of_several_requests_are_appended_in_one_round_trip(ingest_loop, r
 
 
 def test_a_line_after_silence_is_appended_at_once(recording_store):
-    ingest_loop = IngestLoop(recording_store, flush_seconds=3600)
+    ingest_loop = IngestLoop(recording_store)
     with open_requests(ingest_loop, 1) as [request]:
         request.send(chunk(line(1)))
         gevent.sleep(0.1)

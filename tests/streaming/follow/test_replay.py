@@ -110,7 +110,7 @@ def test_every_event_is_sent_once_and_in_order_at_whatever_moment_it_is_appended
     store = InterruptedStore(redis_server.url, run_id, [])
     for _ in range(before):
         store.append_one()
-    readers = InterruptedReaders(store, flush_seconds=0.0)
+    readers = InterruptedReaders(store)
     other_streams = [
         (other, other.chunks())
         for other in (subscribe(store, readers, run_id) for _ in range(others))
@@ -155,7 +155,7 @@ def test_every_event_is_sent_once_and_in_order_at_whatever_moment_it_is_appended
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store, flush_seconds=0.0)
+    return ReaderPool(store)
 
 
 def test_a_stream_opened_while_redis_is_away_starts_when_redis_is_back(
@@ -565,7 +565,7 @@ def test_a_hole_among_entries_of_others_is_told_once(store, redis_client, run_id
         entry = {"data": f'"{"x" * 5_000}"'}
         redis_client.xadd(f"run:{run_id}:events", entry, f"{number}-0")
     redis_client.xdel(f"run:{run_id}:events", "198-0")
-    readers = ReaderPool(store, flush_seconds=0.0)
+    readers = ReaderPool(store)
     stream = subscribe(store, readers, run_id, Start(id=EventId(3, 0)))
     names: list[str] = []
     for event in events_of(stream.chunks()):

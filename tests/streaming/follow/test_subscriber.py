@@ -35,7 +35,7 @@ SSE = EventStream()
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store, flush_seconds=0.0)
+    return ReaderPool(store)
 
 
 def test_a_silent_stream_sends_heartbeats(store, readers, run_id):
