@@ -38,14 +38,17 @@ FOLLOW = (
     *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
 )
 SERVER = (
-    *("addresses", "common_headers", "body", "late_bodies", "linger", "nonblocking_body"),
-    *("hijack", "response", "request_head", "connections", "refusals", "worker", "arbiter"),
+    *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
+    *("addresses", "common_headers"),
+    *("hijack", "response", "request_head", "connections"),
+    *("refusals", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems", "exact_json", "json_body"),
     *("access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "runs", "events", "stream", "access.session", "access.revocations"),
+    *("health", "runs", "events", "stream"),
+    *("access.session", "access.revocations"),
 )
 AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
@@ -129,7 +132,15 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
     for package in ("redis", "log", "wire", "follow"):
         yield f"app.streaming.{package}", set()
-    for package in ("streaming", "server", "auth", "routes", "routes.access", "routes.ingest"):
+    for package in (
+        "streaming",
+        "server",
+        "server.bodies",
+        "auth",
+        "routes",
+        "routes.access",
+        "routes.ingest",
+    ):
         yield f"app.{package}", set()
 
 
@@ -187,7 +198,7 @@ def test_streaming_knows_nothing_of_the_web(path):
 
 @pytest.mark.parametrize("path", APP, ids=name_of)
 def test_only_the_server_package_imports_gunicorn(path):
-    assert "gunicorn" not in libraries(path) or path.parent == PACKAGE / "server"
+    assert "gunicorn" not in libraries(path) or PACKAGE / "server" in path.parents
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "routes").rglob("*.py")), ids=name_of)
@@ -232,18 +243,18 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
     for name in (
         "arbiter",
-        "body",
+        "bodies.gunicorn_body",
         "common_headers",
         "connections",
         "refusals",
         "request_head",
         "worker",
     ):
-        path = PACKAGE / "server" / f"{name}.py"
+        path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
             "app.server.addresses",
-            "app.server.body",
+            "app.server.bodies.gunicorn_body",
             "app.server.common_headers",
             "app.server.connections",
             "app.server.refusals",

@@ -11,7 +11,7 @@ from flask import Response
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..capacity import Capacity
-from ..server.late_bodies import LateBodies
+from ..server.bodies.late_bodies import LateBodies
 from ..streaming.errors import StreamingError
 
 # The bytes of all bodies in memory, as a multiple of the largest body. A request of lines may

@@ -9,8 +9,8 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
-from ..server.body import read_pieces
-from ..server.nonblocking_body import NonBlockingBody, detect_dead_peer
+from ..server.bodies.gunicorn_body import read_pieces
+from ..server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ..server.response import JsonResponse
 from ..streaming.backoff import Turns
 from ..streaming.errors import InvalidInput, copy_of

@@ -8,8 +8,8 @@ import gevent
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
-from ..server.body import read_arrived, read_pieces
-from ..server.linger import linger, take_unread
+from ..server.bodies.gunicorn_body import read_arrived, read_pieces
+from ..server.bodies.linger import linger, take_unread
 from .admission import Admission, Reservation
 from .exact_json import parse_document
 from .problems import FieldError

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
-from ..server.body import BodyError
+from ..server.bodies.gunicorn_body import BodyError
 from ..streaming.errors import (
     EventTooLarge,
     InvalidEvent,

@@ -15,7 +15,7 @@ from typing import TypeVar
 import gevent
 from gevent.socket import socket as GeventSocket
 
-from .body import raw_socket
+from .bodies.gunicorn_body import raw_socket
 
 # These need no place among the others, and say nothing that only some may know. The monitoring
 # port serves nothing else.

@@ -6,7 +6,7 @@ from gunicorn.http.body import Body
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import Response
 
-from app.server.nonblocking_body import NonBlockingBody
+from app.server.bodies.nonblocking_body import NonBlockingBody
 
 HEAD = b"POST /runs/1/events HTTP/1.1\r\nHost: localhost\r\n%b\r\n\r\n"
 CHUNKED = HEAD % b"Transfer-Encoding: chunked"

@@ -16,7 +16,7 @@ from gevent.event import Event
 from gevent.monkey import get_original
 from werkzeug.exceptions import HTTPException
 
-from ...server.nonblocking_body import NonBlockingBody
+from ...server.bodies.nonblocking_body import NonBlockingBody
 from ...streaming.backoff import rest
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore

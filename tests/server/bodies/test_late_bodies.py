@@ -3,8 +3,8 @@
 import gevent
 import pytest
 
-from app.server.body import read_pieces
-from app.server.late_bodies import LateBodies
+from app.server.bodies.gunicorn_body import read_pieces
+from app.server.bodies.late_bodies import LateBodies
 from tests.server.gunicorn_connection import CHUNKED, GunicornConnection, with_length
 
 BODY = b'{"data": 1}'

@@ -9,7 +9,7 @@ from gevent.socket import socket as GeventSocket
 from gevent.socket import wait
 from gunicorn.http.body import Body, LengthReader
 
-from .body import raw_socket, read_arrived
+from .gunicorn_body import raw_socket, read_arrived
 
 READ = 1  # what an I/O watcher of gevent waits for
 

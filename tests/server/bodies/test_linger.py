@@ -6,9 +6,9 @@ import itertools
 import gevent
 import pytest
 
-from app.server import linger as linger_module
-from app.server.body import closes_after, read_pieces
-from app.server.linger import MAX_LEFT_BYTES, linger, take_unread
+from app.server.bodies import linger as linger_module
+from app.server.bodies.gunicorn_body import closes_after, read_pieces
+from app.server.bodies.linger import MAX_LEFT_BYTES, linger, take_unread
 from tests.clocks import replace_time
 from tests.server.gunicorn_connection import CHUNKED, HEAD, GunicornConnection, with_length
 

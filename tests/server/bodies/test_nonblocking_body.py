@@ -8,8 +8,8 @@ from gunicorn.http.errors import ParseException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server.body import BodyError
-from app.server.nonblocking_body import MAX_TRAILER_BYTES, NonBlockingBody
+from app.server.bodies.gunicorn_body import BodyError
+from app.server.bodies.nonblocking_body import MAX_TRAILER_BYTES, NonBlockingBody
 from tests.server.gunicorn_connection import CHUNKED, HEAD, GunicornConnection, with_length
 
 RECEIVE_BYTES = 4096

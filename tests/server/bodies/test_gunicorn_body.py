@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.server.body import (
+from app.server.bodies.gunicorn_body import (
     READ_BYTES,
     BodyError,
     closes_after,

@@ -18,7 +18,7 @@ from gunicorn.http.errors import (
     ParseException,
 )
 
-from .body import (
+from .gunicorn_body import (
     BodyError,
     close_after,
     gunicorn_unreader,

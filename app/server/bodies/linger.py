@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from gunicorn.http.body import Body, ChunkedReader, LengthReader
 
-from .body import READ_BYTES, close_after, closes_after
+from .gunicorn_body import READ_BYTES, close_after, closes_after
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -1,0 +1,1 @@
+"""The bodies of requests, as gunicorn holds them: arrived, arriving, late, and left unread."""
