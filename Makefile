@@ -51,6 +51,7 @@ chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.schedules
 	$(BIN)/python -m tests.contract --seconds 120
+	$(BIN)/python -m tests.differential
 
 .PHONY: format
 format: $(VENV)/installed-dev ## format the code, and mend what can be mended

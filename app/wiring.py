@@ -15,6 +15,7 @@ from .routes.admission import Admission
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
+from .routes.plain_appends import PlainAppends
 from .routes.schemas import RunIdConverter
 from .settings import Settings
 from .streaming.event_store import EventStore
@@ -34,7 +35,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     services = _services(settings, store)
     streams = OpenStreams(services, capacity.streams, settings.max_streams_per_subject)
     access = _make_access(settings, store, streams)
-    Gateway(
+    here = Gateway(
         settings,
         store,
         streams,
@@ -42,13 +43,15 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         IngestLoop(store),
         Hosts(settings.allowed_hosts),
         access,
-    ).init_app(app := _flask_app())
+    )
+    here.init_app(app := _flask_app())
     json_body.init_app(app, admission)
     cors.init_app(app, settings.cors_origins, with_credentials=access.is_on)
     problems.init_app(app)
     for module in (events, stream, runs, health, session, revocations):
         app.register_blueprint(module.blueprint)
     access.init_app(app)
+    app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
     return app
 
 

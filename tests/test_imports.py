@@ -40,14 +40,14 @@ FOLLOW = (
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
     *("addresses", "common_headers"),
-    *("hijack", "response", "request_head", "connections"),
+    *("hijack", "response", "request_head", "connections", "kept_alive"),
     *("refusals", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems", "exact_json", "json_body"),
     *("access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "runs", "events", "stream"),
+    *("health", "runs", "events", "plain_appends", "stream"),
     *("access.session", "access.revocations"),
 )
 AUTH = (
@@ -246,6 +246,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         "bodies.gunicorn_body",
         "common_headers",
         "connections",
+        "kept_alive",
         "refusals",
         "request_head",
         "worker",
@@ -257,6 +258,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.bodies.gunicorn_body",
             "app.server.common_headers",
             "app.server.connections",
+            "app.server.kept_alive",
             "app.server.refusals",
             "app.server.request_head",
             "app.streaming.follow.client_socket",

@@ -47,9 +47,14 @@ class RevocationLog:
         """Revoke, for all gateways. Raises StoreUnavailable."""
         self._call(self._client, "XADD", REVOCATIONS, "*", "revocation", json.dumps(revocation))
 
+    @property
+    def is_read(self) -> bool:
+        """Whether this process has read the revocations, and follows them."""
+        return self._is_read.is_set() and self._followed_in == os.getpid()
+
     def wait_until_read(self) -> None:
         """Return once the log was read up to its end. Raises StoreUnavailable."""
-        if self._is_read.is_set() and self._followed_in == os.getpid():
+        if self.is_read:
             return
         if self._followed_in != os.getpid():
             self._followed_in = os.getpid()

@@ -128,6 +128,11 @@ class Reservation:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Hold nothing more."""
         if self._is_append:
             self._admission.appends.release()
+            self._is_append = False
         self.resize(0)

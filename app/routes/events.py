@@ -50,7 +50,7 @@ def append(run_id: str) -> BaseResponse:
         # The parsed body is dropped before the wait for Redis: a kilobyte of JSON may take a
         # hundred in Python.
         max_event_bytes = here.store.max_event_bytes
-        is_batch, new_events, lease = _parse_events(
+        is_batch, new_events, lease = parse_events(
             read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
         )
         here.access.check_events(new_events, lease)
@@ -62,15 +62,8 @@ def append(run_id: str) -> BaseResponse:
             expected_sequence=expected_sequence,
             lease_seconds=lease,
         )
-        response = JsonResponse(
-            _batch_json(appended)
-            if is_batch
-            else new_events[0].as_stored(run_id, appended).to_json(),
-            200 if appended.repeated else 201,
-        )
-    if appended.repeated:
-        response.headers["Idempotent-Replayed"] = "true"
-    return response
+        body = appended_json(run_id, is_batch, new_events, appended)
+    return append_response(body, appended.repeated)
 
 
 def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
@@ -112,7 +105,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
     return JsonResponse(orjson.dumps(ingest.result()))
 
 
-def _parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
+def parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
     """Return whether a body holds an array, the events to append, and the lease."""
     if isinstance(body, list | Iterator):
         return True, *_event_schema.new_events_from(body, max_event_bytes)
@@ -120,10 +113,23 @@ def _parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent]
     return False, [new_event], lease
 
 
-def _batch_json(appended: Appended) -> bytes:
+def appended_json(
+    run_id: str, is_batch: bool, new_events: list[NewEvent], appended: Appended
+) -> bytes:
+    """Return the body of the response to an append: the event, or the ids of an array's."""
+    if not is_batch:
+        return new_events[0].as_stored(run_id, appended).to_json()
     numbered = zip(appended.ids(), count(appended.first_sequence), strict=False)
     events = [{"id": event_id, "sequence": sequence} for event_id, sequence in numbered]
     return orjson.dumps({"events": events})
+
+
+def append_response(body: bytes, repeated: bool) -> Response:
+    """Return the response to an append: 201, or 200 if a repeat had been stored before."""
+    response = JsonResponse(body, 200 if repeated else 201)
+    if repeated:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 @blueprint.get("/runs/<any_run_id:run_id>/events")

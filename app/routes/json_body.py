@@ -48,7 +48,11 @@ def is_json_lines() -> bool:
         raise FieldError(415, "Content-Encoding", "must be identity")
     if request.environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
         raise FieldError(415, "Transfer-Encoding", "must be chunked")
-    content_type = request.headers.get("Content-Type", "")
+    return is_json_lines_type(request.headers.get("Content-Type", ""))
+
+
+def is_json_lines_type(content_type: str) -> bool:
+    """Whether a Content-Type is that of NDJSON, not of JSON. Raises 415 if it is neither."""
     if len(content_type) > MAX_CONTENT_TYPE_LENGTH:
         raise FieldError(
             415, "Content-Type", f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from types import TracebackType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import gevent
 from gevent.socket import socket as GeventSocket
@@ -42,20 +42,33 @@ def min_waiting(places: int) -> int:
     return max(FEWEST_WAITING, places // PLACES_PER_WAITING)
 
 
+class Waiting(Protocol):
+    """A connection that may wait for a request."""
+
+    since: float
+    has_sent_request: bool
+
+    def has_request(self) -> bool:
+        """Return whether bytes have come that nobody has looked at yet."""
+
+    def end(self) -> None:
+        """Close the connection soon, and count it as closed from now on."""
+
+
 class Connections:
     """The client connections of one worker, hijacked ones included, and its places for them."""
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self._min_waiting = min_waiting(places)
+        self.min_waiting = min_waiting(places)
         # Greenlets beyond the places: for those that wait, for health checks, and for refusals.
-        self.reserve = 2 * self._min_waiting
+        self.reserve = 2 * self.min_waiting
         self.hijacked = 0
         self._accepted = self._ending = 0
-        self._open: set[_Connection] = set()
+        self._open: set[Waiting] = set()
         # What waits for its first request, and for a further one; the longest first.
-        self._new: dict[_Connection, None] = {}
-        self._idle: dict[_Connection, None] = {}
+        self._new: dict[Waiting, None] = {}
+        self._idle: dict[Waiting, None] = {}
 
     def __len__(self) -> int:
         return len(self._open) + self.hijacked
@@ -94,6 +107,27 @@ class Connections:
             # Else only the garbage collector could free the two.
             del gevent.getcurrent().connection  # type: ignore[attr-defined]
 
+    def admit(self, connection: Waiting) -> None:
+        """Count a connection that waits for its first request, without a greenlet."""
+        self._accepted = max(0, self._accepted - 1)
+        self._open.add(connection)
+        self._make_room()
+        self._new[connection] = None
+
+    def expect(self, connection: Waiting) -> None:
+        """Count a connection that waits for a further request, without a greenlet."""
+        self._open.add(connection)
+        self._idle[connection] = None
+
+    def given(self, connection: Waiting) -> None:
+        """Count a connection out, for which `serve` is called soon."""
+        self.left(connection)
+        self._accepted += 1
+
+    def dropped(self) -> None:
+        """Count out a connection that was given, and is not served after all."""
+        self._accepted -= 1
+
     def waiting(self) -> "_Connection":
         """Return a context in which the connection of the current greenlet waits for a request."""
         connection: _Connection = gevent.getcurrent().connection  # type: ignore[attr-defined]
@@ -117,11 +151,11 @@ class Connections:
     def _make_room(self) -> None:
         """Close connections that wait, as many of each kind as are too many beside a new one."""
         others = len(self) - len(self._new) - 1
-        spare = max(self._min_waiting, self.places - others)
+        spare = max(self.min_waiting, self.places - others)
         self._close_longest(self._new, len(self._new) + 1 - spare)
         self._close_longest(self._idle, others - self.places)
 
-    def _close_longest(self, waiting: dict["_Connection", None], surplus: int) -> None:
+    def _close_longest(self, waiting: dict[Waiting, None], surplus: int) -> None:
         for connection in list(islice(waiting, min(max(0, surplus), MAX_LOOKED_AT))):
             if not connection.has_request():
                 connection.end()
@@ -131,12 +165,12 @@ class Connections:
 
     # For a connection
 
-    def began_waiting(self, connection: "_Connection") -> None:
+    def began_waiting(self, connection: Waiting) -> None:
         """Note that a connection waits for a request."""
         waiting = self._idle if connection.has_sent_request else self._new
         waiting[connection] = None
 
-    def stopped_waiting(self, connection: "_Connection") -> None:
+    def stopped_waiting(self, connection: Waiting) -> None:
         """Note that a connection waits no more; it may have a request after all."""
         self.left(connection)
         self._open.add(connection)
@@ -146,7 +180,7 @@ class Connections:
         self.left(connection)
         self._ending += not connection.is_ending
 
-    def left(self, connection: "_Connection") -> None:
+    def left(self, connection: Waiting) -> None:
         """Count a connection out; safe to repeat."""
         self._new.pop(connection, None)
         self._idle.pop(connection, None)

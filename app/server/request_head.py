@@ -1,5 +1,6 @@
 """The head of a request: gunicorn's, with a limit on all of it and not only on each header."""
 
+import gevent
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.http.message import Request
 from gunicorn.http.parser import RequestParser
@@ -17,6 +18,10 @@ class BoundedRequest(Request):
 
     def parse(self, unreader: Unreader) -> bytes:
         self.max_buffer_headers = MAX_HEAD_BYTES
+        greenlet = gevent.getcurrent()
+        if getattr(greenlet, "unread", b""):  # what was read of the connection before
+            unreader.unread(greenlet.unread)  # type: ignore[attr-defined]
+            del greenlet.unread  # type: ignore[attr-defined]
         return super().parse(unreader)
 
     def parse_headers(self, data: bytes, from_trailer: bool = False) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flask import Response
 from gevent.socket import socket as GeventSocket
+from gunicorn import SERVER
 from werkzeug.http import http_date
 
 from ..streaming.follow import client_socket
@@ -51,20 +52,26 @@ class JsonResponse(Response):
         body = self.get_data()
         response.status, response.status_code = self.status, self.status_code
         response.response_length = response.sent = len(body)
-        fields = [f"{name}: {value}\r\n" for name, value in self.headers]
-        major, minor = response.req.version or (1, 1)
-        head = (
-            f"HTTP/{major}.{minor} {self.status}\r\nServer: {response.version}\r\n"
-            f"Date: {_date(int(time.time()))}\r\n"
-            f"Connection: {'close' if response.should_close() else 'keep-alive'}\r\n"
-            f"{''.join(fields)}\r\n"
-        )
+        head = head_of(self, response.should_close(), response.req.version or (1, 1))
         response.headers_sent = True
         try:
-            _send(response.sock, head.encode("latin-1"), body)
+            _send(response.sock, head, body)
         finally:
             self.close()
         return ()
+
+
+def head_of(response: Response, closes: bool, version: tuple[int, int] = (1, 1)) -> bytes:
+    """Return the head of a response as gunicorn sends it."""
+    fields = [f"{name}: {value}\r\n" for name, value in response.headers]
+    major, minor = version
+    head = (
+        f"HTTP/{major}.{minor} {response.status}\r\nServer: {SERVER}\r\n"
+        f"Date: {date_now()}\r\n"
+        f"Connection: {'close' if closes else 'keep-alive'}\r\n"
+        f"{''.join(fields)}\r\n"
+    )
+    return head.encode("latin-1")
 
 
 def _send(connection: GeventSocket, head: bytes, body: bytes) -> None:
@@ -78,6 +85,11 @@ def _send(connection: GeventSocket, head: bytes, body: bytes) -> None:
         sent = connection.send(piece)
         while sent < len(piece):
             sent += connection.send(memoryview(piece)[sent:])
+
+
+def date_now() -> str:
+    """Return the header Date."""
+    return _date(int(time.time()))
 
 
 @lru_cache(maxsize=1)

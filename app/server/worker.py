@@ -4,9 +4,11 @@ gunicorn loads this module in its master process, before the workers fork and pa
 library. So it imports nothing that starts threads, opens connections or needs the patches.
 """
 
+import _socket
 import contextlib
 import errno
 import gc
+import logging
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from types import FrameType, SimpleNamespace
 from typing import Any
 
 import gevent
+from gevent.pool import PoolFull
 from gevent.server import StreamServer
 from gevent.socket import socket
 from greenlet import greenlet
@@ -22,7 +25,9 @@ from gunicorn import util
 from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
+from .bodies.gunicorn_body import is_read
 from .connections import HEALTH_PATHS, Connections
+from .kept_alive import KeptAlive, KeptConnection
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
@@ -49,13 +54,30 @@ class _Server(StreamServer):
         super().__init__(listener, handle=handle, **options)
         worker: StreamingWorker = handle.func.__self__
         worker.servers.append(self)
+        self.listener = listener
         self._connections = worker.connections_to(listener)
+        self._kept_alive = worker.kept_alive(listener)
         self._is_monitoring = worker.is_monitoring(listener)
         if self._is_monitoring:
             self._spawn = _run_now
 
     def do_read(self) -> Any:
-        return self._connections.accept(super().do_read)
+        return self._connections.accept(self._accept if self._kept_alive else super().do_read)
+
+    def _accept(self) -> Any:
+        listener: Any = self.socket
+        try:
+            descriptor, address = listener._accept()
+        except BlockingIOError:
+            return None
+        kind = listener.family, listener.type, listener.proto
+        return _socket.socket(*kind, fileno=descriptor), address
+
+    def do_handle(self, client: Any, address: Any) -> None:
+        if self._kept_alive is None:
+            super().do_handle(client, address)
+        else:
+            self._kept_alive.add(self, client, address)
 
     def start_accepting(self) -> None:
         super().start_accepting()
@@ -94,6 +116,7 @@ class StreamingWorker(ggevent.GeventWorker):
         self.connections = Connections(self.worker_connections)
         self._monitoring = Connections(MONITORING_PLACES)
         self._monitoring_port: int | None = None
+        self._kept_alive: KeptAlive | None = None
         self.worker_connections += self.connections.reserve
 
     def run(self) -> None:
@@ -102,6 +125,9 @@ class StreamingWorker(ggevent.GeventWorker):
         gateway = app.extensions["tailrace"]
         gateway.hosts.listens_on(self._names.values())
         self._monitoring_port = gateway.settings.monitoring_port
+        handler = app.extensions.get("tailrace.plain_appends")
+        if handler is not None and handler.may_handle and self._has_ordinary_settings():
+            self._kept_alive = KeptAlive(self.connections, handler, self._give)
         # gunicorn looks up about twenty settings per request, each through an object.
         vars(self.cfg).update({name: each.get() for name, each in self.cfg.settings.items()})
         limit_heads()
@@ -120,6 +146,52 @@ class StreamingWorker(ggevent.GeventWorker):
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
         self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
+
+    def kept_alive(self, listener: Any) -> KeptAlive | None:
+        """Return what watches the connections to a listener between two requests."""
+        is_tcp = isinstance(self._names[listener], tuple)
+        return self._kept_alive if is_tcp and not self.is_monitoring(listener) else None
+
+    def _has_ordinary_settings(self) -> bool:
+        """Whether gunicorn does nothing with a request but pass it to the app."""
+        cfg = self.cfg
+        hooks = [cfg.settings[name] for name in ("pre_request", "post_request")]
+        return (
+            not (cfg.is_ssl or cfg.max_requests or cfg.proxy_protocol not in (False, "off"))
+            and cfg.http_protocols == ["h1"]
+            and all(each.get() is each.default for each in hooks)
+            and bool(cfg.keepalive)
+            and not logging.getLogger("gunicorn.access").isEnabledFor(logging.INFO)
+        )
+
+    def _give(self, connection: KeptConnection) -> None:
+        """Serve a request, and those that are pipelined behind it, as gunicorn does."""
+        greenlet = gevent.Greenlet(self._serve_given, connection)
+        try:
+            connection.server.pool.start(greenlet, blocking=False)
+        except PoolFull:
+            connection.socket.close()
+            self.connections.dropped()
+
+    def _serve_given(self, connection: KeptConnection) -> None:
+        raw, server, address = connection.socket, connection.server, connection.address
+        client = socket(raw.family, raw.type, raw.proto, fileno=raw.detach())
+        greenlet: Any = gevent.getcurrent()
+        greenlet.unread, greenlet.kept = connection.buffer, None
+        self.handle(server.listener, client, address)
+        if greenlet.kept is not None:
+            assert self._kept_alive is not None
+            self._kept_alive.add(server, greenlet.kept, address, has_sent_request=True)
+
+    def _keep(self, req: Any, client: socket) -> None:
+        """Watch a connection again after its request; raises StopIteration if it does."""
+        greenlet: Any = gevent.getcurrent()
+        if self._kept_alive is None or not self.alive or not hasattr(greenlet, "kept"):
+            return
+        if is_read(req.body) and not req.unreader.buf.tell():
+            kind = client.family, client.type, client.proto
+            greenlet.kept = _socket.socket(*kind, fileno=client.detach())
+            raise StopIteration
 
     def connections_to(self, listener: Any) -> Connections:
         """Return the connections among which those to a listener count."""
@@ -143,6 +215,8 @@ class StreamingWorker(ggevent.GeventWorker):
         idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
         self.connections.close_idle(idle_seconds)
         self._monitoring.close_idle(idle_seconds)
+        if self._kept_alive is not None:
+            self._kept_alive.close_stalled()
 
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
@@ -163,6 +237,7 @@ class StreamingWorker(ggevent.GeventWorker):
             raise ConnectionResetError(errno.ECONNRESET, "stalled") from None
         finally:
             del req.body.force_close  # else only the garbage collector could free the request
+        self._keep(req, sock)
         sock.settimeout(None)  # the wait for the next request has its own limits
         if self.nr % MAX_REQUESTS_IN_A_ROW == 0:
             gevent.sleep(0)
@@ -201,6 +276,8 @@ class StreamingWorker(ggevent.GeventWorker):
         return self._draining
 
     def _drain_now(self) -> None:
+        if self._kept_alive is not None:
+            self._kept_alive.stop()
         # A client that comes back must meet another worker, not this one.
         for server in self.servers:
             server.close()
@@ -209,6 +286,8 @@ class StreamingWorker(ggevent.GeventWorker):
         drain()
         until = time.monotonic() + SILENT_SECONDS
         while self.connections.has_waiting and time.monotonic() < until:
+            gevent.sleep(0.1)
+        while self._kept_alive is not None and self._kept_alive.is_busy:
             gevent.sleep(0.1)
         self.connections.close_idle(0)
 

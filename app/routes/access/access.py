@@ -177,14 +177,26 @@ class Access:
                 raise NotPermitted("only events of the category request may be appended", "append")
             if only_requests and lease is not None:  # its end would end the run
                 raise NotPermitted("a request may have no lease_seconds", "append")
-            if self._max_appends is None or identity is None:
-                return
-            wait = self._appends.seconds_until(identity.account, len(new_events))
-            if wait > 0:
-                raise TooMany(f"more than {self._max_appends} events a second", wait)
-            self._appends.take(identity.account, len(new_events))
+            self.count_events(identity, len(new_events))
 
         return check
+
+    def count_events(self, identity: Identity | None, count: int) -> None:
+        """Count events that a bearer appends; raises TooMany, and then counts none."""
+        if self._max_appends is None or identity is None:
+            return
+        wait = self._appends.seconds_until(identity.account, count)
+        if wait > 0:
+            raise TooMany(f"more than {self._max_appends} events a second", wait)
+        self._appends.take(identity.account, count)
+
+    def remembered_producer(self, credential: str | None, run_id: str) -> Identity | None:
+        """Return the bearer of a token or key, if it is known already and may append to the run."""
+        if self._authenticator is None or credential is None:
+            return None
+        identity = self._authenticator.remembered(credential)
+        may = identity is not None and identity.grants.allow("append", run_id)
+        return identity if may else None
 
     def owner_of_stream(self, streams: OpenStreams) -> Identity | None:
         """Return whose stream is about to open, of a token that is still good.
@@ -233,8 +245,8 @@ class Access:
     def _credential(self) -> tuple[str, bool] | None:
         """Return the token or key of the request, and whether it came as a cookie."""
         authorization = request.environ.get("HTTP_AUTHORIZATION", "")
-        if authorization[:7].lower() == "bearer ":
-            return authorization[7:].strip(), False
+        if (bearer := bearer_token(authorization)) is not None:
+            return bearer, False
         if _BEARER.search(authorization):  # of another scheme it is for a proxy
             raise NotAuthenticated("there must be one bearer token")
         if self._query_token and (token := request.args.get("access_token")) is not None:
@@ -256,6 +268,11 @@ class Access:
             return fetch_site == "same-origin"
         host = request.host.lower()
         return origin in (f"http://{host}", f"https://{host}")
+
+
+def bearer_token(authorization: str) -> str | None:
+    """Return the token or key of a header Authorization, None if it has another scheme."""
+    return authorization[7:].strip() if authorization[:7].lower() == "bearer " else None
 
 
 def is_direct() -> bool:

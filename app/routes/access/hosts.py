@@ -46,6 +46,10 @@ class Hosts:
             or "*" in self._names
         )
 
+    def has_allowed(self, header: str) -> bool:
+        """Whether the header `Host` of an earlier request was the same, and allowed."""
+        return not self._checks or header in self._remembered
+
     def _check(self) -> None:
         """Raise 421 (RFC 9110, section 15.5.20) if the request is for a host of somebody else."""
         header = request.environ.get("HTTP_HOST")

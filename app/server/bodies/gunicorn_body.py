@@ -60,6 +60,14 @@ def gunicorn_unreader(source: ChunkedReader | LengthReader) -> Unreader:
     return source.unreader if isinstance(source, LengthReader) else source.req.unreader
 
 
+def is_read(body: Body) -> bool:
+    """Whether the whole body was read from the connection."""
+    source = body.reader
+    if isinstance(source, ChunkedReader):
+        return source.parser is None and not closes_after(body)
+    return isinstance(source, LengthReader) and source.length == 0 and not closes_after(body)
+
+
 def close_after(body: Body, close: bool) -> None:
     """Have gunicorn close the connection after this request, or keep it."""
     body.failed = close  # type: ignore[attr-defined]  # new in gunicorn 27

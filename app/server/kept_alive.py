@@ -1,0 +1,361 @@
+"""Connections between two requests: watched without a greenlet each, and read together.
+
+A request that a handler knows, once it is whole, is answered by the handler together with all
+others that have come meanwhile. For every other one its connection goes to gunicorn, with all that
+was read of it, and comes back afterwards.
+"""
+
+import _socket
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event
+
+from ..streaming.follow import client_socket
+from ..streaming.follow.client_socket import READABLE, WRITABLE
+from .connections import Connections
+
+# A longer head, or body, goes to gunicorn.
+MAX_HEAD_BYTES = 2048
+MAX_BODY_BYTES = 64 * 1024
+
+# A request that is not whole, or not taken up, after this long goes to gunicorn: it has limits for
+# slow clients, and there requests do not wait for one another while Redis is slow. Many clients
+# send the body right after the head, in a packet of its own.
+PATIENCE_SECONDS = 0.25
+CHECK_SECONDS = 0.1
+
+# About what the handler takes at once, so that the worker's other greenlets get their turn.
+ROUND_REQUESTS = 128
+ROUND_BYTES = 128 * 1024
+
+# What may wait to be taken up; more goes to gunicorn, where it is refused.
+MAX_DUE_BYTES = 16 * 1024 * 1024
+
+END_OF_HEAD = b"\r\n\r\n"
+
+log = logging.getLogger("tailrace.http")
+
+
+class Head(Protocol):
+    """The head of a request that a handler answers."""
+
+    @property
+    def length(self) -> int:
+        """The number of bytes of the body."""
+
+
+class Handler(Protocol):
+    """Answers requests of some form."""
+
+    begins: bytes  # how the head of each of its requests begins
+
+    def head_of(self, head: bytes) -> Head | None:
+        """Return the head of a request, or None if its form is not that of the handler."""
+
+    def handle(self, requests: "Sequence[KeptConnection]") -> None:
+        """Call `answer` or `give_up` of each: its head and its body are there."""
+
+
+class KeptConnection:
+    """A client's connection, and its request while one is handled."""
+
+    __slots__ = (
+        "_end",
+        "_kept",
+        "_sending",
+        "address",
+        "body",
+        "buffer",
+        "closes",
+        "has_sent_request",
+        "head",
+        "is_busy",
+        "is_ending",
+        "server",
+        "since",
+        "socket",
+        "unsent",
+        "watcher",
+    )
+
+    head: Any
+    body: bytes
+
+    def __init__(
+        self, kept: "KeptAlive", server: Any, client: _socket.socket, address: Any, watcher: Any
+    ) -> None:
+        self._kept = kept
+        self._end = 0
+        self._sending: Any = None
+        self.server = server
+        self.socket = client
+        self.address = address
+        self.watcher = watcher
+        self.buffer = b""
+        self.unsent = memoryview(b"")
+        self.since = time.monotonic()
+        self.has_sent_request = self.is_busy = self.is_ending = self.closes = False
+
+    # For the handler
+
+    def answer(self, response: bytes, closes: bool = False) -> None:
+        """Send the response to the request, and close the connection or wait for a further one."""
+        self.closes = closes
+        self.buffer = self.buffer[self._end :]
+        self._kept.answered(self)
+        self._send(memoryview(response))
+
+    def give_up(self) -> None:
+        """Leave the request to gunicorn; nothing was done for it."""
+        self._kept.give(self)
+
+    # For `Connections`
+
+    def has_request(self) -> bool:
+        """Return whether bytes have come that nobody has looked at yet."""
+        try:
+            return bool(self.socket.recv(1, _socket.MSG_PEEK))
+        except OSError:
+            return False
+
+    def end(self) -> None:
+        """Close the connection."""
+        self._kept.close(self)
+
+    # For `KeptAlive`
+
+    def take_request(self, head: Head, begin: int) -> None:
+        """Make what stands at the beginning of the buffer the request."""
+        self._end = begin + head.length
+        self.head, self.body = head, self.buffer[begin : self._end]
+        self.is_busy = self.has_sent_request = True
+
+    def stop_watching(self) -> None:
+        for watcher in (self.watcher, self._sending):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self.watcher = self._sending = None
+
+    def _send(self, unsent: memoryview) -> None:
+        try:
+            sent = self.socket.send(unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # the client is gone
+            self._kept.close(self)
+            return
+        self.unsent = unsent[sent:]
+        if not self.unsent:
+            self._kept.sent(self)
+            return
+        self.since = time.monotonic()
+        if self._sending is None:
+            self._sending = gevent.get_hub().loop.io(self.socket.fileno(), WRITABLE)
+            self._sending.start(self._go_on_sending)
+
+    def _go_on_sending(self) -> None:
+        self._send(self.unsent)
+        if not self.unsent and self._sending is not None:
+            self._sending.stop()
+            self._sending.close()
+            self._sending = None
+
+
+class KeptAlive:
+    """The connections of a worker that wait for a request, or whose request the handler has."""
+
+    def __init__(
+        self, connections: Connections, handler: Handler, give: Callable[[KeptConnection], None]
+    ) -> None:
+        """`give` has gunicorn serve a connection whose buffer it must not read again."""
+        self._connections = connections
+        self._handler = handler
+        self._give = give
+        self._loop = gevent.get_hub().loop
+        # The requests that are whole, and the times at which requests began to wait for their rest
+        # or to be taken up; the oldest first.
+        self._due: dict[KeptConnection, None] = {}
+        self._due_bytes = 0
+        self._incomplete: dict[KeptConnection, None] = {}  # a part of the body is missing
+        self._waiting: dict[KeptConnection, float] = {}
+        self._check: Any = self._loop.timer(CHECK_SECONDS, CHECK_SECONDS)
+        self._busy: set[KeptConnection] = set()
+        self._awake = Event()
+        self._is_stopped = False
+        gevent.spawn(self._run)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is coming or handled, or its response is not sent yet."""
+        return bool(self._busy or self._incomplete)
+
+    def add(
+        self, server: Any, client: _socket.socket, address: Any, *, has_sent_request: bool = False
+    ) -> None:
+        """Watch a connection from now on, and close it at its end."""
+        client.setblocking(False)
+        watcher = self._loop.io(client.fileno(), READABLE)
+        connection = KeptConnection(self, server, client, address, watcher)
+        watcher.start(self._readable, connection)
+        if has_sent_request:
+            connection.has_sent_request = True
+            self._connections.expect(connection)
+        else:
+            self._connections.admit(connection)
+            self._readable(connection)  # usually its request is there
+
+    def stop(self) -> None:
+        """Give every request that comes from now on to gunicorn."""
+        self._is_stopped = True
+
+    def close_stalled(self) -> None:
+        """Close connections whose clients have read nothing for too long."""
+        due = time.monotonic() - client_socket.STALLED_SECONDS
+        for connection in [each for each in self._busy if each.unsent and each.since < due]:
+            self.close(connection)
+
+    # For a connection
+
+    def answered(self, connection: KeptConnection) -> None:
+        """Note that a connection has its response, which is sent now."""
+        connection.is_busy = False
+        self._busy.add(connection)
+
+    def sent(self, connection: KeptConnection) -> None:
+        """Note that the response was sent as a whole."""
+        self._busy.discard(connection)
+        if connection.closes:
+            self.close(connection)
+            return
+        connection.since = time.monotonic()
+        self._connections.began_waiting(connection)
+        if not connection.watcher.active:
+            connection.watcher.start(self._readable, connection)
+        if connection.buffer:
+            self._look(connection)
+
+    def give(self, connection: KeptConnection) -> None:
+        """Give a connection to gunicorn, with all that was read of it."""
+        self._leave(connection)
+        self._connections.given(connection)
+        self._give(connection)
+
+    def close(self, connection: KeptConnection) -> None:
+        """Close a connection; safe to repeat."""
+        self._leave(connection)
+        connection.socket.close()
+
+    def _leave(self, connection: KeptConnection) -> None:
+        connection.stop_watching()
+        connection.unsent = memoryview(b"")
+        self._waiting.pop(connection, None)
+        self._incomplete.pop(connection, None)
+        self._take_up(connection)
+        self._busy.discard(connection)
+        self._connections.left(connection)
+
+    # Reading
+
+    def _readable(self, connection: KeptConnection) -> None:
+        if connection in self._busy:  # its next request has time
+            connection.watcher.stop()
+            return
+        try:
+            received = connection.socket.recv(MAX_BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:  # the client is gone
+            self.close(connection)
+            return
+        if received:
+            connection.buffer += received
+            self._look(connection)
+        elif connection.buffer:
+            self.give(connection)
+        else:
+            self.close(connection)
+
+    def _look(self, connection: KeptConnection) -> None:
+        """Have the request handled, wait for the rest of it, or give it to gunicorn."""
+        if self._is_stopped or self._connections.is_full or self._due_bytes > MAX_DUE_BYTES:
+            self.give(connection)
+            return
+        buffer, begins = connection.buffer, self._handler.begins
+        begin = buffer.find(END_OF_HEAD, 0, MAX_HEAD_BYTES) + len(END_OF_HEAD)
+        if begin < len(END_OF_HEAD):
+            if begins.startswith(buffer[: len(begins)]) and len(buffer) < MAX_HEAD_BYTES:
+                self._wait(connection)
+            else:
+                self.give(connection)
+            return
+        head = self._handler.head_of(buffer[:begin])
+        if head is None or head.length > MAX_BODY_BYTES:
+            self.give(connection)
+            return
+        self._connections.stopped_waiting(connection)
+        self._wait(connection)
+        if len(buffer) < begin + head.length:
+            self._incomplete[connection] = None
+            if len(self._incomplete) > self._connections.min_waiting:
+                self.give(next(iter(self._incomplete)))
+        else:
+            self._incomplete.pop(connection, None)
+            connection.take_request(head, begin)
+            self._busy.add(connection)
+            self._due[connection] = None
+            self._due_bytes += head.length
+            self._awake.set()
+
+    def _wait(self, connection: KeptConnection) -> None:
+        """Give the connection to gunicorn if nothing more happens in time."""
+        self._waiting.setdefault(connection, time.monotonic())
+        if not self._check.active:
+            self._check.start(self._give_late)
+
+    def _give_late(self) -> None:
+        due = time.monotonic() - PATIENCE_SECONDS
+        for connection, since in list(self._waiting.items()):
+            if since > due:
+                return
+            self.give(connection)
+        self._check.stop()
+
+    # Handling
+
+    def _run(self) -> None:
+        while True:
+            self._awake.wait()
+            requests = self._next_round()
+            if not requests:
+                self._awake.clear()
+                continue
+            try:
+                self._handler.handle(requests)
+            except Exception:
+                log.exception("unexpected error in plain requests")
+                for connection in requests:
+                    if connection.is_busy:  # whether it was carried out is not known
+                        self.close(connection)
+            gevent.sleep(0)
+
+    def _next_round(self) -> list[KeptConnection]:
+        requests: list[KeptConnection] = []
+        size = 0
+        while self._due and len(requests) < ROUND_REQUESTS and size < ROUND_BYTES:
+            connection = next(iter(self._due))
+            self._take_up(connection)
+            del self._waiting[connection]
+            requests.append(connection)
+            size += len(connection.body)
+        return requests
+
+    def _take_up(self, connection: KeptConnection) -> None:
+        """Take a request from those that are due, if it is among them."""
+        if connection in self._due:
+            del self._due[connection]
+            self._due_bytes -= connection.head.length

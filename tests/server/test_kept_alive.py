@@ -1,0 +1,273 @@
+"""Connections between two requests: whole requests to the handler, all others to gunicorn."""
+
+import contextlib
+import re
+import socket
+from types import SimpleNamespace
+
+import gevent.event
+import gevent.socket
+import pytest
+
+from app.server import kept_alive
+from app.server.connections import Connections
+from app.server.kept_alive import KeptAlive, KeptConnection
+from app.streaming.follow import client_socket
+
+HEAD = b"POST /plain HTTP/1.1\r\nContent-Length: %d\r\n\r\n"
+FOREIGN = b"GET / HTTP/1.1\r\n\r\n"
+
+
+class Handler:
+    """Answers requests of /plain with their bodies, once it may."""
+
+    begins = b"POST /plain"
+
+    def __init__(self) -> None:
+        self.rounds: list[list[bytes]] = []
+        self.may = gevent.event.Event()
+        self.may.set()
+        self.error: Exception | None = None
+        self.closes = False
+
+    def head_of(self, head: bytes) -> SimpleNamespace | None:
+        match = re.fullmatch(rb"POST /plain HTTP/1.1\r\nContent-Length: (\d+)\r\n\r\n", head)
+        return SimpleNamespace(length=int(match[1])) if match else None
+
+    def handle(self, requests: list[KeptConnection]) -> None:
+        self.may.wait()
+        self.rounds.append([bytes(request.body) for request in requests])
+        if self.error is not None:
+            raise self.error
+        for request in requests:
+            if request.body == b"give":
+                request.give_up()
+            else:
+                request.answer(b"<%b>" % request.body, self.closes)
+
+
+class Kept:
+    """Kept connections, and what was given to gunicorn."""
+
+    def __init__(self) -> None:
+        self.handler = Handler()
+        self.connections = Connections(8)
+        self.given: list[bytes] = []
+        self.kept = KeptAlive(self.connections, self.handler, self._give)
+
+    def _give(self, connection: KeptConnection) -> None:
+        self.given.append(connection.buffer)
+        connection.socket.close()
+
+    def connect(self) -> gevent.socket.socket:
+        client, accepted = gevent.socket.socketpair()
+        client.settimeout(20)
+        raw = kept_alive._socket.socket(accepted.family, accepted.type, 0, accepted.detach())
+        self.kept.add(None, raw, "address")
+        return client
+
+
+@pytest.fixture
+def kept(monkeypatch) -> Kept:
+    monkeypatch.setattr(kept_alive, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(kept_alive, "CHECK_SECONDS", 0.01)
+    return Kept()
+
+
+@pytest.fixture
+def impatient(kept, monkeypatch) -> Kept:
+    monkeypatch.setattr(kept_alive, "PATIENCE_SECONDS", 0.05)
+    return kept
+
+
+def request(body: bytes) -> bytes:
+    return HEAD % len(body) + body
+
+
+def received(client: gevent.socket.socket) -> bytes:
+    """Return what comes next, b"" at the end."""
+    return client.recv(1 << 20)
+
+
+def settle(seconds: float = 0.02) -> None:
+    gevent.sleep(seconds)
+
+
+def test_a_request_is_answered_at_every_cut(kept):
+    whole = request(b"hello")
+    for cut in range(len(whole) + 1):
+        with kept.connect() as client:
+            client.sendall(whole[:cut])
+            settle(0.002)
+            client.sendall(whole[cut:])
+            assert received(client) == b"<hello>"
+    assert not kept.given
+
+
+def test_requests_that_come_meanwhile_are_handled_together(kept):
+    kept.handler.may.clear()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(kept.connect()) for _ in range(4)]
+        for number, client in enumerate(clients):
+            client.sendall(request(b"%d" % number))
+            settle()
+        kept.handler.may.set()
+        assert [received(client) for client in clients] == [b"<0>", b"<1>", b"<2>", b"<3>"]
+    assert kept.handler.rounds == [[b"0"], [b"1", b"2", b"3"]]
+
+
+def test_pipelined_requests_are_answered_in_order(kept):
+    with kept.connect() as client:
+        client.sendall(b"".join(request(b"%d" % number) for number in range(5)))
+        answer = b""
+        while len(answer) < 15:
+            answer += received(client)
+        assert answer == b"<0><1><2><3><4>"
+
+
+def test_what_follows_a_request_goes_to_gunicorn_after_its_answer(kept):
+    with kept.connect() as client:
+        client.sendall(request(b"a") + FOREIGN + request(b"b"))
+        assert received(client) == b"<a>"
+        assert received(client) == b""
+        assert kept.given == [FOREIGN + request(b"b")]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        FOREIGN,
+        b"\r\n",
+        b"POST /other",
+        b"P\xff",
+        b"POST /plain HTTP/1.1\r\nOdd: 1\r\n\r\n",
+        HEAD % 70_000,
+        b"POST /plain" + b"x" * 3000,
+        request(b"give"),
+    ],
+)
+def test_what_the_handler_does_not_know_goes_to_gunicorn_unread(kept, sent):
+    with kept.connect() as client:
+        client.sendall(sent)
+        assert received(client) == b""
+        assert kept.given == [sent]
+        assert len(kept.connections) == 0
+
+
+@pytest.mark.parametrize("sent", [b"P", b"POST /plain HTTP/1.1\r\n", HEAD % 5 + b"hel"])
+@pytest.mark.parametrize("half_closed", [False, True])
+def test_what_is_not_whole_in_time_goes_to_gunicorn(impatient, sent, half_closed):
+    with impatient.connect() as client:
+        client.sendall(sent)
+        if half_closed:
+            client.shutdown(socket.SHUT_WR)
+        assert received(client) == b""
+        assert impatient.given == [sent]
+
+
+def test_what_is_not_taken_up_in_time_goes_to_gunicorn(impatient):
+    impatient.handler.may.clear()
+    with impatient.connect() as first, impatient.connect() as second:
+        first.sendall(request(b"first"))
+        settle()
+        second.sendall(request(b"second"))
+        assert received(second) == b""
+        assert impatient.given == [request(b"second")]
+        impatient.handler.may.set()
+        assert received(first) == b"<first>"
+    assert impatient.handler.rounds == [[b"first"]]
+
+
+def test_a_half_closed_client_gets_its_answer(kept):
+    with kept.connect() as client:
+        client.sendall(request(b"a"))
+        client.shutdown(socket.SHUT_WR)
+        assert received(client) == b"<a>"
+        assert received(client) == b""
+    assert not kept.given
+
+
+def test_a_client_that_is_gone_is_forgotten(kept):
+    kept.handler.may.clear()
+    for sent in (b"", request(b"a"), request(b"a") + request(b"b")):
+        with kept.connect() as client:
+            client.sendall(sent)
+            settle(0.005)
+    kept.handler.may.set()
+    settle(0.1)
+    assert len(kept.connections) == 0
+    assert not kept.kept.is_busy
+
+
+def test_an_answer_larger_than_the_buffer_arrives_whole(kept):
+    body = b"x" * 60_000
+    with kept.connect() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sending = gevent.spawn(client.sendall, b"".join(request(body) for _ in range(20)))
+        settle()
+        answer = b""
+        while len(answer) < 20 * 60_002:
+            answer += received(client)
+        assert answer == b"<%b>" % body * 20
+        sending.join()
+
+
+def test_a_client_that_reads_nothing_is_disconnected(kept, monkeypatch):
+    monkeypatch.setattr(client_socket, "STALLED_SECONDS", 0.05)
+    with kept.connect() as client:
+        client.settimeout(0.1)
+        with contextlib.suppress(TimeoutError):
+            while client.send(request(b"x" * 60_000)):
+                settle(0.001)
+        kept.kept.close_stalled()
+        assert len(kept.connections) == 0
+        assert not kept.kept.is_busy
+
+
+def test_an_answer_may_close_the_connection(kept):
+    kept.handler.closes = True
+    with kept.connect() as client:
+        client.sendall(request(b"a") + request(b"b"))
+        assert received(client) == b"<a>"
+        assert received(client) == b""
+    assert kept.handler.rounds == [[b"a"]]
+
+
+def test_an_error_of_the_handler_closes_what_it_left_unanswered(kept, caplog):
+    kept.handler.error = ValueError("odd")
+    with kept.connect() as client:
+        client.sendall(request(b"a"))
+        assert received(client) == b""
+        assert "odd" in caplog.text
+    assert not kept.given, "it may have been carried out"
+    kept.handler.error = None
+    with kept.connect() as client:
+        client.sendall(request(b"b"))
+        assert received(client) == b"<b>"
+
+
+def test_after_a_stop_all_goes_to_gunicorn_but_what_is_handled_already(kept):
+    kept.handler.may.clear()
+    with kept.connect() as handled, kept.connect() as late:
+        handled.sendall(request(b"handled"))
+        settle()
+        kept.kept.stop()
+        late.sendall(request(b"late"))
+        assert received(late) == b""
+        assert kept.kept.is_busy
+        kept.handler.may.set()
+        assert received(handled) == b"<handled>"
+        assert not kept.kept.is_busy
+    assert kept.given == [request(b"late")]
+
+
+def test_connections_that_wait_are_counted_and_closed_when_they_are_idle_for_too_long(kept):
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(kept.connect()) for _ in range(8)]
+        for client in clients:
+            client.sendall(request(b"a"))
+            assert received(client) == b"<a>"
+        assert len(kept.connections) == 8
+        kept.connections.close_idle(-1.0)
+        assert all(received(client) == b"" for client in clients)
+    assert len(kept.connections) == 0
