@@ -1,29 +1,25 @@
 """Workloads that append: single events, batches, lines, and the appender in Python."""
 
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 from app.streaming.event_store import EventStore
-from tests.bench.figures import Figures, percentile
+from tests.bench import load
+from tests.bench.figures import Figures
 from tests.bench.following import SETTLE_SECONDS, Viewers, event_data
 from tests.bench.servers import Server
-from tests.servers import ROOT
 
-CONNECTIONS = 8
 BATCH = 100
 
 
-def posts(server: Server, seconds: float, batch: int = 1) -> Figures:
-    """Post events over 8 connections, each as soon as the last answer has come."""
+def posts(server: Server, seconds: float, connections: int = 8, batch: int = 1) -> Figures:
+    """Post events over some connections, each as soon as the last answer has come."""
     event = server.body(event_data())
     body = server.directory / "body"
     body.write_bytes(event if batch == 1 else b"[%b]" % b",".join([event] * batch))
 
     def post(seconds: float) -> dict:
-        return _run_producers("post", server.port, CONNECTIONS, seconds, body)
+        return load.post(server.port, connections, seconds, body)
 
     post(1)  # warm up
     result, cpu, redis_cpu = _measure(server, lambda: post(seconds))
@@ -32,6 +28,7 @@ def posts(server: Server, seconds: float, batch: int = 1) -> Figures:
         events=events,
         cpu_us=1e6 * cpu / events,
         redis_us=1e6 * redis_cpu / events,
+        append_p50_ms=result["p50_ms"],
         append_p99_ms=result["p99_ms"],
         notes={"events/s": events / seconds},
     )
@@ -43,7 +40,7 @@ def ingest(server: Server, connections: int, rate: float, seconds: float, watche
         time.sleep(SETTLE_SECONDS)
         audience.count()
         result, cpu, redis_cpu = _measure(
-            server, lambda: _run_producers("ingest", server.port, connections, seconds, rate)
+            server, lambda: load.stream_lines(server.port, connections, seconds, rate)
         )
         time.sleep(0.5)
         counted = audience.count()
@@ -55,8 +52,8 @@ def ingest(server: Server, connections: int, rate: float, seconds: float, watche
         events=sent,
         cpu_us=1e6 * cpu / sent,
         redis_us=1e6 * redis_cpu / sent,
-        p50_ms=percentile(counted["latencies"], 0.5),
-        p99_ms=percentile(counted["latencies"], 0.99),
+        p50_ms=counted["p50_ms"] if watched else None,
+        p99_ms=counted["p99_ms"] if watched else None,
         notes=notes,
     )
 
@@ -87,12 +84,6 @@ def _measure(server: Server, work: Callable[[], dict]) -> tuple[dict, float, flo
     cpu, redis_cpu = server.cpu(), server.redis_cpu()
     result = work()
     return result, server.cpu() - cpu, server.redis_cpu() - redis_cpu
-
-
-def _run_producers(*arguments: object) -> dict:
-    """Run the producers' process, and return its result."""
-    command = [sys.executable, "-m", "tests.bench.producers", *map(str, arguments)]
-    return json.loads(subprocess.check_output(command, cwd=ROOT))
 
 
 def _seconds(work: Callable[[], None]) -> float:

@@ -12,6 +12,7 @@ class Figures:
     redis_us: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    append_p50_ms: float | None = None
     append_p99_ms: float | None = None
     notes: dict[str, float] = field(default_factory=dict)
 

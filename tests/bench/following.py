@@ -4,15 +4,17 @@ import contextlib
 import http.client
 import json
 import subprocess
-import sys
 import threading
 import time
 
-from tests.bench.figures import Figures, percentile
+from tests.bench import load
+from tests.bench.figures import Figures
+from tests.bench.load import follow_command
 from tests.bench.servers import Server
 from tests.servers import ROOT
 
 SETTLE_SECONDS = 1.5
+CONNECTIONS = 16  # of the producers
 
 
 class Viewers:
@@ -20,7 +22,7 @@ class Viewers:
 
     def __init__(self, server: Server, viewers: int, runs: int):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.bench.viewers", *map(str, (server.port, viewers, runs))],
+            follow_command(server.port, viewers, runs),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -45,48 +47,28 @@ class Viewers:
 
 
 class Producer(threading.Thread):
-    """Appends events at a steady rate to each run in turn, by POST or straight to Redis."""
+    """Appends events at a steady rate straight to Redis, to each run in turn."""
 
-    def __init__(
-        self, server: Server, runs: int, rate: float, seconds: float, to_redis: bool = False
-    ):
+    def __init__(self, server: Server, runs: int, rate: float, seconds: float):
         super().__init__(daemon=True)
         self._server = server
-        self._to_redis = to_redis
         self._runs = runs
         self._interval = 1 / rate
         self._count = int(rate * seconds)
         self.appended = 0
-        self.latencies: list[float] = []
-        self.overdue = False
-
-    def finish(self, seconds: float) -> None:
-        """Wait until all is appended. After some seconds, stop where the producer is."""
-        self.join(seconds)
-        self.overdue = True
-        self.join(60)
 
     def run(self) -> None:
-        with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self._server.port, timeout=60)
-        ) as connection:
-            due = time.monotonic()
-            for number in range(self._count):
-                if self.overdue:
-                    return
-                due += self._interval
-                time.sleep(max(0.0, due - time.monotonic()))
-                run = number % self._runs
-                if self._to_redis:
-                    self._server.append(run, event_data())
-                else:
-                    self.latencies.append(post(self._server, connection, run))
-                self.appended += 1
+        due = time.monotonic()
+        for number in range(self._count):
+            due += self._interval
+            time.sleep(max(0.0, due - time.monotonic()))
+            self._server.append(number % self._runs, event_data())
+            self.appended += 1
 
 
-def event_data() -> dict:
+def event_data(made: object = None) -> dict:
     """Return the data of an event, with the time at which it is made."""
-    return {"content": "some words of an answer", "t": time.monotonic_ns()}
+    return {"content": "some words of an answer", "t": made or time.monotonic_ns()}
 
 
 def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
@@ -107,18 +89,13 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
     return (time.monotonic_ns() - began) / 1e6
 
 
-def live(
-    server: Server, viewers: int, runs: int, rate: float, seconds: float, to_redis: bool = False
-) -> Figures:
-    """Viewers follow runs to which events are appended at a steady rate."""
-    append_us = _redis_of_appends_alone(server, runs, rate, seconds) if to_redis else None
+def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+    """Viewers follow runs to which events are posted at a steady rate."""
     with Viewers(server, viewers, runs) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
         cpu, redis_cpu = server.cpu(), server.redis_cpu()
-        producer = Producer(server, runs, rate, seconds, to_redis)
-        producer.start()
-        producer.finish(seconds * 3)
+        produced = produce(server, runs, rate, seconds)
         time.sleep(0.5)
         counted = audience.count()
         cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
@@ -128,13 +105,48 @@ def live(
         events=counted["events"],
         cpu_us=1e6 * cpu / events,
         redis_us=1e6 * redis_cpu / events,
-        p50_ms=percentile(counted["latencies"], 0.5),
-        p99_ms=percentile(counted["latencies"], 0.99),
-        append_p99_ms=percentile(producer.latencies, 0.99),
+        p50_ms=counted["p50_ms"],
+        p99_ms=counted["p99_ms"],
+        append_p50_ms=produced["p50_ms"],
+        append_p99_ms=produced["p99_ms"],
         notes={
-            "delivered of expected": events / max(1, producer.appended * viewers / runs),
+            "delivered of expected": events / (rate * seconds * viewers / runs),
             "connections to Redis": connections,
-            **({} if append_us is None else {"Redis µs of an append alone": append_us}),
+        },
+    )
+
+
+def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
+    """Post events at a steady rate to each run in turn, over a few connections."""
+    time_of_event = json.dumps("@time@").encode()
+    before, _, after = server.body(event_data("@time@")).partition(time_of_event)
+    body = before.decode(), after.decode()
+    return load.produce(server.port, CONNECTIONS, runs, rate, seconds, body)
+
+
+def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+    """Viewers follow runs to which events are appended straight to Redis."""
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds)
+    with Viewers(server, viewers, runs) as audience:
+        time.sleep(SETTLE_SECONDS)
+        audience.count()
+        cpu, redis_cpu = server.cpu(), server.redis_cpu()
+        producer = Producer(server, runs, rate, seconds)
+        producer.start()
+        producer.join()
+        time.sleep(0.5)
+        counted = audience.count()
+        cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+    events = max(1, counted["events"])
+    return Figures(
+        events=counted["events"],
+        cpu_us=1e6 * cpu / events,
+        redis_us=1e6 * redis_cpu / events,
+        p50_ms=counted["p50_ms"],
+        p99_ms=counted["p99_ms"],
+        notes={
+            "delivered of expected": events / (producer.appended * viewers / runs),
+            "Redis µs of an append alone": append_us,
         },
     )
 
@@ -142,9 +154,9 @@ def live(
 def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
     """Return the CPU µs that an append straight to Redis costs Redis without viewers."""
     cpu = server.redis_cpu()
-    producer = Producer(server, runs, rate, seconds, to_redis=True)
+    producer = Producer(server, runs, rate, seconds)
     producer.start()
-    producer.finish(seconds * 3)
+    producer.join()
     return 1e6 * (server.redis_cpu() - cpu) / producer.appended
 
 

@@ -119,6 +119,19 @@ class Tailrace(Server):
         self._store.add(f"bench-{run}", "llm", "stream", data)
 
 
+class TwoWorkers(Tailrace):
+    name = "Tailrace, 2 workers"
+    workers = 2
+
+    def environ(self) -> dict[str, str]:
+        return {**super().environ(), "WEB_CONCURRENCY": str(self.workers)}
+
+
+class FourWorkers(TwoWorkers):
+    name = "Tailrace, 4 workers"
+    workers = 4
+
+
 class PlainFlask(Server):
     name = "Flask, one XREAD a viewer"
 

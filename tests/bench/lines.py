@@ -1,20 +1,15 @@
-"""The process of the producers: many connections on one epoll, which append and count answers.
+"""The producers of lines: many requests of streaming ingest, each to another run.
 
-The process must cost little beside the server: it makes requests beforehand, and reads of an
-answer only the status and the length. Run it as `python -m tests.bench.producers` with
-`post PORT CONNECTIONS SECONDS BODY-FILE`, which posts one body again and again, or with
-`ingest PORT CONNECTIONS SECONDS RATE`, which streams RATE lines a second over each connection.
-Each connection appends to another run. The process prints its result as JSON.
+Run it as `python -m tests.bench.lines PORT CONNECTIONS SECONDS RATE`: it streams RATE lines a
+second over each connection. It prints its result as JSON.
 """
 
 import json
 import re
-import select
 import socket
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 OPENING_SECONDS = 0.5  # so that the opening of a long request delays no line
 
@@ -47,34 +42,6 @@ def connect(port: int, connections: int) -> list[socket.socket]:
 def head(number: int, *headers: str) -> bytes:
     lines = [f"POST /runs/bench-{number}/events HTTP/1.1", "Host: localhost", *headers, "", ""]
     return "\r\n".join(lines).encode()
-
-
-def post(port: int, connections: int, seconds: float, body: bytes) -> dict:
-    """Post on each connection, again as soon as the answer has come."""
-    length = "Content-Type: application/json", f"Content-Length: {len(body)}"
-    opened = {one.fileno(): one for one in connect(port, connections)}
-    requests = {
-        descriptor: head(number, *length) + body for number, descriptor in enumerate(opened)
-    }
-    answers = {descriptor: Answer() for descriptor in opened}
-    poll = select.epoll()
-    sent, latencies = {}, []
-    until = time.monotonic() + seconds
-    for descriptor, one in opened.items():
-        poll.register(descriptor, select.EPOLLIN)
-        sent[descriptor] = time.monotonic()
-        one.sendall(requests[descriptor])
-    while sent:
-        for descriptor, _ in poll.poll():
-            if answers[descriptor].add(opened[descriptor].recv(262144)) is None:
-                continue
-            now = time.monotonic()
-            latencies.append(now - sent.pop(descriptor))
-            if now < until:
-                sent[descriptor] = now
-                opened[descriptor].sendall(requests[descriptor])
-    latencies.sort()
-    return {"requests": len(latencies), "p99_ms": 1000 * latencies[int(0.99 * len(latencies))]}
 
 
 def ingest(port: int, connections: int, seconds: float, rate: float) -> dict:
@@ -124,12 +91,8 @@ def read_answer(one: socket.socket) -> bytes:
     return body
 
 
-def main(kind: str, port: str, connections: str, seconds: str, body_or_rate: str) -> None:
-    if kind == "post":
-        result = post(int(port), int(connections), float(seconds), Path(body_or_rate).read_bytes())
-    else:
-        result = ingest(int(port), int(connections), float(seconds), float(body_or_rate))
-    print(json.dumps(result))
+def main(port: str, connections: str, seconds: str, rate: str) -> None:
+    print(json.dumps(ingest(int(port), int(connections), float(seconds), float(rate))))
 
 
 if __name__ == "__main__":
