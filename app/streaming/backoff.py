@@ -25,19 +25,28 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
         bound = min(maximum, 2 * bound)
 
 
-# A loop that serves many rests so many times what its round took, within a bound in seconds.
+# Of its time, a loop that serves many works one part and rests so many, within a bound in seconds.
 REST_SHARE = 2.0
 MAX_REST_SECONDS = 0.05
 
 
-def rest(began: float) -> None:
-    """Let everybody else have a turn, and rest, after a round that began at a monotonic time.
+class Pace:
+    """When a loop that serves many rests, and how long: the longer the busier the worker is."""
 
-    The turn shows how busy the worker is. While it is idle, the rest is next to nothing, and what
-    comes is delivered at once. The busier it is, the more comes together, and costs less.
-    """
-    time.sleep(0)
-    time.sleep(min(REST_SHARE * (time.monotonic() - began), MAX_REST_SECONDS))
+    def __init__(self) -> None:
+        self._rested = time.monotonic()
+
+    def rest(self, began: float) -> None:
+        """Give everybody else a turn, and rest, after a round that began at a monotonic time.
+
+        The turn shows how busy the worker is. To wait for work counts as a rest. So what comes
+        while there is room is served at once; else more comes together, and costs less.
+        """
+        time.sleep(0)
+        waited = began - self._rested
+        rest = REST_SHARE * (time.monotonic() - began) - waited
+        time.sleep(max(0.0, min(rest, MAX_REST_SECONDS)))
+        self._rested = time.monotonic()
 
 
 # The others get several turns in a row while they have much to do, up to this long. With all the

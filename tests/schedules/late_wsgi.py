@@ -8,9 +8,12 @@ from app.streaming.follow import tail_reader
 LAG_SECONDS = 0.25
 
 
-def rest_long(began: float) -> None:
-    time.sleep(LAG_SECONDS - began % LAG_SECONDS)
+class LongRests:
+    """Rests of readers that lag."""
+
+    def rest(self, began: float) -> None:
+        time.sleep(LAG_SECONDS - began % LAG_SECONDS)
 
 
-vars(tail_reader)["rest"] = rest_long
+vars(tail_reader)["Pace"] = LongRests
 app = create_app()

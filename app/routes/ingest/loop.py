@@ -17,7 +17,7 @@ from gevent.monkey import get_original
 from werkzeug.exceptions import HTTPException
 
 from ...server.bodies.nonblocking_body import NonBlockingBody
-from ...streaming.backoff import rest
+from ...streaming.backoff import Pace
 from ...streaming.errors import StoreUnavailable
 from ...streaming.event_store import EventStore
 from ...streaming.follow.client_socket import READABLE
@@ -45,6 +45,7 @@ class IngestLoop:
         self._partial: set[_Request] = set()  # those with something incomplete
         self._swept = 0.0
         self._awake = Event()
+        self._pace = Pace()
         self._selector: selectors.DefaultSelector | None = None
 
     def read(self, ingest: Ingest, body: NonBlockingBody) -> None:
@@ -101,7 +102,7 @@ class IngestLoop:
         if self._due:
             began = time.monotonic()
             if self._round(selector):
-                rest(began)
+                self._pace.rest(began)
             else:
                 gevent.sleep(0)
             return

@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Any
 
-from ..backoff import backoff, rest
+from ..backoff import Pace, backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_store import EventStore
 from ..log.log_state import NO_LOG, LogState
@@ -52,6 +52,7 @@ class TailReader:
     def __init__(self, store: EventStore):
         self._store = store
         self._availability = store.leases.availability
+        self._pace = Pace()
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         self._lock = threading.Lock()
@@ -164,7 +165,7 @@ class TailReader:
         if truncated:
             time.sleep(0)
         else:
-            rest(began)
+            self._pace.rest(began)
 
     def _publish(self, feed: Feed, position: Position, entries: list[Any]) -> None:
         """Publish the entries that were read from a position.
