@@ -4,6 +4,7 @@ Most appends have few headers, no query, and a small body. All that decides abou
 view `events.append` uses too. Whatever it would refuse before it appends is left to it.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -29,6 +30,8 @@ from .problems import respond
 from .schemas import idempotency_key
 
 MAX_REMEMBERED_HEADS = 4096
+
+log = logging.getLogger("tailrace.http")
 
 _HEAD = re.compile(
     rb"POST (/runs/([A-Za-z0-9_.~-]{1,128})/events) HTTP/1\.1\r\n"
@@ -65,14 +68,19 @@ class PlainAppends:
         self._app = app
         self._here = here
         self._max_event_bytes = here.store.max_event_bytes
-        self.head_of = lru_cache(MAX_REMEMBERED_HEADS)(_plain_head)
+        self._remembered = lru_cache(MAX_REMEMBERED_HEADS)(_plain_head)
         self._heads = lru_cache(8)(self._make_head)
         self._own = _around(app)
 
     @property
     def may_handle(self) -> bool:
         """Whether nobody has put anything around the view, which must then see every request."""
-        return _around(self._app) == self._own
+        return "wsgi_app" not in vars(self._app) and _around(self._app) == self._own
+
+    def head_of(self, head: bytes) -> PlainHead | None:
+        """Return the head of a plain append, None for any other."""
+        # Each key stands in one request only.
+        return (_plain_head if b"dempotency-" in head else self._remembered)(head)
 
     def handle(self, requests: Sequence[KeptConnection]) -> None:
         """Append what the requests bring in one round trip, and answer each."""
@@ -87,7 +95,11 @@ class PlainAppends:
         for each in admitted:
             each.reservation.release()
         for each, outcome in zip(admitted, outcomes, strict=True):
-            self._answer(each, outcome)
+            try:
+                self._answer(each, outcome)
+            except Exception:
+                log.exception("an append cannot be answered")
+                each.request.drop()
 
     def _admit(self, request: KeptConnection) -> "_Admitted | None":
         """Return the append of a request, or None if it is left to the view."""
@@ -110,7 +122,7 @@ class PlainAppends:
     def _identify(self, head: PlainHead) -> Identity | None:
         """Return the bearer; raises _LeftToView for what only the view can decide."""
         here = self._here
-        if head.length > here.settings.max_body_bytes or not here.hosts.has_allowed(head.host):
+        if head.length > here.settings.max_body_bytes or not here.hosts.answers(head.host):
             raise _LeftToView
         if not here.access.is_on:
             return None
@@ -133,7 +145,7 @@ class PlainAppends:
     def _make_head(self, repeated: bool, closes: bool) -> bytes:
         """Return the response to an append, with places for its date, its length and its body."""
         response = self._rendered("/runs/x/events", append_response, b"", repeated)
-        head = head_of(response, closes).decode("latin-1")
+        head = head_of(response, closes).decode("latin-1").replace("%", "%%")
         head = re.sub(r"(?m)^Date: [^\r]*", "Date: %b", head)
         return head.replace("Content-Length: 0\r\n", "Content-Length: %d\r\n").encode() + b"%b"
 
@@ -150,7 +162,14 @@ def _around(app: Flask) -> list[object]:
         *(app.url_value_preprocessors, app.url_default_functions),
     )
     named = [{name: list(each[name]) for name in each} for each in hooks]
-    return [*named, app.view_functions["events.append"], vars(app).get("wsgi_app")]
+    handlers = [
+        (blueprint, code, kind, handler)
+        for blueprint, codes in app.error_handler_spec.items()
+        for code, kinds in codes.items()
+        for kind, handler in kinds.items()
+    ]
+    once = list(app.teardown_appcontext_funcs)
+    return [*named, handlers, once, app.view_functions["events.append"]]
 
 
 class _Admitted(NamedTuple):

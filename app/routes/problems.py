@@ -184,7 +184,7 @@ def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
 
 
 def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:
-    log.exception("unexpected error path=%r", request.path)
+    log.error("unexpected error path=%r", request.path, exc_info=error)
     return Problem(500, "an unexpected error; the gateway's log has the details", members=members)
 
 

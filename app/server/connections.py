@@ -92,10 +92,13 @@ class Connections:
         self._accepted += accepted is not None
         return accepted
 
-    def serve(self, client: GeventSocket, serve: Callable[[], None]) -> None:
+    def serve(
+        self, client: GeventSocket, serve: Callable[[], None], *, has_sent_request: bool = False
+    ) -> None:
         """Count a connection while `serve` serves it in the current greenlet."""
         self._accepted = max(0, self._accepted - 1)
         connection = _Connection(self, client)
+        connection.has_sent_request = has_sent_request
         self._open.add(connection)
         gevent.getcurrent().connection = connection  # type: ignore[attr-defined]
         try:

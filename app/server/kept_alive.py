@@ -18,9 +18,9 @@ from ..streaming.follow import client_socket
 from ..streaming.follow.client_socket import READABLE, WRITABLE
 from .connections import Connections
 
-# A longer head, or body, goes to gunicorn.
+# A longer head, or body, goes to gunicorn: there, large bodies do not wait for one another.
 MAX_HEAD_BYTES = 2048
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 16 * 1024
 
 # A request that is not whole, or not taken up, after this long goes to gunicorn: it has limits for
 # slow clients, and there requests do not wait for one another while Redis is slow. Many clients
@@ -28,11 +28,11 @@ MAX_BODY_BYTES = 64 * 1024
 PATIENCE_SECONDS = 0.25
 CHECK_SECONDS = 0.1
 
-# About what the handler takes at once, so that the worker's other greenlets get their turn.
+# About what the handler takes at once.
 ROUND_REQUESTS = 128
-ROUND_BYTES = 128 * 1024
+ROUND_BYTES = 512 * 1024
 
-# What may wait to be taken up; more goes to gunicorn, where it is refused.
+# The bodies that may wait to be taken up; more goes to gunicorn, where they are refused.
 MAX_DUE_BYTES = 16 * 1024 * 1024
 
 END_OF_HEAD = b"\r\n\r\n"
@@ -73,8 +73,8 @@ class KeptConnection:
         "closes",
         "has_sent_request",
         "head",
-        "is_busy",
         "is_ending",
+        "is_handled",
         "server",
         "since",
         "socket",
@@ -98,7 +98,7 @@ class KeptConnection:
         self.buffer = b""
         self.unsent = memoryview(b"")
         self.since = time.monotonic()
-        self.has_sent_request = self.is_busy = self.is_ending = self.closes = False
+        self.has_sent_request = self.is_handled = self.is_ending = self.closes = False
 
     # For the handler
 
@@ -106,12 +106,16 @@ class KeptConnection:
         """Send the response to the request, and close the connection or wait for a further one."""
         self.closes = closes
         self.buffer = self.buffer[self._end :]
-        self._kept.answered(self)
+        self.forget()
         self._send(memoryview(response))
 
     def give_up(self) -> None:
         """Leave the request to gunicorn; nothing was done for it."""
         self._kept.give(self)
+
+    def drop(self) -> None:
+        """Close the connection without an answer."""
+        self._kept.close(self)
 
     # For `Connections`
 
@@ -128,11 +132,16 @@ class KeptConnection:
 
     # For `KeptAlive`
 
+    def forget(self) -> None:
+        """Free the request: the next one may be long in coming."""
+        self.head, self.body = None, b""
+        self.is_handled = False
+
     def take_request(self, head: Head, begin: int) -> None:
         """Make what stands at the beginning of the buffer the request."""
         self._end = begin + head.length
         self.head, self.body = head, self.buffer[begin : self._end]
-        self.is_busy = self.has_sent_request = True
+        self.is_handled = self.has_sent_request = True
 
     def stop_watching(self) -> None:
         for watcher in (self.watcher, self._sending):
@@ -191,7 +200,7 @@ class KeptAlive:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a request is coming or handled, or its response is not sent yet."""
+        """Whether a body is arriving, or a request is handled, or its response is not sent yet."""
         return bool(self._busy or self._incomplete)
 
     def add(
@@ -220,11 +229,6 @@ class KeptAlive:
             self.close(connection)
 
     # For a connection
-
-    def answered(self, connection: KeptConnection) -> None:
-        """Note that a connection has its response, which is sent now."""
-        connection.is_busy = False
-        self._busy.add(connection)
 
     def sent(self, connection: KeptConnection) -> None:
         """Note that the response was sent as a whole."""
@@ -257,6 +261,7 @@ class KeptAlive:
         self._incomplete.pop(connection, None)
         self._take_up(connection)
         self._busy.discard(connection)
+        connection.is_handled = False
         self._connections.left(connection)
 
     # Reading
@@ -266,7 +271,7 @@ class KeptAlive:
             connection.watcher.stop()
             return
         try:
-            received = connection.socket.recv(MAX_BODY_BYTES)
+            received = connection.socket.recv(MAX_HEAD_BYTES + MAX_BODY_BYTES)
         except BlockingIOError:
             return
         except OSError:  # the client is gone
@@ -339,7 +344,7 @@ class KeptAlive:
             except Exception:
                 log.exception("unexpected error in plain requests")
                 for connection in requests:
-                    if connection.is_busy:  # whether it was carried out is not known
+                    if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
             gevent.sleep(0)
 

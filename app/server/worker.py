@@ -134,7 +134,9 @@ class StreamingWorker(ggevent.GeventWorker):
         _tune_garbage_collector()
         super().run()
         draining = self._drain()  # when the worker was stopped by something else than a signal
-        while not draining.ready():
+        until = time.monotonic() + self.cfg.graceful_timeout
+        # gunicorn waits for what it serves, but not for what it may be given later.
+        while not draining.ready() or (self._is_serving() and time.monotonic() < until):
             self.notify()
             gevent.sleep(0.1)
 
@@ -145,7 +147,11 @@ class StreamingWorker(ggevent.GeventWorker):
             _come_first(client._read_event)  # type: ignore[attr-defined]
         named: Any = SimpleNamespace(getsockname=lambda: name)
         handle = super().handle
-        self.connections_to(listener).serve(client, lambda: handle(named, client, addr))
+        self.connections_to(listener).serve(
+            client,
+            lambda: handle(named, client, addr),
+            has_sent_request=getattr(gevent.getcurrent(), "has_sent_request", False),
+        )
 
     def kept_alive(self, listener: Any) -> KeptAlive | None:
         """Return what watches the connections to a listener between two requests."""
@@ -164,6 +170,10 @@ class StreamingWorker(ggevent.GeventWorker):
             and not logging.getLogger("gunicorn.access").isEnabledFor(logging.INFO)
         )
 
+    def _is_serving(self) -> bool:
+        pools: list[Any] = [server.pool for server in self.servers]
+        return any(pool.free_count() != pool.size for pool in pools)
+
     def _give(self, connection: KeptConnection) -> None:
         """Serve a request, and those that are pipelined behind it, as gunicorn does."""
         greenlet = gevent.Greenlet(self._serve_given, connection)
@@ -178,6 +188,9 @@ class StreamingWorker(ggevent.GeventWorker):
         client = socket(raw.family, raw.type, raw.proto, fileno=raw.detach())
         greenlet: Any = gevent.getcurrent()
         greenlet.unread, greenlet.kept = connection.buffer, None
+        greenlet.has_sent_request = connection.has_sent_request
+        connection.buffer = b""
+        connection.forget()
         self.handle(server.listener, client, address)
         if greenlet.kept is not None:
             assert self._kept_alive is not None

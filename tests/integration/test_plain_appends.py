@@ -4,10 +4,14 @@ import random
 import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
 
+from app import create_app
+from app.routes.plain_appends import PlainHead
 from tests.differential.play import gateways, play
 from tests.raw_http import read_until
 from tests.servers import GatewayServer, wait_until
@@ -122,6 +126,37 @@ def test_a_stop_answers_what_has_come_and_closes_the_connection(start_gateway, r
             assert answer.count(b"Connection: close") == 1
             assert connection.recv(100) == b""
     wait_until(lambda: gateway.process.poll() == 0, "the gateway has stopped")
+
+
+@pytest.mark.parametrize("headers", ["", OTHER])
+def test_a_request_that_is_coming_when_gunicorn_has_nothing_more_to_do_is_answered(
+    start_gateway, run_id, headers
+):
+    gateway = start_gateway(DRAIN_SECONDS=30)
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+        exchange(connection, request_of(run_id), b"null}")
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(1.5)  # gunicorn looks once a second
+        request = request_of(run_id, headers)
+        connection.sendall(request[:-5])
+        time.sleep(2.5)  # longer than the drain waits for silent connections
+        answer = exchange(connection, request[-5:], b"null}")
+        assert b"HTTP/1.1 201" in answer
+        assert b"Connection: close" in answer
+    wait_until(lambda: gateway.process.poll() == 0, "the gateway has stopped")
+
+
+def test_an_unexpected_error_is_logged_with_its_traceback(store, monkeypatch, caplog):
+    app = create_app(event_store=store)
+    monkeypatch.setattr(store, "append_each", Mock(side_effect=ValueError("odd")))
+    connection = Mock(head=PlainHead("/runs/1/events", "1", len(EVENT), "localhost", None, None))
+    connection.body = EVENT
+    app.extensions["tailrace.plain_appends"].handle([connection])
+    [answer, closes] = connection.answer.call_args.args
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert not closes
+    assert "ValueError: odd" in caplog.text
+    assert "Traceback" in caplog.text
 
 
 @pytest.mark.timeout(200)

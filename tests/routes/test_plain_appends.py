@@ -5,6 +5,7 @@ from flask import Flask
 
 from app import create_app
 from app.routes.plain_appends import PlainHead
+from app.streaming.errors import RunEnded
 
 HEAD = (
     b"POST /runs/r.1/events HTTP/1.1\r\nHost: localhost\r\n"
@@ -85,10 +86,21 @@ def test_the_app_as_it_is_made_may_have_plain_appends(plain):
         lambda app: app.after_request(lambda response: response),
         lambda app: app.teardown_request(lambda error: None),
         lambda app: app.before_request_funcs["events"].append(lambda: None),
+        lambda app: app.register_error_handler(RunEnded, lambda error: ("mine", 410)),
+        lambda app: app.teardown_appcontext(lambda error: None),
         lambda app: vars(app).update(wsgi_app=app.wsgi_app),
         lambda app: app.view_functions.update({"events.append": lambda run_id: "mine"}),
     ],
-    ids=["before", "after", "teardown", "of-the-blueprint", "middleware", "view"],
+    ids=[
+        "before",
+        "after",
+        "teardown",
+        "of-the-blueprint",
+        "error-handler",
+        "context",
+        "middleware",
+        "view",
+    ],
 )
 def test_what_somebody_puts_around_the_view_sees_every_append(app, plain, put_around):
     put_around(app)

@@ -141,7 +141,7 @@ def test_what_follows_a_request_goes_to_gunicorn_after_its_answer(kept):
         b"POST /other",
         b"P\xff",
         b"POST /plain HTTP/1.1\r\nOdd: 1\r\n\r\n",
-        HEAD % 70_000,
+        HEAD % 17_000,
         b"POST /plain" + b"x" * 3000,
         request(b"give"),
     ],
@@ -200,15 +200,15 @@ def test_a_client_that_is_gone_is_forgotten(kept):
 
 
 def test_an_answer_larger_than_the_buffer_arrives_whole(kept):
-    body = b"x" * 60_000
+    body = b"x" * 16_000
     with kept.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        sending = gevent.spawn(client.sendall, b"".join(request(body) for _ in range(20)))
+        sending = gevent.spawn(client.sendall, b"".join(request(body) for _ in range(80)))
         settle()
         answer = b""
-        while len(answer) < 20 * 60_002:
+        while len(answer) < 80 * 16_002:
             answer += received(client)
-        assert answer == b"<%b>" % body * 20
+        assert answer == b"<%b>" % body * 80
         sending.join()
 
 
@@ -217,7 +217,7 @@ def test_a_client_that_reads_nothing_is_disconnected(kept, monkeypatch):
     with kept.connect() as client:
         client.settimeout(0.1)
         with contextlib.suppress(TimeoutError):
-            while client.send(request(b"x" * 60_000)):
+            while client.send(request(b"x" * 16_000)):
                 settle(0.001)
         kept.kept.close_stalled()
         assert len(kept.connections) == 0
@@ -244,6 +244,37 @@ def test_an_error_of_the_handler_closes_what_it_left_unanswered(kept, caplog):
     with kept.connect() as client:
         client.sendall(request(b"b"))
         assert received(client) == b"<b>"
+
+
+def test_an_error_beside_a_request_that_was_given_up_leaves_that_to_gunicorn(kept):
+    handle = kept.handler.handle
+
+    def handle_and_fail(requests):
+        handle(requests)
+        raise ValueError("odd")
+
+    kept.handler.handle = handle_and_fail
+    kept.handler.may.clear()
+    with kept.connect() as first, kept.connect() as second, kept.connect() as third:
+        for client, body in ((first, b"a"), (second, b"give"), (third, b"b")):
+            client.sendall(request(body))
+        settle()
+        kept.handler.may.set()
+        assert received(first) == b"<a>"
+        assert received(third) == b"<b>"
+        assert received(second) == b""
+    assert kept.given == [request(b"give")]
+
+
+def test_an_idle_connection_holds_nothing_of_its_last_request(kept):
+    seen = []
+    handle = kept.handler.handle
+    kept.handler.handle = lambda requests: (seen.extend(requests), handle(requests))
+    with kept.connect() as client:
+        client.sendall(request(b"x" * 10_000))
+        assert received(client) == b"<%b>" % (b"x" * 10_000)
+        [connection] = seen
+        assert (connection.head, connection.body, connection.buffer) == (None, b"", b"")
 
 
 def test_after_a_stop_all_goes_to_gunicorn_but_what_is_handled_already(kept):

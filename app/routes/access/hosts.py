@@ -46,9 +46,9 @@ class Hosts:
             or "*" in self._names
         )
 
-    def has_allowed(self, header: str) -> bool:
-        """Whether the header `Host` of an earlier request was the same, and allowed."""
-        return not self._checks or header in self._remembered
+    def answers(self, header: str) -> bool:
+        """Whether requests with this header `Host` are answered, if anybody asks."""
+        return not self._checks or header in self._remembered or self.allows(header)
 
     def _check(self) -> None:
         """Raise 421 (RFC 9110, section 15.5.20) if the request is for a host of somebody else."""
