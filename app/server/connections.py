@@ -60,9 +60,9 @@ class Connections:
 
     def __init__(self, places: int) -> None:
         self.places = places
-        self.min_waiting = min_waiting(places)
+        self._min_waiting = min_waiting(places)
         # Greenlets beyond the places: for those that wait, for health checks, and for refusals.
-        self.reserve = 2 * self.min_waiting
+        self.reserve = 2 * self._min_waiting
         self.hijacked = 0
         self._accepted = self._ending = 0
         self._open: set[Waiting] = set()
@@ -154,7 +154,7 @@ class Connections:
     def _make_room(self) -> None:
         """Close connections that wait, as many of each kind as are too many beside a new one."""
         others = len(self) - len(self._new) - 1
-        spare = max(self.min_waiting, self.places - others)
+        spare = max(self._min_waiting, self.places - others)
         self._close_longest(self._new, len(self._new) + 1 - spare)
         self._close_longest(self._idle, others - self.places)
 

@@ -28,6 +28,10 @@ MAX_BODY_BYTES = 16 * 1024
 PATIENCE_SECONDS = 0.25
 CHECK_SECONDS = 0.1
 
+# So many bodies may wait for their rest here; then the oldest gives way, and goes to gunicorn. So a
+# flood of slow bodies takes few places more than gunicorn allows for them.
+MAX_INCOMPLETE = 32
+
 # About what the handler takes at once.
 ROUND_REQUESTS = 128
 ROUND_BYTES = 512 * 1024
@@ -306,7 +310,7 @@ class KeptAlive:
         self._wait(connection)
         if len(buffer) < begin + head.length:
             self._incomplete[connection] = None
-            if len(self._incomplete) > self._connections.min_waiting:
+            if len(self._incomplete) > MAX_INCOMPLETE:
                 self.give(next(iter(self._incomplete)))
         else:
             self._incomplete.pop(connection, None)

@@ -165,6 +165,20 @@ def test_what_is_not_whole_in_time_goes_to_gunicorn(impatient, sent, half_closed
         assert impatient.given == [sent]
 
 
+def test_of_too_many_bodies_that_wait_for_their_rest_the_oldest_goes_to_gunicorn(kept, monkeypatch):
+    monkeypatch.setattr(kept_alive, "MAX_INCOMPLETE", 2)
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(kept.connect()) for _ in range(3)]
+        for client in clients:
+            client.sendall(request(b"hello")[:-1])
+            settle()
+        assert received(clients[0]) == b""
+        assert kept.given == [request(b"hello")[:-1]]
+        for client in clients[1:]:
+            client.sendall(b"o")
+            assert received(client) == b"<hello>"
+
+
 def test_what_is_not_taken_up_in_time_goes_to_gunicorn(impatient):
     impatient.handler.may.clear()
     with impatient.connect() as first, impatient.connect() as second:
