@@ -77,7 +77,6 @@ class KeptConnection:
         "closes",
         "has_sent_request",
         "head",
-        "is_ending",
         "is_handled",
         "server",
         "since",
@@ -102,7 +101,7 @@ class KeptConnection:
         self.buffer = b""
         self.unsent = memoryview(b"")
         self.since = time.monotonic()
-        self.has_sent_request = self.is_handled = self.is_ending = self.closes = False
+        self.has_sent_request = self.is_handled = self.closes = False
 
     # For the handler
 
