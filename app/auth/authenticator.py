@@ -45,7 +45,7 @@ class Authenticator:
         revocations were read.
         """
         digest = digest_of(credential)
-        identity = self._api_keys.get(digest) or self._verifier.remembered(digest)
+        identity = self._find(digest)
         if identity is None:
             try:
                 identity = self._verifier.verify(credential, digest)
@@ -65,8 +65,7 @@ class Authenticator:
 
         Waits for nothing, and counts no failure: `identify` does.
         """
-        digest = digest_of(credential)
-        identity = self._api_keys.get(digest) or self._verifier.remembered(digest)
+        identity = self._find(digest_of(credential))
         if identity is None or identity.expires_at is None:
             return identity
         is_good = self.revocation_log.is_read and not self.refuses(identity)
@@ -93,3 +92,6 @@ class Authenticator:
         except NotAccepted:
             return True
         return False
+
+    def _find(self, digest: bytes) -> Identity | None:
+        return self._api_keys.get(digest) or self._verifier.remembered(digest)

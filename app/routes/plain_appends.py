@@ -1,7 +1,8 @@
 """Appends of the plain form, many in one round trip, without Flask's work for each.
 
-Most appends have few headers, no query, and a small body. All that decides about them is what the
-view `events.append` uses too. Whatever it would refuse before it appends is left to it.
+Most appends have few headers, no query, and a small body. This module decides about them with the
+functions of the view `events.append`. If the view would refuse a request before it appends, the
+view gets the request.
 """
 
 import logging

@@ -28,8 +28,8 @@ MAX_BODY_BYTES = 16 * 1024
 PATIENCE_SECONDS = 0.25
 CHECK_SECONDS = 0.1
 
-# So many bodies may wait for their rest here; then the oldest gives way, and goes to gunicorn. So a
-# flood of slow bodies takes few places more than gunicorn allows for them.
+# At most this many requests wait here for the rest of their bodies. When one more comes, the oldest
+# goes to gunicorn, which limits slow bodies: a flood of them must not take the places of others.
 MAX_INCOMPLETE = 32
 
 # About what the handler takes at once.

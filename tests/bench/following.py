@@ -4,8 +4,8 @@ import contextlib
 import http.client
 import json
 import subprocess
-import threading
 import time
+from collections.abc import Callable
 
 from tests.bench import load
 from tests.bench.figures import Figures
@@ -46,18 +46,17 @@ class Viewers:
         self._process.stdout.close()
 
 
-class Producer(threading.Thread):
+class Producer:
     """Appends events at a steady rate straight to Redis, to each run in turn."""
 
     def __init__(self, server: Server, runs: int, rate: float, seconds: float):
-        super().__init__(daemon=True)
         self._server = server
         self._runs = runs
         self._interval = 1 / rate
         self._count = int(rate * seconds)
         self.appended = 0
 
-    def run(self) -> None:
+    def append_all(self) -> None:
         due = time.monotonic()
         for number in range(self._count):
             due += self._interval
@@ -91,11 +90,36 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
 
 def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
     """Viewers follow runs to which events are posted at a steady rate."""
+    produced: dict = {}
+    figures = _followed(
+        server,
+        viewers,
+        runs,
+        rate * seconds,
+        lambda: produced.update(produce(server, runs, rate, seconds)),
+    )
+    figures.append_p50_ms, figures.append_p99_ms = produced["p50_ms"], produced["p99_ms"]
+    return figures
+
+
+def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+    """Viewers follow runs to which events are appended straight to Redis."""
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds)
+    producer = Producer(server, runs, rate, seconds)
+    figures = _followed(server, viewers, runs, int(rate * seconds), producer.append_all)
+    figures.notes["Redis µs of an append alone"] = append_us
+    return figures
+
+
+def _followed(
+    server: Server, viewers: int, runs: int, appended: float, append: Callable[[], None]
+) -> Figures:
+    """Return the figures of viewers while so many events are appended."""
     with Viewers(server, viewers, runs) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
         cpu, redis_cpu = server.cpu(), server.redis_cpu()
-        produced = produce(server, runs, rate, seconds)
+        append()
         time.sleep(0.5)
         counted = audience.count()
         cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
@@ -107,10 +131,8 @@ def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -
         redis_us=1e6 * redis_cpu / events,
         p50_ms=counted["p50_ms"],
         p99_ms=counted["p99_ms"],
-        append_p50_ms=produced["p50_ms"],
-        append_p99_ms=produced["p99_ms"],
         notes={
-            "delivered of expected": events / (rate * seconds * viewers / runs),
+            "delivered of expected": events / (appended * viewers / runs),
             "connections to Redis": connections,
         },
     )
@@ -124,39 +146,11 @@ def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
     return load.produce(server.port, CONNECTIONS, runs, rate, seconds, body)
 
 
-def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
-    """Viewers follow runs to which events are appended straight to Redis."""
-    append_us = _redis_of_appends_alone(server, runs, rate, seconds)
-    with Viewers(server, viewers, runs) as audience:
-        time.sleep(SETTLE_SECONDS)
-        audience.count()
-        cpu, redis_cpu = server.cpu(), server.redis_cpu()
-        producer = Producer(server, runs, rate, seconds)
-        producer.start()
-        producer.join()
-        time.sleep(0.5)
-        counted = audience.count()
-        cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
-    events = max(1, counted["events"])
-    return Figures(
-        events=counted["events"],
-        cpu_us=1e6 * cpu / events,
-        redis_us=1e6 * redis_cpu / events,
-        p50_ms=counted["p50_ms"],
-        p99_ms=counted["p99_ms"],
-        notes={
-            "delivered of expected": events / (producer.appended * viewers / runs),
-            "Redis µs of an append alone": append_us,
-        },
-    )
-
-
 def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
     """Return the CPU µs that an append straight to Redis costs Redis without viewers."""
     cpu = server.redis_cpu()
     producer = Producer(server, runs, rate, seconds)
-    producer.start()
-    producer.join()
+    producer.append_all()
     return 1e6 * (server.redis_cpu() - cpu) / producer.appended
 
 

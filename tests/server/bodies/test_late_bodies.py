@@ -8,11 +8,16 @@ from app.server.bodies.late_bodies import LateBodies
 from tests.server.gunicorn_connection import CHUNKED, GunicornConnection, with_length
 
 BODY = b'{"data": 1}'
+BEGUN = with_length(len(BODY)) + b"{"
 
 
 def read_all(connection: GunicornConnection) -> bytes:
     with gevent.Timeout(10):
         return b"".join(read_pieces(connection.body))
+
+
+def read_late(late_bodies: LateBodies, connection: GunicornConnection) -> bytes | None:
+    return late_bodies.read(connection.body, connection.server, 1000, 60.0)
 
 
 def test_a_body_that_arrives_soon_is_waited_for():
@@ -47,21 +52,17 @@ def test_the_wait_for_a_body_ends_when_the_client_hangs_up():
 
 def test_the_body_that_has_waited_longest_gives_way_to_a_newcomer():
     late_bodies = LateBodies(2)
-    begun = with_length(len(BODY)) + b"{"
-
-    def read(connection: GunicornConnection) -> bytes | None:
-        return late_bodies.read(connection.body, connection.server, 1000, 60.0)
-
     with (
         gevent.Timeout(10),
-        GunicornConnection(begun) as first,
-        GunicornConnection(begun) as second,
-        GunicornConnection(begun) as third,
+        GunicornConnection(BEGUN) as first,
+        GunicornConnection(BEGUN) as second,
+        GunicornConnection(BEGUN) as third,
     ):
-        reads = [gevent.spawn(read, connection) for connection in (first, second, third)]
+        connections = first, second, third
+        reads = [gevent.spawn(read_late, late_bodies, each) for each in connections]
         assert reads[0].get() is None
         assert gevent.wait(reads[1:], timeout=0.01) == []
-        for connection in (first, second, third):
+        for connection in connections:
             connection.client.sendall(BODY[1:])
         assert [read.get() for read in reads] == [None, BODY, BODY]
         assert read_all(first) == BODY, "its bytes are all there for those who read on"
@@ -69,20 +70,15 @@ def test_the_body_that_has_waited_longest_gives_way_to_a_newcomer():
 
 def test_a_body_that_arrives_while_it_gives_way_is_returned():
     late_bodies = LateBodies(1)
-    begun = with_length(len(BODY)) + b"{"
-
-    def read(connection: GunicornConnection) -> bytes | None:
-        return late_bodies.read(connection.body, connection.server, 1000, 60.0)
-
     with (
         gevent.Timeout(10),
-        GunicornConnection(begun) as first,
-        GunicornConnection(begun) as second,
+        GunicornConnection(BEGUN) as first,
+        GunicornConnection(BEGUN) as second,
     ):
-        oldest = gevent.spawn(read, first)
+        oldest = gevent.spawn(read_late, late_bodies, first)
         gevent.sleep(0)
         first.client.sendall(BODY[1:])
-        newest = gevent.spawn(read, second)
+        newest = gevent.spawn(read_late, late_bodies, second)
         second.client.sendall(BODY[1:])
         assert newest.get() == BODY
         oldest.get()
