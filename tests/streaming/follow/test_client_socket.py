@@ -1,6 +1,7 @@
 """The client's socket: it writes without blocking, and never to another client."""
 
 import contextlib
+import fcntl
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -57,6 +58,21 @@ class Connection:
     def close(self) -> None:
         self.client_socket.close()
         self.client.close()
+
+
+@contextlib.contextmanager
+def socketpair_at(fileno: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Open two sockets, of which the first has a file descriptor that was closed before."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        if theirs.fileno() == fileno:
+            yield theirs, ours
+        elif ours.fileno() == fileno:
+            yield ours, theirs
+        else:  # a lower one was free too
+            with socket.socket(fileno=fcntl.fcntl(ours, fcntl.F_DUPFD, fileno)) as reused:
+                assert reused.fileno() == fileno
+                yield reused, theirs
 
 
 EITHER_DISCONNECT = pytest.mark.parametrize("disconnect", [Connection.reset, Connection.hang_up])
@@ -211,11 +227,7 @@ def test_a_closed_socket_never_writes_to_the_new_owner_of_its_descriptor(connect
     first = connect()
     first.client_socket.watch(lambda: None)
     end(first.client_socket)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        reused = ours if ours.fileno() == first.fileno else theirs
-        other = theirs if reused is ours else ours
-        assert reused.fileno() == first.fileno, "the test must reuse the descriptor"
+    with socketpair_at(first.fileno) as (reused, other):
         with pytest.raises(OSError, match="Bad file descriptor"):
             first.client_socket.send(b"not yours")
         with pytest.raises(ClientGone):
@@ -238,12 +250,10 @@ def test_a_write_that_waited_during_close_never_reaches_the_new_owner_of_the_des
     waiting = gevent.spawn(first.client_socket.send_all, LARGE)
     wait_in_the_hub(lambda: first.client_socket._writable)
     first.client_socket.close()
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert first.fileno in (ours.fileno(), theirs.fileno())
+    with socketpair_at(first.fileno) as ends:
         with pytest.raises((ClientGone, ClientStalled)):
             waiting.get()
-        for end in (ours, theirs):
+        for end in ends:
             end.setblocking(False)
             with pytest.raises(BlockingIOError):
                 end.recv(1)
