@@ -337,11 +337,10 @@ class KeptAlive:
 
     def _run(self) -> None:
         while True:
-            self._awake.wait()
-            requests = self._next_round()
-            if not requests:
+            while not self._due:
                 self._awake.clear()
-                continue
+                self._awake.wait()
+            requests = self._next_round()
             try:
                 self._handler.handle(requests)
             except Exception:
@@ -349,7 +348,8 @@ class KeptAlive:
                 for connection in requests:
                     if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
-            gevent.sleep(0)
+            if self._due:
+                gevent.sleep(0)
 
     def _next_round(self) -> list[KeptConnection]:
         requests: list[KeptConnection] = []

@@ -45,7 +45,8 @@ class Pace:
         time.sleep(0)
         waited = began - self._rested
         rest = REST_SHARE * (time.monotonic() - began) - waited
-        time.sleep(max(0.0, min(rest, MAX_REST_SECONDS)))
+        if rest > 0:
+            time.sleep(min(rest, MAX_REST_SECONDS))
         self._rested = time.monotonic()
 
 

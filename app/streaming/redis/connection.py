@@ -85,6 +85,9 @@ def make_connection(client: redis.Redis, read_timeout: float | None = None) -> R
     return link
 
 
+# Looks at what has come without taking it, and without waiting.
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+
 # Sending commands
 
 
@@ -159,6 +162,8 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     sent = connected.send(commands)
     if sent < len(commands):
         connected.sendall(memoryview(commands)[sent:])
+    if hasattr(connected, "_wait"):  # gevent's: to read before there is a reply costs an exception
+        connected._wait(connected._read_event)
 
 
 def _read_reply(link: RedisConnection) -> Reply:
@@ -186,7 +191,7 @@ def has_nothing_to_read(link: RedisConnection) -> bool:
 
 def _is_silent(connected: _socket.socket) -> bool:
     try:
-        connected.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        connected.recv(1, _PEEK)
     except BlockingIOError:
         return True
     except OSError:

@@ -155,6 +155,8 @@ class Frame(NamedTuple):
 
 def frames_from(run_id: str, entries: list[Any]) -> list[Frame]:
     """Return the frames of the entries of an XRANGE or XREAD reply."""
+    if len(entries) == 1:  # as most replies are, where many runs have few followers
+        return [Frame.of_entry(run_id, *entries[0])]
     frames, turns = [], Turns()
     for entry_id, fields in entries:
         frame = Frame.of_entry(run_id, entry_id, fields)

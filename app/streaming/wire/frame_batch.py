@@ -59,12 +59,10 @@ class FrameBatch:
         hole_upto: where counting cannot tell which entries are missing, the id up to which some
             may be; else None.
         size: the bytes of the frames, as SSE.
-        cost: about how much memory the batch takes, in bytes.
     """
 
     __slots__ = (
         "_encoded",
-        "cost",
         "end",
         "events",
         "frames",
@@ -93,8 +91,12 @@ class FrameBatch:
         self.is_trimmed = is_trimmed
         self.hole_upto = hole_upto
         self.size = sum([len(frame.typed) for frame in frames])
-        self.cost = 2 * self.size + BYTES_PER_FRAME * len(frames)
         self._encoded: list[tuple[tuple[StreamFormat, bool], Encoded]] = []
+
+    @property
+    def cost(self) -> int:
+        """About how much memory the batch takes, in bytes."""
+        return 2 * self.size + BYTES_PER_FRAME * len(self.frames)
 
     def encode(self, stream_format: StreamFormat, chunked: bool = False) -> Encoded:
         """Return the batch in a stream format. If `chunked`, the bytes are one HTTP chunk."""
