@@ -29,7 +29,7 @@ REDIS = (
     *("shared_connection", "scripts"),
 )
 LOG = (
-    *("position", "log_state", "lease", "redis_keys", "readiness", "continuity", "replies"),
+    *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
     *("writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")

@@ -234,7 +234,7 @@ class Client:
         return self._pages(run_id, limit, False, {"after": str(after)})
 
     def state(self, run_id: int | str) -> dict[str, Any] | None:
-        """Return the state of the run's log (`length`, `last_id`, `ended` …), None without one."""
+        """Return the run's state (`state`, `length`, `last_id` …), None without a log."""
         try:
             return self._transport.request("GET", f"/runs/{check_run_id(run_id)}").document
         except Refused as error:

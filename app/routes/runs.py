@@ -1,8 +1,8 @@
-"""The state of one run's log."""
+"""One run as a whole."""
 
-import orjson
 from flask import Blueprint, Response, abort
 
+from ..server.response import JsonResponse
 from .access.access import declares
 from .gateway import gateway
 
@@ -12,17 +12,8 @@ blueprint = Blueprint("runs", __name__)
 @blueprint.get("/runs/<run_id>")
 @declares("read")
 def show(run_id: str) -> Response:
-    """Answer the state of the run's log; 404 if there is no log."""
-    state = gateway().store.state(run_id, ttl=True)
-    if not state.exists:
+    """Answer the state of the run and of its log; 404 if there is no log."""
+    run = gateway().store.run(run_id)
+    if run is None:
         abort(404, f"run {run_id} has no log")
-    document = {
-        "run_id": run_id,
-        "length": state.length,
-        "first_id": str(state.first_id) if state.first_id else None,
-        "last_id": str(state.last_id),
-        "last_sequence": state.last_sequence,
-        "ended": state.ended,
-        "ttl": state.ttl,
-    }
-    return Response(orjson.dumps(document), mimetype="application/json")
+    return JsonResponse(run.to_json())

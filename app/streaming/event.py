@@ -159,7 +159,12 @@ def with_breaks_escaped(line: bytes) -> bytes:
 
 def timestamp_now() -> str:
     """Return the time as events carry it: ISO 8601, UTC, milliseconds."""
-    second, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    return timestamp_of(time.time_ns() // 1_000_000)
+
+
+def timestamp_of(ms: int) -> str:
+    """Return a Unix time in milliseconds as events carry it."""
+    second, ms = divmod(ms, 1000)
     return f"{_date_and_time(second)}.{ms:03d}Z"
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 from urllib.parse import urlencode
 
 from tests.contract.frames import FrameChecks
-from tests.contract.model import Entry, Id, Run
+from tests.contract.model import Entry, Id, Log, Run
 from tests.contract.notices import check_notices
 from tests.contract.wire import JSON_LINES, Frame
 from tests.contract.world import (
@@ -51,10 +52,21 @@ def read_state(world: World, run: Run, method: str) -> None:
     else:
         document = answer.json
         check_ttl(log, document.pop("ttl"))
+        check_beginning(log, document.pop("started_at"), document.pop("meta"))
+        last = log.entries[-1] if log.entries else None
+        told = last and {
+            name: value
+            for name, value in last.json(run.id).items()
+            if name in ("id", "timestamp", "event")
+        }
+        is_lost = log.ended and last is not None and last.names[1] == "lost"
         check_equal(
             document,
             {
                 "run_id": run.id,
+                "state": "lost" if is_lost else "ended" if log.ended else "active",
+                "ended_at": last.timestamp if last and log.ended else None,
+                "last_event": told,
                 "length": len(log.entries),
                 "first_id": str(log.entries[0].id) if log.entries else None,
                 "last_id": str(log.last_id),
@@ -62,6 +74,16 @@ def read_state(world: World, run: Run, method: str) -> None:
                 "ended": log.ended,
             },
         )
+
+
+def check_beginning(log: Log, started_at: str | None, meta: Any) -> None:
+    """Check what a run's state says of its first event; without the event, little is known."""
+    first = log.entries[0] if log.entries else None
+    if first is not None and first.sequence == 1 and not first.foreign:
+        check_equal(started_at, first.timestamp)
+        check_same(meta, first.data)
+    elif log.added > len(log.entries) and not log.odd:
+        check_equal(meta, None)
 
 
 def read_page(

@@ -27,7 +27,15 @@ from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
 from .redis_keys import log_key
-from .replies import has_names, parse_event, parse_log_state, parse_mark, parse_streams
+from .replies import (
+    has_names,
+    parse_event,
+    parse_log_state,
+    parse_mark,
+    parse_run,
+    parse_streams,
+)
+from .run import Run
 
 HERE = Path(__file__).parent
 
@@ -151,6 +159,14 @@ class LogReader:
         state = self._state(run_id, ttl)
         return self._state(run_id, ttl) if self.leases.end_if_lost(run_id, state) else state
 
+    def run(self, run_id: int | str) -> Run | None:
+        """Return what is known of a run as a whole, as `state` does; None without a log."""
+        run_id = check_run_id(run_id)
+        found, state = self._inspect(run_id, ttl=True)
+        if self.leases.end_if_lost(run_id, state):
+            found, state = self._inspect(run_id, ttl=True)
+        return parse_run(run_id, found, state) if state.exists else None
+
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
         """Return the states of several logs in one round trip, None for a key without a log."""
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
@@ -226,10 +242,14 @@ class LogReader:
     # Inside
 
     def _state(self, run_id: str, ttl: bool = False) -> LogState:
+        return self._inspect(run_id, ttl)[1]
+
+    def _inspect(self, run_id: str, ttl: bool) -> tuple[Reply, LogState]:
+        """Return what XINFO STREAM tells of a log, and the state that it means."""
         stream, *seconds = self._shared.call_all(
             ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
         )
-        return self._with_epoch(run_id, parse_log_state(stream, *seconds))
+        return stream, self._with_epoch(run_id, parse_log_state(stream, *seconds))
 
     def _with_epoch(self, run_id: str, state: LogState) -> LogState:
         """Return a state with its epoch, if its last entry does not say it."""

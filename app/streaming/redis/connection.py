@@ -163,7 +163,7 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     if sent < len(commands):
         connected.sendall(memoryview(commands)[sent:])
     if hasattr(connected, "_wait"):  # gevent's: to read before there is a reply costs an exception
-        connected._wait(connected._read_event)
+        connected._wait(connected._read_event)  # type: ignore[attr-defined]
 
 
 def _read_reply(link: RedisConnection) -> Reply:
