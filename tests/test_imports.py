@@ -30,7 +30,7 @@ REDIS = (
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
-    *("writer", "reader"),
+    *("sequence", "writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")
 FOLLOW = (

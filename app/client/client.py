@@ -192,12 +192,14 @@ class Client:
         last_event_id: str = "earliest",
         *,
         tail: int | None = None,
+        from_sequence: int | None = None,
         categories: Sequence[str] = (),
         actions: Sequence[str] = (),
     ) -> Iterator[Event]:
         """Yield the events after `last_event_id`, an id or `earliest` or `latest`, as they come.
 
-        With `tail` it starts that many events before the end instead. It resumes after outages
+        With `tail` it starts that many events before the end instead, with `from_sequence` at the
+        event with that sequence, for which it waits if need be. It resumes after outages
         of any length without losing or repeating an event, and ends when the run has ended.
         `categories` and `actions` filter the events; terminal events always pass. Events of the
         category `gateway` (caught_up, gap, reset) are about the stream itself; their id is None.
@@ -211,7 +213,11 @@ class Client:
         if last_event_id not in ("earliest", "latest"):
             EventId.parse(last_event_id, "last_event_id")
         path = f"{_events_path(run_id)}/stream"
-        return Follower(self._transport, path, last_event_id, tail, categories, actions).events()
+        if tail is not None and from_sequence is not None:
+            raise InvalidInput("from_sequence", "cannot stand beside tail")
+        start = {"tail": tail, "from_sequence": from_sequence}
+        given = {name: number for name, number in start.items() if number is not None}
+        return Follower(self._transport, path, last_event_id, given, categories, actions).events()
 
     def get_events(
         self,
@@ -219,11 +225,14 @@ class Client:
         *,
         limit: int | None = None,
         descending: bool = False,
+        from_sequence: int | None = None,
         categories: Sequence[str] = (),
         actions: Sequence[str] = (),
     ) -> list[Event]:
         """Return the events of a run that pass the filter, at most `limit` of them."""
-        query = {"category": list(categories), "action": list(actions)}
+        query: dict[str, Any] = {"category": list(categories), "action": list(actions)}
+        if from_sequence is not None:
+            query["from_sequence"] = from_sequence
         return self._pages(run_id, limit, descending, query)
 
     def get_events_after(

@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import requests
@@ -34,21 +34,21 @@ log = logging.getLogger("tailrace.client")
 
 
 class Follower:
-    """Follows the stream at `path` from a cursor, or from `tail` events before the end."""
+    """Follows the stream at `path` from a cursor, or from where the query `start` says."""
 
     def __init__(
         self,
         transport: Transport,
         path: str,
         cursor: str,
-        tail: int | None,
+        start: Mapping[str, int],
         categories: Sequence[str],
         actions: Sequence[str],
     ):
         self._transport = transport
         self._path = path
-        self._cursor = cursor if tail is None else ""
-        self._tail = tail
+        self._cursor = "" if start else cursor
+        self._start = start
         self._filter = {"category": list(categories), "action": list(actions)}
         self._bearer: Bearer | None = None  # of the connection
 
@@ -78,7 +78,7 @@ class Follower:
         if self._cursor:
             headers["Last-Event-ID"] = self._cursor
         else:
-            query["tail"] = self._tail
+            query |= self._start
         response, self._bearer = self._transport.open_stream(
             self._path, params=query, headers=headers
         )

@@ -142,6 +142,7 @@ def page(run_id: str) -> Response:
         run_id,
         after=query["after"],
         before=query["before"],
+        from_sequence=query["from_sequence"],
         descending=query["order"] == "desc",
         limit=query["limit"],
         categories=query["category"],

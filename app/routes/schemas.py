@@ -246,6 +246,8 @@ class _FilteringQuery(_Query):
 class PageQuery(_FilteringQuery):
     """The query of a page of history."""
 
+    from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
+
     after = _EventIdField(load_default=None)
     before = _EventIdField(load_default=None)
     order = fields.String(load_default="asc", validate=OneOf(("asc", "desc")))
@@ -254,6 +256,8 @@ class PageQuery(_FilteringQuery):
 
 class StreamQuery(_FilteringQuery):
     """The query of a stream; the header Last-Event-ID overrides its cursors."""
+
+    from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
 
     last_event_id = fields.List(fields.String(), load_default=())
     last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")

@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from ..server.hijack import hijack
-from ..streaming.errors import StoreUnavailable
+from ..streaming.errors import InvalidInput, StoreUnavailable
 from ..streaming.event import check_run_id
 from ..streaming.follow.start import Start
 from ..streaming.follow.subscriber import Subscriber
@@ -97,7 +97,9 @@ def _start(query: Mapping[str, Any]) -> Start:
     ):
         if values:
             return Start.parse(values[-1], name)
-    return Start(tail=query["tail"])
+    if query["from_sequence"] is not None and query["tail"] is not None:
+        raise InvalidInput("from_sequence", "cannot stand beside tail")
+    return Start(tail=query["tail"], sequence=query["from_sequence"])
 
 
 def _stream_format(query: Mapping[str, Any]) -> StreamFormat:

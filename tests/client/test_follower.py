@@ -124,6 +124,19 @@ def test_the_tail_is_sent_until_there_is_a_cursor():
     assert [request.query.get("tail") for request in requests] == [["0"], ["0"], None]
 
 
+def test_the_sequence_is_sent_until_there_is_a_cursor():
+    events, requests = followed([None, stream(event(4), complete=False), OVER], from_sequence=4)
+    assert events == ["4-0"]
+    assert cursors(requests) == [None, None, "4-0"]
+    assert [request.query.get("from_sequence") for request in requests] == [["4"], ["4"], None]
+
+
+def test_a_stream_has_one_start():
+    with Client("http://127.0.0.1:9") as client, pytest.raises(InvalidInput) as failed:
+        client.follow(1, tail=1, from_sequence=1)
+    assert failed.value.field == "from_sequence"
+
+
 def test_control_events_without_an_id_do_not_move_the_cursor(pauses):
     script = [stream(event(1), event(None, "gateway.gap"), complete=False), OVER]
     events, requests = followed(script)

@@ -15,7 +15,7 @@ LINES = {"data": b"{}\n", "content_type": "application/x-ndjson"}
 
 
 class BrokenStore(EventStore):
-    def state(self, *arguments, **options):
+    def run(self, *arguments, **options):
         raise RuntimeError("unexpected")
 
 

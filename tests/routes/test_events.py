@@ -349,6 +349,12 @@ def test_next_goes_on_when_a_filter_matched_nothing_in_a_page(http, monkeypatch)
         ("after={5}&before={1}", []),
         ("after={6}", []),
         ("after=0-0&limit=2", [0, 1]),
+        ("from_sequence=6", [5, 6]),
+        ("from_sequence=6&order=desc", [6, 5]),
+        ("from_sequence=2&limit=1", [1]),
+        ("from_sequence=2&after={4}", [5, 6]),
+        ("from_sequence=6&after={1}&before={6}", [5]),
+        ("from_sequence=8", []),
         ("order=desc&limit=2", [6, 5]),
         ("limit=1000", list(range(7))),
         ("category=tool", [1, 3, 5]),
@@ -363,7 +369,7 @@ def test_a_page_has_the_events_that_the_query_selects(http, ids, query, expected
     assert data_of(read(http, query.format(*ids))) == expected
 
 
-@pytest.mark.parametrize("name", ["after", "before", "order", "limit"])
+@pytest.mark.parametrize("name", ["after", "before", "order", "limit", "from_sequence"])
 @pytest.mark.parametrize("value", ["0-0", "", "1"])
 def test_a_repeated_parameter_that_takes_one_value_is_400(http, name, value):
     response = http.get(f"{PATH}?{name}={value}&{name}={value}")

@@ -22,7 +22,7 @@ class BrokenStore(EventStore):
     def append_new(self, *args, **kwargs):
         raise RuntimeError("an internal secret")
 
-    state = page = delete = check_ready = append_new
+    state = run = page = delete = check_ready = append_new
 
 
 @pytest.fixture

@@ -31,7 +31,10 @@ def test_an_ended_run_is_replayed_to_its_end(http, fake_store):
     ]
 
 
-@pytest.mark.parametrize("query", ["last_event_id=latest", "tail=0", "last_event_id={end}"])
+@pytest.mark.parametrize(
+    "query",
+    ["last_event_id=latest", "tail=0", "last_event_id={end}", "from_sequence=2", "from_sequence=9"],
+)
 def test_a_cursor_at_the_end_of_an_ended_run_is_204(http, fake_store, query):
     end = fake_store.add(1, "lifecycle", "completed")
     response = http.get(f"{PATH}?{query.format(end=end)}")
@@ -53,6 +56,9 @@ CURSORS = [
     (",", "lastEventId={1}", 1),
     ("{2}", "lastEventId=nonsense&last_event_id=nonsense", 2),
     (None, "lastEventId=nonsense&lastEventId={2}&last_event_id=nonsense", 2),
+    (None, "from_sequence=2", 0),
+    ("{2}", "from_sequence=1", 2),
+    (None, "last_event_id={1}&from_sequence=1", 1),
 ]
 
 
@@ -76,6 +82,11 @@ def test_the_cursor_that_the_client_added_last_counts(http, fake_store, header, 
         (None, "tail=1&tail=1", "tail"),
         (None, "typed=1&typed=", "typed"),
         (None, "last_event_id=1-0&tail=x", "tail"),
+        (None, "from_sequence=0", "from_sequence"),
+        (None, "from_sequence=-1", "from_sequence"),
+        (None, "from_sequence=9007199254740993", "from_sequence"),
+        (None, "from_sequence=1&from_sequence=1", "from_sequence"),
+        (None, "from_sequence=1&tail=1", "from_sequence"),
     ],
 )
 def test_a_bad_cursor_or_a_repeated_parameter_is_400(http, header, query, field):

@@ -158,25 +158,47 @@ class Replay:
 
     def _begin(self, subscriber: FeedSubscriber) -> Steps[None]:
         """Join the feed, send the history, and tell the client that it has caught up."""
-        find = self._start.find
-        way, state = self._beginning or (
-            yield from self._with_retries(find, self._sources.store, self.run_id)
-        )
+        start = self._start
+        beginning = self._beginning or (yield from self._find())
         self._beginning = None
-        self._feed = self._sources.readers.join(self.run_id, state, subscriber)
+        self._feed = self._sources.readers.join(self.run_id, beginning.state, subscriber)
+        if start.is_awaited(beginning.state):
+            beginning = yield from self._await_start(beginning)
+        way, state = beginning
         for stretch in way:
             self.position = stretch.end
             if stretch.notice:
-                yield notice_batch(self.run_id, stretch, state)
+                requested = None if start.sequence is None else str(start)
+                yield notice_batch(self.run_id, stretch, state, requested)
         self.began_at = self.position.id
-        if self._start.id is None:
+        if start.id is None and start.sequence is None:
             self._old_holes = state.last_id, self.feed.version_changes
         while self.position.id < state.last_id:
             if not (yield from self._catch_up(state.last_id)):
                 break
-        data, cursor = state.control_data(str(self._start)), self.position.id
+        data, cursor = state.control_data(str(start)), self.position.id
         self._old_holes = None
         yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, carries_id=True)
+
+    def _find(self) -> Steps[Beginning]:
+        find = self._start.find
+        return (yield from self._with_retries(find, self._sources.store, self.run_id))
+
+    def _await_start(self, beginning: Beginning) -> Steps[Beginning]:
+        """Wait until the event to start with is the next one, or has come, or the run has ended."""
+        self.position = beginning.way[-1].end
+        self.began_at = self.position.id
+        seen = self.feed.position
+        while self._start.is_awaited(beginning.state) and not beginning.state.ended:
+            if self._stopped:
+                raise ReplayStopped
+            if self.feed.position is seen:  # if it has ended, the log itself tells
+                patience = PATIENCE_SECONDS if self.feed.ended else math.inf
+                yield Wait(time.monotonic() + patience)
+            seen = self.feed.position
+            if self._start.may_be_next(seen) or self.feed.ended:
+                beginning = yield from self._find()
+        return beginning
 
     def _catch_up(self, end: EventId) -> Steps[bool]:
         """Yield what the log has after the position, up to an id; return whether it moved."""

@@ -8,19 +8,21 @@ from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.continuity import Stretch
 from ..log.log_state import LogState
+from ..log.position import Position
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where a stream starts.
 
-    After the event `id`, at the end of the log (`latest`), or `tail` events before its end. With
-    none of the three, at the first event of the log.
+    After the event `id`, with the event that has the `sequence`, at the end of the log (`latest`),
+    or `tail` events before its end. With none of the four, at the first event of the log.
     """
 
     id: EventId | None = None
     latest: bool = False
     tail: int | None = None
+    sequence: int | None = None
 
     @classmethod
     def parse(cls, text: str, field: str) -> "Start":
@@ -42,6 +44,8 @@ class Start:
         """
         if self.id is not None:
             return Beginning(*store.locate(run_id, self.id))
+        if self.sequence is not None:
+            return Beginning(*store.locate_sequence(run_id, self.sequence))
         if self.tail:
             position, state = store.before_tail(run_id, self.tail)
         else:
@@ -49,7 +53,19 @@ class Start:
             position = state.end if self.latest or self.tail == 0 else state.beginning
         return Beginning([Stretch(position, position, None)], state)
 
+    def is_awaited(self, state: LogState) -> bool:
+        """Whether events may still come that lie before the start."""
+        return self.sequence is not None and self.sequence > state.last_sequence + 1
+
+    def may_be_next(self, position: Position) -> bool:
+        """Whether what follows a position may be the event to start with, or a later one."""
+        if self.sequence is None or position.sequence is None:
+            return True
+        return position.sequence >= self.sequence - 1
+
     def __str__(self) -> str:
+        if self.sequence is not None:
+            return f"from_sequence={self.sequence}"
         if self.tail is not None:
             return f"tail={self.tail}"
         return str(self.id) if self.id else "latest" if self.latest else "earliest"

@@ -22,7 +22,7 @@ from ..redis.connection import (
 )
 from ..redis.scripts import Script
 from ..redis.shared_connection import SharedConnection
-from .continuity import Stretch, locate
+from .continuity import Mark, Stretch, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
@@ -36,6 +36,7 @@ from .replies import (
     parse_streams,
 )
 from .run import Run
+from .sequence import Uncounted, find_sequence
 
 HERE = Path(__file__).parent
 
@@ -116,6 +117,7 @@ class LogReader:
         *,
         after: EventId | None = None,
         before: EventId | None = None,
+        from_sequence: int | None = None,
         descending: bool = False,
         limit: int = 100,
         categories: Sequence[str] = (),
@@ -123,12 +125,19 @@ class LogReader:
     ) -> Page:
         """Return up to `limit` events that lie strictly between two ids and pass a filter.
 
+        With `from_sequence` there are none with a lower sequence.
+
         A page can be shorter than `limit` before the end of the log: it scans up to
         MAX_SCANNED_ENTRIES entries or about MAX_SCANNED_BYTES, and holds about MAX_PAGE_BYTES. Its
         `next` is the `after` of the following page, or the `before` when descending.
         """
         run_id = check_run_id(run_id)
         self.state(run_id)  # ends the run if its lease has expired
+        if from_sequence is not None:
+            way, state = self.locate_sequence(run_id, from_sequence)
+            if from_sequence > state.last_sequence:
+                return Page([], None)
+            after = max(after or ZERO, way[-1].end.id)
         found: list[Event] = []
         accepted = frozenset(categories), frozenset(actions)
         size, scanned, scanned_size, position = 0, 0, 0, None
@@ -220,6 +229,40 @@ class LogReader:
             if mark is None or state.first_id is None or mark.cursor < state.first_id:
                 return state.beginning, state
             return Position(state.epoch, mark.cursor, mark.sequence), state
+
+    def locate_sequence(self, run_id: str, sequence: int) -> tuple[list[Stretch], LogState]:
+        """Return the way to before the event with a sequence, and the log's state.
+
+        If the event is missing, the way has a gap to before the next one. Behind the end of the
+        log the way leads to the end.
+        """
+        state = self.state(run_id)
+        while True:
+            position = self._before_sequence(run_id, sequence, state)
+            before, state = state, self.state(run_id)
+            if before.version == state.version:
+                break  # else what was found may be of another log, or have gone
+        if state.first_id is not None and position.id < state.first_id.before():
+            position = state.beginning  # trimmed meanwhile
+        if position.sequence is None or position.sequence < sequence:
+            return [Stretch(position, position, None)], state
+        return [Stretch(Position(state.epoch, ZERO, sequence - 1), position, "gap")], state
+
+    def _before_sequence(self, run_id: str, sequence: int, state: LogState) -> Position:
+        """Return the position before the first retained entry with at least this sequence."""
+        if sequence > state.last_sequence:
+            return state.end
+
+        def read(after: EventId, upto: EventId, count: int) -> list[Mark]:
+            return [parse_mark(entry) for entry in self.entries(run_id, after, upto, count)]
+
+        try:
+            mark = find_sequence(sequence, state, read)
+        except Uncounted:
+            return self.before_tail(run_id, state.last_sequence - sequence + 1)[0]
+        if mark is None:
+            return state.end
+        return Position(state.epoch, mark.cursor.before(), (mark.sequence or 1) - 1)
 
     def read_blocking(self, run_id: str, after: EventId, left: float | None) -> list[Reply]:
         """Return the raw entries after an id, as soon as there are any.

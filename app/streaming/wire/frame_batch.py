@@ -193,9 +193,14 @@ def batches_from(
     return batches
 
 
-def notice_batch(run_id: str, stretch: Stretch, state: LogState) -> FrameBatch:
-    """Return the batch that tells a client of a gap or a reset."""
-    data = state.control_data(str(stretch.start.id))
+def notice_batch(
+    run_id: str, stretch: Stretch, state: LogState, requested: str | None = None
+) -> FrameBatch:
+    """Return the batch that tells a client of a gap or a reset.
+
+    `requested` is what the client has asked for, if that is not the id of the stretch's start.
+    """
+    data = state.control_data(requested or str(stretch.start.id))
     notice = Frame.control(run_id, str(stretch.notice), data, cursor=stretch.end.id)
     is_gap = stretch.notice == "gap"
     return FrameBatch(

@@ -9,7 +9,7 @@ from app.streaming.event import pairs
 from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG
-from app.streaming.log.position import Position
+from app.streaming.log.position import START, Position
 from app.streaming.redis import connection, shared_connection
 from tests.servers import wait_until
 from tests.streaming.event_store.logs import DAY, MAX_TEST_SECONDS, add_many, data_of, key
@@ -291,3 +291,73 @@ def test_a_client_is_located_by_the_sequence_of_its_event(any_store, client, run
     client.xtrim(key(run_id), maxlen=1, approximate=False)
     [stretch], state = any_store.locate(run_id, ids[1])
     assert (stretch.notice, stretch.end) == ("gap", state.beginning)
+
+
+def located(store, run_id: str, sequence: int) -> tuple[str | None, Position]:
+    [stretch], _ = store.locate_sequence(run_id, sequence)
+    return stretch.notice, stretch.end
+
+
+def test_a_client_is_located_by_a_sequence(any_store, client, run_id):
+    ids = [EventId.parse(event_id) for event_id in add_many(any_store, run_id, 5)]
+    epoch = any_store.state(run_id).epoch
+    for sequence in range(1, 6):
+        place = Position(epoch, ids[sequence - 1].before(), sequence - 1)
+        assert located(any_store, run_id, sequence) == (None, place)
+    end = Position(epoch, ids[4], 5)
+    assert located(any_store, run_id, 6) == located(any_store, run_id, 60) == (None, end)
+    client.xdel(key(run_id), str(ids[2]), str(ids[4]))
+    assert located(any_store, run_id, 3) == ("gap", Position(epoch, ids[3].before(), 3))
+    assert located(any_store, run_id, 5) == ("gap", end)
+    client.xtrim(key(run_id), maxlen=1, approximate=False)
+    assert located(any_store, run_id, 1) == ("gap", Position(epoch, ids[3].before(), 3))
+
+
+def test_without_a_log_every_sequence_is_awaited(any_store, run_id):
+    assert located(any_store, run_id, 1) == located(any_store, run_id, 9) == (None, START)
+
+
+def test_among_entries_of_other_programs_a_sequence_is_counted(any_store, client, run_id):
+    ids = [EventId.from_redis(client.xadd(key(run_id), {"any": "thing"})) for _ in range(6)]
+    for sequence in range(2, 7):
+        notice, place = located(any_store, run_id, sequence)
+        assert (notice, place.id) == (None, ids[sequence - 2])
+    notice, place = located(any_store, run_id, 1)
+    assert (notice, place) == (None, any_store.state(run_id).beginning)
+
+
+@pytest.mark.parametrize("change", ["replaced", "entry deleted", "trimmed"])
+def test_a_log_that_changes_while_a_sequence_is_looked_for(
+    any_store, client, run_id, monkeypatch, change
+):
+    ids = add_many(any_store, run_id, 5)
+    states = iter([any_store.state(run_id)])
+    if change == "replaced":
+        any_store.delete(run_id)
+        ids = add_many(any_store, run_id, 5)
+    elif change == "entry deleted":
+        client.xdel(key(run_id), ids[2])
+    else:
+        client.xtrim(key(run_id), maxlen=2, approximate=False)
+    read_state = any_store.state
+    monkeypatch.setattr(any_store, "state", lambda run: next(states, None) or read_state(run))
+    notice, place = located(any_store, run_id, 3)
+    at = 2 if change == "replaced" else 3
+    expected = Position(read_state(run_id).epoch, EventId.parse(ids[at]).before(), at)
+    assert (notice, place) == ("gap" if at == 3 else None, expected)
+
+
+def test_a_page_begins_with_a_sequence(any_store, run_id):
+    ids = add_many(any_store, run_id, 5)
+
+    def page(sequence: int, **options) -> list[str]:
+        return [e.id for e in any_store.page(run_id, from_sequence=sequence, **options).events]
+
+    assert page(1) == ids
+    assert page(4) == ids[3:]
+    assert page(4, descending=True) == ids[:2:-1]
+    assert page(2, after=EventId.parse(ids[2])) == ids[3:]
+    assert page(4, after=EventId.parse(ids[0])) == ids[3:]
+    assert page(2, before=EventId.parse(ids[2])) == ids[1:2]
+    assert page(6) == page(600) == []
+    assert any_store.page(run_id, from_sequence=2, limit=1).next == EventId.parse(ids[1])

@@ -99,6 +99,7 @@ class InterruptedReaders(ReaderPool):
         st.just("latest"),
         st.tuples(st.just("tail"), st.integers(0, 140)),
         st.tuples(st.just("id"), st.integers(0, 129)),
+        st.tuples(st.just("sequence"), st.integers(1, 131)),
     ),
     others=st.integers(0, 2),
 )
@@ -127,6 +128,10 @@ def test_every_event_is_sent_once_and_in_order_at_whatever_moment_it_is_appended
             (Start(id=EventId.parse(ids[start[1]])), start[1] + 2)
             if start[1] < len(ids)
             else (Start(), 1)
+        ),
+        "sequence": lambda: (
+            Start(sequence=min(start[1], before + 1)),
+            min(start[1], before + 1),
         ),
     }[start if isinstance(start, str) else start[0]]()
     store.schedule.extend(schedule)
@@ -594,3 +599,66 @@ def test_two_holes_among_entries_of_others_are_told_if_numbers_stand_between(
     client.xdel(f"run:{run_id}:events", ids[1], ids[3])
     sent = Viewer(run_id, sources, Start(id=EventId(10**15, 0))).step()
     assert sent == ["reset", "gap", "foreign", 3, "gap", *3 * ["foreign"], 8, "caught_up"]
+
+
+def test_a_stream_waits_for_the_sequence_with_which_it_starts(store, readers, run_id):
+    store.add(run_id, "llm", "stream", 1)
+    subscriber = subscribe(store, readers, run_id, Start(sequence=4), heartbeat_seconds=0.05)
+    seen = []
+    with contextlib.closing(subscriber):
+        for event in events_of(subscriber.chunks()):
+            name = name_of(event)
+            seen.append(event["sequence"] or name)
+            if name == "gateway.heartbeat" and store.state(run_id).last_sequence < 3:
+                store.add(run_id, "llm", "stream", 2)
+            elif name == "gateway.caught_up":
+                store.add(run_id, "llm", "stream", 4)
+                store.add(run_id, "lifecycle", "completed")
+    assert [each for each in seen if each != "gateway.heartbeat"] == ["gateway.caught_up", 4, 5]
+
+
+def test_a_run_may_end_before_the_sequence_with_which_a_stream_starts(store, readers, run_id):
+    subscriber = subscribe(store, readers, run_id, Start(sequence=9), heartbeat_seconds=0.05)
+    seen = []
+    with contextlib.closing(subscriber):
+        for event in events_of(subscriber.chunks()):
+            seen.append(name_of(event))
+            if len(seen) == 2:
+                store.add(run_id, "lifecycle", "completed")
+    assert set(seen[:-1]) == {"gateway.heartbeat"}
+    assert seen[-1] == "gateway.caught_up"
+    assert subscriber.reason == "ended"
+
+
+@pytest.mark.parametrize("missing", ["trimmed", "deleted", "deleted to the end"])
+def test_a_stream_whose_sequence_is_missing_begins_with_a_gap(
+    store, readers, redis_client, run_id, missing
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(1, 6)]
+    if missing == "trimmed":
+        redis_client.xtrim(f"run:{run_id}:events", maxlen=2, approximate=False)
+    elif missing == "deleted":
+        redis_client.xdel(f"run:{run_id}:events", *ids[1:3])
+    else:
+        redis_client.xdel(f"run:{run_id}:events", *ids[2:])
+    store.add(run_id, "lifecycle", "completed")
+    subscriber = subscribe(store, readers, run_id, Start(sequence=3))
+    with contextlib.closing(subscriber):
+        events = list(events_of(subscriber.chunks()))
+    opening, gap, *others = events
+    assert name_of(opening) == "gateway.heartbeat"
+    assert (name_of(gap), gap["data"]["requested"]) == ("gateway.gap", "from_sequence=3")
+    sequences = [event["sequence"] for event in others if event["sequence"]]
+    assert sequences == ([6] if missing == "deleted to the end" else [4, 5, 6])
+
+
+def test_a_stream_that_starts_with_a_sequence_is_told_of_what_is_missing_behind_it(
+    store, readers, redis_client, run_id
+):
+    ids = [store.add(run_id, "llm", "stream", number) for number in range(1, 6)]
+    redis_client.xdel(f"run:{run_id}:events", ids[3])
+    store.add(run_id, "lifecycle", "completed")
+    subscriber = subscribe(store, readers, run_id, Start(sequence=2))
+    with contextlib.closing(subscriber):
+        _, *seen = [e["sequence"] or name_of(e) for e in events_of(subscriber.chunks())]
+    assert seen == [2, 3, "gateway.gap", 5, 6, "gateway.caught_up"]
