@@ -19,10 +19,10 @@ from .routes.plain_appends import PlainAppends
 from .routes.schemas import RunIdConverter
 from .settings import Settings
 from .streaming.event_store import EventStore
+from .streaming.feeds.reader_pool import ReaderPool
 from .streaming.follow.heartbeats import Heartbeats
 from .streaming.follow.history import History
 from .streaming.follow.open_streams import OpenStreams
-from .streaming.follow.reader_pool import ReaderPool
 from .streaming.follow.subscriber import Services
 
 

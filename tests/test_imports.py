@@ -33,9 +33,9 @@ LOG = (
     *("sequence", "writer", "reader"),
 )
 WIRE = ("frame", "formats", "frame_batch", "progress")
+FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 FOLLOW = (
-    *("client_socket", "fanout", "feed", "history", "heartbeats", "group_read", "tail_reader"),
-    *("waker", "reader_pool", "start", "replay", "subscriber", "open_streams"),
+    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "open_streams"),
 )
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
@@ -70,6 +70,7 @@ _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
+_feeds = in_package("streaming.feeds", FEEDS)
 _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
@@ -93,7 +94,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_log, [*_root, *_redis]),
         (_store, [*_root, *_redis, *_log]),
         (_wire, [*_root, *_log]),
-        (_follow, [*_root, *_redis, *_log, *_store, *_wire]),
+        (_feeds, [*_root, *_redis, *_log, *_store, *_wire]),
+        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds]),
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
@@ -130,7 +132,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     yield "app.token_command", {*in_package("auth", ("grants", "tokens")), "app.settings"}
     yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
-    for package in ("redis", "log", "wire", "follow"):
+    for package in ("redis", "log", "wire", "feeds", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
         "streaming",

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from app.streaming.event_store import EventStore
+from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
-from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.log.position import Position

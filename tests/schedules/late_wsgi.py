@@ -3,7 +3,7 @@
 import time
 
 from app import create_app
-from app.streaming.follow import tail_reader
+from app.streaming.feeds import tail_reader
 
 LAG_SECONDS = 0.25
 

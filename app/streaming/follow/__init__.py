@@ -1,1 +1,1 @@
-"""The live side: readers fill feeds, and subscribers get what the feeds hold."""
+"""The streams of this worker: each sends history and then a feed to one client."""

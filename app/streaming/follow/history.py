@@ -9,10 +9,10 @@ from collections import OrderedDict
 
 from ..event_id import EventId
 from ..event_store import EventStore
+from ..feeds.feed import Feed
 from ..log.position import Position
 from ..log.reader import INITIAL_COUNT, next_count
 from ..wire.frame_batch import FrameBatch, batches_after, batches_from
-from .feed import Feed
 
 # How many bytes all pages of a worker may take together.
 MAX_BYTES = 64 * 1024 * 1024

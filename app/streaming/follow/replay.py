@@ -9,12 +9,12 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
+from ..feeds.feed import Feed, FeedSubscriber
+from ..feeds.reader_pool import ReaderPool
 from ..log.position import START
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, notice_batch
-from .feed import Feed, FeedSubscriber
 from .history import History
-from .reader_pool import ReaderPool
 from .start import Beginning, Start
 
 INITIAL_RETRY_SECONDS = 0.1

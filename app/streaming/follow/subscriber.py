@@ -11,16 +11,16 @@ from enum import Enum, auto
 import gevent
 
 from ..event_store import EventStore
+from ..feeds.fanout import Fanout
+from ..feeds.reader_pool import ReaderPool
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, http_chunk
 from ..wire.progress import Progress, progress_frame
 from .client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
-from .fanout import Fanout
 from .heartbeats import Heartbeats
 from .history import History
-from .reader_pool import ReaderPool
 from .replay import UP_TO_DATE, Replay, ReplayStopped, Steps
 from .start import Start
 

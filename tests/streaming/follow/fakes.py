@@ -2,8 +2,8 @@
 
 from app.streaming.event import Event
 from app.streaming.event_id import ZERO
-from app.streaming.follow.fanout import Fanout
-from app.streaming.follow.feed import Feed
+from app.streaming.feeds.fanout import Fanout
+from app.streaming.feeds.feed import Feed
 from app.streaming.log.continuity import Notice
 from app.streaming.log.log_state import NO_LOG, LogState
 from app.streaming.log.position import Position

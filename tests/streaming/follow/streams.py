@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Any
 
 from app.streaming.event_store import EventStore
+from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
-from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat, WireFormat

@@ -10,8 +10,8 @@ import redis
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_id import LAST, EventId
 from app.streaming.event_store import EventStore
+from app.streaming.feeds.feed import Feed
 from app.streaming.follow import history as history_module
-from app.streaming.follow.feed import Feed
 from app.streaming.follow.history import History
 from app.streaming.log import reader as log_reader
 from app.streaming.log.log_state import NO_LOG

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.open_streams import OpenStreams
-from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat

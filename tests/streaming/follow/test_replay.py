@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.event_id import LAST, EventId
 from app.streaming.event_store import EventStore
+from app.streaming.feeds.feed import Feed
+from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow import replay as replay_module
-from app.streaming.follow.feed import Feed
 from app.streaming.follow.history import History
-from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.replay import Replay, Wait
 from app.streaming.follow.start import Start
 from app.streaming.log.log_state import NO_LOG, LogState

@@ -17,10 +17,10 @@ from gevent.socket import socket as GeventSocket
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
+from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
-from app.streaming.follow.reader_pool import ReaderPool
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire import progress

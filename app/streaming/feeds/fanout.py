@@ -1,23 +1,35 @@
 """The fanout: one loop that writes a feed's batches to every parked subscriber."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame_batch import FrameBatch, http_chunk
 from ..wire.progress import Progress, progress_frame
-from .client_socket import ClientSocket
 
 # After this many sockets the loop gives way to appends, health checks and other feeds.
 MAX_SENDS_IN_A_ROW = 256
+
+
+class Socket(Protocol):
+    """What a fanout needs of a client's socket; see `ClientSocket`."""
+
+    @property
+    def chunked(self) -> bool: ...
+
+    @property
+    def send(self) -> Callable[[bytes], int]: ...
 
 
 class ParkedSubscriber(Protocol):
     """What a fanout needs of a subscriber."""
 
     position: Position
-    client_socket: ClientSocket
+
+    @property
+    def client_socket(self) -> Socket: ...
 
     def unpark(self, unsent: memoryview | None) -> None:
         """Leave the fanout: write `unsent`, catch up with the feed, and park again."""

@@ -6,8 +6,8 @@ import pytest
 from redis.connection import Connection
 
 from app.streaming.event_id import LAST, ZERO, EventId
-from app.streaming.follow.feed import Feed
-from app.streaming.follow.group_read import GroupRead, feed_key
+from app.streaming.feeds.feed import Feed
+from app.streaming.feeds.group_read import GroupRead, feed_key
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.log.redis_keys import log_key

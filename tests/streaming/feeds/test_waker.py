@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from app.streaming.event_store import EventStore
-from app.streaming.follow.reader_pool import ReaderPool
+from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.tail_reader import CHECK_SECONDS
 from app.streaming.follow.subscriber import Subscriber
-from app.streaming.follow.tail_reader import CHECK_SECONDS
 from tests.servers import ReplicatedServers, wait_until
 from tests.streaming.follow.streams import events_of, name_of, subscribe
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from app.streaming.event_id import LAST, ZERO, EventId
-from app.streaming.follow import feed as feed_module
-from app.streaming.follow.feed import Feed
+from app.streaming.feeds import feed as feed_module
+from app.streaming.feeds.feed import Feed
 from app.streaming.log.log_state import NO_LOG
 from app.streaming.log.position import START, Position
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from app.streaming.follow import fanout as fanout_module
-from app.streaming.follow.feed import Feed
+from app.streaming.feeds import fanout as fanout_module
+from app.streaming.feeds.feed import Feed
 from app.streaming.wire import progress
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame_batch import http_chunk

@@ -1,0 +1,1 @@
+"""What this worker reads of the logs, and hands to all who follow them."""
