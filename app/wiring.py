@@ -7,7 +7,7 @@ from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .routes import events, health, json_body, problems, runs, stream
+from .routes import health, problems
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
@@ -15,8 +15,10 @@ from .routes.admission import Admission
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
-from .routes.plain_appends import PlainAppends
+from .routes.reading import history, runs, stream
 from .routes.schemas import RunIdConverter
+from .routes.writing import events, json_body
+from .routes.writing.plain_appends import PlainAppends
 from .settings import Settings
 from .streaming.event_store import EventStore
 from .streaming.feeds.reader_pool import ReaderPool
@@ -48,7 +50,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     json_body.init_app(app, admission)
     cors.init_app(app, settings.cors_origins, with_credentials=access.is_on)
     problems.init_app(app)
-    for module in (events, stream, runs, health, session, revocations):
+    for module in (events, history, stream, runs, health, session, revocations):
         app.register_blueprint(module.blueprint)
     access.init_app(app)
     app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)

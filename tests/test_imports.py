@@ -35,7 +35,8 @@ LOG = (
 WIRE = ("frame", "formats", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 FOLLOW = (
-    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "open_streams"),
+    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber"),
+    *("long_poll", "history_lines", "open_streams"),
 )
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
@@ -44,10 +45,11 @@ SERVER = (
     *("refusals", "worker", "arbiter"),
 )
 ROUTES = (
-    *("lean_flask", "access.cors", "schemas", "admission", "problems", "exact_json", "json_body"),
-    *("access.hosts", "access.access"),
+    *("lean_flask", "access.cors", "schemas", "admission", "problems"),
+    *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "runs", "events", "plain_appends", "stream"),
+    *("health", "writing.events", "writing.plain_appends", "reading.runs"),
+    *("reading.accept", "reading.history", "reading.stream"),
     *("access.session", "access.revocations"),
 )
 AUTH = (
@@ -142,6 +144,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "routes",
         "routes.access",
         "routes.ingest",
+        "routes.reading",
+        "routes.writing",
     ):
         yield f"app.{package}", set()
 

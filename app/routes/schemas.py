@@ -29,6 +29,9 @@ MAX_NAMES = 16
 # After this many events of an array the other requests get their turn.
 MAX_EVENTS_IN_A_ROW = 50
 
+# Of a request that waits for the next event. Proxies give up after 60 seconds.
+MAX_WAIT_SECONDS = 50
+
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _NESTED_NAMES = frozenset({"category", "action"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
@@ -188,6 +191,11 @@ class _WholeNumberField(fields.Field[int]):
         return number
 
 
+def _flag(load_default: bool) -> fields.Boolean:
+    """Return a field that is `true`, `false`, `1` or `0`."""
+    return fields.Boolean(load_default=load_default, truthy={"true", "1"}, falsy={"false", "0"})
+
+
 class _Query(Schema):
     """A query string; unknown parameters are ignored."""
 
@@ -251,7 +259,9 @@ class PageQuery(_FilteringQuery):
     after = _EventIdField(load_default=None)
     before = _EventIdField(load_default=None)
     order = fields.String(load_default="asc", validate=OneOf(("asc", "desc")))
-    limit = _WholeNumberField(1, 1000, load_default=100)
+    limit = _WholeNumberField(1, 1000, load_default=None)
+    wait = _WholeNumberField(0, MAX_WAIT_SECONDS, load_default=0)
+    download = _flag(load_default=False)
 
 
 class StreamQuery(_FilteringQuery):
@@ -262,4 +272,4 @@ class StreamQuery(_FilteringQuery):
     last_event_id = fields.List(fields.String(), load_default=())
     last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")
     tail = _WholeNumberField(0, 10**9, load_default=None)
-    typed = fields.Boolean(load_default=True, truthy={"true", "1"}, falsy={"false", "0"})
+    typed = _flag(load_default=True)

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 import pytest
 
 from app import create_app
-from app.routes.plain_appends import PlainHead
+from app.routes.writing.plain_appends import PlainHead
 from tests.differential.play import gateways, play
 from tests.raw_http import read_until
 from tests.servers import GatewayServer, wait_until

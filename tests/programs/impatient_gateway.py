@@ -1,6 +1,6 @@
 """The WSGI application with timeouts of one second, in place of 30, so that tests can wait."""
 
-from app.routes import json_body
+from app.routes.writing import json_body
 from app.streaming.follow import client_socket
 from wsgi import app
 

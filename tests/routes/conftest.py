@@ -17,3 +17,10 @@ def settings() -> Settings:
 @pytest.fixture
 def http(settings: Settings, fake_store: EventStore) -> FlaskClient:
     return create_app(settings, event_store=fake_store).test_client()
+
+
+@pytest.fixture
+def ids(fake_store: EventStore) -> list[str]:
+    """Append seven events with the data 0 to 6 to run 1, and return their ids."""
+    names = [("llm", "stream"), ("tool", "call")]
+    return [fake_store.add(1, *names[number % 2], number) for number in range(7)]

@@ -8,8 +8,8 @@ from werkzeug.exceptions import NotFound
 from ...auth.revocations import parse_revocation
 from ..admission import Reservation
 from ..gateway import gateway
-from ..json_body import read_json
 from ..problems import FieldError
+from ..writing.json_body import read_json
 from .access import declares
 
 MAX_BODY_BYTES = 4096

@@ -12,9 +12,9 @@ from ...streaming.event_store import EventStore
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..access.access import NotAuthenticated
 from ..admission import Reservation, TooBusy
-from ..exact_json import parse_json
 from ..problems import FieldError
 from ..schemas import EventSchema
+from ..writing.exact_json import parse_json
 from .line_buffer import LineBuffer, LineTooLong
 from .progress_timer import ProgressTimer
 

@@ -2,7 +2,7 @@
 
 import time
 
-from ..json_body import seconds_left, too_slow
+from ..writing.json_body import seconds_left, too_slow
 
 
 class ProgressTimer:

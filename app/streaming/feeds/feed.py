@@ -23,13 +23,17 @@ MAX_FANOUTS_IN_A_ROW = 8
 MAX_UNPARKED_IN_A_ROW = 64
 
 
-class FeedSubscriber(ParkedSubscriber, Protocol):
-    """What a feed needs of a subscriber."""
-
-    stream_format: StreamFormat
+class Listener(Protocol):
+    """Who is told that a feed has moved on."""
 
     def wake(self) -> None:
         """Look at the feed again: it has moved on, or has ended."""
+
+
+class FeedSubscriber(ParkedSubscriber, Listener, Protocol):
+    """What a feed needs of a subscriber, to park it."""
+
+    stream_format: StreamFormat
 
 
 class Feed:
@@ -63,28 +67,28 @@ class Feed:
         self.reading = threading.Lock()
         self._batches: deque[FrameBatch] = deque()
         self._bytes = 0
-        self._subscribers: set[FeedSubscriber] = set()
-        self._awake: set[FeedSubscriber] = set()
+        self._listeners: set[Listener] = set()
+        self._awake: set[Listener] = set()
         self._fanouts: dict[tuple[StreamFormat, bool], Fanout] = {}
         self._lock = threading.Lock()
 
     # For subscribers
 
-    def join(self, subscriber: FeedSubscriber, state: LogState) -> None:
-        """Add a subscriber, which is woken from now on, and which has read the log's state."""
+    def join(self, listener: Listener, state: LogState) -> None:
+        """Add a listener, which is woken from now on, and which has read the log's state."""
         with self._lock:
-            self._subscribers.add(subscriber)
-            self._awake.add(subscriber)
+            self._listeners.add(listener)
+            self._awake.add(listener)
         if self.is_at(state.end):
             self._set_ended(state.ended)  # the terminal event may have been deleted
         self.note_version(state)
 
-    def leave(self, subscriber: FeedSubscriber) -> bool:
-        """Remove a subscriber; return whether it was the last one."""
+    def leave(self, listener: Listener) -> bool:
+        """Remove a listener; return whether it was the last one."""
         with self._lock:
-            self._subscribers.discard(subscriber)
-            self._awake.discard(subscriber)
-            return not self._subscribers
+            self._listeners.discard(listener)
+            self._awake.discard(listener)
+            return not self._listeners
 
     def is_at(self, position: Position) -> bool:
         """Return whether the feed has nothing after a position.
@@ -216,8 +220,8 @@ class Feed:
             return
         with self._lock:
             awake = list(self._awake)
-        for subscriber in awake:
-            subscriber.wake()
+        for listener in awake:
+            listener.wake()
 
     def _wake_all(self) -> None:
         """Wake every subscriber, and unpark those that are parked."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ..event_store import EventStore
 from ..log.log_state import LogState
-from .feed import Feed, FeedSubscriber
+from .feed import Feed, Listener
 from .group_read import GROUP_SIZE
 from .tail_reader import TailReader
 from .waker import Waker
@@ -19,7 +19,7 @@ class ReaderPool:
         store: EventStore,
         dropped: Callable[[Feed], None] = lambda feed: None,
     ):
-        """`dropped` is called with every feed that the last subscriber has left."""
+        """`dropped` is called with every feed that the last listener has left."""
         self._store = store
         self._dropped = dropped
         self._feeds: dict[str, tuple[Feed, TailReader]] = {}
@@ -30,8 +30,8 @@ class ReaderPool:
     def __len__(self) -> int:
         return len(self._feeds)
 
-    def join(self, run_id: str, state: LogState, subscriber: FeedSubscriber) -> Feed:
-        """Add a subscriber to its run's feed, and return the feed.
+    def join(self, run_id: str, state: LogState, listener: Listener) -> Feed:
+        """Add a listener to its run's feed, and return the feed.
 
         A new feed begins at the end of the log as `state` gives it.
         """
@@ -39,7 +39,7 @@ class ReaderPool:
             if run_id not in self._feeds:
                 self._place(Feed(run_id, state))
             feed, _ = self._feeds[run_id]
-            feed.join(subscriber, state)
+            feed.join(listener, state)
         if feed.position.epoch != state.epoch and not feed.position.is_start:
             self.check_now(feed)
         return feed
@@ -53,10 +53,10 @@ class ReaderPool:
             reader.check_now()
             self._waker.wake(reader)
 
-    def leave(self, feed: Feed, subscriber: FeedSubscriber) -> None:
-        """Remove a subscriber; a feed that the last one leaves is dropped."""
+    def leave(self, feed: Feed, listener: Listener) -> None:
+        """Remove a listener; a feed that the last one leaves is dropped."""
         with self._lock:
-            if not feed.leave(subscriber):
+            if not feed.leave(listener):
                 return
             entry = self._feeds.get(feed.run_id)
             if entry is None or entry[0] is not feed:

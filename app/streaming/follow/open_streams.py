@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from ..wire.formats import StreamFormat
+from .history_lines import HistoryLines
+from .long_poll import LongPoll
 from .start import Start
 from .subscriber import Services, Subscriber
 
@@ -88,6 +90,14 @@ class OpenStreams:
     def subscriber(self, run_id: str, start: Start, stream_format: StreamFormat) -> Subscriber:
         """Make a subscriber, which counts as open once it is admitted."""
         return Subscriber(run_id, start, stream_format, self._services, self._on_closed)
+
+    def long_poll(self, run_id: str) -> LongPoll:
+        """Make a long poll, which counts as open once it is admitted."""
+        return LongPoll(run_id, self._services.store, self._services.readers)
+
+    def history_lines(self, run_id: str, **selection: Any) -> HistoryLines:
+        """Make the lines of a history, which count as open once they are admitted."""
+        return HistoryLines(run_id, self._services.store, **selection)
 
     def admit(
         self, stream: OpenStream, client: str, owner: Owner | None = None, **fields: object

@@ -58,10 +58,19 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some events of a log, and where the next page goes on (None at the end)."""
+    """Some events of a log, where the next page goes on (None at the end), and whether it ended.
+
+    `ended` says whether the run had ended before the page was read.
+    """
 
     events: list[Event]
     next: EventId | None
+    ended: bool
+
+    @property
+    def is_empty_end(self) -> bool:
+        """Whether there is nothing yet, but there may be."""
+        return not (self.events or self.next or self.ended)
 
 
 def next_count(size: int, entries: int) -> int:
@@ -132,11 +141,11 @@ class LogReader:
         `next` is the `after` of the following page, or the `before` when descending.
         """
         run_id = check_run_id(run_id)
-        self.state(run_id)  # ends the run if its lease has expired
+        ended = self.state(run_id).ended  # ends the run if its lease has expired
         if from_sequence is not None:
             way, state = self.locate_sequence(run_id, from_sequence)
             if from_sequence > state.last_sequence:
-                return Page([], None)
+                return Page([], None, ended)
             after = max(after or ZERO, way[-1].end.id)
         found: list[Event] = []
         accepted = frozenset(categories), frozenset(actions)
@@ -149,7 +158,7 @@ class LogReader:
                 or scanned == MAX_SCANNED_ENTRIES
                 or scanned_size > MAX_SCANNED_BYTES
             ):
-                return Page(found, position)
+                return Page(found, position, ended)
             position, scanned = EventId.from_redis(entry[0]), scanned + 1
             scanned_size += (entry_size := sum(map(len, entry[1])))
             if has_names(entry, *accepted):
@@ -157,7 +166,7 @@ class LogReader:
                 event = parse_event(run_id, entry)
                 found.append(event)
                 size += len(event.data_json) + len(event.source_json)
-        return Page(found, None)
+        return Page(found, None, ended)
 
     def state(self, run_id: int | str, *, ttl: bool = False) -> LogState:
         """Return the state of a run's log, after ending the run if its lease has expired.
@@ -322,6 +331,17 @@ class LogReader:
         before: EventId | None = None,
         descending: bool = False,
     ) -> Iterator[Reply]:
+        for entries in self.scan_pages(run_id, after, before, descending):
+            yield from entries
+
+    def scan_pages(
+        self,
+        run_id: str,
+        after: EventId | None = None,
+        before: EventId | None = None,
+        descending: bool = False,
+    ) -> Iterator[list[Reply]]:
+        """Yield the raw entries strictly between two ids. Each page is read when it is needed."""
         if after == LAST or before == ZERO:
             return  # there is no id beyond, and Redis refuses such a command
         command = "XREVRANGE" if descending else "XRANGE"
@@ -330,7 +350,7 @@ class LogReader:
         while True:
             start, stop = (upper, lower) if descending else (lower, upper)
             entries = call(self._client, command, log_key(run_id), start, stop, "COUNT", count)
-            yield from entries
+            yield entries
             if len(entries) < count:
                 return
             last_id, _ = entries[-1]

@@ -335,7 +335,7 @@ def test_without_authentication_everything_is_open_and_there_is_no_session(store
 
 
 def test_a_view_that_declares_no_action_does_not_start(store, monkeypatch):
-    from app.routes import runs
+    from app.routes.reading import runs
 
     monkeypatch.delattr(runs.show, "action")
     with pytest.raises(TypeError, match=r"runs\.show does not declare"):

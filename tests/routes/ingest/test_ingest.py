@@ -10,7 +10,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.routes import json_body
+from app.routes.writing import json_body
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore

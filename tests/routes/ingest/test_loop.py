@@ -10,11 +10,11 @@ import gevent
 import pytest
 
 from app.capacity import Capacity
-from app.routes import json_body
 from app.routes.admission import Admission, Reservation
 from app.routes.ingest import loop as loop_module
 from app.routes.ingest.ingest import Ingest
 from app.routes.ingest.loop import ROUND_BYTES, IngestLoop
+from app.routes.writing import json_body
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.new_event import Append

@@ -1,4 +1,4 @@
-"""Appending events and reading history in pages, with Flask's test client."""
+"""Appending and deleting events, with Flask's test client."""
 
 import json
 
@@ -8,20 +8,10 @@ from flask.testing import FlaskClient
 
 from app import create_app
 from app.settings import Settings
-from app.streaming.event_store import EventStore
-from app.streaming.log import reader as log_reader
+from tests.routes.refusals import check_refusal
 
 NAMES = {"event_category": "llm", "event_action": "stream"}
 PATH = "/runs/1/events"
-
-
-def check_refusal(response, status: int) -> list[str]:
-    """Check that a response is a problem with this status; return the fields that it names."""
-    assert response.status_code == status, response.text
-    assert response.mimetype == "application/problem+json"
-    assert response.json["status"] == status
-    assert all(error["detail"] for error in response.json.get("errors", []))
-    return [error["field"] for error in response.json.get("errors", [])]
 
 
 def body_with_data(data: str) -> bytes:
@@ -275,124 +265,6 @@ def test_a_redis_key_of_the_wrong_type_is_409(http, fake_client, method):
 # Pages of history
 
 
-def read(http: FlaskClient, query: str = "") -> dict:
-    response = http.get(f"{PATH}?{query}")
-    assert response.status_code == 200
-    return response.json
-
-
-def data_of(page: dict) -> list:
-    return [event["data"] for event in page["events"]]
-
-
-@pytest.fixture
-def ids(fake_store: EventStore) -> list[str]:
-    """Append seven events with the data 0 to 6 to run 1, and return their ids."""
-    names = [("llm", "stream"), ("tool", "call")]
-    return [fake_store.add(1, *names[number % 2], number) for number in range(7)]
-
-
-def test_history_has_events_in_the_form_of_an_append_response(http, fake_store):
-    first = http.post(PATH, json={**NAMES, "data": "a\u2028"}).json
-    fake_store.add(1, "lifecycle", "completed")
-    page = read(http)
-    assert page["events"][0] == first
-    assert [event["sequence"] for event in page["events"]] == [1, 2]
-    assert page["next"] is None
-
-
-def test_an_unknown_run_is_200_without_events(http):
-    assert read(http) == {"events": [], "next": None}
-
-
-@pytest.mark.parametrize("limit", range(1, 9))
-@pytest.mark.parametrize(("order", "bound"), [("asc", "after"), ("desc", "before")])
-@pytest.mark.usefixtures("ids")
-def test_next_leads_through_the_whole_history_in_either_order(http, order, bound, limit):
-    page = read(http, f"order={order}&limit={limit}")
-    seen = data_of(page)
-    while page["next"]:
-        page = read(http, f"order={order}&limit={limit}&{bound}={page['next']}")
-        assert 1 <= len(page["events"]) <= limit
-        seen += data_of(page)
-    assert seen == (list(range(7)) if order == "asc" else list(range(7))[::-1])
-
-
-@pytest.mark.usefixtures("ids")
-def test_next_leads_through_a_filtered_history(http):
-    page = read(http, "category=tool&limit=1")
-    seen = data_of(page)
-    while page["next"]:
-        page = read(http, f"category=tool&limit=1&after={page['next']}")
-        seen += data_of(page)
-    assert seen == [1, 3, 5]
-
-
-@pytest.mark.usefixtures("ids")
-def test_next_goes_on_when_a_filter_matched_nothing_in_a_page(http, monkeypatch):
-    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 2)
-    seen, query, pages = [], "", 0
-    while query is not None:
-        page = read(http, f"action=call&{query}")
-        seen, pages = seen + data_of(page), pages + 1
-        query = page["next"] and f"after={page['next']}"
-    assert (seen, pages) == ([1, 3, 5], 4)
-
-
-@pytest.mark.parametrize(
-    ("query", "expected"),
-    [
-        ("after={1}", [2, 3, 4, 5, 6]),
-        ("before={2}", [0, 1]),
-        ("after={1}&before={5}", [2, 3, 4]),
-        ("after={1}&before={5}&order=desc", [4, 3, 2]),
-        ("after={5}&before={1}", []),
-        ("after={6}", []),
-        ("after=0-0&limit=2", [0, 1]),
-        ("from_sequence=6", [5, 6]),
-        ("from_sequence=6&order=desc", [6, 5]),
-        ("from_sequence=2&limit=1", [1]),
-        ("from_sequence=2&after={4}", [5, 6]),
-        ("from_sequence=6&after={1}&before={6}", [5]),
-        ("from_sequence=8", []),
-        ("order=desc&limit=2", [6, 5]),
-        ("limit=1000", list(range(7))),
-        ("category=tool", [1, 3, 5]),
-        ("category=tool&category=llm", list(range(7))),
-        ("category=llm&action=call", []),
-        ("action=stream", [0, 2, 4, 6]),
-        ("category=", list(range(7))),
-        ("nonsense=1&limit=1&page=9", [0]),
-    ],
-)
-def test_a_page_has_the_events_that_the_query_selects(http, ids, query, expected):
-    assert data_of(read(http, query.format(*ids))) == expected
-
-
-@pytest.mark.parametrize("name", ["after", "before", "order", "limit", "from_sequence"])
-@pytest.mark.parametrize("value", ["0-0", "", "1"])
-def test_a_repeated_parameter_that_takes_one_value_is_400(http, name, value):
-    response = http.get(f"{PATH}?{name}={value}&{name}={value}")
-    assert check_refusal(response, 400) == [name]
-
-
-def test_a_page_has_100_events_by_default(http, fake_store):
-    for number in range(101):
-        fake_store.add(1, "llm", "stream", number)
-    page = read(http)
-    assert (len(page["events"]), page["next"]) == (100, page["events"][-1]["id"])
-
-
-def test_entries_that_another_program_wrote_are_in_the_history(http, fake_client):
-    fake_client.xadd("run:1:events", {"event_category": b"\xff", "data": '{\n"a": 1}'})
-    fake_client.xadd("run:1:events", {"anything": "at all", "data": "{bro"})
-    first, second = read(http)["events"]
-    assert (first["event"], first["data"], first["sequence"]) == (
-        {"category": "\ufffd", "action": None}, {"a": 1}, None,
-    )  # fmt: skip
-    assert (second["event"], second["data"]) == ({"category": None, "action": None}, "{bro")
-
-
 def test_delete_is_204_with_and_without_a_log(http, fake_client, ids):
     for _ in range(2):
         response = http.delete(PATH)
@@ -405,9 +277,3 @@ def test_a_body_with_many_unknown_names_is_refused_with_one_error(http):
     response = post(http, body.encode())
     assert check_refusal(response, 422) == ["body"]
     assert len(response.data) < 1000
-
-
-@pytest.mark.parametrize("query", ["after=18446744073709551615-18446744073709551615", "before=0-0"])
-def test_a_cursor_beyond_the_ends_of_a_log_gives_an_empty_page(http, fake_store, query):
-    fake_store.add(1, "llm", "stream")
-    assert http.get(f"{PATH}?{query}").json == {"events": [], "next": None}

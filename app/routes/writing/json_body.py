@@ -8,11 +8,11 @@ import gevent
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
-from ..server.bodies.gunicorn_body import read_arrived, read_pieces
-from ..server.bodies.linger import linger, take_unread
-from .admission import Admission, Reservation
+from ...server.bodies.gunicorn_body import read_arrived, read_pieces
+from ...server.bodies.linger import linger, take_unread
+from ..admission import Admission, Reservation
+from ..problems import FieldError
 from .exact_json import parse_document
-from .problems import FieldError
 
 # A client that is disconnected while it sends sees a reset instead of the response. So up to
 # this much of a body over the limit is read and discarded before the response, and then what

@@ -14,21 +14,21 @@ from typing import Any, NamedTuple
 from flask import Flask
 from werkzeug.test import create_environ
 
-from ..auth.identity import Identity
-from ..server.kept_alive import KeptConnection
-from ..server.request_head import BoundedRequest
-from ..server.response import date_now, head_of
-from ..streaming.errors import copy_of
-from ..streaming.event import check_run_id
-from ..streaming.new_event import Append, Appended
-from .access.access import bearer_token
-from .admission import Reservation
+from ...auth.identity import Identity
+from ...server.kept_alive import KeptConnection
+from ...server.request_head import BoundedRequest
+from ...server.response import date_now, head_of
+from ...streaming.errors import copy_of
+from ...streaming.event import check_run_id
+from ...streaming.new_event import Append, Appended
+from ..access.access import bearer_token
+from ..admission import Reservation
+from ..gateway import Gateway
+from ..problems import respond
+from ..schemas import idempotency_key
 from .events import append_response, appended_json, parse_events
 from .exact_json import parse_document
-from .gateway import Gateway
 from .json_body import is_json_lines_type
-from .problems import respond
-from .schemas import idempotency_key
 
 MAX_REMEMBERED_HEADS = 4096
 

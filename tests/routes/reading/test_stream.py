@@ -6,7 +6,8 @@ import pytest
 from flask.testing import FlaskClient
 
 from app import create_app
-from app.routes import json_body, stream
+from app.routes.reading import accept, stream
+from app.routes.writing import json_body
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 from app.streaming.wire import frame
@@ -248,7 +249,7 @@ def test_what_clients_make_up_is_not_remembered(http, fake_store):
     """Long headers and queries, and the long names that others write."""
     fake_store.add(1, "lifecycle", "completed")
     caches = (
-        stream._prefers_json_lines,
+        accept._prefers_json_lines,
         stream._shared_format,
         json_body._is_json_lines,
         frame._names,

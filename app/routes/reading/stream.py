@@ -6,22 +6,21 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask import Blueprint, Response, request
-from werkzeug.datastructures import MIMEAccept
 from werkzeug.exceptions import ServiceUnavailable
-from werkzeug.http import parse_accept_header
 from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
-from ..server.hijack import hijack
-from ..streaming.errors import InvalidInput, StoreUnavailable
-from ..streaming.event import check_run_id
-from ..streaming.follow.start import Start
-from ..streaming.follow.subscriber import Subscriber
-from ..streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
-from .access.access import TooMany, declares
-from .gateway import gateway
-from .problems import respond
-from .schemas import StreamQuery
+from ...server.hijack import hijack
+from ...streaming.errors import InvalidInput, StoreUnavailable
+from ...streaming.event import check_run_id
+from ...streaming.follow.start import Start
+from ...streaming.follow.subscriber import Subscriber
+from ...streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
+from ..access.access import TooMany, declares
+from ..gateway import gateway
+from ..problems import respond
+from ..schemas import StreamQuery
+from .accept import accept_header, prefers_json_lines
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -33,10 +32,6 @@ log = logging.getLogger("tailrace.stream")
 ResponseType = TypeVar("ResponseType", bound=Response)
 
 _stream_query = StreamQuery()
-_CONTENT_TYPES = ("text/event-stream", "application/x-ndjson")
-
-# A longer Accept header counts as absent. Parsing takes a millisecond for as much as this.
-MAX_ACCEPT_LENGTH = 1000
 
 # What is remembered is named by clients, so longer names are not.
 MAX_REMEMBERED_LENGTH = 256
@@ -107,18 +102,7 @@ def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
     is_short = sum(map(len, (*categories, *actions))) <= MAX_REMEMBERED_LENGTH
     make = _shared_format if is_short else _shared_format.__wrapped__
     accepted = frozenset(categories), frozenset(actions)
-    return make(*accepted, _prefers_json_lines(_accept()), query["typed"])
-
-
-def _accept() -> str:
-    accept = request.headers.get("Accept", "")
-    return accept if len(accept) <= MAX_ACCEPT_LENGTH else ""
-
-
-@lru_cache(maxsize=100)
-def _prefers_json_lines(accept: str) -> bool:
-    accepted = parse_accept_header(accept, MIMEAccept)
-    return accepted.best_match(_CONTENT_TYPES, default=_CONTENT_TYPES[0]) == _CONTENT_TYPES[1]
+    return make(*accepted, prefers_json_lines("text/event-stream"), query["typed"])
 
 
 @lru_cache(maxsize=1000)
@@ -144,7 +128,7 @@ def _is_over(subscriber: Subscriber) -> bool:
 def _come_back(error: Exception) -> BaseResponse:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
     log.warning("stream refused path=%r: %s", request.path, error)
-    accepted = (kind.partition(";")[0].strip().lower() for kind in _accept().split(","))
+    accepted = (kind.partition(";")[0].strip().lower() for kind in accept_header().split(","))
     if "text/event-stream" not in accepted:
         return respond(error)
     response = _response(EventStream(), Response)

@@ -2,9 +2,9 @@
 
 from flask import Blueprint, Response, abort
 
-from ..server.response import JsonResponse
-from .access.access import declares
-from .gateway import gateway
+from ...server.response import JsonResponse
+from ..access.access import declares
+from ..gateway import gateway
 
 blueprint = Blueprint("runs", __name__)
 

@@ -10,11 +10,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ..streaming.backoff import give_turn
-from ..streaming.errors import EventTooLarge, InvalidEvent
-from ..streaming.event_json import MAX_DEPTH, check_depth, read_json
-from ..streaming.new_event import MAX_EVENTS
-from .problems import FieldError
+from ...streaming.backoff import give_turn
+from ...streaming.errors import EventTooLarge, InvalidEvent
+from ...streaming.event_json import MAX_DEPTH, check_depth, read_json
+from ...streaming.new_event import MAX_EVENTS
+from ..problems import FieldError
 
 # A document with fewer bytes, or with fewer names and values, is parsed at once.
 MAX_BYTES_AT_ONCE = 64 * 1024

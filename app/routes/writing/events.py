@@ -1,6 +1,6 @@
-"""Writing a run's events, and reading their history in pages."""
+"""Appending a run's events, and deleting them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -9,26 +9,24 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
-from ..server.bodies.gunicorn_body import read_pieces
-from ..server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
-from ..server.response import JsonResponse
-from ..streaming.backoff import Turns
-from ..streaming.errors import InvalidInput, copy_of
-from ..streaming.event import Event, check_run_id
-from ..streaming.new_event import Appended, NewEvent
-from .access.access import declares
-from .admission import Reservation
-from .gateway import gateway
-from .ingest.ingest import Ingest, append_alone
+from ...server.bodies.gunicorn_body import read_pieces
+from ...server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
+from ...server.response import JsonResponse
+from ...streaming.errors import InvalidInput, copy_of
+from ...streaming.event import check_run_id
+from ...streaming.new_event import Appended, NewEvent
+from ..access.access import declares
+from ..admission import Reservation
+from ..gateway import gateway
+from ..ingest.ingest import Ingest, append_alone
+from ..problems import respond
+from ..schemas import AppendQuery, EventSchema, idempotency_key
 from .json_body import is_json_lines, read_json
-from .problems import respond
-from .schemas import AppendQuery, EventSchema, PageQuery, idempotency_key
 
 blueprint = Blueprint("events", __name__)
 
 _event_schema = EventSchema()
 _append_query = AppendQuery()
-_page_query = PageQuery()
 
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
@@ -130,37 +128,6 @@ def append_response(body: bytes, repeated: bool) -> Response:
     if repeated:
         response.headers["Idempotent-Replayed"] = "true"
     return response
-
-
-@blueprint.get("/runs/<any_run_id:run_id>/events")
-@declares("read")
-def page(run_id: str) -> Response:
-    """Answer a page of history, and where the next page begins."""
-    query = _page_query.of_request()
-    here = gateway()
-    found = here.store.page(
-        run_id,
-        after=query["after"],
-        before=query["before"],
-        from_sequence=query["from_sequence"],
-        descending=query["order"] == "desc",
-        limit=query["limit"],
-        categories=query["category"],
-        actions=query["action"],
-    )
-    following = b'"%b"' % str(found.next).encode() if found.next else b"null"
-    events = b",".join(_each_json(found.events))
-    response = JsonResponse(b'{"events":[%b],"next":%b}' % (events, following))
-    here.admission.hold_until_sent(response)
-    return response
-
-
-def _each_json(events: Iterable[Event]) -> Iterator[bytes]:
-    """Yield the JSON of each event of a page, and give the other requests turns."""
-    turns = Turns()
-    for event in events:
-        turns.spend(len(event.data_json) + len(event.source_json))
-        yield event.to_json()
 
 
 @blueprint.delete("/runs/<any_run_id:run_id>/events")

@@ -4,7 +4,7 @@ import pytest
 from flask import Flask
 
 from app import create_app
-from app.routes.plain_appends import PlainHead
+from app.routes.writing.plain_appends import PlainHead
 from app.streaming.errors import RunEnded
 
 HEAD = (

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from app.routes import exact_json
-from app.routes.exact_json import NotJson, parse_document, parse_json
+from app.routes.writing import exact_json
+from app.routes.writing.exact_json import NotJson, parse_document, parse_json
 from app.streaming.errors import EventTooLarge
 from app.streaming.new_event import MAX_EVENT_BYTES, MAX_EVENTS
 

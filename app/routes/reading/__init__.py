@@ -1,0 +1,1 @@
+"""Reading runs: their state, their history, and what comes live."""

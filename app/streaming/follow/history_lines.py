@@ -1,0 +1,93 @@
+"""The history of a run as lines of JSON, read while they are sent."""
+
+import errno
+import logging
+from collections.abc import Iterator, Sequence
+
+from ..errors import StreamingError
+from ..event_id import ZERO, EventId
+from ..event_store import EventStore
+from ..log.replies import has_names
+from ..redis.connection import Reply
+from ..wire.formats import JsonLines
+from ..wire.frame import frames_from
+
+log = logging.getLogger("tailrace.stream")
+
+
+class HistoryLines:
+    """The events of a run up to the moment at which it is asked, as an open stream.
+
+    It holds one page of the log at a time. If it breaks off, the connection is cut, so that the
+    client can tell. The client goes on after the last line that it has.
+    """
+
+    kind = "history"
+
+    def __init__(
+        self,
+        run_id: str,
+        store: EventStore,
+        *,
+        after: EventId | None,
+        before: EventId | None,
+        from_sequence: int | None,
+        descending: bool,
+        limit: int | None,
+        categories: Sequence[str],
+        actions: Sequence[str],
+    ):
+        """For the keywords see `EventStore.page`. Raises NotALog and StoreUnavailable."""
+        self.run_id = run_id
+        self.reason: str | None = None
+        self.events = 0
+        self._store = store
+        self._limit = limit
+        self._accepted = frozenset(categories), frozenset(actions)
+        state = store.state(run_id)
+        self._last_id = state.last_id
+        if from_sequence is not None:
+            way, state = store.locate_sequence(run_id, from_sequence)
+            is_beyond = from_sequence > state.last_sequence
+            after = max(after or ZERO, state.last_id if is_beyond else way[-1].end.id)
+        self._range = after, before, descending
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the lines; raises ConnectionResetError if the rest cannot be sent."""
+        encode = JsonLines().frame
+        try:
+            for entries in self._known_pages():
+                if self.reason is not None:
+                    break
+                chosen = [each for each in entries if has_names(each, *self._accepted)]
+                if self._limit is not None:
+                    del chosen[self._limit - self.events :]
+                if chosen:
+                    yield b"".join([encode(each) for each in frames_from(self.run_id, chosen)])
+                self.events += len(chosen)
+                if self.events == self._limit:
+                    break
+        except StreamingError as error:
+            log.warning("the history of run %s breaks off: %s", self.run_id, error)
+            self.reason = "failed"
+        if self.reason is not None:
+            raise ConnectionResetError(errno.ECONNRESET, self.reason)
+        self.reason = "ended"
+
+    def _known_pages(self) -> Iterator[list[Reply]]:
+        """Yield the raw entries that there were at the beginning."""
+        for entries in self._store.scan_pages(self.run_id, *self._range):
+            known = [each for each in entries if EventId.from_redis(each[0]) <= self._last_id]
+            yield known
+            if len(known) < len(entries) and not self._range[2]:
+                return  # else a log that grows would never end
+
+    def end(self, reason: str) -> None:
+        """Break off soon."""
+        self.reason = self.reason or reason
+
+    def warn(self, seconds: int) -> None:
+        """Do nothing: lines have no place for it."""
+
+    def cut(self) -> None:
+        """Do nothing: the server has a limit for clients that do not read."""
