@@ -1,10 +1,11 @@
-"""An agent that streams its tokens into a run while the model makes them, with httpx alone."""
+"""An agent that streams its tokens into a run, and stops on request, with httpx alone."""
 
 import argparse
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -65,15 +66,33 @@ def stream(gateway: httpx.Client, path: str, tokens: Iterator[str]) -> dict:
     return answer
 
 
+def obey_requests(path: str, last_id: str) -> None:
+    """Interrupt the agent, as Ctrl-C does, once somebody requests `cancel` of it."""
+    query = {"category": "request", "after": last_id, "wait": 50}
+    with httpx.Client(base_url=URL, timeout=60) as gateway:
+        while True:
+            try:
+                page = check(gateway.get(path, params=query))
+            except (GatewayError, httpx.HTTPError):
+                time.sleep(1)
+                continue
+            if any(each["event"]["action"] == "cancel" for each in page["events"]):
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+            if page["ended"]:
+                return
+
+
 def run_agent(gateway: httpx.Client, run_id: str, prompt: str, lease_seconds: int) -> None:
     """Run the agent once. The run's last event says how that ended."""
     path = f"/runs/{run_id}/events"
 
-    def append(action: str, data: object = None, **options: object) -> None:
-        check(gateway.post(path, json=event("lifecycle", action, data, **options)))
+    def append(action: str, data: object = None, **options: object) -> str:
+        return check(gateway.post(path, json=event("lifecycle", action, data, **options)))["id"]
 
     # If nothing is appended for so long, the agent is dead: the run ends as lifecycle.lost.
-    append("started", {"prompt": prompt}, lease_seconds=lease_seconds)
+    started = append("started", {"prompt": prompt}, lease_seconds=lease_seconds)
+    threading.Thread(target=obey_requests, args=(path, started), daemon=True).start()
     try:
         answer = stream(gateway, path, model(prompt))
     except KeyboardInterrupt:

@@ -48,7 +48,7 @@ ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems"),
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "writing.events", "writing.plain_appends", "reading.runs"),
+    *("health", "writing.events", "writing.requests", "writing.plain_appends", "reading.runs"),
     *("reading.accept", "reading.history", "reading.stream"),
     *("access.session", "access.revocations"),
 )

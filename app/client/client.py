@@ -17,7 +17,7 @@ from ..streaming.errors import (
     StreamingError,
     UnexpectedSequence,
 )
-from ..streaming.event import Event, check_run_id
+from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
 from ..streaming.event_id import EventId
 from ..streaming.new_event import (
     MAX_EVENT_BYTES,
@@ -26,12 +26,13 @@ from ..streaming.new_event import (
     AppendOptions,
     NewEvent,
     check_append,
+    check_idempotency_key,
     new_events_from,
 )
 from .credentials import Credentials
 from .follower import Follower
 from .received_event import parse_event
-from .request_body import EventLines, encode_event
+from .request_body import EventLines, encode_event, encode_request
 from .responses import Answer, not_a_gateway, parse_appended, parse_ingested
 from .transport import Transport
 
@@ -184,7 +185,43 @@ class Client:
             raise lines.error
         return ingested
 
+    def request(
+        self,
+        run_id: int | str,
+        action: str,
+        data: Any = None,
+        source: Any = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> str:
+        """Request something of the run's producer, such as `cancel`; return the event's id.
+
+        It is the event `request.<action>`, which the producer gets by `requests`. Raises as `add`
+        does, RunEnded if the run has ended, and Refused if it has no log.
+        """
+        new_event = NewEvent.of(
+            REQUEST_CATEGORY, action, data, source, max_bytes=self._max_event_bytes
+        )
+        key = idempotency_key or uuid.uuid4().hex
+        check_idempotency_key("idempotency_key", key)
+        answer = self._transport.request(
+            "POST",
+            f"/runs/{check_run_id(run_id)}/requests",
+            data=orjson.dumps(encode_request(new_event)),
+            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'},
+        )
+        return parse_appended(answer, 1).last_id
+
     # Reading
+
+    def requests(self, run_id: int | str, last_event_id: str = "earliest") -> Iterator[Event]:
+        """Yield what viewers request of the run's producer, each once, until the run has ended.
+
+        These are the events of the category `request` after `last_event_id`; see `follow`. They
+        come when they come: wait for them in a thread of their own.
+        """
+        followed = self.follow(run_id, last_event_id, categories=[REQUEST_CATEGORY])
+        return (event for event in followed if event.category == REQUEST_CATEGORY)
 
     def follow(
         self,

@@ -120,10 +120,7 @@ class EventSchema(Schema):
 
         Raises ValidationError.
         """
-        if not isinstance(body, dict):
-            raise ValidationError("Must be a JSON object.", "body")
-        if len(body) > MAX_NAMES:
-            raise ValidationError(f"Must have no more than {MAX_NAMES} names.", "body")
+        body = _small_object(body)
         flat = {name: body[name] for name in body.keys() - _ASSIGNED_BY_SERVER - {"event"}}
         if "event" in body:
             if flat.keys() & {"event_category", "event_action"}:
@@ -137,6 +134,28 @@ class EventSchema(Schema):
             for name, value in body["event"].items():
                 flat[f"event_{name}" if name in _NESTED_NAMES else f"event.{name}"] = value
         return flat
+
+
+class RequestSchema(Schema):
+    """The body of a request to the producer of a run."""
+
+    action = fields.String(required=True, validate=_NAME)
+    data = fields.Raw(load_default=None, allow_none=True)
+    source = fields.Raw(load_default=None, allow_none=True)
+
+    @pre_load
+    def check_shape(self, body: Any, **kwargs: Any) -> Any:
+        """Raise ValidationError for what is no object, or has too many names."""
+        return _small_object(body)
+
+
+def _small_object(body: Any) -> dict[str, Any]:
+    """Return a body that is an object with a reasonable number of names."""
+    if not isinstance(body, dict):
+        raise ValidationError("Must be a JSON object.", "body")
+    if len(body) > MAX_NAMES:
+        raise ValidationError(f"Must have no more than {MAX_NAMES} names.", "body")
+    return body
 
 
 def idempotency_key(header: str | None) -> str | None:

@@ -16,6 +16,9 @@ from .event_json import is_json, write_json
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
 
+# What viewers ask of the producer.
+REQUEST_CATEGORY = "request"
+
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 # A category or an action. It ends in \Z for callers that use `match`.
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")

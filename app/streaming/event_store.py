@@ -3,7 +3,7 @@
 import re
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Unpack
 
@@ -237,6 +237,24 @@ class EventStore(LogReader):
         if run_id not in tails:
             tails[run_id] = Tail(self, run_id, self.state(run_id).end)
         return tails[run_id].wait(deadline)
+
+    def requests(self, run_id: int | str, last_id: str = "earliest") -> Iterator[Event]:
+        """Yield what viewers request of the run's producer, until the run has ended.
+
+        These are the events of the category `request` after the id `last_id`, each once, as they
+        come: wait for them in a thread of their own. After an outage of Redis it goes on.
+        """
+        run_id = check_run_id(run_id)
+        after = None if last_id == "earliest" else EventId.parse(last_id, "last_id")
+
+        def requests() -> Iterator[Event]:
+            if after is None:
+                position = self.state(run_id).beginning
+            else:
+                position = self.locate(run_id, after)[0][-1].end
+            yield from Tail(self, run_id, position).requests()
+
+        return requests()
 
     # The server
 

@@ -1,14 +1,26 @@
 """The tail of a run's log: waits for events, and tells what is missing before them."""
 
+import logging
 import time
+from collections.abc import Iterator
 
-from .event import Event
+from .backoff import backoff
+from .errors import StoreUnavailable
+from .event import REQUEST_CATEGORY, Event
 from .event_id import EventId
 from .log.continuity import Notice, Stretch, continues, stretches
 from .log.log_state import LogState
 from .log.position import Position
 from .log.reader import MAX_READ_COUNT, LogReader
 from .log.replies import parse_event, parse_mark
+
+# How often a reader of requests looks whether the run has ended, while nothing comes.
+LOOK_SECONDS = 5.0
+
+INITIAL_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 5.0
+
+log = logging.getLogger("tailrace.requests")
 
 
 class Tail:
@@ -48,6 +60,25 @@ class Tail:
             events = self._read(left)
             if events or (left is not None and left <= 0):
                 return events
+
+    def requests(self) -> Iterator[Event]:
+        """Yield each event of the category `request` once, as it comes, until the run has ended.
+
+        It goes on when Redis is back after an outage.
+        """
+        pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        while True:
+            try:
+                events = self.wait(time.monotonic() + LOOK_SECONDS)
+                has_ended = not events and self._reader.state(self._run_id).ended
+            except StoreUnavailable as error:
+                log.warning("the requests of run %s cannot be read now: %s", self._run_id, error)
+                time.sleep(next(pauses))
+                continue
+            pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+            yield from (event for event in events if event.category == REQUEST_CATEGORY)
+            if has_ended or (events and events[-1].terminal):
+                return
 
     def _read(self, left: float | None) -> list[Event]:
         entries = self._reader.read_blocking(self._run_id, self.position.id, left)

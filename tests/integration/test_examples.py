@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from app.client import Client
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
 from tests.servers import ROOT, GatewayServer, free_port, wait_until
@@ -184,6 +185,22 @@ def test_an_agent_whose_run_is_cancelled_stops_and_says_why(start, gateway, stor
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"{gateway.url}: 409: run {run_id} ended with event ")
     assert names_of(store, run_id)[-1] == "lifecycle.cancelled"
+
+
+def test_an_agent_that_is_asked_to_cancel_cancels_its_run(start, gateway, store, run_id):
+    process = start(*AGENT, run_id, LONG_PROMPT)
+    wait_for_events(store, run_id, "llm.stream")
+    with Client(gateway.url) as client:
+        client.request(run_id, "hurry")
+        client.request(run_id, "cancel")
+    ended = end_of(process)
+    assert (ended.returncode, ended.stderr) == (130, "")
+    names = names_of(store, run_id)
+    assert names[-1] == "lifecycle.cancelled"
+    assert [name for name in names if name.startswith("request.")] == [
+        "request.hurry",
+        "request.cancel",
+    ]
 
 
 def test_a_second_agent_reopens_the_run(run, store, run_id):

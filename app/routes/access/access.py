@@ -13,6 +13,7 @@ from ...auth.identity import Identity, KeysNotKnown, NotAccepted
 from ...auth.limits import Rate
 from ...auth.revocation_log import REVOCATIONS
 from ...server.addresses import is_loopback
+from ...streaming.event import REQUEST_CATEGORY
 from ...streaming.event_store import EventStore
 from ...streaming.follow.open_streams import OpenStreams
 from ...streaming.new_event import NewEvent
@@ -173,7 +174,7 @@ class Access:
         identity, only_requests = current_identity(), _ONLY_REQUESTS in request.environ
 
         def check(new_events: Sequence[NewEvent], lease: int | None) -> None:
-            if only_requests and any(each.category != "request" for each in new_events):
+            if only_requests and any(each.category != REQUEST_CATEGORY for each in new_events):
                 raise NotPermitted("only events of the category request may be appended", "append")
             if only_requests and lease is not None:  # its end would end the run
                 raise NotPermitted("a request may have no lease_seconds", "append")

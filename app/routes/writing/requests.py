@@ -1,0 +1,50 @@
+"""The way back: what viewers request of a run's producer."""
+
+from flask import Blueprint, abort, request
+from werkzeug.wrappers import Response as BaseResponse
+
+from ...streaming.event import REQUEST_CATEGORY, check_run_id
+from ...streaming.new_event import NewEvent
+from ..access.access import declares
+from ..admission import Reservation
+from ..gateway import gateway
+from ..problems import FieldError
+from ..schemas import RequestSchema, idempotency_key
+from .events import append_response, appended_json
+from .json_body import is_json_lines, read_json
+
+blueprint = Blueprint("requests", __name__)
+
+_request_schema = RequestSchema()
+
+
+@blueprint.post("/runs/<any_run_id:run_id>/requests")
+@declares("request")
+def add(run_id: str) -> BaseResponse:
+    """Append `request.<action>` to the run's log, for its producer: 201.
+
+    404 without a log: nobody would read the request. 409 if the run has ended.
+    """
+    check_run_id(run_id)
+    key = idempotency_key(request.headers.get("Idempotency-Key"))
+    if is_json_lines():
+        raise FieldError(415, "Content-Type", "must be application/json")
+    here = gateway()
+    max_event_bytes = here.store.max_event_bytes
+    with Reservation(here.admission) as reservation:
+        body = read_json(reservation, here.settings.max_body_bytes, max_event_bytes)
+        asked = _request_schema.load(body)
+        new_event = NewEvent.of(
+            REQUEST_CATEGORY,
+            asked["action"],
+            asked["data"],
+            asked["source"],
+            max_bytes=max_event_bytes,
+        )
+        here.access.check_events([new_event], None)
+        if not here.store.state(run_id).exists:
+            abort(404, f"run {run_id} has no log")
+        reservation.begin_append()
+        appended = here.store.append_new(run_id, [new_event], idempotency_key=key)
+        body = appended_json(run_id, False, [new_event], appended)
+    return append_response(body, appended.repeated)
