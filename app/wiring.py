@@ -45,6 +45,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         IngestLoop(store),
         Hosts(settings.allowed_hosts),
         access,
+        store.census(),
     )
     here.init_app(app := _flask_app())
     json_body.init_app(app, admission)

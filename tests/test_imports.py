@@ -32,7 +32,8 @@ LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
     *("sequence", "writer", "reader"),
 )
-WIRE = ("frame", "formats", "frame_batch", "progress")
+RUNS = ("changes", "run_index", "runs", "census")
+WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 FOLLOW = (
     *("client_socket", "history", "heartbeats", "start", "replay", "subscriber"),
@@ -48,8 +49,13 @@ ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems"),
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
-    *("health", "writing.events", "writing.requests", "writing.plain_appends", "reading.runs"),
-    *("reading.accept", "reading.history", "reading.stream"),
+    *(
+        "health",
+        "writing.events",
+        "writing.requests",
+        "writing.plain_appends",
+    ),
+    *("reading.accept", "reading.history", "reading.stream", "reading.runs"),
     *("access.session", "access.revocations"),
 )
 AUTH = (
@@ -70,6 +76,7 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
+_runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
 _feeds = in_package("streaming.feeds", FEEDS)
@@ -83,7 +90,8 @@ _client = in_package("client", CLIENT)
 STREAMING_FOR_ROUTES = [
     *_root,
     *_store,
-    *in_package("streaming.wire", ("formats",)),
+    *in_package("streaming.wire", ("formats", "run_changes")),
+    *in_package("streaming.runs", ("changes", "census", "run_index")),
     *in_package("streaming.follow", ("client_socket", "open_streams", "start", "subscriber")),
 ]
 
@@ -94,10 +102,11 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_root, []),
         (_redis, _root),
         (_log, [*_root, *_redis]),
-        (_store, [*_root, *_redis, *_log]),
-        (_wire, [*_root, *_log]),
+        (_runs, [*_root, *_redis, *_log]),
+        (_store, [*_root, *_redis, *_log, *_runs]),
+        (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire]),
-        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds]),
+        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_runs]),
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
@@ -134,7 +143,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     yield "app.token_command", {*in_package("auth", ("grants", "tokens")), "app.settings"}
     yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
-    for package in ("redis", "log", "wire", "feeds", "follow"):
+    for package in ("redis", "log", "runs", "wire", "feeds", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
         "streaming",

@@ -61,6 +61,11 @@ class Grants:
             or (action == "request" and _match(granted.get("append"), run_id))
         )
 
+    def patterns_of(self, action: Action) -> tuple[str, ...]:
+        """Return the patterns of the runs to which the bearer may do this."""
+        granted = self._patterns.get(action), self._patterns.get("admin")
+        return tuple(pattern for each in granted if each for pattern in each.patterns)
+
 
 NO_GRANTS = Grants({})
 

@@ -9,6 +9,7 @@ from ..server.response import add_common_headers
 from ..settings import Settings
 from ..streaming.event_store import EventStore
 from ..streaming.follow.open_streams import OpenStreams
+from ..streaming.runs.census import Census
 from .access.access import Access
 from .access.hosts import Hosts
 from .admission import Admission
@@ -29,6 +30,7 @@ class Gateway:
     ingest_loop: IngestLoop
     hosts: Hosts
     access: Access
+    census: Census
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self

@@ -35,6 +35,9 @@ MAX_WAIT_SECONDS = 50
 _USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
 _NESTED_NAMES = frozenset({"category", "action"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
+_RUN_ID_PREFIX = Regexp(
+    r"[A-Za-z0-9_.-]{0,128}\Z", error="Must be the beginning of a run id: A-Z a-z 0-9 _ . -"
+)
 _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
 
@@ -283,10 +286,20 @@ class PageQuery(_FilteringQuery):
     download = _flag(load_default=False)
 
 
+class RunsQuery(_Query):
+    """The query of a page of runs."""
+
+    state = fields.String(load_default=None, validate=OneOf(("active", "ended")))
+    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)
+    after = fields.String(load_default=None)
+    limit = _WholeNumberField(1, 100, load_default=50)
+
+
 class StreamQuery(_FilteringQuery):
     """The query of a stream; the header Last-Event-ID overrides its cursors."""
 
     from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
+    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)
 
     last_event_id = fields.List(fields.String(), load_default=())
     last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")

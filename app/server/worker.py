@@ -124,6 +124,7 @@ class StreamingWorker(ggevent.GeventWorker):
         app: Any = self.wsgi
         gateway = app.extensions["tailrace"]
         gateway.hosts.listens_on(self._names.values())
+        gateway.census.start()
         self._monitoring_port = gateway.settings.monitoring_port
         handler = app.extensions.get("tailrace.plain_appends")
         if handler is not None and handler.may_handle and self._has_ordinary_settings():

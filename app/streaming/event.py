@@ -13,6 +13,7 @@ import orjson
 from .errors import InvalidInput
 from .event_json import is_json, write_json
 
+LIFECYCLE = "lifecycle"
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
 RESERVED_CATEGORY = "gateway"
 
@@ -133,7 +134,11 @@ class Event:
 
 def is_terminal(category: str | None, action: str | None) -> bool:
     """Return whether a run ends with an event of these names."""
-    return category == "lifecycle" and action in TERMINAL_ACTIONS
+    return category == LIFECYCLE and action in TERMINAL_ACTIONS
+
+
+class OwnLog(str):
+    """The name of a log of Tailrace itself, in place of a run id. No run can have it."""
 
 
 def check_run_id(run_id: int | str) -> str:
@@ -141,6 +146,8 @@ def check_run_id(run_id: int | str) -> str:
 
     Raises InvalidInput unless it is an integer or a string of the allowed form.
     """
+    if isinstance(run_id, OwnLog):
+        return run_id
     text = str(run_id) if isinstance(run_id, int) and not isinstance(run_id, bool) else run_id
     if not isinstance(text, str) or not _RUN_ID.fullmatch(text) or text in (".", ".."):
         raise InvalidInput("run_id", "must be 1 to 128 of A-Z a-z 0-9 _ . - and not . or ..")

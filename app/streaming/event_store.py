@@ -32,6 +32,9 @@ from .redis import connection
 from .redis.availability import Availability
 from .redis.redis_url import default_url, make_client, pinned
 from .redis.shared_connection import SharedConnection
+from .runs.census import Census
+from .runs.run_index import RunIndex
+from .runs.runs import Runs
 from .tail import Tail
 
 MIN_SERVER = (7, 0)
@@ -83,7 +86,8 @@ class EventStore(LogReader):
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
-        super().__init__(client, shared, Leases(availability, self._writer.mark_lost))
+        super().__init__(client, shared, Leases(availability, self._mark_lost))
+        self.runs = Runs(self, self._writer, RunIndex(shared))
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 
@@ -125,7 +129,7 @@ class EventStore(LogReader):
         new_event = NewEvent.of(
             event_category, event_action, data, source, max_bytes=self.max_event_bytes
         )
-        appended = self._writer.append(Append(run_id, [new_event], **options))
+        appended = self._append(Append(run_id, [new_event], **options))
         return AppendedEvent(new_event.as_stored(run_id, appended), appended.repeated)
 
     def add_many(
@@ -161,7 +165,7 @@ class EventStore(LogReader):
         self, run_id: int | str, new_events: list[NewEvent], **options: Unpack[AppendOptions]
     ) -> Appended:
         """Append 1 to 1,000 new events, as `append_many` appends mappings."""
-        return self._writer.append(Append(check_run_id(run_id), new_events, **options))
+        return self._append(Append(check_run_id(run_id), new_events, **options))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out appends in one round trip, and return the result or the error of each.
@@ -169,7 +173,14 @@ class EventStore(LogReader):
         Their events and options must have been checked. Two appends to the same run may be
         carried out in another order. Raises StoreUnavailable if the round trip failed.
         """
-        return self._writer.append_each(appends)
+        outcomes = self._writer.append_each(appends)
+        pairs = zip(appends, outcomes, strict=True)
+        self.runs.appended((one, each) for one, each in pairs if isinstance(each, Appended))
+        return outcomes
+
+    def census(self) -> Census:
+        """Return a census, which keeps the index of runs true once it is started."""
+        return Census(self, self.runs, self._shared)
 
     def appender(
         self,
@@ -200,7 +211,7 @@ class EventStore(LogReader):
         no event came for that long; without it the clock of Redis decides. Returns False if
         nothing was appended.
         """
-        return self._writer.mark_lost(run_id, last_id, watched)
+        return self._mark_lost(run_id, last_id, watched)
 
     def set_expire(self, run_id: int | str, ttl_seconds: int = 86_400) -> bool:
         """Keep the run's log for `ttl_seconds` from now. Return whether there is a log."""
@@ -209,7 +220,22 @@ class EventStore(LogReader):
 
     def delete(self, run_id: int | str) -> bool:
         """Delete the run's log and its idempotency keys. Return whether there was a log."""
-        return self._writer.delete(check_run_id(run_id))
+        run_id = check_run_id(run_id)
+        existed = self._writer.delete(run_id)
+        if existed:
+            self.runs.deleted(run_id)
+        return existed
+
+    def _append(self, append: Append) -> Appended:
+        appended = self._writer.append(append)
+        self.runs.appended([(append, appended)])
+        return appended
+
+    def _mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
+        marked = self._writer.mark_lost(run_id, last_id, watched)
+        if marked:
+            self.runs.lost(run_id)
+        return marked
 
     # Waiting
 

@@ -42,8 +42,11 @@ _IDENTITY, _ONLY_REQUESTS = "tailrace.identity", "tailrace.only_requests"
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def declares(action: Action | Literal["open"]) -> Callable[[View], View]:
-    """Declare what a view does; "open" is for everybody."""
+def declares(action: Action | Literal["open", "list"]) -> Callable[[View], View]:
+    """Declare what a view does.
+
+    "open" is for everybody, and "list" for who may read any run: the view asks `readable`.
+    """
 
     def declare(view: View) -> View:
         vars(view)["action"] = action
@@ -199,6 +202,14 @@ class Access:
         may = identity is not None and identity.grants.allow("append", run_id)
         return identity if may else None
 
+    def readable(self) -> Patterns:
+        """Return the patterns of the runs that the bearer of this request may read."""
+        if not self.is_on:
+            return Patterns(("*",))
+        identity = current_identity()
+        granted = identity.grants.patterns_of("read") if identity is not None else ()
+        return Patterns(tuple(sorted({*granted, *self._public.patterns})))
+
     def owner_of_stream(self, streams: OpenStreams) -> Identity | None:
         """Return whose stream is about to open, of a token that is still good.
 
@@ -232,6 +243,11 @@ class Access:
         identity = self.identify()
         if identity is not None:
             request.environ[_IDENTITY] = identity
+        if action == "list":
+            if self.readable().patterns:
+                return
+            action = "read"
+        if identity is not None:
             if identity.grants.allow(action, run_id):
                 return
             if action == "append" and identity.grants.allow("request", run_id):

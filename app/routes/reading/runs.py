@@ -1,12 +1,55 @@
-"""One run as a whole."""
+"""The runs: the list of them, how they begin and end, and one run as a whole."""
+
+from typing import Any
 
 from flask import Blueprint, Response, abort
 
 from ...server.response import JsonResponse
+from ...streaming.runs.changes import CHANGES
+from ...streaming.runs.run_index import Place
+from ...streaming.wire.formats import StreamFormat
+from ...streaming.wire.run_changes import ChangesEventStream, ChangesLines, RunFilter
 from ..access.access import declares
 from ..gateway import gateway
+from ..schemas import RunsQuery, StreamQuery
+from .accept import prefers_json_lines
+from .stream import EVENT_STREAM, open_stream, start_of
+from .stream import blueprint as streams
 
 blueprint = Blueprint("runs", __name__)
+
+_runs_query = RunsQuery()
+_stream_query = StreamQuery()
+
+
+@blueprint.get("/runs")
+@declares("list")
+def page() -> Response:
+    """Answer a page of the runs that the bearer may read, the latest activity first."""
+    here, query = gateway(), _runs_query.of_request()
+    here.census.start()
+    after = query["after"]
+    found = here.store.runs.page(
+        state=query["state"],
+        prefix=query["prefix"],
+        after=None if after is None else Place.parse(after, "after"),
+        limit=query["limit"],
+        allowed=here.access.readable().match,
+    )
+    following = b'"%b"' % str(found.next).encode() if found.next else b"null"
+    runs = b",".join([run.to_json() for run in found.runs])
+    response = JsonResponse(b'{"runs":[%b],"next":%b}' % (runs, following))
+    here.admission.hold_until_sent(response)
+    return response
+
+
+@streams.get("/runs/stream")
+@declares("list")
+def follow_all() -> Response:
+    """Stream how runs begin and end, are lost and deleted."""
+    gateway().census.start()
+    query = _stream_query.of_request()
+    return open_stream(CHANGES, start_of(query), _changes_format(query))
 
 
 @blueprint.get("/runs/<run_id>")
@@ -17,3 +60,14 @@ def show(run_id: str) -> Response:
     if run is None:
         abort(404, f"run {run_id} has no log")
     return JsonResponse(run.to_json())
+
+
+def _changes_format(query: Any) -> StreamFormat:
+    readable, prefix = gateway().access.readable(), query["prefix"]
+
+    def allowed(run_id: str) -> bool:
+        return run_id.startswith(prefix) and readable.match(run_id)
+
+    as_lines = prefers_json_lines(EVENT_STREAM)
+    wire = ChangesLines() if as_lines else ChangesEventStream(query["typed"])
+    return StreamFormat(RunFilter((prefix, *readable.patterns), allowed), wire)

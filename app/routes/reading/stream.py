@@ -31,6 +31,8 @@ log = logging.getLogger("tailrace.stream")
 
 ResponseType = TypeVar("ResponseType", bound=Response)
 
+EVENT_STREAM = "text/event-stream"
+
 _stream_query = StreamQuery()
 
 # What is remembered is named by clients, so longer names are not.
@@ -43,7 +45,12 @@ def follow(run_id: str) -> Response:
     """Stream the history from the cursor, then what is live, until the run ends."""
     check_run_id(run_id)
     query = _stream_query.of_request()
-    start, stream_format = _start(query), _stream_format(query)
+    start, stream_format = start_of(query), _stream_format(query)
+    return open_stream(run_id, start, stream_format)
+
+
+def open_stream(run_id: str, start: Start, stream_format: StreamFormat) -> Response:
+    """Answer with a stream, or with 204 if nothing follows; raises what `_come_back` answers."""
     streams = gateway().streams
     subscriber = streams.subscriber(run_id, start, stream_format)
     if _is_over(subscriber):
@@ -80,7 +87,8 @@ class StreamResponse(Response):
         return ()
 
 
-def _start(query: Mapping[str, Any]) -> Start:
+def start_of(query: Mapping[str, Any]) -> Start:
+    """Return where a stream starts, as the request says."""
     # A client that reconnects adds its newest cursor, as the header or as `lastEventId`, to the
     # request that the page wrote. So what the client's machinery adds comes first, and of
     # several values the last.
@@ -102,7 +110,7 @@ def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
     is_short = sum(map(len, (*categories, *actions))) <= MAX_REMEMBERED_LENGTH
     make = _shared_format if is_short else _shared_format.__wrapped__
     accepted = frozenset(categories), frozenset(actions)
-    return make(*accepted, prefers_json_lines("text/event-stream"), query["typed"])
+    return make(*accepted, prefers_json_lines(EVENT_STREAM), query["typed"])
 
 
 @lru_cache(maxsize=1000)

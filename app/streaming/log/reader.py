@@ -17,6 +17,7 @@ from ..redis.connection import (
     Reply,
     call,
     call_all,
+    checked,
     is_wrong_type,
     make_blocking_client,
 )
@@ -26,7 +27,7 @@ from .continuity import Mark, Stretch, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
 from .position import Position
-from .redis_keys import log_key
+from .redis_keys import log_key, run_id_of
 from .replies import (
     has_names,
     parse_event,
@@ -50,6 +51,13 @@ INITIAL_COUNT = 32
 MAX_GROWTH = 4
 MAX_READ_COUNT = 256
 MAX_READ_BYTES = 256 * 1024
+
+# How many runs are described by one round trip. Each may have two events of the largest size.
+MAX_DESCRIBED = 20
+_DESCRIBE = ("XINFO", "STREAM"), ("TTL",)
+
+# How many keys Redis looks at in one step of a walk.
+SCANNED_KEYS = 1000
 
 MAX_SCANNED_ENTRIES = 10_000
 MAX_SCANNED_BYTES = 64 * 1024 * 1024
@@ -184,6 +192,46 @@ class LogReader:
         if self.leases.end_if_lost(run_id, state):
             found, state = self._inspect(run_id, ttl=True)
         return parse_run(run_id, found, state) if state.exists else None
+
+    def describe(self, run_ids: Sequence[str]) -> list[Run | None]:
+        """Return what is known of several runs; None for one without a log.
+
+        It is None too if the run's key in Redis holds something else.
+        """
+        described: list[Run | None] = []
+        for first in range(0, len(run_ids), MAX_DESCRIBED):
+            some = run_ids[first : first + MAX_DESCRIBED]
+            commands = [(*verb, log_key(run_id)) for run_id in some for verb in _DESCRIBE]
+            replies = iter(call_all(self._client, *commands))
+            for run_id, stream, ttl in zip(some, replies, replies, strict=True):
+                if is_wrong_type(stream):
+                    described.append(None)
+                    continue
+                state = parse_log_state(stream, checked(ttl))
+                if self.leases.end_if_lost(run_id, state):
+                    described.append(self.run(run_id))
+                else:
+                    described.append(parse_run(run_id, stream, state) if state.exists else None)
+        return described
+
+    def exist(self, run_ids: Sequence[str]) -> list[bool]:
+        """Return for each of several runs whether its key exists."""
+        commands = [("EXISTS", log_key(run_id)) for run_id in run_ids]
+        return [bool(checked(reply)) for reply in call_all(self._client, *commands)]
+
+    def scan_run_ids(self) -> Iterator[list[str]]:
+        """Yield the ids of all runs that have keys, some at a time; one may come twice.
+
+        Redis walks through all of its keys for it, a part for each list.
+        """
+        cursor: bytes = b"0"
+        while True:
+            cursor, keys = call(
+                self._client, "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
+            )
+            yield [run_id for key in keys if (run_id := run_id_of(key)) is not None]
+            if int(cursor) == 0:
+                return
 
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
         """Return the states of several logs in one round trip, None for a key without a log."""

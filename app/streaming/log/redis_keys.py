@@ -2,10 +2,21 @@
 
 from functools import lru_cache
 
+from ..errors import InvalidInput
+from ..event import check_run_id
+
 
 def log_key(run_id: str) -> str:
     """Return the key of a run's log."""
     return f"run:{run_id}:events"
+
+
+def run_id_of(key: bytes) -> str | None:
+    """Return the run of whose log this is the key, None if it is no run's."""
+    try:
+        return check_run_id(key.decode().removeprefix("run:").removesuffix(":events"))
+    except (InvalidInput, UnicodeDecodeError):
+        return None
 
 
 @lru_cache(maxsize=1000)  # a producer appends to the same run again and again

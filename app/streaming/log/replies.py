@@ -4,17 +4,12 @@ from collections.abc import Iterable, Sequence, Set
 
 from redis.exceptions import ResponseError
 
-from ..event import Event, is_terminal, pairs, text, timestamp_of
+from ..event import Event, is_terminal, pairs, text
 from ..event_id import EventId
 from ..redis.connection import Reply, checked
 from .continuity import Mark
 from .log_state import NO_LOG, LogState
 from .run import Run
-
-# The data of a run's first event is told with the run if it is no larger.
-MAX_META_BYTES = 4096
-
-_EPOCH_DIGITS = 16  # of a time in microseconds, up to the year 2286
 
 _MARK_NAMES = [b"sequence", b"epoch"]
 
@@ -80,16 +75,13 @@ def parse_run(run_id: str, stream: Reply, log: LogState) -> Run:
     """Return what the reply to XINFO STREAM tells of a run, whose log is in that state."""
     state = pairs(checked(stream))
     first, last = state[b"first-entry"], state[b"last-entry"]
-    started_at, meta_json = None, b"null"
-    if first and log.first_sequence == 1:
-        event = parse_event(run_id, first)
-        started_at = event.timestamp
-        if len(event.data_json) <= MAX_META_BYTES:
-            meta_json = event.data_json
-    elif last and len(epoch := parse_mark(last).epoch) == _EPOCH_DIGITS:
-        started_at = timestamp_of(int(epoch) // 1000)
-    last_event = parse_event(run_id, last) if last else None
-    return Run(run_id, log, started_at, last_event, meta_json)
+    return Run(
+        run_id,
+        log,
+        epoch=parse_mark(last).epoch if last else b"",
+        first_event=parse_event(run_id, first) if first else None,
+        last_event=parse_event(run_id, last) if last else None,
+    )
 
 
 def parse_mark(entry: Reply) -> Mark:

@@ -1,12 +1,17 @@
-"""What is known of a run as a whole: its state, when it began and ended, and its last event."""
+"""What is known of a run as a whole: its state, and when it began and ended."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import orjson
 
-from ..event import Event, one_line
+from ..event import Event, one_line, timestamp_of
 from .log_state import LogState
+
+# The data of a run's first event is told with the run if its JSON is no larger.
+MAX_META_BYTES = 4096
+
+_EPOCH_DIGITS = 16  # of a time in microseconds, up to the year 2286
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,16 +21,16 @@ class Run:
     Attributes:
         run_id: the run.
         log: the state of its log.
-        started_at: when its first event was appended (ISO 8601, UTC), None if nobody knows.
+        epoch: the epoch that the last event says; empty if it says none.
+        first_event: the first event that the log retains, or None.
         last_event: the last event that the log retains, or None.
-        meta_json: the JSON of the first event's data; `null` if it was trimmed, or is large.
     """
 
     run_id: str
     log: LogState
-    started_at: str | None
+    epoch: bytes
+    first_event: Event | None
     last_event: Event | None
-    meta_json: bytes
 
     @property
     def state(self) -> Literal["active", "ended", "lost"]:
@@ -35,9 +40,30 @@ class Run:
         return "lost" if self.last_event.action == "lost" else "ended"
 
     @property
+    def started_at(self) -> str | None:
+        """When the first event was appended (ISO 8601, UTC), None if nobody knows."""
+        if self._beginning is not None:
+            return self._beginning.timestamp
+        if len(self.epoch) == _EPOCH_DIGITS:
+            return timestamp_of(int(self.epoch) // 1000)
+        return None
+
+    @property
     def ended_at(self) -> str | None:
         """When the terminal event was appended, None for a run that goes on."""
         return self.last_event.timestamp if self.last_event and self.log.ended else None
+
+    @property
+    def meta_json(self) -> bytes:
+        """The JSON of the first event's data; `null` if it was trimmed, or is large."""
+        if self._beginning is None or len(self._beginning.data_json) > MAX_META_BYTES:
+            return b"null"
+        return self._beginning.data_json
+
+    @property
+    def _beginning(self) -> Event | None:
+        """The first event of the run, if the log still has it."""
+        return self.first_event if self.log.first_sequence == 1 else None
 
     def to_json(self) -> bytes:
         """Return the run as HTTP clients get it: JSON in UTF-8, on one line."""

@@ -5,7 +5,7 @@ SSE is section 9.2 of the HTML Living Standard.
 
 import random
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..event_id import ZERO
 from .frame import Frame
@@ -95,8 +95,15 @@ class JsonLines:
 WireFormat = EventStream | JsonLines
 
 
+class FrameFilter(Protocol):
+    """Selects frames."""
+
+    def select(self, frames: list[Frame]) -> list[Frame]:
+        """Return the frames that pass; if all do without a look, return the same list object."""
+
+
 class StreamFormat(NamedTuple):
     """What a subscriber gets of its run: the events that pass a filter, in a wire format."""
 
-    filter: Filter
+    filter: FrameFilter
     wire: WireFormat

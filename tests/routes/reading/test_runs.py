@@ -5,7 +5,7 @@ import time
 import pytest
 
 from app.streaming.event_id import EventId
-from app.streaming.log.replies import MAX_META_BYTES
+from app.streaming.log.run import MAX_META_BYTES
 
 
 def test_the_state_of_a_run_has_its_length_ids_sequence_and_ttl(http, fake_store, fake_client):

@@ -1,0 +1,147 @@
+"""The runs of a store: keeps the index and the log of changes, and lists the runs."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from ..errors import StreamingError
+from ..event import LIFECYCLE, Event
+from ..event_id import EventId
+from ..log.reader import LogReader
+from ..log.run import Run
+from ..log.writer import LogWriter
+from ..new_event import MAX_EVENTS, Append, Appended, NewEvent
+from .changes import CHANGES, change_of, deletion_of
+from .run_index import Noted, Place, RunIndex
+
+# How many runs of the index one page looks at.
+MAX_SCANNED_RUNS = 10_000
+
+log = logging.getLogger("tailrace.runs")
+
+
+class RunsPage(NamedTuple):
+    """Some runs, the latest activity first, and where the next page goes on (None at the end)."""
+
+    runs: list[Run]
+    next: Place | None
+
+
+class Runs:
+    """All runs on one server.
+
+    The log of a run is the truth. What is noted here may be missing after a crash, or when other
+    programs write logs: the census finds it.
+    """
+
+    def __init__(self, reader: LogReader, writer: LogWriter, index: RunIndex):
+        self.index = index
+        self._reader = reader
+        self._writer = writer
+
+    def appended(self, appends: Iterable[tuple[Append, Appended]]) -> None:
+        """Note what appends say of their runs: the first event, and lifecycle events."""
+        noted: list[Noted] = []
+        changes: list[NewEvent] = []
+        for append, appended in appends:
+            if events := _telling(append, appended):
+                changes += map(change_of, events)
+                state = _state(append.new_events[-1].terminal)
+                noted.append(Noted(append.run_id, state, appended.first_id.ms))
+        if noted:
+            self._try(noted, changes)
+
+    def lost(self, run_id: str) -> None:
+        """Note that a run was lost."""
+        try:
+            run = self._reader.run(run_id)
+        except StreamingError as error:
+            log.warning("a lost run cannot be noted now: %s", error)
+        else:
+            if run is not None and run.last_event is not None:
+                self._try([noted_of(run)], [change_of(run.last_event)])
+
+    def deleted(self, run_id: str) -> None:
+        """Note that the log of a run was deleted."""
+        self._try([Noted(run_id, "gone")], [deletion_of(run_id)])
+
+    def note(self, noted: Sequence[Noted], change: Callable[[str], NewEvent | None]) -> None:
+        """Note what was found of some runs, and tell of those for which it is news.
+
+        `change` returns what there is to tell of a run. Raises StoreUnavailable.
+        """
+        news = zip(noted, self.index.note(noted), strict=True)
+        changes = (change(each.run_id) for each, is_news in news if is_news)
+        self._tell([each for each in changes if each is not None])
+
+    def page(
+        self,
+        *,
+        state: Literal["active", "ended"] | None = None,
+        prefix: str = "",
+        after: Place | None = None,
+        limit: int = 100,
+        allowed: Callable[[str], bool] = lambda run_id: True,
+    ) -> RunsPage:
+        """Return up to `limit` runs behind a place, the latest activity first.
+
+        A page may be shorter before the end: it looks at MAX_SCANNED_RUNS runs of the index at
+        most. Raises StoreUnavailable.
+        """
+        places = self.index.places(state, after)
+        found: list[Run] = []
+        scanned = 0
+        while len(found) < limit and scanned < MAX_SCANNED_RUNS:
+            chosen: list[str] = []
+            at_end = True
+            for place in places:
+                scanned, after = scanned + 1, place
+                if place.run_id.startswith(prefix) and allowed(place.run_id):
+                    chosen.append(place.run_id)
+                if len(chosen) == limit - len(found) or scanned == MAX_SCANNED_RUNS:
+                    at_end = False
+                    break
+            described = (run for run in self._reader.describe(chosen) if run is not None)
+            found += (run for run in described if state in (None, _state(run.log.ended)))
+            if at_end:
+                return RunsPage(found, None)
+        return RunsPage(found, after if next(places, None) is not None else None)
+
+    def _try(self, noted: Sequence[Noted], changes: Sequence[NewEvent]) -> None:
+        """Note and tell, if Redis can: what was appended is stored in any case."""
+        try:
+            self.index.note(noted)
+            self._tell(changes)
+        except StreamingError as error:
+            log.warning("the index of runs cannot be written now: %s", error)
+
+    def _tell(self, changes: Sequence[NewEvent]) -> None:
+        for first in range(0, len(changes), MAX_EVENTS):
+            self._writer.append(Append(CHANGES, list(changes[first : first + MAX_EVENTS])))
+
+
+def noted_of(run: Run) -> Noted:
+    """Return what a run's log says of it."""
+    return Noted(run.run_id, _state(run.log.ended), run.log.last_id.ms)
+
+
+def _state(has_ended: bool) -> Literal["active", "ended"]:
+    return "ended" if has_ended else "active"
+
+
+def _telling(append: Append, appended: Appended) -> list[Event]:
+    """Return the events of an append that tell something of the run as a whole."""
+    if appended.repeated:
+        return []
+    first = appended.first_id
+    return [
+        new_event.as_stored(
+            append.run_id,
+            appended._replace(
+                first_id=EventId(first.ms, first.n + number),
+                first_sequence=appended.first_sequence + number,
+            ),
+        )
+        for number, new_event in enumerate(append.new_events)
+        if new_event.category == LIFECYCLE or appended.first_sequence + number == 1
+    ]

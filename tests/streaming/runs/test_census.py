@@ -1,0 +1,120 @@
+"""The census: afterwards the index says what the logs say, and the changes were told."""
+
+import pytest
+
+from app.streaming.errors import StoreUnavailable
+from app.streaming.event_store import EventStore
+from app.streaming.runs import census as census_module
+from app.streaming.runs.census import TURN, Census
+from tests.servers import wait_until
+from tests.streaming.runs.test_runs import listed, told
+
+
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    monkeypatch.setattr(census_module, "REST_SHARE", 0)
+
+
+@pytest.fixture
+def census(fake_store: EventStore) -> Census:
+    return fake_store.census()
+
+
+def index_of(store: EventStore, state: str) -> list[str]:
+    return sorted(place.run_id for place in store.runs.index.places(state))
+
+
+def test_runs_of_other_programs_are_found(fake_store, fake_client, census):
+    fake_client.xadd("run:a:events", {"any": "thing"})
+    fake_client.xadd("run:b:events", {"event_category": "lifecycle", "event_action": "failed"})
+    fake_client.xadd("run:not a run:events", {"any": "thing"})
+    fake_client.set("run:text:events", "x")
+    fake_client.set("other", "x")
+    census.take()
+    assert (index_of(fake_store, "active"), index_of(fake_store, "ended")) == (["a"], ["b"])
+    assert sorted(told(fake_store)) == [("a", None, None), ("b", "lifecycle", "failed")]
+    census.take()
+    assert len(told(fake_store)) == 2
+
+
+def test_what_a_crash_has_kept_from_the_index_is_found(fake_store, fake_client, census):
+    for name in ("a", "b"):
+        fake_store.add(name, "lifecycle", "started")
+    fake_store.add("b", "lifecycle", "completed")
+    fake_client.delete("tailrace:{runs}:active", "tailrace:{runs}:ended", "run:~runs:events")
+    census.take()
+    assert (index_of(fake_store, "active"), index_of(fake_store, "ended")) == (["a"], ["b"])
+    assert sorted(told(fake_store)) == [
+        ("a", "lifecycle", "started"),
+        ("b", "lifecycle", "completed"),
+    ]
+
+
+def test_an_end_that_was_not_noted_is_found(fake_store, fake_client, census):
+    fake_store.add("a", "lifecycle", "started")
+    fake_client.xadd("run:a:events", {"event_category": "lifecycle", "event_action": "completed"})
+    census.take()
+    assert (index_of(fake_store, "active"), index_of(fake_store, "ended")) == ([], ["a"])
+    assert told(fake_store)[-1] == ("a", "lifecycle", "completed")
+
+
+@pytest.mark.parametrize("last", ["started", "completed"])
+def test_a_log_that_has_expired_leaves_the_index(fake_store, fake_client, census, last):
+    fake_store.add("a", "lifecycle", last)
+    fake_client.delete("run:a:events")
+    census.take()
+    assert (
+        listed(fake_store) == index_of(fake_store, "active") == index_of(fake_store, "ended") == []
+    )
+    assert told(fake_store)[-1] == ("a", "gateway", "deleted")
+
+
+def test_the_order_follows_the_activity(fake_store, fake_client, census):
+    fake_client.xadd("run:a:events", {"event_category": "llm"}, id="1000-0")
+    fake_client.xadd("run:b:events", {"event_category": "llm"}, id="2000-0")
+    census.take()
+    assert listed(fake_store) == ["b", "a"]
+    fake_client.xadd("run:a:events", {"event_category": "llm"}, id="3000-0")
+    census.take()
+    assert listed(fake_store) == ["a", "b"]
+
+
+def test_a_flush_of_redis_leaves_nothing(fake_store, fake_client, census):
+    fake_store.add("a", "lifecycle", "started")
+    fake_client.flushall()
+    census.take()
+    assert listed(fake_store) == []
+    fake_store.add("a", "lifecycle", "started")
+    assert listed(fake_store) == ["a"]
+
+
+def test_gateways_take_turns(store, redis_client):
+    redis_client.delete(TURN)
+    turns = [store.census(), EventStore(client=redis_client).census()]
+    taken = [bool(each._turn.run(TURN, 25)) for each in (*turns, *turns)]
+    assert taken == [True, False, False, False]
+    redis_client.zadd(TURN, {"last": 1000})
+    assert turns[1]._turn.run(TURN, 25)
+
+
+def test_a_census_that_is_started_takes_turns(store, redis_client, run_id, monkeypatch):
+    monkeypatch.setattr(census_module, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(census_module, "TURN_SECONDS", 0)
+    redis_client.xadd(f"run:{run_id}:events", {"any": "thing"})
+    census = store.census()
+    census.start()
+    census.start()
+    wait_until(lambda: store.runs.index.known([run_id]) == [True], "the run is known")
+
+
+def test_where_scan_is_forbidden_the_rest_goes_on(fake_store, fake_client, census, monkeypatch):
+    def forbidden():
+        raise StoreUnavailable("Redis refused: NOPERM this user has no permissions to run scan")
+        yield
+
+    monkeypatch.setattr(fake_store, "scan_run_ids", forbidden)
+    fake_store.add("a", "lifecycle", "started")
+    fake_client.delete("run:a:events")
+    for _ in range(2):
+        census.take()
+    assert index_of(fake_store, "active") == []
