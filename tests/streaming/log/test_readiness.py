@@ -16,7 +16,16 @@ from tests.servers import ROOT, RedisServer, wait_until
 
 LUA = sorted((ROOT / "app" / "streaming" / "log").glob("*.lua"))
 [ACL] = [block.code for block in blocks_of(README) if block.code.startswith("ACL SETUSER")]
-OPTIONAL = {"+info", "+client|id", "+client|unblock", "+ping", "+select", "+del", "+expire"}
+OPTIONAL = {
+    "+info",
+    "+client|id",
+    "+client|unblock",
+    "+ping",
+    "+select",
+    "+del",
+    "+expire",
+    "+scan",
+}
 NEEDED = [rule for rule in ACL.split() if rule.startswith("+") and rule not in OPTIONAL]
 
 
