@@ -138,7 +138,10 @@ def is_terminal(category: str | None, action: str | None) -> bool:
 
 
 class OwnLog(str):
-    """The name of a log of Tailrace itself, in place of a run id. No run can have it."""
+    """The name of a log of Tailrace itself, in place of a run id. No run can have it.
+
+    It has a hash tag: `{runs}:changes`.
+    """
 
 
 def check_run_id(run_id: int | str) -> str:

@@ -13,6 +13,7 @@ from tests.bench.appending import BATCH, appender, ingest, posts
 from tests.bench.capacity import capacity
 from tests.bench.figures import Figures
 from tests.bench.following import idle, live, live_by_redis, replay
+from tests.bench.listing import listing
 from tests.bench.servers import ALL, FourWorkers, Server, Tailrace, TwoWorkers
 
 ROUNDS = 3
@@ -67,6 +68,7 @@ def workloads(seconds: float) -> dict[str, Workload]:
         "10 runs by ingest, 50 lines/s each, one viewer each": lines(10, watched=True),
         "100 runs by ingest, 50 lines/s each": lines(100, watched=False),
         "100 runs by ingest, 50 lines/s each, one viewer each": lines(100, watched=True),
+        "a page of 100 of 100,000 runs": Workload(lambda s: listing(s, 100_000), alone=True),
         "appender in Python": Workload(lambda s: appender(s, 50_000), alone=True),
         "capacity: events/s to 1,000 viewers of one run": Workload(
             lambda s, load: live(s, 1000, 1, load, seconds), first=64

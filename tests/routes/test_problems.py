@@ -56,7 +56,7 @@ def check_problem(response, status: int) -> dict:
     [
         ("GET", "/", {}, 404),
         ("GET", "/favicon.ico", {}, 404),
-        ("GET", "/runs", {}, 404),
+        ("GET", "/run", {}, 404),
         ("GET", "/runs//events", {}, 404),
         ("GET", "/runs/1/events/", {}, 404),
         ("GET", "/runs/a%2Fb/events", {}, 400),

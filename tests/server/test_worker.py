@@ -30,7 +30,8 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
         return [b"hello"]
 
     hosts = SimpleNamespace(listens_on=lambda addresses: None)
-    gateway = SimpleNamespace(drain=lambda: None, hosts=hosts, settings=Settings())
+    census = SimpleNamespace(start=lambda: None)
+    gateway = SimpleNamespace(drain=lambda: None, hosts=hosts, census=census, settings=Settings())
     hello.extensions = {"tailrace": gateway}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
 

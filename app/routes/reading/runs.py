@@ -27,7 +27,6 @@ _stream_query = StreamQuery()
 def page() -> Response:
     """Answer a page of the runs that the bearer may read, the latest activity first."""
     here, query = gateway(), _runs_query.of_request()
-    here.census.start()
     after = query["after"]
     found = here.store.runs.page(
         state=query["state"],
@@ -47,7 +46,6 @@ def page() -> Response:
 @declares("list")
 def follow_all() -> Response:
     """Stream how runs begin and end, are lost and deleted."""
-    gateway().census.start()
     query = _stream_query.of_request()
     return open_stream(CHANGES, start_of(query), _changes_format(query))
 

@@ -3,12 +3,12 @@
 from functools import lru_cache
 
 from ..errors import InvalidInput
-from ..event import check_run_id
+from ..event import OwnLog, check_run_id
 
 
 def log_key(run_id: str) -> str:
-    """Return the key of a run's log."""
-    return f"run:{run_id}:events"
+    """Return the key of a run's log, or of one of Tailrace's own."""
+    return f"tailrace:{run_id}" if isinstance(run_id, OwnLog) else f"run:{run_id}:events"
 
 
 def run_id_of(key: bytes) -> str | None:
@@ -26,4 +26,5 @@ def redis_keys(run_id: str) -> tuple[str, str, str]:
     The hash tag puts all three in one slot.
     """
     log = log_key(run_id)
-    return log, f"{{{log}}}:keys", f"{{{log}}}:key-order"
+    tagged = log if isinstance(run_id, OwnLog) else f"{{{log}}}"
+    return log, f"{tagged}:keys", f"{tagged}:key-order"

@@ -5,13 +5,13 @@ those that have ended or gone meanwhile. All gateways on one server take turns.
 """
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress, islice
 from operator import not_
 from pathlib import Path
+from random import SystemRandom
 
 from ..errors import StoreUnavailable
 from ..log.reader import LogReader
@@ -33,6 +33,8 @@ LOOK_SECONDS = 5.0
 REST_SHARE = 10
 
 log = logging.getLogger("tailrace.runs")
+
+_dice = SystemRandom()  # the program's own random numbers stay as they are
 
 
 class Census:
@@ -64,7 +66,7 @@ class Census:
 
     def _run(self) -> None:
         while True:
-            time.sleep(LOOK_SECONDS * random.uniform(0.5, 1))
+            time.sleep(LOOK_SECONDS * _dice.uniform(0.5, 1))
             try:
                 if self._turn.run(TURN, TURN_SECONDS):
                     self.take()

@@ -10,7 +10,7 @@ from ..event import Event, OwnLog
 from ..log.run import MAX_META_BYTES
 from ..new_event import NewEvent
 
-CHANGES = OwnLog("~runs")
+CHANGES = OwnLog("{runs}:changes")
 
 # The category of an entry; `lifecycle` would end the log.
 CATEGORY = "run"

@@ -208,19 +208,19 @@ def test_the_stream_may_come_as_lines(http):
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/runs/~runs"),
-        ("GET", "/runs/~runs/events"),
-        ("GET", "/runs/~runs/events/stream"),
-        ("DELETE", "/runs/~runs/events"),
-        ("POST", "/runs/~runs/requests"),
-        ("POST", "/runs/~runs/events"),
+        ("GET", "/runs/{runs}:changes"),
+        ("GET", "/runs/{runs}:changes/events"),
+        ("GET", "/runs/{runs}:changes/events/stream"),
+        ("DELETE", "/runs/{runs}:changes/events"),
+        ("POST", "/runs/{runs}:changes/requests"),
+        ("POST", "/runs/{runs}:changes/events"),
     ],
 )
 def test_no_run_can_have_the_name_of_the_log_of_changes(http, method, path):
     body = {"json": {"action": "x"}} if method == "POST" else {}
     response = http.open(path, method=method, **body)
     assert check_refusal(response, 400) == ["run_id"]
-    assert "~runs" not in listed(http)
+    assert "{runs}:changes" not in listed(http)
 
 
 def test_a_run_may_be_called_stream(http, fake_store):

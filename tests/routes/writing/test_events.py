@@ -269,7 +269,7 @@ def test_delete_is_204_with_and_without_a_log(http, fake_client, ids):
     for _ in range(2):
         response = http.delete(PATH)
         assert (response.status_code, response.data) == (204, b"")
-    assert fake_client.keys("*") == []
+    assert fake_client.keys("*run:*") == []
 
 
 def test_a_body_with_many_unknown_names_is_refused_with_one_error(http):

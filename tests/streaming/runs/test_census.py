@@ -41,7 +41,7 @@ def test_what_a_crash_has_kept_from_the_index_is_found(fake_store, fake_client, 
     for name in ("a", "b"):
         fake_store.add(name, "lifecycle", "started")
     fake_store.add("b", "lifecycle", "completed")
-    fake_client.delete("tailrace:{runs}:active", "tailrace:{runs}:ended", "run:~runs:events")
+    fake_client.delete("tailrace:{runs}:active", "tailrace:{runs}:ended", "tailrace:{runs}:changes")
     census.take()
     assert (index_of(fake_store, "active"), index_of(fake_store, "ended")) == (["a"], ["b"])
     assert sorted(told(fake_store)) == [
