@@ -27,7 +27,7 @@ def backoff(initial: float, maximum: float) -> Iterator[float]:
 
 # Of its time, a loop that serves many works one part and rests so many, within a bound in seconds.
 REST_SHARE = 2.0
-MAX_REST_SECONDS = 0.05
+MAX_REST_SECONDS = 0.025
 
 
 class Pace:
