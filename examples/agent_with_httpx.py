@@ -66,6 +66,10 @@ def stream(gateway: httpx.Client, path: str, tokens: Iterator[str]) -> dict:
     return answer
 
 
+def ids_of(page: dict) -> list[str]:
+    return [each["id"] for each in page["events"]]
+
+
 def obey_requests(path: str, last_id: str) -> None:
     """Interrupt the agent, as Ctrl-C does, once somebody requests `cancel` of it."""
     query = {"category": "request", "after": last_id, "wait": 50}
@@ -81,6 +85,7 @@ def obey_requests(path: str, last_id: str) -> None:
                 return
             if page["ended"]:
                 return
+            query["after"] = page["next"] or [query["after"], *ids_of(page)][-1]
 
 
 def run_agent(gateway: httpx.Client, run_id: str, prompt: str, lease_seconds: int) -> None:

@@ -333,6 +333,8 @@ class Client:
             if following == query.get(cursor):
                 raise not_a_gateway(page.status, f"{following!r} follows itself")
             query[cursor] = following
+            if not descending:  # all that follows has higher ones
+                query.pop("from_sequence", None)
         return events
 
 

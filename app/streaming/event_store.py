@@ -35,7 +35,7 @@ from .redis.shared_connection import SharedConnection
 from .runs.census import Census
 from .runs.run_index import RunIndex
 from .runs.runs import Runs
-from .tail import Tail
+from .tail import Tail, requests_of
 
 MIN_SERVER = (7, 0)
 
@@ -272,15 +272,7 @@ class EventStore(LogReader):
         """
         run_id = check_run_id(run_id)
         after = None if last_id == "earliest" else EventId.parse(last_id, "last_id")
-
-        def requests() -> Iterator[Event]:
-            if after is None:
-                position = self.state(run_id).beginning
-            else:
-                position = self.locate(run_id, after)[0][-1].end
-            yield from Tail(self, run_id, position).requests()
-
-        return requests()
+        return requests_of(self, run_id, after)
 
     # The server
 

@@ -61,25 +61,6 @@ class Tail:
             if events or (left is not None and left <= 0):
                 return events
 
-    def requests(self) -> Iterator[Event]:
-        """Yield each event of the category `request` once, as it comes, until the run has ended.
-
-        It goes on when Redis is back after an outage.
-        """
-        pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-        while True:
-            try:
-                events = self.wait(time.monotonic() + LOOK_SECONDS)
-                has_ended = not events and self._reader.state(self._run_id).ended
-            except StoreUnavailable as error:
-                log.warning("the requests of run %s cannot be read now: %s", self._run_id, error)
-                time.sleep(next(pauses))
-                continue
-            pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-            yield from (event for event in events if event.category == REQUEST_CATEGORY)
-            if has_ended or (events and events[-1].terminal):
-                return
-
     def _read(self, left: float | None) -> list[Event]:
         entries = self._reader.read_blocking(self._run_id, self.position.id, left)
         marks = [parse_mark(entry) for entry in entries]
@@ -102,3 +83,33 @@ class Tail:
     def _notice(self, notice: Notice, way: Stretch, state: LogState) -> Event:
         data = state.control_data(str(way.start.id))
         return Event.control(self._run_id, notice, data)
+
+
+def requests_of(reader: LogReader, run_id: str, after: EventId | None) -> Iterator[Event]:
+    """Yield each event of the category `request` once, as it comes, until the run has ended.
+
+    They are those after an id, None for all. It goes on when Redis is back after an outage.
+    """
+    tail: Tail | None = None
+    pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    while True:
+        try:
+            tail = tail or Tail(reader, run_id, _position(reader, run_id, after))
+            events = tail.wait(time.monotonic() + LOOK_SECONDS)
+            may_have_ended = not events or events[-1].terminal
+            state = reader.state(run_id) if may_have_ended else None
+        except StoreUnavailable as error:
+            log.warning("the requests of run %s cannot be read now: %s", run_id, error)
+            time.sleep(next(pauses))
+            continue
+        pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        yield from (event for event in events if event.category == REQUEST_CATEGORY)
+        if state is not None and state.ended and state.last_id <= tail.position.id:
+            return
+
+
+def _position(reader: LogReader, run_id: str, after: EventId | None) -> Position:
+    if after is None:
+        return reader.state(run_id).beginning
+    way, _ = reader.locate(run_id, after)
+    return way[-1].end

@@ -36,7 +36,7 @@ def read(run_id: str) -> Response:
         "categories": query["category"],
         "actions": query["action"],
     }
-    as_lines = prefers_json_lines("application/json")
+    as_lines = query["download"] or prefers_json_lines("application/json")
     if query["wait"] and (as_lines or query["before"] or selection["descending"]):
         raise InvalidInput("wait", "cannot stand beside before, order=desc, or lines")
     return (_lines if as_lines else _page)(run_id, query, selection)
@@ -46,7 +46,7 @@ def _page(run_id: str, query: Mapping[str, Any], selection: dict[str, Any]) -> R
     """Answer a page; if it has to be waited for, count the request as a stream meanwhile."""
     here, limit = gateway(), query["limit"] or DEFAULT_PAGE_EVENTS
     found = here.store.page(run_id, **selection, limit=limit)
-    if query["wait"] and found.is_empty_end:
+    if query["wait"] and not found.events and not found.is_last:
         poll = here.streams.long_poll(run_id)
         _admit(poll)
         try:

@@ -7,12 +7,17 @@ from collections.abc import Iterator, Sequence
 from ..errors import StreamingError
 from ..event_id import ZERO, EventId
 from ..event_store import EventStore
-from ..log.replies import has_names
+from ..log.continuity import Mark
+from ..log.replies import has_names, parse_mark
 from ..redis.connection import Reply
 from ..wire.formats import JsonLines
 from ..wire.frame import frames_from
 
 log = logging.getLogger("tailrace.stream")
+
+
+class LogChanged(Exception):
+    """Entries that were there at the beginning are gone."""
 
 
 class HistoryLines:
@@ -44,8 +49,7 @@ class HistoryLines:
         self._store = store
         self._limit = limit
         self._accepted = frozenset(categories), frozenset(actions)
-        state = store.state(run_id)
-        self._last_id = state.last_id
+        self._began = state = store.state(run_id)
         if from_sequence is not None:
             way, state = store.locate_sequence(run_id, from_sequence)
             is_beyond = from_sequence > state.last_sequence
@@ -67,6 +71,9 @@ class HistoryLines:
                 self.events += len(chosen)
                 if self.events == self._limit:
                     break
+        except LogChanged:
+            log.warning("the history of run %s breaks off: its log has changed", self.run_id)
+            self.reason = "changed"
         except StreamingError as error:
             log.warning("the history of run %s breaks off: %s", self.run_id, error)
             self.reason = "failed"
@@ -75,12 +82,32 @@ class HistoryLines:
         self.reason = "ended"
 
     def _known_pages(self) -> Iterator[list[Reply]]:
-        """Yield the raw entries that there were at the beginning."""
+        """Yield the raw entries that there were at the beginning; raises LogChanged.
+
+        Entries may be trimmed, or the log deleted, before a slow client has got them.
+        """
+        began, (_, before, descending) = self._began, self._range
+        last: Mark | None = None
         for entries in self._store.scan_pages(self.run_id, *self._range):
-            known = [each for each in entries if EventId.from_redis(each[0]) <= self._last_id]
-            yield known
-            if len(known) < len(entries) and not self._range[2]:
-                return  # else a log that grows would never end
+            known = [each for each in entries if EventId.from_redis(each[0]) <= began.last_id]
+            if known:
+                if last is not None and not descending and not _follows(last, known[0]):
+                    self._check(last)
+                last = parse_mark(known[-1])
+                yield known
+            if len(known) < len(entries) and not descending:
+                break  # else a log that grows would never end
+        if last is None or last.cursor != began.end_id:
+            self._check(None if descending or before is not None else last)
+
+    def _check(self, last: Mark | None) -> None:
+        """Raise LogChanged if it is another log, or was trimmed behind the last entry."""
+        began, now = self._began, self._store.state(self.run_id)
+        is_another = (now.exists, now.epoch) != (began.exists, began.epoch) and began.exists
+        if is_another or (
+            last is not None and (now.first_id is None or now.first_id > last.cursor)
+        ):
+            raise LogChanged
 
     def end(self, reason: str) -> None:
         """Break off soon."""
@@ -91,3 +118,9 @@ class HistoryLines:
 
     def cut(self) -> None:
         """Do nothing: the server has a limit for clients that do not read."""
+
+
+def _follows(mark: Mark, entry: Reply) -> bool:
+    """Return whether an entry proves that it comes right after another one."""
+    after = parse_mark(entry)
+    return mark.sequence is not None and after.sequence == mark.sequence + 1

@@ -4,6 +4,7 @@ import threading
 import time
 from typing import Any
 
+from ..backoff import Pace
 from ..event_id import ZERO, EventId
 from ..event_store import EventStore
 from ..feeds.reader_pool import ReaderPool
@@ -22,29 +23,36 @@ class LongPoll:
         self._store = store
         self._readers = readers
         self._woken = threading.Event()
+        self._pace = Pace()
 
     def wait(self, seconds: float, *, after: EventId | None, **selection: Any) -> Page:
         """Return a page as soon as it has an event, or the run has ended; else an empty one.
 
-        It is empty too if the stream is ended before. For the keywords see `EventStore.page`.
-        Raises NotALog and StoreUnavailable.
+        The `next` of an empty page says how far it has looked for events that pass the filter. It
+        is empty too if the stream is ended before. For the keywords see `EventStore.page`. Raises
+        NotALog and StoreUnavailable.
         """
-        until = time.monotonic() + seconds
+        until, asked = time.monotonic() + seconds, after
         feed = self._readers.join(self.run_id, self._store.state(self.run_id), self)
         try:
             while True:
                 self._woken.clear()
-                read_upto = feed.position.id
+                began, read_upto = time.monotonic(), feed.position.id
                 page = self._store.page(self.run_id, after=after, **selection)
                 left = until - time.monotonic()
-                if not page.is_empty_end or left <= 0 or self.reason is not None:
+                if page.events or page.is_last or left <= 0 or self.reason is not None:
                     break
-                after = max(after or ZERO, read_upto)  # nothing up to there passes the filter
-                self._woken.wait(left)
+                after = max(after or ZERO, page.next or read_upto)
+                if page.next is None:
+                    self._woken.wait(left)
+                self._pace.rest(began)  # each event of a busy run wakes it
         finally:
             self._readers.leave(feed, self)
         self.events = len(page.events)
         self.reason = self.reason or "ended"
+        has_looked = after is not None and after > (asked or ZERO)
+        if has_looked and not page.events and not page.ended and page.next is None:
+            return page._replace(next=after)
         return page
 
     def wake(self) -> None:

@@ -1,9 +1,10 @@
 """Reads of a run's log: its events by cursor, in pages and as they come, and its state."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 
@@ -56,6 +57,9 @@ MAX_READ_BYTES = 256 * 1024
 MAX_DESCRIBED = 20
 _DESCRIBE = ("XINFO", "STREAM"), ("TTL",)
 
+# A log from which others delete all the time is not searched for ever.
+MAX_SEARCHES = 10
+
 # How many keys Redis looks at in one step of a walk.
 SCANNED_KEYS = 1000
 
@@ -64,8 +68,7 @@ MAX_SCANNED_BYTES = 64 * 1024 * 1024
 MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Some events of a log, where the next page goes on (None at the end), and whether it ended.
 
     `ended` says whether the run had ended before the page was read.
@@ -76,9 +79,9 @@ class Page:
     ended: bool
 
     @property
-    def is_empty_end(self) -> bool:
-        """Whether there is nothing yet, but there may be."""
-        return not (self.events or self.next or self.ended)
+    def is_last(self) -> bool:
+        """Whether nothing follows, now or later."""
+        return self.next is None and self.ended
 
 
 def next_count(size: int, entries: int) -> int:
@@ -214,10 +217,14 @@ class LogReader:
                     described.append(parse_run(run_id, stream, state) if state.exists else None)
         return described
 
-    def exist(self, run_ids: Sequence[str]) -> list[bool]:
-        """Return for each of several runs whether its key exists."""
-        commands = [("EXISTS", log_key(run_id)) for run_id in run_ids]
-        return [bool(checked(reply)) for reply in call_all(self._client, *commands)]
+    def last_ids(self, run_ids: Sequence[str]) -> list[EventId | None]:
+        """Return the id of the last retained event of several runs, None if there is none."""
+        commands = [("XREVRANGE", log_key(each), "+", "-", "COUNT", 1) for each in run_ids]
+        replies = call_all(self._client, *commands)
+        return [
+            EventId.from_redis(reply[0][0]) if type(reply) is list and reply else None
+            for reply in replies
+        ]
 
     def scan_run_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all runs that have keys, some at a time; one may come twice.
@@ -229,7 +236,8 @@ class LogReader:
             cursor, keys = call(
                 self._client, "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
             )
-            yield [run_id for key in keys if (run_id := run_id_of(key)) is not None]
+            if run_ids := [run_id for key in keys if (run_id := run_id_of(key)) is not None]:
+                yield run_ids
             if int(cursor) == 0:
                 return
 
@@ -294,11 +302,13 @@ class LogReader:
         log the way leads to the end.
         """
         state = self.state(run_id)
-        while True:
+        for _ in range(MAX_SEARCHES):
             position = self._before_sequence(run_id, sequence, state)
             before, state = state, self.state(run_id)
             if before.version == state.version:
                 break  # else what was found may be of another log, or have gone
+        else:
+            position = state.beginning
         if state.first_id is not None and position.id < state.first_id.before():
             position = state.beginning  # trimmed meanwhile
         if position.sequence is None or position.sequence < sequence:

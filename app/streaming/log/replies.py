@@ -1,6 +1,7 @@
 """Parsing of what Redis replies about a log, in RESP2 and in RESP3."""
 
 from collections.abc import Iterable, Sequence, Set
+from dataclasses import replace
 
 from redis.exceptions import ResponseError
 
@@ -9,7 +10,7 @@ from ..event_id import EventId
 from ..redis.connection import Reply, checked
 from .continuity import Mark
 from .log_state import NO_LOG, LogState
-from .run import Run
+from .run import MAX_META_BYTES, Run
 
 _MARK_NAMES = [b"sequence", b"epoch"]
 
@@ -79,9 +80,16 @@ def parse_run(run_id: str, stream: Reply, log: LogState) -> Run:
         run_id,
         log,
         epoch=parse_mark(last).epoch if last else b"",
-        first_event=parse_event(run_id, first) if first else None,
-        last_event=parse_event(run_id, last) if last else None,
+        first_event=_without_large_data(parse_event(run_id, first)) if first else None,
+        last_event=_without_large_data(parse_event(run_id, last)) if last else None,
     )
+
+
+def _without_large_data(event: Event) -> Event:
+    """Return an event without data of which nobody is told with its run."""
+    if len(event.data_json) + len(event.source_json) <= MAX_META_BYTES + len(b"null"):
+        return event
+    return replace(event, data_json=b"null", source_json=b"null")
 
 
 def parse_mark(entry: Reply) -> Mark:

@@ -8,7 +8,7 @@ import orjson
 from ..event import Event, one_line, timestamp_of
 from .log_state import LogState
 
-# The data of a run's first event is told with the run if its JSON is no larger.
+# The data and the source of an event are told with its run if they are no larger, as JSON.
 MAX_META_BYTES = 4096
 
 _EPOCH_DIGITS = 16  # of a time in microseconds, up to the year 2286
@@ -23,7 +23,7 @@ class Run:
         log: the state of its log.
         epoch: the epoch that the last event says; empty if it says none.
         first_event: the first event that the log retains, or None.
-        last_event: the last event that the log retains, or None.
+        last_event: the last event that the log retains, or None. Large data of both are left out.
     """
 
     run_id: str
@@ -56,9 +56,7 @@ class Run:
     @property
     def meta_json(self) -> bytes:
         """The JSON of the first event's data; `null` if it was trimmed, or is large."""
-        if self._beginning is None or len(self._beginning.data_json) > MAX_META_BYTES:
-            return b"null"
-        return self._beginning.data_json
+        return b"null" if self._beginning is None else self._beginning.data_json
 
     @property
     def _beginning(self) -> Event | None:

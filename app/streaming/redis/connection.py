@@ -145,6 +145,8 @@ def pack(*commands: Command) -> bytes:
 
 def exchange_packed(link: RedisConnection, commands: bytes, replies: int) -> list[Reply]:
     """Send packed commands, and return that many replies, as `exchange` does."""
+    if not replies:  # nothing was sent, and no reply would come
+        return []
     try:
         _send(link, commands)
         return [_read_reply(link) for _ in range(replies)]

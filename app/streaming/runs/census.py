@@ -7,11 +7,12 @@ those that have ended or gone meanwhile. All gateways on one server take turns.
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import compress, islice
 from operator import not_
 from pathlib import Path
 from random import SystemRandom
+from typing import TypeVar
 
 from ..errors import StoreUnavailable
 from ..log.reader import LogReader
@@ -19,20 +20,28 @@ from ..log.run import Run
 from ..new_event import NewEvent
 from ..redis.scripts import Connection, Script
 from .changes import change_of, deletion_of
-from .run_index import CHUNK, Noted
+from .run_index import Noted, Place
 from .runs import Runs, noted_of
 
 HERE = Path(__file__).parent
 TURN = "tailrace:{runs}:turn"
 
-# A turn begins this long after the one before, or a little later.
+# A turn begins this long after the end of the one before, or a little later.
 TURN_SECONDS = 25
 LOOK_SECONDS = 5.0
+
+# Of an unknown run whose last event is older than this nothing is told: it is no change.
+TOLD_SECONDS = 600
+
+# So many runs are looked at together.
+CHUNK = 100
 
 # Of its time the census works one part and rests so many.
 REST_SHARE = 10
 
 log = logging.getLogger("tailrace.runs")
+
+T = TypeVar("T")
 
 _dice = SystemRandom()  # the program's own random numbers stay as they are
 
@@ -56,13 +65,16 @@ class Census:
     def take(self) -> None:
         """Compare the index with all logs once. Raises StoreUnavailable."""
         self._find_unknown()
-        for chunk in _chunks(place.run_id for place in self._runs.index.places("active")):
-            with _Rest():
-                self._correct(chunk, self._reader.describe(chunk))
-        for chunk in _chunks(place.run_id for place in self._runs.index.places("ended")):
-            with _Rest():
-                there = self._reader.exist(chunk)
-                self._remove(_without(chunk, there))
+        for places in self._in_turns(_chunks(self._runs.index.places("active"))):
+            self._correct(places, self._reader.describe([each.run_id for each in places]))
+        for places in self._in_turns(_chunks(self._runs.index.places("ended"))):
+            last_ids = self._reader.last_ids([each.run_id for each in places])
+            moved = [
+                place
+                for place, last_id in zip(places, last_ids, strict=True)
+                if last_id is None or last_id.ms != place.ms
+            ]
+            self._correct(moved, self._reader.describe([each.run_id for each in moved]))
 
     def _run(self) -> None:
         while True:
@@ -80,50 +92,44 @@ class Census:
         if not self._may_scan:
             return
         try:
-            for run_ids in self._reader.scan_run_ids():
-                with _Rest():
-                    known = self._runs.index.known(run_ids)
-                    unknown = _without(run_ids, known)
-                    self._correct(unknown, self._reader.describe(unknown))
+            for run_ids in self._in_turns(self._reader.scan_run_ids()):
+                known = self._runs.index.known(run_ids)
+                unknown = [Place(0, each) for each in compress(run_ids, map(not_, known))]
+                self._correct(unknown, self._reader.describe([each.run_id for each in unknown]))
         except StoreUnavailable as error:
             if "NOPERM" not in str(error) and "ACL" not in str(error):
                 raise
             self._may_scan = False
             log.warning("runs of other programs are not found: %s", error)
 
-    def _correct(self, run_ids: Sequence[str], described: Sequence[Run | None]) -> None:
-        """Note what the logs of some runs say."""
+    def _correct(self, places: Sequence[Place], described: Sequence[Run | None]) -> None:
+        """Note what the logs of some runs say; tell of what is recent."""
         found = {run.run_id: run for run in described if run is not None}
-        self._remove([run_id for run_id in run_ids if run_id not in found])
+        since = 1000 * (time.time() - TOLD_SECONDS)
 
         def change(run_id: str) -> NewEvent | None:
-            run = found[run_id]
+            run = found.get(run_id)
+            if run is None:
+                return deletion_of(run_id)
             event = run.last_event if run.log.ended else run.first_event
-            return change_of(event) if event is not None else None
+            is_recent = run.log.last_id.ms >= since
+            return change_of(event) if event is not None and is_recent else None
 
-        self._runs.note([noted_of(run) for run in found.values()], change)
+        gone = [Noted(each.run_id, "gone", each.ms) for each in places if each.run_id not in found]
+        self._runs.note([*map(noted_of, found.values()), *gone], change)
 
-    def _remove(self, run_ids: Sequence[str]) -> None:
-        """Note that some runs have no logs any more."""
-        self._runs.note([Noted(run_id, "gone") for run_id in run_ids], deletion_of)
-
-
-class _Rest:
-    """Rests after its block, longer than the block took."""
-
-    def __enter__(self) -> None:
-        self._began = time.monotonic()
-
-    def __exit__(self, *exc_info: object) -> None:
-        time.sleep(REST_SHARE * (time.monotonic() - self._began))
+    def _in_turns(self, parts: Iterator[T]) -> Iterator[T]:
+        """Yield parts of the work; rest after each, longer than it took, and keep the turn."""
+        while True:
+            began = time.monotonic()
+            part = next(parts, None)
+            if part is None:
+                return
+            yield part
+            self._turn.run(TURN, 0)
+            time.sleep(REST_SHARE * (time.monotonic() - began))
 
 
-def _chunks(run_ids: Iterable[str]) -> Iterator[list[str]]:
-    iterator = iter(run_ids)
-    while chunk := list(islice(iterator, CHUNK)):
+def _chunks(places: Iterator[Place]) -> Iterator[list[Place]]:
+    while chunk := list(islice(places, CHUNK)):
         yield chunk
-
-
-def _without(run_ids: Iterable[str], flags: Iterable[bool]) -> list[str]:
-    """Return the runs whose flags are false."""
-    return list(compress(run_ids, map(not_, flags)))

@@ -18,7 +18,7 @@ CATEGORY = "run"
 
 def change_of(event: Event) -> NewEvent:
     """Return the entry that tells of an event of a run; large data are left out."""
-    if len(event.data_json) + len(event.source_json) > MAX_META_BYTES:
+    if len(event.data_json) + len(event.source_json) > MAX_META_BYTES + len(b"null"):
         event = replace(event, data_json=b"null", source_json=b"null")
     return NewEvent(CATEGORY, "changed", event.to_json(), b"")
 

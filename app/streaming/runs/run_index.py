@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import InvalidInput
-from ..event import check_run_id
 from ..redis.connection import Reply, checked
 from ..redis.scripts import Script
 from ..redis.shared_connection import SharedConnection
@@ -25,8 +24,14 @@ ACTIVE, ENDED = "tailrace:{runs}:active", "tailrace:{runs}:ended"
 # How many runs one command reads or notes.
 CHUNK = 500
 
+# Of so many runs one command asks whether they are known: appends wait behind it.
+KNOWN_AT_ONCE = 100
+
 _VERSION = "r1"
-_CURSOR = re.compile(r"r1\.([0-9]{1,16})\.([A-Za-z0-9_.-]{1,128})")
+_CURSOR = re.compile(r"r1\.([0-9]{1,16})\.([A-Za-z0-9_.-]{1,128}|~)")
+
+# Behind every run id.
+_LAST = "~"
 
 # Runs whose last activity was in the same millisecond have different ranks, mostly.
 _RANKS_PER_MS = 1000
@@ -60,7 +65,17 @@ class Place(NamedTuple):
         match = _CURSOR.fullmatch(cursor) if len(cursor) <= 200 else None
         if match is None:
             raise InvalidInput(field, "must be the `next` of a page of runs")
-        return cls(-int(match[1]), check_run_id(match[2]))
+        return cls(-int(match[1]), match[2])
+
+    @property
+    def ms(self) -> int:
+        """The time of the run's last known activity in Unix milliseconds."""
+        return -self.score // _RANKS_PER_MS
+
+    @property
+    def behind(self) -> "Place":
+        """The place behind all runs of the same score; it names none of them."""
+        return Place(self.score, _LAST)
 
     def __str__(self) -> str:
         return f"{_VERSION}.{-self.score}.{self.run_id}"
@@ -78,9 +93,16 @@ class RunIndex:
 
         It is none if it was known, or something later was.
         """
+        return self._run("note", noted)
+
+    def ask(self, noted: Sequence[Noted]) -> list[bool]:
+        """Return what `note` would, and note nothing."""
+        return self._run("ask", noted)
+
+    def _run(self, verb: str, noted: Sequence[Noted]) -> list[bool]:
         news: list[bool] = []
         for first in range(0, len(noted), CHUNK):
-            arguments: list[str | int] = []
+            arguments: list[str | int] = [verb]
             for each in noted[first : first + CHUNK]:
                 arguments += (each.run_id, Place.of(each.run_id, each.ms).score, each.state)
             news += map(bool, self._script.run(ACTIVE, ENDED, *arguments))
@@ -98,9 +120,13 @@ class RunIndex:
 
     def known(self, run_ids: Sequence[str]) -> list[bool]:
         """Return for each run whether it is in the index."""
-        commands = [("ZSCORE", key, run_id) for run_id in run_ids for key in (ACTIVE, ENDED)]
-        scores = [checked(reply) is not None for reply in self._shared.call_all(*commands)]
-        return [any(pair) for pair in zip(scores[::2], scores[1::2], strict=True)]
+        found: list[bool] = []
+        for first in range(0, len(run_ids), KNOWN_AT_ONCE):
+            some = run_ids[first : first + KNOWN_AT_ONCE]
+            commands = [("ZSCORE", key, run_id) for run_id in some for key in (ACTIVE, ENDED)]
+            scores = [checked(reply) is not None for reply in self._shared.call_all(*commands)]
+            found += (any(pair) for pair in zip(scores[::2], scores[1::2], strict=True))
+        return found
 
     def _places_in(self, key: str, after: Place | None) -> Iterator[Place]:
         lowest, skipped = ("-inf" if after is None else str(after.score)), 0

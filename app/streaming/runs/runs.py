@@ -1,21 +1,23 @@
 """The runs of a store: keeps the index and the log of changes, and lists the runs."""
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from ..errors import StreamingError
 from ..event import LIFECYCLE, Event
 from ..event_id import EventId
-from ..log.reader import LogReader
+from ..log.reader import MAX_DESCRIBED, LogReader
 from ..log.run import Run
 from ..log.writer import LogWriter
 from ..new_event import MAX_EVENTS, Append, Appended, NewEvent
 from .changes import CHANGES, change_of, deletion_of
 from .run_index import Noted, Place, RunIndex
 
-# How many runs of the index one page looks at.
-MAX_SCANNED_RUNS = 10_000
+# How many runs of the index one page looks at, and into how many logs.
+MAX_SCANNED_RUNS = 2_000
+MAX_LOGS = 400
 
 log = logging.getLogger("tailrace.runs")
 
@@ -63,16 +65,18 @@ class Runs:
 
     def deleted(self, run_id: str) -> None:
         """Note that the log of a run was deleted."""
-        self._try([Noted(run_id, "gone")], [deletion_of(run_id)])
+        self._try([Noted(run_id, "gone", time.time_ns() // 1_000_000)], [deletion_of(run_id)])
 
     def note(self, noted: Sequence[Noted], change: Callable[[str], NewEvent | None]) -> None:
         """Note what was found of some runs, and tell of those for which it is news.
 
-        `change` returns what there is to tell of a run. Raises StoreUnavailable.
+        `change` returns what there is to tell of a run. What is told is noted afterwards: a crash
+        in between has it told twice, and not never. Raises StoreUnavailable.
         """
-        news = zip(noted, self.index.note(noted), strict=True)
+        news = zip(noted, self.index.ask(noted), strict=True)
         changes = (change(each.run_id) for each, is_news in news if is_news)
         self._tell([each for each in changes if each is not None])
+        self.index.note(noted)
 
     def page(
         self,
@@ -85,33 +89,41 @@ class Runs:
     ) -> RunsPage:
         """Return up to `limit` runs behind a place, the latest activity first.
 
-        A page may be shorter before the end: it looks at MAX_SCANNED_RUNS runs of the index at
-        most. Raises StoreUnavailable.
+        A page may be shorter before the end: it looks at about MAX_SCANNED_RUNS of the index, and
+        into about MAX_LOGS logs. Raises StoreUnavailable.
         """
         places = self.index.places(state, after)
-        found: list[Run] = []
-        scanned = 0
-        while len(found) < limit and scanned < MAX_SCANNED_RUNS:
-            chosen: list[str] = []
-            at_end = True
-            for place in places:
-                scanned, after = scanned + 1, place
-                if place.run_id.startswith(prefix) and allowed(place.run_id):
-                    chosen.append(place.run_id)
-                if len(chosen) == limit - len(found) or scanned == MAX_SCANNED_RUNS:
-                    at_end = False
+        place, last = next(places, None), after
+        found: list[tuple[Place, Run]] = []
+        scanned = logs = 0
+        while place is not None and len(found) <= limit:
+            is_enough = scanned >= MAX_SCANNED_RUNS or logs >= MAX_LOGS
+            if is_enough and last is not None and place.score != last.score:
+                return RunsPage([run for _, run in found], last.behind)
+            chosen: list[Place] = []
+            while place is not None and len(chosen) < max(MAX_DESCRIBED, limit - len(found)):
+                if scanned >= MAX_SCANNED_RUNS and last is not None and place.score != last.score:
                     break
-            described = (run for run in self._reader.describe(chosen) if run is not None)
-            found += (run for run in described if state in (None, _state(run.log.ended)))
-            if at_end:
-                return RunsPage(found, None)
-        return RunsPage(found, after if next(places, None) is not None else None)
+                scanned, last = scanned + 1, place
+                if place.run_id.startswith(prefix) and allowed(place.run_id):
+                    chosen.append(place)
+                place = next(places, None)
+            logs += len(chosen)
+            runs = self._reader.describe([each.run_id for each in chosen])
+            found += (
+                (each, run)
+                for each, run in zip(chosen, runs, strict=True)
+                if run is not None and state in (None, _state(run.log.ended))
+            )
+        is_whole = len(found) <= limit and place is None
+        del found[limit:]
+        return RunsPage([run for _, run in found], None if is_whole else found[-1][0])
 
     def _try(self, noted: Sequence[Noted], changes: Sequence[NewEvent]) -> None:
         """Note and tell, if Redis can: what was appended is stored in any case."""
         try:
-            self.index.note(noted)
             self._tell(changes)
+            self.index.note(noted)
         except StreamingError as error:
             log.warning("the index of runs cannot be written now: %s", error)
 

@@ -204,8 +204,8 @@ def test_events_that_come_while_the_lines_are_sent_are_not_among_them(http, fake
     assert b"".join(received).count(b"\n") == 600
 
 
-@pytest.mark.parametrize("cause", ["Redis", "drain"])
-def test_lines_that_break_off_do_not_look_complete(fake_store, monkeypatch, cause):
+@pytest.mark.parametrize("cause", ["Redis", "drain", "deleted", "begun again", "trimmed"])
+def test_lines_that_break_off_do_not_look_complete(fake_store, fake_client, monkeypatch, cause):
     for number in range(600):
         fake_store.add(1, "llm", "stream", number)
     app = create_app(Settings(), event_store=fake_store)
@@ -214,6 +214,12 @@ def test_lines_that_break_off_do_not_look_complete(fake_store, monkeypatch, caus
     if cause == "Redis":
         unavailable = StoreUnavailable("away")
         monkeypatch.setattr(log_reader, "call", lambda *args: _raise(unavailable))
+    elif cause == "trimmed":
+        fake_client.xtrim("run:1:events", maxlen=5, approximate=False)
+    elif cause != "drain":
+        fake_store.delete(1)
+        if cause == "begun again":
+            fake_store.add(1, "llm", "stream")
     else:
         gevent.spawn(app.extensions["tailrace"].drain).join(5)
     with pytest.raises(ConnectionResetError):
@@ -222,6 +228,22 @@ def test_lines_that_break_off_do_not_look_complete(fake_store, monkeypatch, caus
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_lines_go_on_though_what_was_sent_is_trimmed(http, fake_store, fake_client):
+    for number in range(600):
+        fake_store.add(1, "llm", "stream", number)
+    pieces = http.get(PATH, headers=LINES).iter_encoded()
+    received = [next(pieces)]
+    fake_client.xtrim("run:1:events", maxlen=590, approximate=False)
+    received += pieces
+    assert b"".join(received).count(b"\n") == 600
+
+
+def test_a_browser_downloads_lines(http, fake_store):
+    fake_store.add(1, "llm", "stream")
+    response = http.get(f"{PATH}?download=true", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert response.mimetype == "application/x-ndjson"
 
 
 def test_lines_count_as_a_stream(fake_store):
@@ -297,6 +319,16 @@ def test_a_wait_that_is_refused_ends_at_once(fake_store):
     http = app.test_client()
     with http.get(f"{PATH}/stream"):
         assert check_refusal(http.get(f"{PATH}?wait=50"), 503) == []
+
+
+def test_a_wait_goes_on_behind_what_the_filter_has_dropped(http, fake_store, monkeypatch):
+    monkeypatch.setattr(log_reader, "MAX_SCANNED_ENTRIES", 10)
+    ids = [fake_store.add(1, "llm", "stream") for _ in range(35)]
+    page = read(http, "wait=1&category=tool")
+    assert page == {"events": [], "next": ids[-1], "ended": False}
+    fake_store.add(1, "tool", "called")
+    assert len(read(http, f"wait=50&category=tool&after={page['next']}")["events"]) == 1
+    assert len(read(http, "wait=50&category=tool")["events"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -71,3 +71,33 @@ def _is_back(store: EventStore, run_id: str) -> bool:
         return store.state(run_id).exists
     except Exception:
         return False
+
+
+def test_a_request_just_before_the_end_is_not_missed(any_store, run_id, monkeypatch):
+    """It comes after a silent wait, and before the state is read."""
+    monkeypatch.setattr("app.streaming.tail.LOOK_SECONDS", 0.05)
+    any_store.add(run_id, "lifecycle", "started")
+    read_state, calls = any_store.state, []
+
+    def state(run, **options):
+        calls.append(run)
+        if len(calls) == 3:
+            any_store.add(run_id, "request", "cancel")
+            any_store.add(run_id, "lifecycle", "completed")
+        return read_state(run, **options)
+
+    monkeypatch.setattr(any_store, "state", state)
+    assert [each.action for each in any_store.requests(run_id)] == ["cancel"]
+
+
+def test_a_run_that_was_reopened_has_more_requests(any_store, run_id):
+    for number in range(255):
+        any_store.add(run_id, "llm", "stream", number)
+    for category, action in (
+        ("lifecycle", "completed"),
+        ("lifecycle", "started"),
+        ("request", "cancel"),
+        ("lifecycle", "completed"),
+    ):
+        any_store.add(run_id, category, action)
+    assert [each.action for each in any_store.requests(run_id)] == ["cancel"]

@@ -6,7 +6,8 @@ from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.runs import census as census_module
 from app.streaming.runs.census import TURN, Census
-from tests.servers import wait_until
+from tests.run_program import run_program
+from tests.servers import RedisServer, wait_until
 from tests.streaming.runs.test_runs import listed, told
 
 
@@ -118,3 +119,48 @@ def test_where_scan_is_forbidden_the_rest_goes_on(fake_store, fake_client, censu
     for _ in range(2):
         census.take()
     assert index_of(fake_store, "active") == []
+
+
+def test_a_reopening_that_was_not_noted_is_found(fake_store, fake_client, census):
+    """An ended run is looked at again once its last event is another one."""
+    fake_client.xadd("run:a:events", {"event_category": "llm"}, id="1000-0")
+    names = {"event_category": "lifecycle", "event_action": "completed"}
+    fake_client.xadd("run:a:events", names, id="2000-0")
+    census.take()
+    assert index_of(fake_store, "ended") == ["a"]
+    fake_client.xadd("run:a:events", names | {"event_action": "started"}, id="3000-0")
+    census.take()
+    assert (index_of(fake_store, "active"), index_of(fake_store, "ended")) == (["a"], [])
+
+
+def test_what_is_told_and_not_noted_is_told_again(fake_store, fake_client, census, monkeypatch):
+    """A crash in between."""
+    fake_client.xadd("run:a:events", {"event_category": "llm", "event_action": "stream"})
+    note = fake_store.runs.index.note
+
+    def crash(noted):
+        raise StoreUnavailable("crashed")
+
+    monkeypatch.setattr(fake_store.runs.index, "note", crash)
+    with pytest.raises(StoreUnavailable):
+        census.take()
+    monkeypatch.setattr(fake_store.runs.index, "note", note)
+    census.take()
+    assert told(fake_store) == [("a", "llm", "stream")] * 2
+
+
+def test_old_runs_that_are_found_are_not_told(fake_store, fake_client, census):
+    """After an upgrade, or the loss of the index, they are no changes."""
+    fake_client.xadd("run:a:events", {"event_category": "llm"}, id="1000-0")
+    census.take()
+    assert index_of(fake_store, "active") == ["a"]
+    assert told(fake_store) == []
+
+
+@pytest.mark.parametrize("gevent", [False, True])
+def test_a_census_of_nothing_does_not_wait(tmp_path, gevent):
+    """A round trip without commands would wait for a reply that never comes."""
+    with RedisServer(tmp_path) as server:
+        done = run_program("census_of_nothing", server.url, gevent=gevent)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 5  # the time limit of a reply, from which this is far away

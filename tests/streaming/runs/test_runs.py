@@ -10,6 +10,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.new_event import Append, NewEvent
 from app.streaming.runs import runs as runs_module
 from app.streaming.runs.changes import CHANGES
+from app.streaming.runs.run_index import Noted, Place
 
 
 def changes(store: EventStore) -> list[dict]:
@@ -170,3 +171,42 @@ def test_a_run_is_listed_as_its_log_says(fake_store, fake_client):
     assert listed(fake_store, state="active") == []
     [run] = fake_store.runs.page().runs
     assert run.state == "ended"
+
+
+def test_the_cursor_of_a_page_names_no_run_that_is_not_allowed(fake_store, monkeypatch):
+    monkeypatch.setattr(runs_module, "MAX_SCANNED_RUNS", 5)
+    for number in range(20):
+        fake_store.add(f"secret-{number}", "lifecycle", "started")
+    fake_store.runs.index.note([Noted("mine", "active", 1)])
+    fake_store.add("mine", "llm", "stream")
+    after, pages = None, 0
+    while True:
+        page = fake_store.runs.page(allowed=lambda run_id: run_id == "mine", after=after)
+        pages += 1
+        if page.next is None:
+            break
+        assert "secret" not in str(page.next)
+        after = Place.parse(str(page.next), "after")
+    assert pages >= 4
+
+
+def test_a_page_looks_into_so_many_logs(fake_store, fake_client, monkeypatch):
+    monkeypatch.setattr(runs_module, "MAX_LOGS", 40)
+    for number in range(100):
+        fake_store.add(f"run-{number}", "lifecycle", "started")
+        fake_client.delete(f"run:run-{number}:events")
+    page = fake_store.runs.page(limit=1)
+    assert (page.runs, page.next is None) == ([], False)
+
+
+def test_a_run_that_has_begun_again_is_not_gone(fake_store):
+    """The deletion is noted late."""
+    fake_store.add("a", "lifecycle", "started")
+    fake_store.runs.index.note([Noted("a", "gone", 1000)])
+    assert listed(fake_store) == ["a"]
+
+
+def test_the_data_of_a_large_event_are_not_kept_with_its_run(fake_store):
+    fake_store.add("a", "llm", "stream", "x" * 5000)
+    run = fake_store.run("a")
+    assert (run.first_event.data, run.last_event.data, run.meta_json) == (None, None, b"null")
