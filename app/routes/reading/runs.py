@@ -33,7 +33,7 @@ def page() -> Response:
         prefix=query["prefix"],
         after=None if after is None else Place.parse(after, "after"),
         limit=query["limit"],
-        allowed=here.access.readable().match,
+        allowed=here.access.readable().matcher(),
     )
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
     runs = b",".join([run.to_json() for run in found.runs])
@@ -63,8 +63,10 @@ def show(run_id: str) -> Response:
 def _changes_format(query: Any) -> StreamFormat:
     readable, prefix = gateway().access.readable(), query["prefix"]
 
+    is_readable = readable.matcher()
+
     def allowed(run_id: str) -> bool:
-        return run_id.startswith(prefix) and readable.match(run_id)
+        return run_id.startswith(prefix) and is_readable(run_id)
 
     as_lines = prefers_json_lines(EVENT_STREAM)
     wire = ChangesLines() if as_lines else ChangesEventStream(query["typed"])
