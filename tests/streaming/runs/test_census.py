@@ -7,7 +7,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.runs import census as census_module
 from app.streaming.runs.census import TURN, Census
 from tests.run_program import run_program
-from tests.servers import RedisServer, wait_until
+from tests.servers import RedisServer
 from tests.streaming.runs.test_runs import listed, told
 
 
@@ -98,14 +98,11 @@ def test_gateways_take_turns(store, redis_client):
     assert turns[1]._turn.run(TURN, 25)
 
 
-def test_a_census_that_is_started_takes_turns(store, redis_client, run_id, monkeypatch):
-    monkeypatch.setattr(census_module, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(census_module, "TURN_SECONDS", 0)
-    redis_client.xadd(f"run:{run_id}:events", {"any": "thing"})
-    census = store.census()
-    census.start()
-    census.start()
-    wait_until(lambda: store.runs.index.known([run_id]) == [True], "the run is known")
+def test_a_census_that_is_started_takes_turns(tmp_path):
+    """In another process: its thread does not end before that."""
+    with RedisServer(tmp_path) as server:
+        done = run_program("census_started", server.url)
+    assert done.returncode == 0, done.stderr
 
 
 def test_where_scan_is_forbidden_the_rest_goes_on(fake_store, fake_client, census, monkeypatch):
