@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import cast
 
-from flask import Flask, current_app
+from flask import Flask, current_app, request
+from werkzeug.exceptions import ServiceUnavailable
 
 from ..server.response import add_common_headers
 from ..settings import Settings
 from ..streaming.event_store import EventStore
-from ..streaming.follow.open_streams import OpenStreams
+from ..streaming.follow.open_streams import OpenStream, OpenStreams
 from ..streaming.runs.census import Census
 from .access.access import Access
 from .access.hosts import Hosts
@@ -36,6 +37,15 @@ class Gateway:
         app.extensions["tailrace"] = self
         app.after_request(add_common_headers)
         self.hosts.init_app(app)
+
+    def admit(self, stream: OpenStream, **fields: object) -> None:
+        """Count the current request as an open stream, and log the fields.
+
+        Raises TooMany, NotAuthenticated and ServiceUnavailable.
+        """
+        owner = self.access.owner_of_stream(self.streams)
+        if not self.streams.admit(stream, request.remote_addr or "", owner, **fields):
+            raise ServiceUnavailable("too many streams, or the worker is about to stop")
 
     def drain(self) -> None:
         """Refuse new streams, and end the open ones one by one within DRAIN_SECONDS."""

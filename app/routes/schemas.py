@@ -299,9 +299,14 @@ class StreamQuery(_FilteringQuery):
     """The query of a stream; the header Last-Event-ID overrides its cursors."""
 
     from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
-    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)
 
     last_event_id = fields.List(fields.String(), load_default=())
     last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")
     tail = _WholeNumberField(0, 10**9, load_default=None)
     typed = _flag(load_default=True)
+
+
+class ChangesQuery(StreamQuery):
+    """The query of the stream of all runs."""
+
+    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)

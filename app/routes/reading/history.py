@@ -4,13 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flask import Blueprint, Response, request
-from werkzeug.exceptions import ServiceUnavailable
 
 from ...server.response import JsonResponse
 from ...streaming.backoff import Turns
 from ...streaming.errors import InvalidInput
 from ...streaming.event import Event, check_run_id
-from ...streaming.follow.open_streams import OpenStream
 from ..access.access import declares
 from ..gateway import gateway
 from ..schemas import PageQuery
@@ -48,7 +46,7 @@ def _page(run_id: str, query: Mapping[str, Any], selection: dict[str, Any]) -> R
     found = here.store.page(run_id, **selection, limit=limit)
     if query["wait"] and not found.events and not found.is_last:
         poll = here.streams.long_poll(run_id)
-        _admit(poll)
+        here.admit(poll)
         try:
             found = poll.wait(query["wait"], limit=limit, **selection)
         finally:
@@ -69,17 +67,9 @@ def _lines(run_id: str, query: Mapping[str, Any], selection: dict[str, Any]) -> 
     if query["download"]:
         response.headers["Content-Disposition"] = f'attachment; filename="{run_id}.ndjson"'
     if request.method != "HEAD":
-        _admit(lines)
+        here.admit(lines)
         response.call_on_close(lambda: here.streams.closed(lines))
     return response
-
-
-def _admit(stream: OpenStream) -> None:
-    """Count a request as an open stream; raises TooMany and ServiceUnavailable."""
-    here = gateway()
-    owner = here.access.owner_of_stream(here.streams)
-    if not here.streams.admit(stream, request.remote_addr or "", owner):
-        raise ServiceUnavailable("too many streams, or the worker is about to stop")
 
 
 def _each_json(events: Iterable[Event]) -> Iterator[bytes]:

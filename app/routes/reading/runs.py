@@ -1,5 +1,6 @@
 """The runs: the list of them, how they begin and end, and one run as a whole."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response, abort
@@ -11,7 +12,7 @@ from ...streaming.wire.formats import StreamFormat
 from ...streaming.wire.run_changes import ChangesEventStream, ChangesLines, RunFilter
 from ..access.access import declares
 from ..gateway import gateway
-from ..schemas import RunsQuery, StreamQuery
+from ..schemas import ChangesQuery, RunsQuery
 from .accept import prefers_json_lines
 from .stream import EVENT_STREAM, open_stream, start_of
 from .stream import blueprint as streams
@@ -19,7 +20,7 @@ from .stream import blueprint as streams
 blueprint = Blueprint("runs", __name__)
 
 _runs_query = RunsQuery()
-_stream_query = StreamQuery()
+_changes_query = ChangesQuery()
 
 
 @blueprint.get("/runs")
@@ -46,7 +47,7 @@ def page() -> Response:
 @declares("list")
 def follow_all() -> Response:
     """Stream how runs begin and end, are lost and deleted."""
-    query = _stream_query.of_request()
+    query = _changes_query.of_request()
     return open_stream(CHANGES, start_of(query), _changes_format(query))
 
 
@@ -60,9 +61,8 @@ def show(run_id: str) -> Response:
     return JsonResponse(run.to_json())
 
 
-def _changes_format(query: Any) -> StreamFormat:
+def _changes_format(query: Mapping[str, Any]) -> StreamFormat:
     readable, prefix = gateway().access.readable(), query["prefix"]
-
     is_readable = readable.matcher()
 
     def allowed(run_id: str) -> bool:

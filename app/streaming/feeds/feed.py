@@ -24,7 +24,7 @@ MAX_UNPARKED_IN_A_ROW = 64
 
 
 class Listener(Protocol):
-    """Who is told that a feed has moved on."""
+    """What a feed wakes when it has moved on."""
 
     def wake(self) -> None:
         """Look at the feed again: it has moved on, or has ended."""

@@ -86,7 +86,7 @@ def parse_run(run_id: str, stream: Reply, log: LogState) -> Run:
 
 
 def _without_large_data(event: Event) -> Event:
-    """Return an event without data of which nobody is told with its run."""
+    """Return an event; if its data are too large to be kept with its run, without them."""
     if len(event.data_json) + len(event.source_json) <= MAX_META_BYTES + len(b"null"):
         return event
     return replace(event, data_json=b"null", source_json=b"null")

@@ -8,7 +8,7 @@ import orjson
 from ..event import Event, one_line, timestamp_of
 from .log_state import LogState
 
-# The data and the source of an event are told with its run if they are no larger, as JSON.
+# A Run keeps the data and the source of an event only if their JSON is no larger than this.
 MAX_META_BYTES = 4096
 
 _EPOCH_DIGITS = 16  # of a time in microseconds, up to the year 2286

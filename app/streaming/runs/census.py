@@ -30,7 +30,7 @@ TURN = "tailrace:{runs}:turn"
 TURN_SECONDS = 25
 LOOK_SECONDS = 5.0
 
-# Of an unknown run whose last event is older than this nothing is told: it is no change.
+# The log of changes gets no event of an unknown run that has been silent for longer than this.
 TOLD_SECONDS = 600
 
 # So many runs are looked at together.

@@ -1,8 +1,8 @@
 """The index of runs: two sorted sets in Redis, of the runs that are active and that have ended.
 
-It says which runs there are, and how they follow one another. What it says of a run may be out of
-date, so whoever reads it looks at the run's log too. A log and the index are in different slots of
-a cluster, so no script touches both.
+It holds the ids of all runs, ordered by their last known activity. It may be out of date, so its
+readers look at the log of each run too. No script touches both a log and the index, because they
+are in different slots of a cluster.
 """
 
 import re

@@ -70,8 +70,8 @@ class Runs:
     def note(self, noted: Sequence[Noted], change: Callable[[str], NewEvent | None]) -> None:
         """Note what was found of some runs, and tell of those for which it is news.
 
-        `change` returns what there is to tell of a run. What is told is noted afterwards: a crash
-        in between has it told twice, and not never. Raises StoreUnavailable.
+        `change` returns the entry for the log of changes, or None. The index is written last: after
+        a crash in between, the census writes the entry once more. Raises StoreUnavailable.
         """
         news = zip(noted, self.index.ask(noted), strict=True)
         changes = (change(each.run_id) for each, is_news in news if is_news)

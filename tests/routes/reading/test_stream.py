@@ -97,6 +97,11 @@ def test_a_bad_cursor_or_a_repeated_parameter_is_400(http, header, query, field)
     assert [error["field"] for error in response.json["errors"]] == [field]
 
 
+def test_a_parameter_of_another_stream_is_ignored(http, fake_store):
+    fake_store.add(1, "lifecycle", "completed")
+    assert http.get(f"{PATH}?prefix=a/b").status_code == 200
+
+
 def test_a_reopening_that_was_deleted_is_a_gap_and_then_204(http, fake_store, fake_client):
     end = fake_store.add(1, "lifecycle", "completed")
     fake_client.xdel("run:1:events", fake_store.add(1, "lifecycle", "started"))
