@@ -92,7 +92,9 @@ STREAMING_FOR_ROUTES = [
     *_store,
     *in_package("streaming.wire", ("formats", "run_changes")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
-    *in_package("streaming.follow", ("client_socket", "open_streams", "start", "subscriber")),
+    *in_package(
+        "streaming.follow", ("client_socket", "open_streams", "replay", "start", "subscriber")
+    ),
 ]
 
 

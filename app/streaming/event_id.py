@@ -1,12 +1,22 @@
 """The event id `<ms>-<n>`, which is the cursor on the wire: two numbers that compare."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .errors import InvalidInput
 
 _FORM = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MAX = 2**64 - 1
+
+
+class Cursor(Protocol):
+    """How far a client has come, as its `id:` lines say it: an event id, or one for each run."""
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+    def __le__(self, other: Any, /) -> bool: ...
+
+    def __str__(self) -> str: ...
 
 
 class EventId(NamedTuple):

@@ -8,6 +8,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
+from app.streaming.follow.replay import Replay
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.log.position import Position
@@ -16,16 +17,17 @@ from app.streaming.wire.formats import Filter, JsonLines, StreamFormat
 from tests.servers import wait_until
 
 
-class Replay:
+class Viewer:
     """A subscriber in this process. Its history is read one chunk at a time."""
 
     def __init__(self, run_id: str, services: Services):
         stream_format = StreamFormat(Filter(), JsonLines())
         self.seen: list[int | str] = []
-        self._subscriber = Subscriber(run_id, Start(), stream_format, services)
+        replay = Replay(run_id, Start(), services)
+        self._subscriber = Subscriber(replay, stream_format, services)
         self._chunks = self._subscriber.chunks()
 
-    def __enter__(self) -> "Replay":
+    def __enter__(self) -> "Viewer":
         return self
 
     def __exit__(self, *exc_info) -> None:
@@ -54,7 +56,7 @@ def test_two_subscribers_whose_history_is_trimmed_both_get_the_gap(
 ):
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, services) as first, Replay(run_id, services) as second:
+    with Viewer(run_id, services) as first, Viewer(run_id, services) as second:
         first.read_until(INITIAL_COUNT)
         second.read_until(INITIAL_COUNT)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
@@ -70,10 +72,10 @@ def test_a_subscriber_whose_history_is_trimmed_uses_the_page_that_another_has_re
 ):
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, services) as slow:
+    with Viewer(run_id, services) as slow:
         slow.read_until(INITIAL_COUNT)
         redis_client.xtrim(f"run:{run_id}:events", maxlen=20, approximate=False)
-        with Replay(run_id, services) as fast:
+        with Viewer(run_id, services) as fast:
             fast.read_until("caught_up")
         slow.read_until("caught_up")
     assert fast.seen == ["heartbeat", *range(181, 201), "caught_up"]
@@ -92,7 +94,7 @@ def test_two_subscribers_whose_log_is_replaced_get_the_reset_and_then_the_new_lo
     # Given two subscribers in the middle of a log
     for number in range(200):
         store.add(run_id, "llm", "stream", number)
-    with Replay(run_id, services) as first, Replay(run_id, services) as second:
+    with Viewer(run_id, services) as first, Viewer(run_id, services) as second:
         first.read_until(INITIAL_COUNT)
         second.read_until(INITIAL_COUNT)
         # When another log takes its place, longer than what a feed keeps

@@ -13,6 +13,7 @@ from werkzeug.wsgi import ClosingIterator
 from ...server.hijack import hijack
 from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import check_run_id
+from ...streaming.follow.replay import Replay
 from ...streaming.follow.start import Start
 from ...streaming.follow.subscriber import Subscriber
 from ...streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
@@ -52,7 +53,7 @@ def follow(run_id: str) -> Response:
 def open_stream(run_id: str, start: Start, stream_format: StreamFormat) -> Response:
     """Answer with a stream, or with 204 if nothing follows; raises what `_come_back` answers."""
     streams = gateway().streams
-    subscriber = streams.subscriber(run_id, start, stream_format)
+    subscriber = streams.subscriber(Replay(run_id, start, streams.services), stream_format)
     if _is_over(subscriber):
         return Response(status=204)
     if request.method == "HEAD":

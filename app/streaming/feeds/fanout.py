@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..log.position import Position
 from ..wire.formats import StreamFormat
-from ..wire.frame_batch import FrameBatch, http_chunk
+from ..wire.frame_batch import Encoded, http_chunk
 from ..wire.progress import Progress, progress_frame
 
 # After this many sockets the loop gives way to appends, health checks and other feeds.
@@ -23,10 +22,22 @@ class Socket(Protocol):
     def send(self) -> Callable[[bytes], int]: ...
 
 
+class Batch(Protocol):
+    """What a fanout delivers, of one run or of several: what leads from one place to another."""
+
+    @property
+    def start(self) -> Any: ...
+
+    @property
+    def end(self) -> Any: ...
+
+    def encode(self, stream_format: StreamFormat, chunked: bool) -> Encoded: ...
+
+
 class ParkedSubscriber(Protocol):
     """What a fanout needs of a subscriber."""
 
-    position: Position
+    position: Any
 
     @property
     def client_socket(self) -> Socket: ...
@@ -36,7 +47,7 @@ class ParkedSubscriber(Protocol):
 
 
 class Fanout:
-    """The parked subscribers of a feed that get the same bytes: one stream format, one framing.
+    """The parked subscribers of a run that get the same bytes: one stream format, one framing.
 
     A parked subscriber has no greenlet. It is up to date, and the fanout writes what comes next
     straight to its socket.
@@ -59,7 +70,7 @@ class Fanout:
         self.progress = Progress()
         self._run_id = run_id
 
-    def deliver(self, batch: FrameBatch) -> None:
+    def deliver(self, batch: Batch) -> None:
         """Write a batch to every subscriber whose position is the start of the batch.
 
         This loop is the price of a delivered event. It checks the position, writes, and does
@@ -92,7 +103,7 @@ class Fanout:
         if size:
             self.last_sent = time.monotonic()
 
-    def _chunk(self, batch: FrameBatch) -> bytes:
+    def _chunk(self, batch: Batch) -> bytes:
         """Return the bytes to send, with a progress event where one is due."""
         encoded = batch.encode(self.stream_format, self.chunked)
         self.events += encoded.events

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from ..wire.formats import StreamFormat
 from .history_lines import HistoryLines
 from .long_poll import LongPoll
-from .start import Start
-from .subscriber import Services, Subscriber
+from .subscriber import Services, Subscriber, SubscriberReplay
 
 # How long a drain waits for streams to write what belongs before their end.
 FINISH_SECONDS = 1.0
@@ -76,7 +75,7 @@ class OpenStreams:
 
     def __init__(self, services: Services, limit: int, limit_of_owner: int | None = None):
         self.draining = False
-        self._services = services
+        self.services = services
         self._limit = limit
         self._limit_of_owner = limit_of_owner
         self._open: dict[OpenStream, _Entry] = {}
@@ -87,17 +86,17 @@ class OpenStreams:
     def __len__(self) -> int:
         return len(self._open)
 
-    def subscriber(self, run_id: str, start: Start, stream_format: StreamFormat) -> Subscriber:
+    def subscriber(self, replay: SubscriberReplay, stream_format: StreamFormat) -> Subscriber:
         """Make a subscriber, which counts as open once it is admitted."""
-        return Subscriber(run_id, start, stream_format, self._services, self._on_closed)
+        return Subscriber(replay, stream_format, self.services, self._on_closed)
 
     def long_poll(self, run_id: str) -> LongPoll:
         """Make a long poll, which counts as open once it is admitted."""
-        return LongPoll(run_id, self._services.store, self._services.readers)
+        return LongPoll(run_id, self.services.store, self.services.readers)
 
     def history_lines(self, run_id: str, **selection: Any) -> HistoryLines:
         """Make the lines of a history, which count as open once they are admitted."""
-        return HistoryLines(run_id, self._services.store, **selection)
+        return HistoryLines(run_id, self.services.store, **selection)
 
     def admit(
         self, stream: OpenStream, client: str, owner: Owner | None = None, **fields: object

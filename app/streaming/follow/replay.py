@@ -9,7 +9,8 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
-from ..feeds.feed import Feed, FeedSubscriber
+from ..feeds.fanout import Batch, Fanout
+from ..feeds.feed import Feed, FeedSubscriber, Listener
 from ..feeds.reader_pool import ReaderPool
 from ..log.position import START
 from ..wire.frame import Frame
@@ -33,7 +34,7 @@ class Wait(NamedTuple):
 UP_TO_DATE = Wait(math.inf)
 """Everything that the feed holds was sent: park, or wait until the feed wakes the stream."""
 
-Step = FrameBatch | Frame | Wait
+Step = Batch | Frame | Wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,12 +113,12 @@ class Replay:
         self._beginning = self._start.find(self._sources.store, self.run_id)
         return self._beginning.nothing_follows
 
-    def run(self, subscriber: FeedSubscriber) -> Steps[None]:
+    def run(self, listener: Listener) -> Steps[None]:
         """Yield the steps from the start until the run ends; raises ReplayStopped.
 
-        `subscriber` joins the feed, which wakes it.
+        `listener` joins the feed, which wakes it.
         """
-        yield from self._begin(subscriber)
+        yield from self._begin(listener)
         yield from self.follow()
 
     def follow(self) -> Steps[None]:
@@ -149,19 +150,27 @@ class Replay:
         if self.position.sequence is not None:
             self._ahead.clear()
 
-    def close(self, subscriber: FeedSubscriber) -> None:
-        """Stop, and let the subscriber leave the feed; safe to repeat."""
+    def park(self, subscriber: FeedSubscriber) -> Fanout | None:
+        """Park a subscriber at its position, if it is up to date; see `Feed.park`."""
+        return self.feed.park(subscriber)
+
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
+        """Take a subscriber out of its fanout; return how many events it got there."""
+        return self.feed.unpark(subscriber, fanout)
+
+    def close(self, listener: Listener) -> None:
+        """Stop, and let the listener leave the feed; safe to repeat."""
         self.stop()
         if self._feed is not None:
-            self._sources.readers.leave(self._feed, subscriber)
+            self._sources.readers.leave(self._feed, listener)
             self._feed = None
 
-    def _begin(self, subscriber: FeedSubscriber) -> Steps[None]:
+    def _begin(self, listener: Listener) -> Steps[None]:
         """Join the feed, send the history, and tell the client that it has caught up."""
         start = self._start
         beginning = self._beginning or (yield from self._find())
         self._beginning = None
-        self._feed = self._sources.readers.join(self.run_id, beginning.state, subscriber)
+        self._feed = self._sources.readers.join(self.run_id, beginning.state, listener)
         if start.is_awaited(beginning.state):
             beginning = yield from self._await_start(beginning)
         way, state = beginning
@@ -178,7 +187,7 @@ class Replay:
                 break
         data, cursor = state.control_data(str(start)), self.position.id
         self._old_holes = None
-        yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, carries_id=True)
+        yield Frame.control(self.run_id, "caught_up", data, cursor=cursor, id_line=cursor)
 
     def _find(self) -> Steps[Beginning]:
         find = self._start.find

@@ -7,22 +7,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any, Protocol
 
 import gevent
 
+from ..event_id import ZERO, Cursor
 from ..event_store import EventStore
 from ..feeds.fanout import Fanout
 from ..feeds.reader_pool import ReaderPool
-from ..log.position import Position
+from ..log.position import Place
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
-from ..wire.frame_batch import FrameBatch, http_chunk
+from ..wire.frame_batch import http_chunk
 from ..wire.progress import Progress, progress_frame
 from .client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
 from .heartbeats import Heartbeats
 from .history import History
-from .replay import UP_TO_DATE, Replay, ReplayStopped, Steps
-from .start import Start
+from .replay import UP_TO_DATE, ReplayStopped, Step, Wait
 
 # A heartbeat comes after a random part of the interval, this share at least, so that the
 # viewers of a run do not all get theirs at the same moment.
@@ -48,6 +49,34 @@ class Services:
     backlog: Backlog = field(default_factory=Backlog)
 
 
+class SubscriberReplay(Protocol):
+    """What a subscriber needs of its replay, of one run or of several; see `Replay`."""
+
+    position: Any
+
+    @property
+    def run_id(self) -> str: ...
+
+    @property
+    def began_at(self) -> Cursor: ...
+
+    def nothing_follows(self) -> bool: ...
+
+    def run(self, listener: Any, /) -> Iterator[Step]: ...
+
+    def follow(self) -> Iterator[Step]: ...
+
+    def park(self, subscriber: Any, /) -> Fanout | None: ...
+
+    def unpark(self, subscriber: Any, fanout: Fanout, /) -> int: ...
+
+    def release(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def close(self, listener: Any, /) -> None: ...
+
+
 class State(Enum):
     """What a subscriber is doing. This also says which code sends its bytes."""
 
@@ -68,7 +97,7 @@ class State(Enum):
 
 
 class Subscriber:
-    """One open stream of a run.
+    """One open stream.
 
     It encodes the steps of its replay, counts events, and sends heartbeats. The bytes go one of
     two ways. `chunks` is an ordinary generator, for any WSGI server. `deliver_to` writes to a
@@ -104,13 +133,12 @@ class Subscriber:
     )
 
     client_socket: ClientSocket
-    position: Position
+    position: Place
     _fanout: Fanout  # while parked
 
     def __init__(
         self,
-        run_id: str,
-        start: Start,
+        replay: SubscriberReplay,
         stream_format: StreamFormat,
         services: Services,
         on_closed: Callable[["Subscriber"], None] = lambda subscriber: None,
@@ -119,7 +147,7 @@ class Subscriber:
         self.stream_format = stream_format
         self.events = 0
         self.reason: str | None = None
-        self._replay = Replay(run_id, start, services)
+        self._replay = replay
         self._services = services
         self._on_closed = on_closed
         self._state = State.NEW
@@ -132,7 +160,7 @@ class Subscriber:
 
     @property
     def run_id(self) -> str:
-        """The run whose events are streamed."""
+        """The run whose events are streamed, or what stands for several."""
         return self._replay.run_id
 
     def nothing_follows(self) -> bool:
@@ -178,7 +206,7 @@ class Subscriber:
     def warn(self, seconds: int) -> None:
         """Tell the client that the stream will end when its token expires."""
         self._warning = Frame.control(
-            self.run_id, "expiring", {"expires_in": seconds}, cursor=self._replay.position.id
+            self._replay.run_id, "expiring", {"expires_in": seconds}, cursor=ZERO
         )
         if self._state is State.PARKED:
             self.unpark(None)
@@ -270,10 +298,10 @@ class Subscriber:
             if self.reason is not None:  # ended meanwhile: the replay stops
                 return False
         self.position = self._replay.position
-        fanout = self._replay.feed.park(self)
+        fanout = self._replay.park(self)
         if fanout is None:
             return False
-        if fanout.progress.last_id > self._progress.last_id:
+        if not _is_at_most(fanout.progress.last_id, self._progress.last_id):
             # A progress event that only the others got. All of them get the next one.
             fanout.progress.last_id = self._progress.last_id
         self._fanout, self._woken = fanout, None
@@ -283,11 +311,13 @@ class Subscriber:
     def _note_fanout(self) -> None:
         """Note the last `id:` line that the fanout sent, if it has come to this client yet."""
         last_id = self._fanout.progress.last_id
-        if self._progress.last_id < last_id <= self.position.id:
+        if _is_at_most(last_id, self._progress.last_id):
+            return
+        if last_id is not None and last_id <= self.position.id:
             self._progress.note_id(last_id)
 
     def _leave_fanout(self) -> None:
-        self.events += self._replay.feed.unpark(self, self._fanout)
+        self.events += self._replay.unpark(self, self._fanout)
         self._note_fanout()
         self._replay.position = self.position
 
@@ -303,16 +333,23 @@ class Subscriber:
 
     def _from_start(self) -> Iterator[bytes]:
         wire = self.stream_format.wire
-        yield self._framed(wire.opening(self.run_id, self._services.retry_ms))
+        yield self._framed(wire.opening(self._replay.run_id, self._services.retry_ms))
         yield from self._encoded(self._replay.run(self))
 
-    def _encoded(self, steps: Steps[None]) -> Iterator[bytes]:
+    def _encoded(self, steps: Iterator[Step]) -> Iterator[bytes]:
         """Yield the bytes of the replay's steps, until the stream parks or the run ends."""
         for step in steps:
             if self._warning is not None:
                 warning, self._warning = self._warning, None
                 yield self._framed(self.stream_format.wire.frame(warning))
-            if isinstance(step, FrameBatch):
+            if step is UP_TO_DATE and self._state is State.WRITING and self._park():
+                return
+            if isinstance(step, Wait):
+                yield from self._wait(step.until)
+            elif isinstance(step, Frame):
+                self._progress.note_id(step.cursor)
+                yield self._framed(self.stream_format.wire.frame(step))
+            else:
                 encoded, end = step.encode(self.stream_format, self._is_chunked()), step.end
                 del step  # a slow client then holds the chunk and no frames
                 self.events += encoded.events
@@ -323,13 +360,6 @@ class Subscriber:
                 del encoded
                 if is_due:
                     yield self._framed(self._progress_event(end))
-            elif isinstance(step, Frame):
-                self._progress.note_id(step.cursor)
-                yield self._framed(self.stream_format.wire.frame(step))
-            elif step is UP_TO_DATE and self._state is State.WRITING and self._park():
-                return
-            else:
-                yield from self._wait(step.until)
             if self._woken is not None:
                 self._woken.clear()  # before the replay looks at the feed again
         self.reason = "ended"
@@ -347,15 +377,15 @@ class Subscriber:
             else:
                 woken = self._woken.wait(min(due, until) - now)
 
-    def _heartbeat(self, position: Position) -> bytes:
+    def _heartbeat(self, position: Place) -> bytes:
         """Return a heartbeat, which is a progress event if the client lacks the position."""
         if position.is_start or position.id in (self._progress.last_id, self._replay.began_at):
-            return self._framed(self.stream_format.wire.heartbeat(self.run_id))
+            return self._framed(self.stream_format.wire.heartbeat(self._replay.run_id))
         self._progress.note_id(position.id)
         return self._framed(self._progress_event(position))
 
-    def _progress_event(self, position: Position) -> bytes:
-        return self.stream_format.wire.frame(progress_frame(self.run_id, position.id))
+    def _progress_event(self, position: Place) -> bytes:
+        return self.stream_format.wire.frame(progress_frame(self._replay.run_id, position.id))
 
     def _framed(self, chunk: bytes) -> bytes:
         """Return bytes that are sent now, as an HTTP chunk where no WSGI server makes one."""
@@ -365,3 +395,8 @@ class Subscriber:
     def _is_chunked(self) -> bool:
         has_socket = self._state is State.WRITING or self._state is State.PARKED
         return has_socket and self.client_socket.chunked
+
+
+def _is_at_most(cursor: Cursor | None, other: Cursor | None) -> bool:
+    """Return whether a cursor says no more than another one; None says nothing."""
+    return cursor is None or (other is not None and cursor <= other)

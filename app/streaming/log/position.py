@@ -1,8 +1,18 @@
 """The position: how far a log was read, and which log it was."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from ..event_id import ZERO, EventId
+from ..event_id import ZERO, Cursor, EventId
+
+
+class Place(Protocol):
+    """How far a client has come: in one log, or in several."""
+
+    @property
+    def id(self) -> Cursor: ...
+
+    @property
+    def is_start(self) -> bool: ...
 
 
 class Position(NamedTuple):

@@ -12,7 +12,7 @@ from ..event import (
     stored_json,
     with_breaks_escaped,
 )
-from ..event_id import EventId
+from ..event_id import Cursor, EventId
 from ..event_json import write_json
 
 # The field names of an entry, in the order in which the append script writes them.
@@ -115,15 +115,15 @@ class Frame(NamedTuple):
         data: dict[str, Any] | None,
         *,
         cursor: EventId,
-        carries_id: bool = False,
+        id_line: Cursor | None = None,
     ) -> "Frame":
         """Encode the control event `gateway.<action>`.
 
-        It has the shape of an event whose id and sequence are null. With `carries_id`, the
-        frame has an `id:` line with `cursor`, from which the client resumes.
+        It has the shape of an event whose id and sequence are null. `id_line` is from where the
+        client resumes, if the frame says it.
         """
         json = Event.control(run_id, action, data).to_json()
-        head = b"id: %b\n" % str(cursor).encode() if carries_id else b""
+        head = b"" if id_line is None else b"id: %b\n" % str(id_line).encode()
         named = b"%bevent: gateway.%b\n" % (head, action.encode())
         return cls(
             cursor=cursor,

@@ -4,7 +4,7 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from ..event_id import EventId
+from ..event_id import Cursor, EventId
 from ..log.continuity import Notice, Stretch, continues, stretches
 from ..log.log_state import LogState
 from ..log.position import Position
@@ -37,13 +37,13 @@ class Encoded(NamedTuple):
     Attributes:
         chunk: its bytes.
         events: how many events they hold.
-        last_id: the id of the last of them, None if there is none.
+        last_id: the cursor of the last of them, None if there is none.
         dropped: how many events the filter has dropped after that one.
     """
 
     chunk: bytes
     events: int
-    last_id: EventId | None
+    last_id: Cursor | None
     dropped: int
 
 

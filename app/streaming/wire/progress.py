@@ -4,8 +4,8 @@ A client resumes from the last `id:` line. If a filter drops what comes after th
 would resume from ever further back, until the log has trimmed that position.
 """
 
-from ..event_id import ZERO, EventId
-from ..log.position import Position
+from ..event_id import ZERO, Cursor
+from ..log.position import Place
 from .frame import Frame
 from .frame_batch import Encoded
 
@@ -14,15 +14,15 @@ MAX_DROPPED = 1000
 
 
 class Progress:
-    """The last `id:` line that some clients got, and how many events were dropped since."""
+    """The last `id:` line that some clients got, None for none, and what was dropped since."""
 
     __slots__ = ("_dropped", "last_id")
 
     def __init__(self) -> None:
-        self.last_id: EventId = ZERO
+        self.last_id: Cursor | None = None
         self._dropped = 0
 
-    def add(self, sent: Encoded, end: Position) -> bool:
+    def add(self, sent: Encoded, end: Place) -> bool:
         """Note what was sent up to a position; return whether a progress event is due there."""
         if sent.last_id is not None:
             self.last_id, self._dropped = sent.last_id, sent.dropped
@@ -33,12 +33,11 @@ class Progress:
         self.note_id(end.id)
         return True
 
-    def note_id(self, event_id: EventId) -> None:
+    def note_id(self, cursor: Cursor) -> None:
         """Note an `id:` line that was sent."""
-        self.last_id, self._dropped = event_id, 0
+        self.last_id, self._dropped = cursor, 0
 
 
-def progress_frame(run_id: str, event_id: EventId) -> Frame:
+def progress_frame(run_id: str, cursor: Cursor) -> Frame:
     """Return the control event that tells a client how far its stream has come."""
-    data = {"cursor": str(event_id)}
-    return Frame.control(run_id, "progress", data, cursor=event_id, carries_id=True)
+    return Frame.control(run_id, "progress", {"cursor": str(cursor)}, cursor=ZERO, id_line=cursor)

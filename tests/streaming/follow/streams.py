@@ -9,6 +9,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
+from app.streaming.follow.replay import Replay
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import Filter, JsonLines, StreamFormat, WireFormat
@@ -34,7 +35,8 @@ def subscribe(
 ) -> Subscriber:
     history = history_of(readers, store)
     services = Services(store, readers, history, Heartbeats(15.0), **options)
-    return Subscriber(run_id, start, StreamFormat(Filter(frozenset(categories)), wire), services)
+    replay = Replay(run_id, start, services)
+    return Subscriber(replay, StreamFormat(Filter(frozenset(categories)), wire), services)
 
 
 def events_of(chunks: Iterator[bytes]) -> Iterator[dict[str, Any]]:

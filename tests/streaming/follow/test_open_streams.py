@@ -11,6 +11,7 @@ from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.open_streams import OpenStreams
+from app.streaming.follow.replay import Replay
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
@@ -25,7 +26,10 @@ def services(fake_store) -> Services:
 
 def make_subscribers(streams: OpenStreams, number: int) -> list[Subscriber]:
     stream_format = StreamFormat(Filter(), EventStream())
-    return [streams.subscriber("any", Start(), stream_format) for _ in range(number)]
+    return [
+        streams.subscriber(Replay("any", Start(), streams.services), stream_format)
+        for _ in range(number)
+    ]
 
 
 def test_streams_are_admitted_up_to_the_limit(services):

@@ -21,6 +21,7 @@ from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
+from app.streaming.follow.replay import Replay
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.wire import progress
@@ -337,7 +338,8 @@ def test_a_slow_client_holds_what_it_was_sent_last_and_no_batch(store, readers, 
         store.add(run_id, "llm", "stream", f"{number}" + "x" * 10_000)
     client_end = Client(chunked=True)
     services = Services(store, readers, History(store, max_bytes=0), Heartbeats(15.0))
-    subscriber = Subscriber(run_id, Start(), StreamFormat(Filter(), SSE), services)
+    replay = Replay(run_id, Start(), services)
+    subscriber = Subscriber(replay, StreamFormat(Filter(), SSE), services)
     gc.collect()
     before = batches_in_memory()
     writing = gevent.spawn(subscriber.deliver_to, client_end.client_socket)

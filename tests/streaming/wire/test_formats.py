@@ -88,7 +88,7 @@ def test_a_frame_is_a_block_of_its_own_after_lines_without_data():
     [
         Frame.of(event()),
         Frame.control("r", "gap", None, cursor=EventId(1, 0)),
-        Frame.control("r", "progress", None, cursor=EventId(1, 0), carries_id=True),
+        Frame.control("r", "progress", None, cursor=EventId(1, 0), id_line=EventId(1, 0)),
     ],
     ids=["event", "gap", "progress"],
 )

@@ -64,7 +64,7 @@ def test_a_control_event_has_the_shape_of_an_event_without_id_and_sequence():
 
 
 def test_a_control_event_carries_its_cursor_as_the_id_if_asked_to():
-    frame = Frame.control("r", "caught_up", None, cursor=EventId(0, 0), carries_id=True)
+    frame = Frame.control("r", "caught_up", None, cursor=EventId(0, 0), id_line=EventId(0, 0))
     assert frame.typed.startswith(b"id: 0-0\nevent: gateway.caught_up\ndata: {")
     assert frame.untyped == frame.typed.replace(b"event: gateway.caught_up\n", b"")
     assert json.loads(frame.json)["event"]["action"] == "caught_up"

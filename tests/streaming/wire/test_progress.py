@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from app.streaming.event_id import ZERO, EventId
+from app.streaming.event_id import EventId
 from app.streaming.log.position import Position
 from app.streaming.wire.formats import EventStream, Filter, JsonLines
 from app.streaming.wire.frame_batch import Encoded
@@ -20,7 +20,7 @@ def sent(last_id: int | None = None, dropped: int = 0) -> Encoded:
 
 
 def test_a_new_stream_has_sent_no_id():
-    assert Progress().last_id == ZERO
+    assert Progress().last_id is None
 
 
 def test_an_event_is_the_last_id():
