@@ -15,7 +15,7 @@ from .routes.admission import Admission
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
-from .routes.reading import history, runs, stream
+from .routes.reading import history, merged, runs, stream
 from .routes.schemas import RunIdConverter
 from .routes.writing import events, json_body, requests
 from .routes.writing.plain_appends import PlainAppends
@@ -51,7 +51,11 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     json_body.init_app(app, admission)
     cors.init_app(app, settings.cors_origins, with_credentials=access.is_on)
     problems.init_app(app)
-    for module in (events, requests, history, stream, runs, health, session, revocations):
+    for module in (
+        *(events, requests),
+        *(history, stream, merged, runs),
+        *(health, session, revocations),
+    ):
         app.register_blueprint(module.blueprint)
     access.init_app(app)
     app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)

@@ -35,8 +35,9 @@ LOG = (
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
+MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
-    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber"),
+    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "merged_replay"),
     *("long_poll", "history_lines", "open_streams"),
 )
 SERVER = (
@@ -55,7 +56,7 @@ ROUTES = (
         "writing.requests",
         "writing.plain_appends",
     ),
-    *("reading.accept", "reading.history", "reading.stream", "reading.runs"),
+    *("reading.accept", "reading.history", "reading.stream", "reading.merged", "reading.runs"),
     *("access.session", "access.revocations"),
 )
 AUTH = (
@@ -80,6 +81,7 @@ _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
 _feeds = in_package("streaming.feeds", FEEDS)
+_merged = in_package("streaming.merged", MERGED)
 _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
@@ -91,9 +93,11 @@ STREAMING_FOR_ROUTES = [
     *_root,
     *_store,
     *in_package("streaming.wire", ("formats", "run_changes")),
+    *in_package("streaming.merged", ("cursor", "formats")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
     *in_package(
-        "streaming.follow", ("client_socket", "open_streams", "replay", "start", "subscriber")
+        "streaming.follow",
+        ("client_socket", "merged_replay", "open_streams", "replay", "start", "subscriber"),
     ),
 ]
 
@@ -108,7 +112,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_store, [*_root, *_redis, *_log, *_runs]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire]),
-        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_runs]),
+        (_merged, [*_root, *_log, *_wire, *_feeds]),
+        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_merged, *_runs]),
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
@@ -145,7 +150,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     yield "app.token_command", {*in_package("auth", ("grants", "tokens")), "app.settings"}
     yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
-    for package in ("redis", "log", "runs", "wire", "feeds", "follow"):
+    for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
         "streaming",

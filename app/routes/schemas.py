@@ -306,6 +306,12 @@ class StreamQuery(_FilteringQuery):
     typed = _flag(load_default=True)
 
 
+class MergedQuery(StreamQuery):
+    """The query of a stream of several runs: `run` is `<run id>` or `<run id>@<cursor>`."""
+
+    run = fields.List(fields.String(), load_default=())
+
+
 class ChangesQuery(StreamQuery):
     """The query of the stream of all runs."""
 

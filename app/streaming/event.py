@@ -39,9 +39,11 @@ _ESCAPED_LINE_BREAKS = (
 class Event:
     """One entry of a run's log, or a control event, which says what happened to a stream.
 
-    A control event has the category `gateway`, and neither id nor sequence. `data_json` and
-    `source_json` are the stored JSON, on one line. An entry that another program wrote may lack
-    fields: they are None, or the JSON `null`.
+    A control event has the category `gateway`, and neither id nor sequence. If it is about a stream
+    of several runs, its run id is empty, and null as JSON.
+
+    `data_json` and `source_json` are the stored JSON, on one line. An entry that another program
+    wrote may lack fields: they are None, or the JSON `null`.
     """
 
     id: str | None
@@ -115,7 +117,7 @@ class Event:
         return one_line(
             {
                 "id": self.id,
-                "run_id": self.run_id,
+                "run_id": self.run_id or None,
                 "sequence": self.sequence,
                 "timestamp": self.timestamp,
                 "event": {"category": self.category, "action": self.action},

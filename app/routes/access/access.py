@@ -1,7 +1,7 @@
 """Access: each view declares the action that it is, and each request is asked whether it may."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from flask import Flask, current_app, request
@@ -209,6 +209,19 @@ class Access:
         identity = current_identity()
         granted = identity.grants.patterns_of("read") if identity is not None else ()
         return Patterns(tuple(sorted({*granted, *self._public.patterns})))
+
+    def check_readable(self, run_ids: Iterable[str]) -> None:
+        """Raise NotPermitted, which names the run, if the bearer may not read all of them.
+
+        Raises NotAuthenticated if there is no bearer.
+        """
+        may_read = self.readable().matcher()
+        refused = next((run_id for run_id in run_ids if not may_read(run_id)), None)
+        if refused is None:
+            return
+        if current_identity() is None:
+            raise NotAuthenticated
+        raise NotPermitted(f"the token does not grant read of the run {refused}", "read")
 
     def owner_of_stream(self, streams: OpenStreams) -> Identity | None:
         """Return whose stream is about to open, of a token that is still good.

@@ -13,7 +13,7 @@ LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 ALLOWED_METHODS = ("GET", "HEAD")
 ALLOWED_HEADERS = ("Accept", "Cache-Control", "Last-Event-ID")
 # With credentials, for pages of named origins. The token says which of it they may do.
-CREDENTIALED_METHODS = ("GET", "HEAD", "POST", "DELETE")
+CREDENTIALED_METHODS = ("GET", "HEAD", "QUERY", "POST", "DELETE")
 CREDENTIALED_HEADERS = ("Content-Type", "Idempotency-Key")
 MAX_AGE_SECONDS = 600
 

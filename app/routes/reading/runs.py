@@ -6,6 +6,7 @@ from typing import Any
 from flask import Blueprint, Response, abort
 
 from ...server.response import JsonResponse
+from ...streaming.follow.replay import Replay
 from ...streaming.runs.changes import CHANGES
 from ...streaming.runs.run_index import Place
 from ...streaming.wire.formats import StreamFormat
@@ -48,7 +49,9 @@ def page() -> Response:
 def follow_all() -> Response:
     """Stream how runs begin and end, are lost and deleted."""
     query = _changes_query.of_request()
-    return open_stream(CHANGES, start_of(query), _changes_format(query))
+    start = start_of(query)
+    replay = Replay(CHANGES, start, gateway().streams.services)
+    return open_stream(replay, _changes_format(query), start)
 
 
 @blueprint.get("/runs/<run_id>")

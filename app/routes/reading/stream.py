@@ -15,7 +15,7 @@ from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import check_run_id
 from ...streaming.follow.replay import Replay
 from ...streaming.follow.start import Start
-from ...streaming.follow.subscriber import Subscriber
+from ...streaming.follow.subscriber import Subscriber, SubscriberReplay
 from ...streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
 from ..access.access import TooMany, declares
 from ..gateway import gateway
@@ -47,13 +47,15 @@ def follow(run_id: str) -> Response:
     check_run_id(run_id)
     query = _stream_query.of_request()
     start, stream_format = start_of(query), _stream_format(query)
-    return open_stream(run_id, start, stream_format)
+    return open_stream(Replay(run_id, start, gateway().streams.services), stream_format, start)
 
 
-def open_stream(run_id: str, start: Start, stream_format: StreamFormat) -> Response:
-    """Answer with a stream, or with 204 if nothing follows; raises what `_come_back` answers."""
-    streams = gateway().streams
-    subscriber = streams.subscriber(Replay(run_id, start, streams.services), stream_format)
+def open_stream(replay: SubscriberReplay, stream_format: StreamFormat, start: object) -> Response:
+    """Answer with a stream, or with 204 if nothing follows; raises what `_come_back` answers.
+
+    `start` is logged.
+    """
+    subscriber = gateway().streams.subscriber(replay, stream_format)
     if _is_over(subscriber):
         return Response(status=204)
     if request.method == "HEAD":
@@ -88,6 +90,17 @@ class StreamResponse(Response):
 
 def start_of(query: Mapping[str, Any]) -> Start:
     """Return where a stream starts, as the request says."""
+    found = cursor_of(query)
+    if found is not None:
+        name, cursor = found
+        return Start.parse(cursor, name)
+    if query["from_sequence"] is not None and query["tail"] is not None:
+        raise InvalidInput("from_sequence", "cannot stand beside tail")
+    return Start(tail=query["tail"], sequence=query["from_sequence"])
+
+
+def cursor_of(query: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the cursor of a client that comes back, and what brought it."""
     # A client that reconnects adds its newest cursor, as the header or as `lastEventId`, to the
     # request that the page wrote. So what the client's machinery adds comes first, and of
     # several values the last.
@@ -98,10 +111,8 @@ def start_of(query: Mapping[str, Any]) -> Start:
         ("last_event_id", query["last_event_id"]),
     ):
         if values:
-            return Start.parse(values[-1], name)
-    if query["from_sequence"] is not None and query["tail"] is not None:
-        raise InvalidInput("from_sequence", "cannot stand beside tail")
-    return Start(tail=query["tail"], sequence=query["from_sequence"])
+            return name, values[-1]
+    return None
 
 
 def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
@@ -129,9 +140,12 @@ def _is_over(subscriber: Subscriber) -> bool:
         return False
 
 
-@blueprint.errorhandler(TooMany)
-@blueprint.errorhandler(ServiceUnavailable)
-@blueprint.errorhandler(StoreUnavailable)
+def let_come_back(streams: Blueprint) -> None:
+    """Refuse the streams of a blueprint so that a browser comes back."""
+    for kind in (TooMany, ServiceUnavailable, StoreUnavailable):
+        streams.register_error_handler(kind, _come_back)
+
+
 def _come_back(error: Exception) -> BaseResponse:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
     log.warning("stream refused path=%r: %s", request.path, error)
@@ -149,3 +163,6 @@ def _response(wire: WireFormat, kind: type[ResponseType]) -> ResponseType:
     response.headers["Cache-Control"] = "no-store, no-transform"
     response.headers["X-Accel-Buffering"] = "no"
     return response
+
+
+let_come_back(blueprint)

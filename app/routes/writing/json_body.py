@@ -79,17 +79,23 @@ def read_json(reservation: Reservation, limit: int, max_event_bytes: int) -> Any
 
     Returns what `parse_document` does. Raises 400, 408, 413, TooBusy (429), or InvalidEvent (422).
     """
+    return parse_document(read_body(reservation, limit), max_event_bytes)
+
+
+def read_body(reservation: Reservation, limit: int) -> bytes | bytearray:
+    """Read the request's body, up to `limit` bytes, which are reserved.
+
+    Raises 400, 408, 413, or TooBusy (429).
+    """
     environ = request.environ
     source = environ["wsgi.input"], environ.get("gunicorn.socket"), limit
     arrived = read_arrived(*source)
     if arrived is None and not reservation.may_receive():
         arrived = reservation.late_bodies.read(*source, GRACE_SECONDS)
     if arrived is None:
-        body: bytes | bytearray = _read(limit, reservation)
-    else:
-        body = arrived
-        reservation.hold(len(body))
-    return parse_document(body, max_event_bytes)
+        return _read(limit, reservation)
+    reservation.hold(len(arrived))
+    return arrived
 
 
 def _read(limit: int, reservation: Reservation) -> bytearray:

@@ -30,6 +30,16 @@ class Listener(Protocol):
         """Look at the feed again: it has moved on, or has ended."""
 
 
+class Tap(Protocol):
+    """What gets all batches of a feed, for those who follow several runs."""
+
+    def take(self, batch: FrameBatch) -> None:
+        """Keep a batch. Batches come in order; the feed waits, so do nothing else."""
+
+    def flush(self) -> None:
+        """Deliver what was taken."""
+
+
 class FeedSubscriber(ParkedSubscriber, Listener, Protocol):
     """What a feed needs of a subscriber, to park it."""
 
@@ -70,6 +80,7 @@ class Feed:
         self._listeners: set[Listener] = set()
         self._awake: set[Listener] = set()
         self._fanouts: dict[tuple[StreamFormat, bool], Fanout] = {}
+        self._taps: list[Tap] = []
         self._lock = threading.Lock()
 
     # For subscribers
@@ -95,10 +106,7 @@ class Feed:
 
         A gap may change nothing but the sequence.
         """
-        mine = self.position
-        if position[:2] != mine[:2]:
-            return False
-        return position.sequence == mine.sequence or None in (position.sequence, mine.sequence)
+        return self.position.is_same_place(position)
 
     def is_behind(self, position: Position) -> bool:
         """Return whether the reader may still have to read up to a position."""
@@ -145,12 +153,34 @@ class Feed:
                 del self._fanouts[key]
             return events
 
+    def mute(self, listener: Listener) -> None:
+        """Wake a listener no longer, since a tap tells what it waits for."""
+        with self._lock:
+            self._awake.discard(listener)
+
+    def unmute(self, listener: Listener) -> None:
+        """Wake a listener again."""
+        with self._lock:
+            self._awake.add(listener)
+
+    def tap(self, tap: Tap) -> Position:
+        """Give a tap all batches after the position that is returned."""
+        with self._lock:
+            self._taps.append(tap)
+            return self.position
+
+    def untap(self, tap: Tap) -> None:
+        """Give a tap no more batches."""
+        with self._lock:
+            self._taps.remove(tap)
+
     # For readers
 
     def publish(self, batch: FrameBatch, ended: bool) -> None:
         """Store and deliver what the log has after the position; `ended`: whether it ends there.
 
-        Does nothing if the feed has moved on since the batch was read.
+        Does nothing if the feed has moved on since the batch was read. The caller then calls
+        `flush`, once for all that was published together.
         """
         with self._lock:
             if batch.start is not self.position:
@@ -163,6 +193,8 @@ class Feed:
             self._bytes += batch.size
             while len(self._batches) > MAX_RECENT_BATCHES or self._bytes > MAX_RECENT_BYTES:
                 self._bytes -= self._batches.popleft().size
+            for tap in self._taps:
+                tap.take(batch)
             fanouts = list(self._fanouts.values())
         for number, fanout in enumerate(fanouts, 1):
             fanout.deliver(batch)
@@ -172,6 +204,12 @@ class Feed:
             self._wake_all()
         else:
             self._wake()
+
+    def flush(self) -> None:
+        """Let the taps deliver what they have taken."""
+        if self._taps:
+            for tap in list(self._taps):
+                tap.flush()
 
     def check(self, position: Position, state: LogState) -> bool:
         """Compare with the state of the log; return whether the feed has read the whole log.
@@ -233,3 +271,4 @@ class Feed:
                 subscriber.unpark(None)
             if number % MAX_UNPARKED_IN_A_ROW == 0:
                 time.sleep(0)
+        self.flush()

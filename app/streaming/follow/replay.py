@@ -9,7 +9,7 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
-from ..feeds.fanout import Batch, Fanout
+from ..feeds.fanout import Fanout
 from ..feeds.feed import Feed, FeedSubscriber, Listener
 from ..feeds.reader_pool import ReaderPool
 from ..log.position import START
@@ -34,7 +34,7 @@ class Wait(NamedTuple):
 UP_TO_DATE = Wait(math.inf)
 """Everything that the feed holds was sent: park, or wait until the feed wakes the stream."""
 
-Step = Batch | Frame | Wait
+Step = FrameBatch | Frame | Wait
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,6 +99,9 @@ class Replay:
         self._ahead: list[FrameBatch] = []
         self._stopped = False
 
+    def __str__(self) -> str:
+        return self.run_id
+
     @property
     def feed(self) -> Feed:
         """The run's feed; the replay must have joined it."""
@@ -110,8 +113,13 @@ class Replay:
 
         Raises NotALog and StoreUnavailable.
         """
-        self._beginning = self._start.find(self._sources.store, self.run_id)
-        return self._beginning.nothing_follows
+        self.begin_at(self._start.find(self._sources.store, self.run_id))
+        return self._beginning is not None and self._beginning.nothing_follows
+
+    def begin_at(self, beginning: Beginning) -> None:
+        """Begin where the start was found; until then, the client is where that way begins."""
+        self._beginning = beginning
+        self.position = beginning.way[0].start
 
     def run(self, listener: Listener) -> Steps[None]:
         """Yield the steps from the start until the run ends; raises ReplayStopped.

@@ -1,5 +1,6 @@
 """Where a stream starts in its run's log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,6 +70,19 @@ class Start:
         if self.tail is not None:
             return f"tail={self.tail}"
         return str(self.id) if self.id else "latest" if self.latest else "earliest"
+
+
+def find_each(store: EventStore, starts: Mapping[str, Start]) -> "list[Beginning]":
+    """Return where a stream begins in each of several logs, in a few round trips.
+
+    Each start is an id, the first event or the end. Raises NotALog, which names the run, and
+    StoreUnavailable.
+    """
+    located = store.locate_each([(run_id, start.id) for run_id, start in starts.items()])
+    return [
+        Beginning([Stretch(state.end, state.end, None)] if start.latest else way, state)
+        for start, (way, state) in zip(starts.values(), located, strict=True)
+    ]
 
 
 class Beginning(NamedTuple):

@@ -13,9 +13,10 @@ import gevent
 
 from ..event_id import ZERO, Cursor
 from ..event_store import EventStore
-from ..feeds.fanout import Fanout
+from ..feeds.fanout import Batch, Fanout
 from ..feeds.reader_pool import ReaderPool
 from ..log.position import Place
+from ..merged.feed import MergedFeeds
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
 from ..wire.frame_batch import http_chunk
@@ -23,7 +24,7 @@ from ..wire.progress import Progress, progress_frame
 from .client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
 from .heartbeats import Heartbeats
 from .history import History
-from .replay import UP_TO_DATE, ReplayStopped, Step, Wait
+from .replay import UP_TO_DATE, ReplayStopped, Wait
 
 # A heartbeat comes after a random part of the interval, this share at least, so that the
 # viewers of a run do not all get theirs at the same moment.
@@ -47,6 +48,10 @@ class Services:
     heartbeat_seconds: float = 15.0
     retry_ms: int = 3000
     backlog: Backlog = field(default_factory=Backlog)
+    merged_feeds: MergedFeeds = field(default_factory=MergedFeeds)
+
+
+Steps = Iterator[Batch | Frame | Wait]
 
 
 class SubscriberReplay(Protocol):
@@ -62,9 +67,9 @@ class SubscriberReplay(Protocol):
 
     def nothing_follows(self) -> bool: ...
 
-    def run(self, listener: Any, /) -> Iterator[Step]: ...
+    def run(self, listener: Any, /) -> Steps: ...
 
-    def follow(self) -> Iterator[Step]: ...
+    def follow(self) -> Steps: ...
 
     def park(self, subscriber: Any, /) -> Fanout | None: ...
 
@@ -161,7 +166,7 @@ class Subscriber:
     @property
     def run_id(self) -> str:
         """The run whose events are streamed, or what stands for several."""
-        return self._replay.run_id
+        return str(self._replay)
 
     def nothing_follows(self) -> bool:
         """Return whether the run has ended, and the stream would end without an event.
@@ -336,7 +341,7 @@ class Subscriber:
         yield self._framed(wire.opening(self._replay.run_id, self._services.retry_ms))
         yield from self._encoded(self._replay.run(self))
 
-    def _encoded(self, steps: Iterator[Step]) -> Iterator[bytes]:
+    def _encoded(self, steps: Steps) -> Iterator[bytes]:
         """Yield the bytes of the replay's steps, until the stream parks or the run ends."""
         for step in steps:
             if self._warning is not None:

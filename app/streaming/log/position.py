@@ -35,6 +35,12 @@ class Position(NamedTuple):
         """Whether nothing was read yet, so that every log continues from here."""
         return self.id == ZERO
 
+    def is_same_place(self, other: "Position") -> bool:
+        """Return whether nothing lies between two positions, as far as both know the sequence."""
+        if self[:2] != other[:2]:
+            return False
+        return self.sequence == other.sequence or None in (self.sequence, other.sequence)
+
 
 START = Position(b"", ZERO, 0)
 """Before the first entry of any log."""

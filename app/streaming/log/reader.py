@@ -55,6 +55,9 @@ MAX_READ_BYTES = 256 * 1024
 
 # How many runs are described by one round trip. Each may have two events of the largest size.
 MAX_DESCRIBED = 20
+
+# In how many logs a client is located by one round trip. Each may have one large event.
+MAX_LOCATED = 40
 _DESCRIBE = ("XINFO", "STREAM"), ("TTL",)
 
 # A log from which others delete all the time is not searched for ever.
@@ -277,6 +280,31 @@ class LogReader:
         entries, state = self.read(run_id, cursor, 1)
         return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
+    def locate_each(
+        self, cursors: Sequence[tuple[str, EventId | None]]
+    ) -> list[tuple[list[Stretch], LogState]]:
+        """Return what `locate` does for several runs, in a few round trips.
+
+        Without an id it is the way to the beginning of what the log retains. Raises NotALog, which
+        names the run.
+        """
+        located: list[tuple[list[Stretch], LogState]] = []
+        for first in range(0, len(cursors), MAX_LOCATED):
+            some = cursors[first : first + MAX_LOCATED]
+            calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
+            for (run_id, cursor), reply in zip(some, self._read_log.run_each(calls), strict=True):
+                if isinstance(reply, NotALog):
+                    raise NotALog(f"run {run_id}: {reply}")
+                entries, state = _parse_read(reply)
+                if self.leases.end_if_lost(run_id, state):
+                    entries, state = self._read(run_id, *_from(cursor))
+                if cursor is None:
+                    located.append(([Stretch(state.beginning, state.beginning, None)], state))
+                else:
+                    marks = [parse_mark(entry) for entry in entries]
+                    located.append((locate(cursor, marks, state), state))
+        return located
+
     def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
         """Return the position after which the last `count` entries follow, and the log's state.
 
@@ -418,6 +446,11 @@ class LogReader:
                 lower = f"({last_id.decode()}"
             size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
             count = next_count(size, len(entries))
+
+
+def _from(cursor: EventId | None) -> tuple[EventId, int]:
+    """Return from which id on a log is read to locate a client, and how many entries."""
+    return (ZERO, 0) if cursor is None else (cursor, 1)
 
 
 def _lacks_epoch(state: LogState | None) -> bool:

@@ -1,0 +1,128 @@
+"""Following several runs on one stream."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flask import Blueprint, Response, request
+
+from ...streaming.errors import InvalidInput
+from ...streaming.event import check_run_id
+from ...streaming.follow.merged_replay import MergedReplay
+from ...streaming.follow.start import Start
+from ...streaming.merged.cursor import MergedCursor, RunList
+from ...streaming.merged.formats import MergedEventStream, MergedLines
+from ...streaming.wire.formats import Filter, StreamFormat
+from ..access.access import declares
+from ..admission import Reservation
+from ..gateway import gateway
+from ..problems import FieldError
+from ..schemas import MergedQuery
+from ..writing.json_body import is_json_lines, read_body
+from .accept import prefers_json_lines
+from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream
+
+MAX_RUNS_IN_QUERY = 100
+MAX_RUNS = 1000
+
+# A body with as many runs, of the longest ids, and the longest cursors.
+MAX_BODY_BYTES = 256 * 1024
+
+# With more runs than this, what is sent together is one event: the cursor would be the most of it.
+MAX_UNBATCHED_RUNS = 16
+
+blueprint = Blueprint("merged", __name__)
+let_come_back(blueprint)
+
+_merged_query = MergedQuery()
+
+
+@blueprint.route("/events/stream", methods=("GET", "POST", "QUERY"))
+@declares("list")
+def follow_several() -> Response:
+    """Stream the events of several runs, each from its cursor, until all have ended."""
+    query = _merged_query.of_request()
+    if query["tail"] is not None or query["from_sequence"] is not None:
+        name = "tail" if query["tail"] is not None else "from_sequence"
+        raise InvalidInput(name, "is for a stream of one run")
+    if request.method in ("GET", "HEAD"):
+        texts, found = _runs_of_query(query["run"]), cursor_of(query)
+    else:
+        texts, cursor = _read_body()
+        found = cursor_of(query) or (None if cursor is None else ("last_event_id", cursor))
+    gateway().access.check_readable(texts)
+    starts = _starts(texts, found)
+    replay = MergedReplay(starts, gateway().streams.services)
+    shown = "cursors" if found is None else "resumed"
+    return open_stream(replay, _merged_format(query, len(starts)), shown)
+
+
+def _runs_of_query(values: Iterable[str]) -> dict[str, str]:
+    """Return the cursor of each run, as `run` parameters give them."""
+    pairs = (value.partition("@")[::2] for value in values)
+    return _checked(pairs, "run", MAX_RUNS_IN_QUERY)
+
+
+def _read_body() -> tuple[dict[str, str], str | None]:
+    """Return the cursor of each run, and that of the stream, as the body gives them."""
+    if is_json_lines():
+        raise FieldError(415, "Content-Type", "must be application/json")
+    with Reservation(gateway().admission) as reservation:
+        body = bytes(read_body(reservation, MAX_BODY_BYTES))
+    try:
+        members = json.loads(body.decode(), object_pairs_hook=_Members)
+    except (ValueError, RecursionError) as error:
+        raise FieldError(400, "body", f"is not JSON: {error}") from None
+    document = dict(members) if isinstance(members, _Members) else {}
+    runs, cursor = document.get("runs"), document.get("last_event_id")
+    if not isinstance(runs, _Members):
+        raise InvalidInput("runs", "must be an object: a cursor for each run id")
+    if not (cursor is None or isinstance(cursor, str)):
+        raise InvalidInput("last_event_id", "must be a string")
+    return _checked(runs, "runs", MAX_RUNS), cursor
+
+
+class _Members(list[tuple[str, Any]]):
+    """The members of a JSON object, of which two may have the same name."""
+
+
+def _checked(pairs: Iterable[tuple[str, Any]], field: str, maximum: int) -> dict[str, str]:
+    """Return the cursor of each run. Raises InvalidInput, which names the field."""
+    cursors: dict[str, str] = {}
+    for number, (run_id, cursor) in enumerate(pairs, 1):
+        if number > maximum:
+            raise InvalidInput(field, f"must be at most {maximum} runs")
+        try:
+            check_run_id(run_id)
+        except InvalidInput as error:
+            raise InvalidInput(field, f"{run_id!r}: {error.message}") from None
+        if run_id in cursors:
+            raise InvalidInput(field, f"names the run {run_id} twice")
+        if not isinstance(cursor, str):
+            raise InvalidInput(field, f"the cursor of the run {run_id} must be a string")
+        cursors[run_id] = cursor
+    if not cursors:
+        raise InvalidInput(field, f"must be 1 to {maximum} runs")
+    return cursors
+
+
+def _starts(cursors: Mapping[str, str], found: tuple[str, str] | None) -> dict[str, Start]:
+    """Return where the stream starts in each run. What a client comes back with counts more."""
+    if found is None:
+        field = "run" if request.method in ("GET", "HEAD") else "runs"
+        return {
+            run_id: Start.parse(cursor or "earliest", field) for run_id, cursor in cursors.items()
+        }
+    field, text = found
+    if text in ("earliest", "latest"):
+        return dict.fromkeys(cursors, Start.parse(text, field))
+    runs = RunList.of(cursors)
+    ids = MergedCursor.parse(text, runs, field).ids
+    return {run_id: Start(id=event_id) for run_id, event_id in zip(runs.run_ids, ids, strict=True)}
+
+
+def _merged_format(query: Mapping[str, Any], number_of_runs: int) -> StreamFormat:
+    batched = number_of_runs > MAX_UNBATCHED_RUNS
+    as_lines = prefers_json_lines(EVENT_STREAM)
+    wire = MergedLines(batched) if as_lines else MergedEventStream(query["typed"], batched)
+    return StreamFormat(Filter(frozenset(query["category"]), frozenset(query["action"])), wire)

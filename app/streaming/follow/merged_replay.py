@@ -1,0 +1,228 @@
+"""The merged replay: the replays of several runs, whose steps it puts together into one stream."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+
+from ..backoff import backoff
+from ..errors import NotALog, StoreUnavailable
+from ..feeds.fanout import Fanout
+from ..feeds.feed import FeedSubscriber, Listener
+from ..log.position import START
+from ..merged.batch import Gatherer, MergedBatch, MergedPosition
+from ..merged.cursor import RunList
+from ..wire.frame import Frame
+from .replay import (
+    INITIAL_RETRY_SECONDS,
+    MAX_RETRY_SECONDS,
+    UP_TO_DATE,
+    Replay,
+    ReplayStopped,
+    Step,
+    Wait,
+)
+from .start import Start, find_each
+from .subscriber import Services
+
+# How many runs are named where a merged stream is logged.
+MAX_NAMED = 3
+
+Steps = Iterator[MergedBatch | Wait]
+
+
+class MergedReplay:
+    """The histories of several runs, then their feeds, each without a gap or a double.
+
+    Each run has a replay of its own, which sees to that. The runs take turns, and none waits for
+    another. `position` is that of a client that has received every step, in all runs.
+    """
+
+    run_id = ""
+    """Control events that are about the whole stream name no run."""
+
+    def __init__(self, starts: Mapping[str, Start], services: Services):
+        self.runs = RunList.of(starts)
+        self._starts = {run_id: starts[run_id] for run_id in self.runs.run_ids}
+        self._services = services
+        self._parts = [
+            _Part(self, number, Replay(run_id, start, services))
+            for number, (run_id, start) in enumerate(self._starts.items())
+        ]
+        self._position = MergedPosition(self.runs, (START,) * len(self._parts))
+        self._gatherer = Gatherer(self._position)
+        self._listener: Listener | None = None
+        self._woken: set[_Part] = set()
+        self._found = self._stopped = False
+        self.began_at = self._position.id
+
+    def __str__(self) -> str:
+        named = self.runs.run_ids[:MAX_NAMED]
+        more = len(self.runs.run_ids) - len(named)
+        return ",".join([*named, f"+{more}"] if more else named)
+
+    @property
+    def position(self) -> MergedPosition:
+        return self._position
+
+    @position.setter
+    def position(self, position: MergedPosition) -> None:
+        self._position = self._gatherer.position = position
+        for part, its in zip(self._parts, position.positions, strict=True):
+            part.replay.position = its
+
+    def nothing_follows(self) -> bool:
+        """Read the logs, and return whether the stream would end without an event or a notice.
+
+        Raises NotALog and StoreUnavailable.
+        """
+        beginnings = find_each(self._services.store, self._starts)
+        for part, beginning in zip(self._parts, beginnings, strict=True):
+            part.replay.begin_at(beginning)
+        self._found = True
+        return all(beginning.nothing_follows for beginning in beginnings)
+
+    def run(self, listener: Listener) -> Steps:
+        """Yield the steps from the starts until all runs have ended; raises ReplayStopped."""
+        self._listener = listener
+        yield from self._find()
+        # Every cursor says from now on where the client is in every run.
+        self._gatherer.position = self._position = self._reached()
+        for part in self._parts:
+            part.begin(part.replay.run(part))
+        yield from self._steps()
+
+    def follow(self) -> Steps:
+        """Yield the steps from the position until all runs have ended; raises ReplayStopped."""
+        for part in self._parts:
+            part.begin(part.replay.follow())
+        yield from self._steps()
+
+    def wake(self, part: "_Part") -> None:
+        """Look at the feed of a run again."""
+        self._woken.add(part)
+        if self._listener is not None:
+            self._listener.wake()
+
+    def stop(self) -> None:
+        """Make the generators raise ReplayStopped before they look at a feed or log again."""
+        self._stopped = True
+
+    def release(self) -> None:
+        """Forget what was read ahead, while a client is slow."""
+        for part in self._parts:
+            part.replay.release()
+
+    def park(self, subscriber: FeedSubscriber) -> Fanout | None:
+        """Park a subscriber at its position, if it is up to date with all runs."""
+        feeds = [part.replay.feed for part in self._parts]
+        fanout = self._services.merged_feeds.park(subscriber, self.runs, feeds)
+        if fanout is not None:
+            for part in self._parts:
+                part.replay.feed.mute(part)
+                part.begin(_NO_STEPS)
+        return fanout
+
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
+        """Take a subscriber out of its fanout; return how many events it got there."""
+        for part in self._parts:
+            part.replay.feed.unmute(part)
+        return self._services.merged_feeds.unpark(subscriber, self.runs, fanout)
+
+    def close(self, listener: Listener) -> None:
+        """Stop, and leave the feeds; safe to repeat."""
+        self.stop()
+        for part in self._parts:
+            part.replay.close(part)
+
+    def _find(self) -> Steps:
+        pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        while not self._found:
+            if self._stopped:
+                raise ReplayStopped
+            try:
+                self.nothing_follows()
+            except (StoreUnavailable, NotALog):
+                yield Wait(time.monotonic() + next(pauses))
+
+    def _steps(self) -> Steps:
+        while True:
+            if self._stopped:
+                raise ReplayStopped
+            due = self._due()
+            for part in due:
+                self._advance(part)
+                if self._gatherer.is_full:
+                    yield self._gatherer.take(self._moved())
+                if self._stopped:
+                    raise ReplayStopped
+            if not self._gatherer.is_empty:
+                yield self._gatherer.take(self._moved())
+            elif not due:
+                if all(part.has_ended for part in self._parts):
+                    return
+                self._gatherer.position = self._moved()
+                until = min(part.until for part in self._parts)
+                yield UP_TO_DATE if until == math.inf else Wait(until)
+
+    def _due(self) -> "list[_Part]":
+        """Return the runs that may have something to send."""
+        now = time.monotonic()
+        woken, self._woken = self._woken, set()
+        for part in woken:
+            part.until = 0.0
+        return [part for part in self._parts if part.until <= now]
+
+    def _advance(self, part: "_Part") -> None:
+        """Gather what a run has, until it has to wait, or the others get their turn."""
+        if part.has_ended:  # it was woken: perhaps it goes on
+            part.begin(part.replay.follow())
+        while not self._gatherer.is_full:
+            step = next(part.steps, None)
+            if step is None:
+                part.has_ended, part.until = True, math.inf
+                return
+            if isinstance(step, Wait):
+                part.until = step.until
+                return
+            if isinstance(step, Frame):
+                self._gatherer.add(part.number, [step], 0, len(step.typed))
+            else:
+                self._gatherer.add(part.number, step.frames, step.events, step.size)
+
+    def _moved(self) -> MergedPosition:
+        self._position = self._reached()
+        return self._position
+
+    def _reached(self) -> MergedPosition:
+        return MergedPosition(self.runs, tuple([part.replay.position for part in self._parts]))
+
+
+_NO_STEPS: Iterator[Step] = iter(())
+
+
+class _Part:
+    """One run of a merged replay.
+
+    Attributes:
+        number: its place in the list of runs.
+        until: the monotonic time at which it is due, inf for when its feed wakes it.
+        has_ended: whether its run had ended when its steps did.
+    """
+
+    __slots__ = ("_merged", "has_ended", "number", "replay", "steps", "until")
+
+    def __init__(self, merged: MergedReplay, number: int, replay: Replay):
+        self._merged = merged
+        self.number = number
+        self.replay = replay
+        self.begin(_NO_STEPS)
+
+    def begin(self, steps: Iterator[Step]) -> None:
+        """Take these steps from now on."""
+        self.steps = steps
+        self.until = 0.0
+        self.has_ended = False
+
+    def wake(self) -> None:
+        """Look at the feed again: it has moved on, or has ended."""
+        self._merged.wake(self)

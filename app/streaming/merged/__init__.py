@@ -1,0 +1,1 @@
+"""Several runs as one: their cursor, their batches as bytes, and what is delivered of them."""

@@ -1,0 +1,107 @@
+"""The merged batch: what several runs have sent together, encoded once for each stream format."""
+
+from typing import NamedTuple
+
+from ..event_id import ZERO, EventId
+from ..log.position import Position
+from ..wire.formats import StreamFormat
+from ..wire.frame import Frame
+from ..wire.frame_batch import MAX_BATCH_BYTES, Encoded, http_chunk
+from .cursor import MergedCursor, RunList
+from .formats import MergedFormat
+
+
+class MergedPosition(NamedTuple):
+    """How far each run of a list was read."""
+
+    runs: RunList
+    positions: tuple[Position, ...]
+
+    @property
+    def id(self) -> MergedCursor:
+        return MergedCursor(self.runs, tuple([_id_of(position) for position in self.positions]))
+
+    @property
+    def is_start(self) -> bool:
+        """Whether nothing was read of any run."""
+        return all(position.is_start for position in self.positions)
+
+
+def _id_of(position: Position) -> EventId:
+    """Return from which id a client resumes.
+
+    Before a log's first event that is no id of the log, or the log would seem to be another one.
+    """
+    return ZERO if position.sequence == 0 else position.id
+
+
+class Part(NamedTuple):
+    """Frames of one run: its index in the list, and how many of the frames are events."""
+
+    run: int
+    frames: list[Frame]
+    events: int
+
+
+class MergedBatch(NamedTuple):
+    """The parts that lead from one position in several runs to another."""
+
+    start: MergedPosition
+    parts: list[Part]
+    end: MergedPosition
+
+    def encode(self, stream_format: StreamFormat, chunked: bool = False) -> Encoded:
+        """Return the batch in a stream format. If `chunked`, the bytes are one HTTP chunk.
+
+        The last frame has the cursor of the batch's end. So what the filter drops after it does
+        not count as dropped.
+        """
+        wire = stream_format.wire
+        assert isinstance(wire, MergedFormat)
+        passed: list[tuple[int, Frame]] = []
+        events = dropped = 0
+        for part in self.parts:
+            frames = stream_format.filter.select(part.frames)
+            passed += [(part.run, frame) for frame in frames]
+            if part.events:
+                events += len(frames)
+                dropped += part.events - len(frames)
+        if not passed:
+            return Encoded(b"", 0, None, dropped)
+        end = self.end.id
+        body = wire.frames(self.start.id, passed, end)
+        return Encoded(http_chunk(body) if chunked else body, events, end, 0)
+
+
+class Gatherer:
+    """Puts what the runs send one after another together into merged batches.
+
+    Attributes:
+        position: where the last batch ended.
+    """
+
+    def __init__(self, position: MergedPosition):
+        self.position = position
+        self._parts: list[Part] = []
+        self._size = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a batch should be taken before more is added."""
+        return self._size >= MAX_BATCH_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._parts
+
+    def add(self, run: int, frames: list[Frame], events: int, size: int) -> None:
+        """Add frames of a run, of which `events` are events."""
+        self._parts.append(Part(run, frames, events))
+        self._size += size
+
+    def take(self, end: MergedPosition) -> MergedBatch:
+        """Return what was added, as a batch that leads to a position."""
+        batch = MergedBatch(self.position, self._parts, end)
+        self.position = end
+        self._parts, self._size = [], 0
+        return batch

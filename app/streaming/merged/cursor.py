@@ -1,0 +1,139 @@
+"""The cursor of a merged stream: how far it has come in each of its runs, as one text.
+
+`m1.` and base64url (RFC 4648, section 5) of these bytes:
+
+    8  the hash of the list of runs
+    4  the CRC-32 of what follows
+    …  a varint: the newest ms of all ids
+    …  for each run, in the order of the list: how many ms its id is older than that, times 4, plus
+       0 if n is 0, 2 if n is the greatest there is, or else 1; then n follows as a varint
+
+A varint has seven bits in each byte, the lowest first; the highest bit says that more follow.
+"""
+
+import hashlib
+from base64 import b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+from zlib import crc32
+
+from ..errors import InvalidInput
+from ..event_id import EventId
+
+PREFIX = "m1."
+# 1,000 runs whose ids are as long as they may be need 27,000 characters.
+MAX_LENGTH = 32_768
+
+_MAX = 2**64 - 1
+_HASH_BYTES, _CRC_BYTES = 8, 4
+_MAX_VARINT_BYTES = 10
+
+
+class RunList(NamedTuple):
+    """The runs of a merged stream, in the order of their ids, and the hash of them."""
+
+    run_ids: tuple[str, ...]
+    digest: bytes
+
+    @classmethod
+    def of(cls, run_ids: Iterable[str]) -> "RunList":
+        """Return the list of some runs, which may come in any order."""
+        ordered = tuple(sorted(run_ids))
+        text = "\n".join(ordered).encode()
+        return cls(ordered, hashlib.blake2b(text, digest_size=_HASH_BYTES).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class MergedCursor:
+    """An event id for each run of a list. One cursor is less than another if no id is greater."""
+
+    runs: RunList
+    ids: tuple[EventId, ...]
+
+    @classmethod
+    def parse(cls, text: str, runs: RunList, field: str) -> "MergedCursor":
+        """Read a cursor of a list of runs.
+
+        Raises InvalidInput, which names `field`, for anything else.
+        """
+        try:
+            raw = _decode(text)
+            if raw[:_HASH_BYTES] != runs.digest:
+                raise InvalidInput(field, "must be a cursor of the same runs")
+            ids = _read_ids(raw[_HASH_BYTES + _CRC_BYTES :], len(runs.run_ids))
+        except (ValueError, IndexError):
+            message = "must be a cursor that a stream of these runs has sent"
+            raise InvalidInput(field, message) from None
+        return cls(runs, tuple(ids))
+
+    def __le__(self, other: "MergedCursor") -> bool:
+        return all(mine <= its for mine, its in zip(self.ids, other.ids, strict=True))
+
+    def __lt__(self, other: "MergedCursor") -> bool:
+        return self.ids != other.ids and self <= other
+
+    def __str__(self) -> str:
+        newest = max(self.ids)[0]
+        numbers = bytearray()
+        _add_varint(numbers, newest)
+        for ms, n in self.ids:
+            kind = 0 if not n else 2 if n == _MAX else 1
+            _add_varint(numbers, (newest - ms) << 2 | kind)
+            if kind == 1:
+                _add_varint(numbers, n)
+        raw = self.runs.digest + _crc(numbers) + numbers
+        return PREFIX + urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _decode(text: str) -> bytes:
+    """Return the bytes of a cursor; raises ValueError if they are damaged."""
+    if not text.startswith(PREFIX) or len(text) > MAX_LENGTH:
+        raise ValueError(text)
+    encoded = text.removeprefix(PREFIX)
+    raw = b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+    if raw[_HASH_BYTES:][:_CRC_BYTES] != _crc(raw[_HASH_BYTES + _CRC_BYTES :]):
+        raise ValueError(text)
+    return raw
+
+
+def _crc(numbers: bytes | bytearray) -> bytes:
+    return crc32(numbers).to_bytes(_CRC_BYTES, "big")
+
+
+def _read_ids(numbers: bytes, count: int) -> Iterator[EventId]:
+    """Yield `count` ids; raises ValueError or IndexError if there are not as many."""
+    newest, at = _read_varint(numbers, 0)
+    for _ in range(count):
+        age, at = _read_varint(numbers, at)
+        kind, n = age & 3, 0
+        if kind == 1:
+            n, at = _read_varint(numbers, at)
+        elif kind == 2:
+            n = _MAX
+        ms = newest - (age >> 2)
+        if kind == 3 or not (0 <= ms <= _MAX and n <= _MAX):
+            raise ValueError(numbers)
+        yield EventId(ms, n)
+    if at != len(numbers):
+        raise ValueError(numbers)
+
+
+def _add_varint(numbers: bytearray, number: int) -> None:
+    while number > 0x7F:
+        numbers.append(number & 0x7F | 0x80)
+        number >>= 7
+    numbers.append(number)
+
+
+def _read_varint(numbers: bytes, at: int) -> tuple[int, int]:
+    """Return the number at an index, and the index behind it."""
+    number, begun = 0, at
+    while True:
+        byte = numbers[at]
+        number |= (byte & 0x7F) << 7 * (at - begun)
+        at += 1
+        if byte < 0x80:
+            return number, at
+        if at - begun == _MAX_VARINT_BYTES:
+            raise ValueError(numbers)

@@ -1,0 +1,71 @@
+"""The formats of a merged stream: the frames of its runs, with the cursor of the stream."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..event import timestamp_now
+from ..wire.formats import EventStream, JsonLines
+from ..wire.frame import Frame
+from .cursor import MergedCursor
+
+# The frames that passed the filter, each with the index of its run in the list.
+Passed = Sequence[tuple[int, Frame]]
+
+_BATCH = (
+    b'{"id":null,"run_id":null,"sequence":null,"timestamp":"%b",'
+    b'"event":{"category":"gateway","action":"batch"},"data":[%b],"source":null,"cursor":"%b"}\n'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MergedEventStream(EventStream):
+    """Server-Sent Events, one for each frame; if `batched`, one for all that are sent together.
+
+    With many runs the cursor is longer than most events.
+    """
+
+    batched: bool = False
+
+    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
+        """Return the bytes of frames that lead from one cursor to another."""
+        if self.batched:
+            name = b"event: gateway.batch\n" if self.typed else b""
+            return b"id: %b\n%bdata: [%b]\n\n" % (str(end).encode(), name, _array(passed))
+        return b"".join(
+            b"id: %b\n%b" % (cursor, frame.typed[frame.name_at if self.typed else frame.data_at :])
+            for cursor, frame in _with_cursors(start, passed, end)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class MergedLines(JsonLines):
+    """JSON lines. Each has the member `cursor`, from which to resume."""
+
+    batched: bool = False
+
+    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
+        """Return the bytes of frames that lead from one cursor to another."""
+        if self.batched:
+            return _BATCH % (timestamp_now().encode(), _array(passed), str(end).encode())
+        return b"".join(
+            b'%b,"cursor":"%b"}\n' % (frame.json.removesuffix(b"}"), cursor)
+            for cursor, frame in _with_cursors(start, passed, end)
+        )
+
+
+MergedFormat = MergedEventStream | MergedLines
+
+
+def _array(passed: Passed) -> bytes:
+    return b",".join([frame.json for _, frame in passed])
+
+
+def _with_cursors(
+    start: MergedCursor, passed: Passed, end: MergedCursor
+) -> Iterator[tuple[bytes, Frame]]:
+    """Yield each frame with the cursor of a client that has received it."""
+    ids = list(start.ids)
+    for run, frame in passed[:-1]:
+        ids[run] = frame.cursor
+        yield str(MergedCursor(start.runs, tuple(ids))).encode(), frame
+    yield str(end).encode(), passed[-1][1]
