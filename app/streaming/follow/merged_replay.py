@@ -185,9 +185,9 @@ class MergedReplay:
                 part.until = step.until
                 return
             if isinstance(step, Frame):
-                self._gatherer.add(part.number, [step], 0, len(step.typed))
+                self._gatherer.add_control(part.number, step, part.replay.position)
             else:
-                self._gatherer.add(part.number, step.frames, step.events, step.size)
+                self._gatherer.add(part.number, step)
 
     def _moved(self) -> MergedPosition:
         self._position = self._reached()

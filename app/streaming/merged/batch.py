@@ -6,7 +6,7 @@ from ..event_id import ZERO, EventId
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
-from ..wire.frame_batch import MAX_BATCH_BYTES, Encoded, http_chunk
+from ..wire.frame_batch import MAX_BATCH_BYTES, Encoded, FrameBatch, http_chunk
 from .cursor import MergedCursor, RunList
 from .formats import MergedFormat
 
@@ -94,8 +94,19 @@ class Gatherer:
     def is_empty(self) -> bool:
         return not self._parts
 
-    def add(self, run: int, frames: list[Frame], events: int, size: int) -> None:
-        """Add frames of a run, of which `events` are events."""
+    def add(self, run: int, batch: FrameBatch) -> None:
+        """Add a batch of a run: events, or a notice."""
+        if batch.events:
+            self._add(run, batch.frames, batch.events, batch.size)
+        else:
+            for notice in batch.frames:
+                self.add_control(run, notice, batch.end)
+
+    def add_control(self, run: int, frame: Frame, position: Position) -> None:
+        """Add a control event of a run, which a client at a position has received."""
+        self._add(run, [frame._replace(cursor=_id_of(position))], 0, len(frame.typed))
+
+    def _add(self, run: int, frames: list[Frame], events: int, size: int) -> None:
         self._parts.append(Part(run, frames, events))
         self._size += size
 

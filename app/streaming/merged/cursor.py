@@ -60,12 +60,12 @@ class MergedCursor:
         try:
             raw = _decode(text)
             if raw[:_HASH_BYTES] != runs.digest:
-                raise InvalidInput(field, "must be a cursor of the same runs")
-            ids = _read_ids(raw[_HASH_BYTES + _CRC_BYTES :], len(runs.run_ids))
+                raise ValueError(text)
+            numbers = raw[_HASH_BYTES + _CRC_BYTES :]
+            return cls(runs, tuple(_read_ids(numbers, len(runs.run_ids))))
         except (ValueError, IndexError):
             message = "must be a cursor that a stream of these runs has sent"
             raise InvalidInput(field, message) from None
-        return cls(runs, tuple(ids))
 
     def __le__(self, other: "MergedCursor") -> bool:
         return all(mine <= its for mine, its in zip(self.ids, other.ids, strict=True))

@@ -126,7 +126,7 @@ class MergedFeed:
         with self._lock:
             while self._taken and not self._gatherer.is_full:
                 run, batch = self._taken.popleft()
-                self._gatherer.add(run, batch.frames, batch.events, batch.size)
+                self._gatherer.add(run, batch)
                 self._positions[run] = batch.end
             return self._gatherer.take(self._position())
 
