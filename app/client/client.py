@@ -30,13 +30,14 @@ from ..streaming.new_event import (
     new_events_from,
 )
 from .credentials import Credentials
-from .follower import Follower
+from .follower import Follower, MergedFollower
 from .received_event import parse_event
 from .request_body import EventLines, encode_event, encode_request
 from .responses import Answer, not_a_gateway, parse_appended, parse_ingested
 from .transport import Transport
 
 MAX_PAGE_EVENTS = 1000
+MAX_FOLLOWED_RUNS = 1000
 
 
 class Client:
@@ -255,6 +256,33 @@ class Client:
         start = {"tail": tail, "from_sequence": from_sequence}
         given = {name: number for name, number in start.items() if number is not None}
         return Follower(self._transport, path, last_event_id, given, categories, actions).events()
+
+    def follow_many(
+        self,
+        runs: Mapping[int | str, str],
+        *,
+        categories: Sequence[str] = (),
+        actions: Sequence[str] = (),
+    ) -> Iterator[Event]:
+        """Yield the events of up to 1,000 runs as they come, over one connection.
+
+        `runs` says where to start in each run: after an id, or `earliest` or `latest`. Each run is
+        followed as `follow` does; the events of different runs come in any order. It ends when all
+        runs have ended. To go on in another process, keep the id of the last event of each run.
+
+        Raises as `follow` does.
+        """
+        cursors: dict[str, str] = {}
+        for given, cursor in runs.items():
+            run_id = check_run_id(given)
+            if run_id in cursors:
+                raise InvalidInput("runs", f"names the run {run_id} twice")
+            if cursor not in ("earliest", "latest"):
+                EventId.parse(cursor, "runs")
+            cursors[run_id] = cursor
+        if not 1 <= len(cursors) <= MAX_FOLLOWED_RUNS:
+            raise InvalidInput("runs", f"must be 1 to {MAX_FOLLOWED_RUNS} runs")
+        return MergedFollower(self._transport, cursors, categories, actions).events()
 
     def get_events(
         self,

@@ -1,11 +1,12 @@
-"""Follows one run over as many connections as needed."""
+"""Follows a run, or several, over as many connections as needed."""
 
 import logging
 import re
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
 import requests
 import urllib3
 
@@ -17,7 +18,7 @@ from .credentials import Bearer
 from .received_event import parse_message
 from .responses import CONNECTION_ERRORS, not_a_gateway
 from .sse_parser import Message, SseParser
-from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
+from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Opened, Transport
 
 # Before the next connection, unless the gateway asks for another time.
 RECONNECT_SECONDS = 3.0
@@ -27,8 +28,8 @@ READ_BYTES = 65536
 # Accept-Encoding: a proxy that compresses a stream also holds it back.
 _HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
-# What a header can carry back.
-_CURSOR = re.compile(r"[!-~]{0,8192}")
+# What can be sent back.
+_CURSOR = re.compile(r"[!-~]{0,32768}")
 
 log = logging.getLogger("tailrace.client")
 
@@ -72,16 +73,17 @@ class Follower:
                     return
             time.sleep(pause)
 
-    def _open(self) -> requests.Response:
+    def _send(self) -> Opened:
         query: dict[str, Any] = dict(self._filter)
         headers = dict(_HEADERS)
         if self._cursor:
             headers["Last-Event-ID"] = self._cursor
         else:
             query |= self._start
-        response, self._bearer = self._transport.open_stream(
-            self._path, params=query, headers=headers
-        )
+        return self._transport.open_stream("GET", self._path, params=query, headers=headers)
+
+    def _open(self) -> requests.Response:
+        response, self._bearer = self._send()
         content_type = response.headers.get("Content-Type", "")
         if response.status_code != 204 and not content_type.startswith("text/event-stream"):
             response.close()
@@ -97,8 +99,7 @@ class Follower:
         caught_up = terminal = False
         try:
             while piece := response.raw.read1(READ_BYTES, decode_content=True):
-                for message in parser.feed(piece):
-                    event = self._receive(response, message)
+                for event in self._receive(response, parser.feed(piece)):
                     if event.category != RESERVED_CATEGORY:
                         terminal = event.terminal
                     elif event.action == "progress":
@@ -118,13 +119,14 @@ class Follower:
                 return self._pause_after_end(caught_up and is_framed(response))
         return RECONNECT_SECONDS if parser.retry_seconds is None else parser.retry_seconds
 
-    def _receive(self, response: requests.Response, message: Message) -> Event:
-        """Return the event of a message, and move the cursor to its id."""
-        event = parse_message(response.status_code, message.data)
-        if not _CURSOR.fullmatch(message.last_event_id):
-            raise not_a_gateway(response.status_code, f"an id is {message.last_event_id!r}")
-        self._cursor = message.last_event_id or self._cursor
-        return event
+    def _receive(self, response: requests.Response, messages: Iterable[Message]) -> Iterator[Event]:
+        """Yield the events of messages, and move the cursor to the id of each message."""
+        for message in messages:
+            events = parse_message(response.status_code, message.data)
+            if not _CURSOR.fullmatch(message.last_event_id):
+                raise not_a_gateway(response.status_code, f"an id is {message.last_event_id!r}")
+            self._cursor = message.last_event_id or self._cursor
+            yield from events
 
     def _pause_after_end(self, whole: bool) -> float | None:
         """Return None if the run has ended, 0 if only the gateway knows.
@@ -134,3 +136,32 @@ class Follower:
         length may have been cut off.
         """
         return None if whole and not any(self._filter.values()) else 0.0
+
+
+class MergedFollower(Follower):
+    """Follows several runs on one stream, each from its cursor."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        cursors: Mapping[str, str],
+        categories: Sequence[str],
+        actions: Sequence[str],
+    ):
+        super().__init__(transport, "/events/stream", "", {}, categories, actions)
+        self._cursors = dict(cursors)
+
+    def _send(self) -> Opened:
+        # A URL would be too long for many runs, and a header for their cursor.
+        body = {"runs": self._cursors, "last_event_id": self._cursor or None}
+        return self._transport.open_stream(
+            "POST",
+            self._path,
+            params=self._filter,
+            data=orjson.dumps(body),
+            headers={**_HEADERS, "Content-Type": "application/json"},
+        )
+
+    def _pause_after_end(self, whole: bool) -> float | None:
+        """Return 0: the last event was the end of its run, and the gateway knows of the others."""
+        return 0.0

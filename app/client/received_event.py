@@ -20,7 +20,7 @@ def parse_event(status: int, document: Any) -> Event:
     try:
         event = Event(
             id=document["id"],
-            run_id=intern(document["run_id"]),
+            run_id=intern(document["run_id"] or ""),  # null if it is about several runs
             sequence=document["sequence"],
             timestamp=document["timestamp"],
             category=intern(document["event"]["category"]),
@@ -39,13 +39,17 @@ def parse_event(status: int, document: Any) -> Event:
     return event
 
 
-def parse_message(status: int, data: str) -> Event:
-    """Return the event of a message of a stream. Raises Refused for other data."""
+def parse_message(status: int, data: str) -> list[Event]:
+    """Return the event of a message of a stream, or its events if it is a batch.
+
+    Raises Refused for other data.
+    """
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise not_a_gateway(status, str(error)) from None
-    return parse_event(status, document)
+    documents = document if isinstance(document, list) else [document]
+    return [parse_event(status, each) for each in documents]
 
 
 def _encode_json(value: Any) -> bytes:

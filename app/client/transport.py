@@ -104,13 +104,13 @@ class Transport:
 
             return _read(self._open(new_session, "POST", path, options).response)
 
-    def open_stream(self, path: str, **options: Any) -> Opened:
-        """Send a GET once, and return its response before its body is read."""
+    def open_stream(self, method: str, path: str, **options: Any) -> Opened:
+        """Send a request once, and return its response before its body is read."""
         thread = one_call_per_thread.check()
         try:
             one_call_per_thread.enter(thread)
             options["timeout"] = FOLLOW_TIMEOUTS
-            return self._open(self._own_session, "GET", path, options)
+            return self._open(self._own_session, method, path, options)
         finally:
             one_call_per_thread.leave(thread)
 

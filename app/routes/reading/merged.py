@@ -59,8 +59,9 @@ def follow_several() -> Response:
 
 def _runs_of_query(values: Iterable[str]) -> dict[str, str]:
     """Return the cursor of each run, as `run` parameters give them."""
-    pairs = (value.partition("@")[::2] for value in values)
-    return _checked(pairs, "run", MAX_RUNS_IN_QUERY)
+    pairs = (value.partition("@") for value in values)
+    cursors = ((run_id, cursor or "earliest") for run_id, _, cursor in pairs)
+    return _checked(cursors, "run", MAX_RUNS_IN_QUERY)
 
 
 def _read_body() -> tuple[dict[str, str], str | None]:
@@ -73,8 +74,14 @@ def _read_body() -> tuple[dict[str, str], str | None]:
         members = json.loads(body.decode(), object_pairs_hook=_Members)
     except (ValueError, RecursionError) as error:
         raise FieldError(400, "body", f"is not JSON: {error}") from None
-    document = dict(members) if isinstance(members, _Members) else {}
-    runs, cursor = document.get("runs"), document.get("last_event_id")
+    if not isinstance(members, _Members):
+        raise InvalidInput("body", "must be a JSON object")
+    document: dict[str, Any] = {"runs": None, "last_event_id": None}
+    for name, value in members:
+        if name not in document or document[name] is not None:
+            raise InvalidInput(name, "is not known, or stands twice")
+        document[name] = value
+    runs, cursor = document.values()
     if not isinstance(runs, _Members):
         raise InvalidInput("runs", "must be an object: a cursor for each run id")
     if not (cursor is None or isinstance(cursor, str)):
@@ -110,9 +117,7 @@ def _starts(cursors: Mapping[str, str], found: tuple[str, str] | None) -> dict[s
     """Return where the stream starts in each run. What a client comes back with counts more."""
     if found is None:
         field = "run" if request.method in ("GET", "HEAD") else "runs"
-        return {
-            run_id: Start.parse(cursor or "earliest", field) for run_id, cursor in cursors.items()
-        }
+        return {run_id: Start.parse(cursor, field) for run_id, cursor in cursors.items()}
     field, text = found
     if text in ("earliest", "latest"):
         return dict.fromkeys(cursors, Start.parse(text, field))
