@@ -151,8 +151,8 @@ class Faults:
 
     async def connections_in_a_burst(self, dice: random.Random) -> None:
         """Open connections, request a stream on half of them, and abort them all."""
-        run = dice.choice(self._followers).run
-        ask = f"GET /runs/{run}/events/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        path = dice.choice(self._followers).path()
+        ask = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         burst = await asyncio.gather(
             *(connect(self._gateway.port) for _ in range(BURST)), return_exceptions=True
         )

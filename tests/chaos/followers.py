@@ -1,10 +1,12 @@
-"""A follower: an SSE client that reconnects with its cursor, and records every event."""
+"""Followers: SSE clients that reconnect with their cursor, and record every event."""
 
 import asyncio
 import json
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 from tests.chaos.producers import Entry
 from tests.chaos.wire import BROKEN, connect, read_head, read_pieces
@@ -63,13 +65,12 @@ class Follower:
         self._stalled_until = time.monotonic() + seconds
 
     async def _follow_once(self) -> None:
-        if self.behaviour == "newcomer" and self.records[-1] and not self.quiet:
-            self.records.append([])
-            self.cursor = None
+        if self.behaviour == "newcomer" and self.cursor and not self.quiet:
+            self._begin_anew()
         reader, self._writer = await connect(self._port, narrow=self.behaviour == "slow")
         cursor = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
         self._writer.write(
-            f"GET /runs/{self.run}/events/stream HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET {self.path()} HTTP/1.1\r\nHost: localhost\r\n"
             f"Accept: text/event-stream\r\n{cursor}\r\n".encode()
         )
         async with asyncio.timeout(SILENCE_SECONDS):
@@ -87,6 +88,13 @@ class Follower:
             if self.behaviour in LEAVING and time.monotonic() > leaving and not self.quiet:
                 return
 
+    def path(self) -> str:
+        return f"/runs/{self.run}/events/stream"
+
+    def _begin_anew(self) -> None:
+        self.records.append([])
+        self.cursor = None
+
     def _take(self, block: str) -> None:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         if "id" in fields:
@@ -96,12 +104,50 @@ class Follower:
             self.controls[name] += 1
         elif "data" in fields:
             event = json.loads(fields["data"])
-            data = event["data"]
-            entry = Entry(fields["id"], event["sequence"], data["producer"], data["number"])
-            self.records[-1].append(entry)
+            if event["id"] != fields["id"]:
+                raise ValueError(fields["id"])
+            self.record(event)
+
+    def record(self, event: dict[str, Any]) -> None:
+        """Record an event of the run."""
+        data = event["data"]
+        entry = Entry(event["id"], event["sequence"], data["producer"], data["number"])
+        self.records[-1].append(entry)
 
     async def _read_slowly(self, size: int) -> None:
         if self.behaviour == "slow" and not self.quiet:
             await asyncio.sleep(min(2.0, size / SLOW_BYTES_A_SECOND))
         while time.monotonic() < self._stalled_until and not self.quiet:
             await asyncio.sleep(0.1)
+
+
+class MergedFollower(Follower):
+    """Follows several runs on one stream. `parts` has what it was sent of each."""
+
+    def __init__(self, number: int, port: int, runs: Sequence[str], seed: int):
+        super().__init__(number, port, f"{len(runs)} runs", seed)
+        self.parts = {run: Follower(number, port, run, seed) for run in runs}
+        for part in self.parts.values():
+            part.name += f", with {len(runs) - 1} others"
+
+    def path(self) -> str:
+        return "/events/stream?" + "&".join(f"run={run}" for run in self.parts)
+
+    def _begin_anew(self) -> None:
+        self.cursor = None
+        for part in self.parts.values():
+            part.records.append([])
+
+    def _take(self, block: str) -> None:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        if "data" not in fields:
+            return
+        document = json.loads(fields["data"])
+        for event in document if isinstance(document, list) else [document]:
+            if event["event"]["category"] != "gateway":
+                self.parts[event["run_id"]].record(event)
+            elif event["run_id"] is not None:
+                name = f"gateway.{event['event']['action']}"
+                self.parts[event["run_id"]].controls[name] += 1
+        if "id" in fields:  # the whole block has come
+            self.cursor = fields["id"]

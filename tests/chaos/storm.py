@@ -12,7 +12,7 @@ from tests.chaos.changing import ChangingRuns
 from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
 from tests.chaos.faults import Faults
-from tests.chaos.followers import Follower
+from tests.chaos.followers import Follower, MergedFollower
 from tests.chaos.producers import Batcher, Poster, Producer
 from tests.chaos.relay import Relay
 from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway
@@ -22,7 +22,10 @@ from tests.schedules.followers import Way
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
 REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
 FOLLOWERS = 60
+MERGED_FOLLOWERS = 12
 RUNS = 20
+# Of a merged follower: one event for each frame, or one for all that are sent together.
+RUNS_AT_ONCE = (3, RUNS)
 
 # How long producers may go on after their time, and followers until they reach the end.
 LATE_SECONDS = 150.0
@@ -106,33 +109,39 @@ class _Traffic:
             Follower(each, ports[each % 3 == 0], self._runs[each * RUNS // FOLLOWERS], plan.seed)
             for each in range(FOLLOWERS)
         ]
+        self._merged = [
+            MergedFollower(each, ports[each % 3 == 0], self._some_runs(each), plan.seed)
+            for each in range(MERGED_FOLLOWERS)
+        ]
+        self._clients = [*self._followers, *self._merged]
+        # What each of them has of each of its runs.
+        self._records = self._followers + [
+            part for each in self._merged for part in each.parts.values()
+        ]
         self._producers = _producers(self._runs, plan.seed, redis.url, ports)
         ways = [Way("directly", gateway.port), Way("over the relay", relay.port)]
         self._changing = ChangingRuns(name, plan.changing, plan.seed, ways, client)
-        self._faults = Faults(plan.seed, redis, gateway, self._producers, self._followers)
+        self._faults = Faults(plan.seed, redis, gateway, self._producers, self._clients)
 
     async def run(self) -> Report:
         """Go on for the plan's seconds, wait until all is quiet, and compare."""
-        following = [asyncio.create_task(each.follow()) for each in self._followers]
+        following = [asyncio.create_task(each.follow()) for each in self._clients]
         following += self._changing.follow(self._plan.seconds / 2)
         try:
             late = await self._produce()
             self._relay.quiet = True
-            for follower in self._followers:
-                follower.quiet = True
+            for client in self._clients:
+                client.quiet = True
             logs = await asyncio.to_thread(read_logs, self._redis, self._runs)
-            await _until(
-                lambda: (
-                    all(each.records[-1][-1:] == logs[each.run][-1:] for each in self._followers)
-                    and self._changing.settled()
-                ),
-                QUIET_SECONDS,
-            )
+            await _until(lambda: self._is_settled(logs), QUIET_SECONDS)
         finally:
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
-        report = compare(logs, self._producers, self._followers)
+        report = compare(logs, self._producers, self._records)
+        for merged in self._merged:
+            report.streams_opened += merged.answers[200]
+            report.wrong += merged.wrong
         self._changing.add_to(report)
         report.faults, report.faults_by_kind = self._faults.injected.total(), self._faults.injected
         report.cuts = self._relay.cuts
@@ -143,8 +152,12 @@ class _Traffic:
 
     def _is_settled(self, logs: Log) -> bool:
         """Return whether every follower has reached the end of its log."""
-        at_the_end = (each.records[-1][-1:] == logs[each.run][-1:] for each in self._followers)
+        at_the_end = (each.records[-1][-1:] == logs[each.run][-1:] for each in self._records)
         return all(at_the_end) and self._changing.settled()
+
+    def _some_runs(self, number: int) -> list[str]:
+        count = RUNS_AT_ONCE[number % len(RUNS_AT_ONCE)]
+        return [self._runs[(number + each) % RUNS] for each in range(count)]
 
     async def _produce(self) -> bool:
         """Produce, change and inject faults. Returns whether that took too long."""
