@@ -43,6 +43,10 @@ def workloads(seconds: float) -> dict[str, Workload]:
     def followed(viewers: int, runs: int, rate: float) -> Workload:
         return Workload(lambda s: live(s, viewers, runs, rate, seconds), scales=runs == 500)
 
+    def merged(viewers: int, runs: int, each: int) -> Workload:
+        """Return a workload of viewers that follow one run each, or several, at 100 events/s."""
+        return Workload(lambda s: live(s, viewers, runs, 100, seconds, each), alone=True)
+
     def lines(connections: int, *, watched: bool) -> Workload:
         return Workload(
             lambda server: ingest(server, connections, 50, seconds, watched), alone=True
@@ -59,6 +63,10 @@ def workloads(seconds: float) -> dict[str, Workload]:
         "500 runs of one viewer, 500 events/s by XADD": Workload(
             lambda s: live_by_redis(s, 500, 500, 500, seconds), alone=True
         ),
+        "1,000 viewers of one run, 100 events/s": merged(1000, 1, 1),
+        "1,000 viewers of the same 20 runs, 100 events/s in all": merged(1000, 20, 20),
+        "20 viewers of each of 50 runs, 100 events/s in all": merged(1000, 50, 1),
+        "1,000 viewers of 20 of 1,000 runs each, 100 events/s in all": merged(1000, 1000, 20),
         "3,000 idle streams": Workload(lambda s: idle(s, 3000, seconds)),
         "single POST, 8 connections": Workload(lambda s: posts(s, seconds, 8)),
         "single POST, 64 connections": Workload(lambda s: posts(s, seconds, 64), scales=True),

@@ -20,9 +20,10 @@ CONNECTIONS = 16  # of the producers
 class Viewers:
     """The process of the viewers."""
 
-    def __init__(self, server: Server, viewers: int, runs: int):
+    def __init__(self, server: Server, viewers: int, runs: int, each: int = 1):
+        """Each viewer follows `each` of the runs on one stream."""
         self._process = subprocess.Popen(
-            follow_command(server.port, viewers, runs),
+            follow_command(server.port, viewers, runs, each),
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -88,8 +89,10 @@ def post(server: Server, connection: http.client.HTTPConnection, run: int) -> fl
     return (time.monotonic_ns() - began) / 1e6
 
 
-def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
-    """Viewers follow runs to which events are posted at a steady rate."""
+def live(
+    server: Server, viewers: int, runs: int, rate: float, seconds: float, each: int = 1
+) -> Figures:
+    """Viewers follow `each` of the runs, to which events are posted at a steady rate."""
     produced: dict = {}
     figures = _followed(
         server,
@@ -97,6 +100,7 @@ def live(server: Server, viewers: int, runs: int, rate: float, seconds: float) -
         runs,
         rate * seconds,
         lambda: produced.update(produce(server, runs, rate, seconds)),
+        each,
     )
     figures.append_p50_ms, figures.append_p99_ms = produced["p50_ms"], produced["p99_ms"]
     return figures
@@ -112,10 +116,15 @@ def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds:
 
 
 def _followed(
-    server: Server, viewers: int, runs: int, appended: float, append: Callable[[], None]
+    server: Server,
+    viewers: int,
+    runs: int,
+    appended: float,
+    append: Callable[[], None],
+    each: int = 1,
 ) -> Figures:
     """Return the figures of viewers while so many events are appended."""
-    with Viewers(server, viewers, runs) as audience:
+    with Viewers(server, viewers, runs, each) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
         cpu, redis_cpu = server.cpu(), server.redis_cpu()
@@ -132,7 +141,7 @@ def _followed(
         p50_ms=counted["p50_ms"],
         p99_ms=counted["p99_ms"],
         notes={
-            "delivered of expected": events / (appended * viewers / runs),
+            "delivered of expected": events / (appended * viewers * each / runs),
             "connections to Redis": connections,
         },
     )

@@ -1,8 +1,8 @@
 /* The clients of the bench in C: followers, and producers by POST. They cost about a microsecond
  * for each event, so that the server is what is measured.
  *
- *   load follow PORT FOLLOWERS RUNS
- *       opens the streams, prints "open", and for each line on its input the events since the last
+ *   load follow PORT FOLLOWERS RUNS EACH
+ *       opens the streams, each of EACH runs, prints "open", and for each line on its input the events since the last
  *       one: {"events": N, "fewest": of a stream, "p50_ms": F, "p99_ms": F}. Ends with its input.
  *   load post PORT CONNECTIONS SECONDS BODY-FILE
  *       posts a body over each connection again as soon as the answer has come.
@@ -111,17 +111,26 @@ static void scan(Connection *stream, const char *data, size_t size, long long no
     }
 }
 
-static int follow(int port, int count, int runs) {
+/* Writes the request of a follower: one run, or EACH runs that follow one another. */
+static int ask(char *request, int room, int number, int runs, int each) {
+    int size = each == 1
+                   ? snprintf(request, room, "GET /runs/bench-%d/events/stream", number % runs)
+                   : snprintf(request, room, "GET /events/stream?run=bench-%d", number % runs);
+    for (int next = 1; next < each; next++)
+        size += snprintf(request + size, room - size, "&run=bench-%d", (number + next) % runs);
+    return size + snprintf(request + size, room - size,
+                           " HTTP/1.1\r\nHost: localhost\r\n"
+                           "Accept: text/event-stream\r\nUser-Agent: bench\r\n\r\n");
+}
+
+static int follow(int port, int count, int runs, int each) {
     Connection *streams = calloc(count, sizeof *streams);
     int poll = epoll_create1(0);
-    char request[512];
+    char request[8192];
     for (int first = 0; first < count; first += OPENING) {
         int last = first + OPENING < count ? first + OPENING : count;
         for (int number = first; number < last; number++) {
-            int size = snprintf(request, sizeof request,
-                                "GET /runs/bench-%d/events/stream HTTP/1.1\r\nHost: localhost\r\n"
-                                "Accept: text/event-stream\r\nUser-Agent: bench\r\n\r\n",
-                                number % runs);
+            int size = ask(request, sizeof request, number, runs, each);
             streams[number].descriptor = connect_to(port);
             send_all(streams[number].descriptor, request, size);
         }
@@ -256,8 +265,8 @@ int main(int count, char **words) {
     setrlimit(RLIMIT_NOFILE, &files);
     samples = malloc(MAX_SAMPLES * sizeof *samples);
     const char *mode = count > 1 ? words[1] : "";
-    if (!strcmp(mode, "follow") && count == 5)
-        return follow(atoi(words[2]), atoi(words[3]), atoi(words[4]));
+    if (!strcmp(mode, "follow") && count == 6)
+        return follow(atoi(words[2]), atoi(words[3]), atoi(words[4]), atoi(words[5]));
     if (!strcmp(mode, "post") && count == 6)
         return produce(atoi(words[2]), atoi(words[3]), atoi(words[3]), 0, atof(words[4]), text_of(words[5]), "");
     if (!strcmp(mode, "produce") && count == 9)

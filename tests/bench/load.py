@@ -21,9 +21,9 @@ def _built() -> str:
     return str(PROGRAM)
 
 
-def follow_command(port: int, followers: int, runs: int) -> list[str]:
-    """Return the command of the followers, which count what they receive."""
-    return [_built(), "follow", *map(str, (port, followers, runs))]
+def follow_command(port: int, followers: int, runs: int, each: int) -> list[str]:
+    """Return the command of followers of `each` runs, which count what they receive."""
+    return [_built(), "follow", *map(str, (port, followers, runs, each))]
 
 
 def post(port: int, connections: int, seconds: float, body: Path) -> dict:

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from ..event_id import ZERO, EventId
+from ..event_id import ZERO
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
@@ -19,20 +19,17 @@ class MergedPosition(NamedTuple):
 
     @property
     def id(self) -> MergedCursor:
-        return MergedCursor(self.runs, tuple([_id_of(position) for position in self.positions]))
+        """From where a client resumes.
+
+        Before a log's first event that is no id of it, or the log would seem to be another one.
+        """
+        ids = [ZERO if each.sequence == 0 else each.id for each in self.positions]
+        return MergedCursor(self.runs, tuple(ids))
 
     @property
     def is_start(self) -> bool:
         """Whether nothing was read of any run."""
         return all(position.is_start for position in self.positions)
-
-
-def _id_of(position: Position) -> EventId:
-    """Return from which id a client resumes.
-
-    Before a log's first event that is no id of the log, or the log would seem to be another one.
-    """
-    return ZERO if position.sequence == 0 else position.id
 
 
 class Part(NamedTuple):
@@ -69,7 +66,7 @@ class MergedBatch(NamedTuple):
         if not passed:
             return Encoded(b"", 0, None, dropped)
         end = self.end.id
-        body = wire.frames(self.start.id, passed, end)
+        body = wire.frames(self.start, passed, end)
         return Encoded(http_chunk(body) if chunked else body, events, end, 0)
 
 
@@ -104,7 +101,8 @@ class Gatherer:
 
     def add_control(self, run: int, frame: Frame, position: Position) -> None:
         """Add a control event of a run, which a client at a position has received."""
-        self._add(run, [frame._replace(cursor=_id_of(position))], 0, len(frame.typed))
+        cursor = ZERO if position.sequence == 0 else position.id
+        self._add(run, [frame._replace(cursor=cursor)], 0, len(frame.typed))
 
     def _add(self, run: int, frames: list[Frame], events: int, size: int) -> None:
         self._parts.append(Part(run, frames, events))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..event import timestamp_now
 from ..wire.formats import EventStream, JsonLines
@@ -10,6 +11,14 @@ from .cursor import MergedCursor
 
 # The frames that passed the filter, each with the index of its run in the list.
 Passed = Sequence[tuple[int, Frame]]
+
+
+class Resumable(Protocol):
+    """A position, of which the cursor is asked for only where it is needed."""
+
+    @property
+    def id(self) -> MergedCursor: ...
+
 
 _BATCH = (
     b'{"id":null,"run_id":null,"sequence":null,"timestamp":"%b",'
@@ -26,7 +35,7 @@ class MergedEventStream(EventStream):
 
     batched: bool = False
 
-    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
+    def frames(self, start: Resumable, passed: Passed, end: MergedCursor) -> bytes:
         """Return the bytes of frames that lead from one cursor to another."""
         if self.batched:
             name = b"event: gateway.batch\n" if self.typed else b""
@@ -43,7 +52,7 @@ class MergedLines(JsonLines):
 
     batched: bool = False
 
-    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
+    def frames(self, start: Resumable, passed: Passed, end: MergedCursor) -> bytes:
         """Return the bytes of frames that lead from one cursor to another."""
         if self.batched:
             return _BATCH % (timestamp_now().encode(), _array(passed), str(end).encode())
@@ -61,11 +70,11 @@ def _array(passed: Passed) -> bytes:
 
 
 def _with_cursors(
-    start: MergedCursor, passed: Passed, end: MergedCursor
+    start: Resumable, passed: Passed, end: MergedCursor
 ) -> Iterator[tuple[bytes, Frame]]:
     """Yield each frame with the cursor of a client that has received it."""
-    ids = list(start.ids)
+    runs, ids = start.id.runs, list(start.id.ids)
     for run, frame in passed[:-1]:
         ids[run] = frame.cursor
-        yield str(MergedCursor(start.runs, tuple(ids))).encode(), frame
+        yield str(MergedCursor(runs, tuple(ids))).encode(), frame
     yield str(end).encode(), passed[-1][1]
