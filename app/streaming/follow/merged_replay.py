@@ -48,7 +48,7 @@ class MergedReplay:
             _Part(self, number, Replay(run_id, start, services))
             for number, (run_id, start) in enumerate(self._starts.items())
         ]
-        self._position = MergedPosition(self.runs, (START,) * len(self._parts))
+        self._position = MergedPosition.of(self.runs, [START] * len(self._parts))
         self._gatherer = Gatherer(self._position)
         self._listener: Listener | None = None
         self._woken: set[_Part] = set()
@@ -194,7 +194,7 @@ class MergedReplay:
         return self._position
 
     def _reached(self) -> MergedPosition:
-        return MergedPosition(self.runs, tuple([part.replay.position for part in self._parts]))
+        return MergedPosition.of(self.runs, [part.replay.position for part in self._parts])
 
 
 _NO_STEPS: Iterator[Step] = iter(())

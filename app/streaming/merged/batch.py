@@ -1,8 +1,9 @@
 """The merged batch: what several runs have sent together, encoded once for each stream format."""
 
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from ..event_id import ZERO
+from ..event_id import ZERO, EventId
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame import Frame
@@ -12,24 +13,37 @@ from .formats import MergedFormat
 
 
 class MergedPosition(NamedTuple):
-    """How far each run of a list was read."""
+    """How far each run of a list was read, and from where a client resumes that has got there."""
 
-    runs: RunList
     positions: tuple[Position, ...]
+    id: MergedCursor
 
-    @property
-    def id(self) -> MergedCursor:
-        """From where a client resumes.
+    @classmethod
+    def of(cls, runs: RunList, positions: Iterable[Position]) -> "MergedPosition":
+        """Return the position in the runs of a list."""
+        positions = tuple(positions)
+        return cls(positions, MergedCursor(runs, [_id_of(each) for each in positions]))
 
-        Before a log's first event that is no id of it, or the log would seem to be another one.
-        """
-        ids = [ZERO if each.sequence == 0 else each.id for each in self.positions]
-        return MergedCursor(self.runs, tuple(ids))
+    def moved(self, positions: Mapping[int, Position]) -> "MergedPosition":
+        """Return it with other positions for some runs, which are indexes of the list."""
+        all_positions = list(self.positions)
+        for run, position in positions.items():
+            all_positions[run] = position
+        ids = {run: _id_of(position) for run, position in positions.items()}
+        return MergedPosition(tuple(all_positions), self.id.moved(ids))
 
     @property
     def is_start(self) -> bool:
         """Whether nothing was read of any run."""
         return all(position.is_start for position in self.positions)
+
+
+def _id_of(position: Position) -> EventId:
+    """Return from which id a client resumes.
+
+    Before a log's first event that is no id of it, or the log would seem to be another one.
+    """
+    return ZERO if position.sequence == 0 else position.id
 
 
 class Part(NamedTuple):
@@ -65,9 +79,8 @@ class MergedBatch(NamedTuple):
                 dropped += part.events - len(frames)
         if not passed:
             return Encoded(b"", 0, None, dropped)
-        end = self.end.id
-        body = wire.frames(self.start, passed, end)
-        return Encoded(http_chunk(body) if chunked else body, events, end, 0)
+        body = wire.frames(self.start.id, passed, self.end.id)
+        return Encoded(http_chunk(body) if chunked else body, events, self.end.id, 0)
 
 
 class Gatherer:
@@ -101,8 +114,7 @@ class Gatherer:
 
     def add_control(self, run: int, frame: Frame, position: Position) -> None:
         """Add a control event of a run, which a client at a position has received."""
-        cursor = ZERO if position.sequence == 0 else position.id
-        self._add(run, [frame._replace(cursor=cursor)], 0, len(frame.typed))
+        self._add(run, [frame._replace(cursor=_id_of(position))], 0, len(frame.typed))
 
     def _add(self, run: int, frames: list[Frame], events: int, size: int) -> None:
         self._parts.append(Part(run, frames, events))

@@ -12,21 +12,21 @@ A varint has seven bits in each byte, the lowest first; the highest bit says tha
 """
 
 import hashlib
-from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from base64 import b64decode
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 from ..errors import InvalidInput
-from ..event_id import EventId
+from ..event_id import ZERO, EventId
 
 PREFIX = "m1."
 # 1,000 runs whose ids are as long as they may be need 27,000 characters.
 MAX_LENGTH = 32_768
 
 _MAX = 2**64 - 1
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 _HASH_BYTES, _CRC_BYTES = 8, 4
 _MAX_VARINT_BYTES = 10
 
@@ -48,12 +48,19 @@ class RunList(NamedTuple):
         return cls(ordered, hashlib.blake2b(text, digest_size=_HASH_BYTES).digest())
 
 
-@dataclass(frozen=True, slots=True)
 class MergedCursor:
-    """An event id for each run of a list. One cursor is less than another if no id is greater."""
+    """An event id for each run of a list. One cursor is less than another if no id is greater.
 
-    runs: RunList
-    ids: tuple[EventId, ...]
+    The ids are kept as they are written too: from one cursor to the next, mostly one moves.
+    """
+
+    __slots__ = ("_base", "_written", "ids", "runs")
+
+    def __init__(self, runs: RunList, ids: Sequence[EventId]):
+        self.runs = runs
+        self.ids = tuple(ids)
+        self._base = max(self.ids)[0] | _STEP
+        self._written = [_written(self._base, event_id) for event_id in self.ids]
 
     @classmethod
     def parse(cls, text: str, runs: RunList, field: str) -> "MergedCursor":
@@ -71,18 +78,40 @@ class MergedCursor:
             message = "must be a cursor that a stream of these runs has sent"
             raise InvalidInput(field, message) from None
 
+    def moved(self, ids: Mapping[int, EventId]) -> "MergedCursor":
+        """Return the cursor with other ids for some runs, which are indexes of the list."""
+        all_ids = list(self.ids)
+        for run, event_id in ids.items():
+            all_ids[run] = event_id
+        if max(ids.values(), default=ZERO)[0] > self._base:
+            return MergedCursor(self.runs, all_ids)
+        moved = object.__new__(MergedCursor)
+        moved.runs, moved.ids, moved._base = self.runs, tuple(all_ids), self._base
+        moved._written = self._written.copy()
+        for run, event_id in ids.items():
+            moved._written[run] = _written(self._base, event_id)
+        return moved
+
+    def to_bytes(self) -> bytes:
+        """Return the text of the cursor in ASCII."""
+        numbers = _varint(self._base) + b"".join(self._written)
+        raw = self.runs.digest + _crc(numbers) + numbers
+        return b"m1." + b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=")
+
+    def __str__(self) -> str:
+        return self.to_bytes().decode()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MergedCursor) and self.ids == other.ids
+
+    def __hash__(self) -> int:
+        return hash(self.ids)
+
     def __le__(self, other: "MergedCursor") -> bool:
         return all(mine <= its for mine, its in zip(self.ids, other.ids, strict=True))
 
     def __lt__(self, other: "MergedCursor") -> bool:
         return self.ids != other.ids and self <= other
-
-    def __str__(self) -> str:
-        base = max(self.ids)[0] | _STEP
-        parts = [_written(base, event_id) for event_id in self.ids]
-        numbers = b"".join([_varint(base), *parts])
-        raw = self.runs.digest + _crc(numbers) + numbers
-        return PREFIX + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _decode(text: str) -> bytes:
@@ -118,7 +147,6 @@ def _read_ids(numbers: bytes, count: int) -> Iterator[EventId]:
         raise ValueError(numbers)
 
 
-@lru_cache(maxsize=10_000)  # of the ids of a cursor, mostly one is new: this halves its cost
 def _written(base: int, event_id: EventId) -> bytes:
     """Return the numbers of an id."""
     ms, n = event_id

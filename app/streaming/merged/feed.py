@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from ..feeds.fanout import Fanout, ParkedSubscriber
 from ..feeds.feed import MAX_FANOUTS_IN_A_ROW, MAX_UNPARKED_IN_A_ROW, Feed, FeedSubscriber
+from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame_batch import FrameBatch
 from .batch import Gatherer, MergedBatch, MergedPosition
@@ -55,13 +56,13 @@ class MergedFeed:
     """
 
     def __init__(self, runs: RunList, feeds: Sequence[Feed]):
-        self._runs = runs
         self._feeds = feeds
         self._taken: deque[tuple[int, FrameBatch]] = deque()
         self._taps = [Tap(self, run) for run in range(len(feeds))]
         tapped = zip(feeds, self._taps, strict=True)
-        self._positions = [feed.tap(tap) for feed, tap in tapped]  # up to what was delivered
-        self._gatherer = Gatherer(self._position())
+        # The gatherer's position is that up to which all was delivered, or is about to be.
+        position = MergedPosition.of(runs, [feed.tap(tap) for feed, tap in tapped])
+        self._gatherer = Gatherer(position)
         self._fanouts: dict[tuple[StreamFormat, bool], Fanout] = {}
         self._lock = threading.Lock()
         self._delivering = threading.Lock()
@@ -124,11 +125,12 @@ class MergedFeed:
     def _gather(self) -> MergedBatch:
         """Return the next batch of what was taken."""
         with self._lock:
+            moved: dict[int, Position] = {}
             while self._taken and not self._gatherer.is_full:
                 run, batch = self._taken.popleft()
                 self._gatherer.add(run, batch)
-                self._positions[run] = batch.end
-            return self._gatherer.take(self._position())
+                moved[run] = batch.end
+            return self._gatherer.take(self._gatherer.position.moved(moved))
 
     def _deliver(self, batch: MergedBatch) -> None:
         for number, fanout in enumerate(list(self._fanouts.values()), 1):
@@ -138,14 +140,11 @@ class MergedFeed:
 
     def _is_at(self, position: MergedPosition) -> bool:
         """Return whether the feeds have published nothing after a position."""
-        published = list(self._positions)
+        published = list(self._gatherer.position.positions)
         for run, batch in list(self._taken):
             published[run] = batch.end
         pairs = zip(published, position.positions, strict=True)
         return all(mine.is_same_place(its) for mine, its in pairs)
-
-    def _position(self) -> MergedPosition:
-        return MergedPosition(self._runs, tuple(self._positions))
 
     def _unpark_all(self) -> None:
         with self._lock:

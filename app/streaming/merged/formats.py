@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from ..event import timestamp_now
 from ..wire.formats import EventStream, JsonLines
@@ -11,13 +10,6 @@ from .cursor import MergedCursor
 
 # The frames that passed the filter, each with the index of its run in the list.
 Passed = Sequence[tuple[int, Frame]]
-
-
-class Resumable(Protocol):
-    """A position, of which the cursor is asked for only where it is needed."""
-
-    @property
-    def id(self) -> MergedCursor: ...
 
 
 _BATCH = (
@@ -35,11 +27,11 @@ class MergedEventStream(EventStream):
 
     batched: bool = False
 
-    def frames(self, start: Resumable, passed: Passed, end: MergedCursor) -> bytes:
+    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
         """Return the bytes of frames that lead from one cursor to another."""
         if self.batched:
             name = b"event: gateway.batch\n" if self.typed else b""
-            return b"id: %b\n%bdata: [%b]\n\n" % (str(end).encode(), name, _array(passed))
+            return b"id: %b\n%bdata: [%b]\n\n" % (end.to_bytes(), name, _array(passed))
         return b"".join(
             b"id: %b\n%b" % (cursor, frame.typed[frame.name_at if self.typed else frame.data_at :])
             for cursor, frame in _with_cursors(start, passed, end)
@@ -52,10 +44,10 @@ class MergedLines(JsonLines):
 
     batched: bool = False
 
-    def frames(self, start: Resumable, passed: Passed, end: MergedCursor) -> bytes:
+    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
         """Return the bytes of frames that lead from one cursor to another."""
         if self.batched:
-            return _BATCH % (timestamp_now().encode(), _array(passed), str(end).encode())
+            return _BATCH % (timestamp_now().encode(), _array(passed), end.to_bytes())
         return b"".join(
             b'%b,"cursor":"%b"}\n' % (frame.json.removesuffix(b"}"), cursor)
             for cursor, frame in _with_cursors(start, passed, end)
@@ -70,11 +62,11 @@ def _array(passed: Passed) -> bytes:
 
 
 def _with_cursors(
-    start: Resumable, passed: Passed, end: MergedCursor
+    start: MergedCursor, passed: Passed, end: MergedCursor
 ) -> Iterator[tuple[bytes, Frame]]:
     """Yield each frame with the cursor of a client that has received it."""
-    runs, ids = start.id.runs, list(start.id.ids)
+    cursor = start
     for run, frame in passed[:-1]:
-        ids[run] = frame.cursor
-        yield str(MergedCursor(runs, tuple(ids))).encode(), frame
-    yield str(end).encode(), passed[-1][1]
+        cursor = cursor.moved({run: frame.cursor})
+        yield cursor.to_bytes(), frame
+    yield end.to_bytes(), passed[-1][1]

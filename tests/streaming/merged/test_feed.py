@@ -72,7 +72,7 @@ class World:
         self.merged = MergedFeeds()
 
     def position(self) -> MergedPosition:
-        return MergedPosition(RUNS, tuple(feed.position for feed in self.feeds))
+        return MergedPosition.of(RUNS, [feed.position for feed in self.feeds])
 
     def viewer(self, *arguments, **options) -> Viewer:
         viewer = Viewer(self, *arguments, **options)
@@ -199,7 +199,7 @@ def test_viewers_of_other_runs_are_a_feed_of_their_own(world):
     viewer = world.viewer()
     others = RunList.of(["a"])
     other = Viewer(world)
-    other.position = MergedPosition(others, (world.feeds[0].position,))
+    other.position = MergedPosition.of(others, (world.feeds[0].position,))
     assert world.merged.park(other, others, world.feeds[:1]) is not None
     assert len(world.merged) == 2
     world.publish(1, 6)
@@ -230,7 +230,7 @@ def test_a_flush_while_another_delivers_is_done_by_that_one(world):
 def test_a_position_that_nobody_has_counted_is_the_same_place(world):
     viewer = Viewer(world)
     uncounted = at(5)._replace(sequence=None)
-    viewer.position = MergedPosition(RUNS, (uncounted, at(5), at(5)))
+    viewer.position = MergedPosition.of(RUNS, (uncounted, at(5), at(5)))
     assert viewer.park()
     world.publish(0, 6)
     world.flush()
@@ -240,5 +240,5 @@ def test_a_position_that_nobody_has_counted_is_the_same_place(world):
 def test_a_client_before_the_first_event_of_a_log_comes_back_before_all_events():
     """Any other id before the first one would be that of another log."""
     before = at(0)._replace(id=EventId(5, 2**64 - 1))
-    assert MergedPosition(RunList.of(["a"]), (before,)).id.ids == (EventId(0, 0),)
+    assert MergedPosition.of(RunList.of(["a"]), (before,)).id.ids == (EventId(0, 0),)
     assert frame(1).cursor == EventId(1, 0)
