@@ -172,6 +172,7 @@ def as_shown(text: str, block: Block) -> str:
         text = json.dumps(json.loads(text))
     for pattern, replacement in (
         (r"\b\d{13}-\d+\b", "ID"),
+        (r"\bm1\.[\w-]+", "CURSOR"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
         (r"^retry: \d+$", "retry: MS"),
         (r'"ttl": \d+', '"ttl": SECONDS'),
