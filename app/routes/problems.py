@@ -111,7 +111,7 @@ def _short(text: str) -> str:
 
 
 def _is_append() -> bool:
-    return request.endpoint == "events.append"
+    return request.endpoint in ("events.append", "requests.add")
 
 
 def _log_refusal(problem: Problem) -> None:
@@ -180,7 +180,9 @@ def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
 
 
 def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
-    return Problem(429, str(error), members={"stored": False, **members})
+    if _is_append():
+        members = {"stored": False, **members}
+    return Problem(429, str(error), members=members)
 
 
 def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:

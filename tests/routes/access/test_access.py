@@ -64,6 +64,9 @@ def attempts(run_id: str) -> dict[str, tuple]:
         "head": ("read", "HEAD", events, None),
         "state": ("read", "GET", f"/runs/{run_id}", None),
         "stream": ("read", "GET", f"{events}/stream", None),
+        "merged": ("read", "GET", f"/events/stream?run={run_id}", None),
+        "merged, POST": ("read", "POST", "/events/stream", {"runs": {run_id: "latest"}}),
+        "merged, QUERY": ("read", "QUERY", "/events/stream", {"runs": {run_id: "latest"}}),
         "delete": ("delete", "DELETE", events, None),
         "revoke": ("admin", "POST", "/revocations", {"jti": "no such token"}),
     }
@@ -209,6 +212,24 @@ def test_public_runs_can_be_read_without_a_token_and_nothing_else(make_client, r
     assert client.get("/runs/other/events").status_code == 401
     without = bearer(token(append=["x"]))
     assert client.get(f"/runs/{run_id}/events", headers=without).status_code == 200
+
+
+def test_several_runs_are_followed_only_with_a_token_for_all_and_the_others_are_named(make_client):
+    client = make_client(public_read=("public",))
+    both, three = "/events/stream?run=a&run=public", "/events/stream?run=a&run=b&run=public"
+    refused = client.get(three, headers=bearer(token(read=["a"])))
+    assert (refused.status_code, "the run b" in refused.json["detail"]) == (403, True)
+    for path, headers, status in (
+        (both, bearer(token(read=["a"])), 200),
+        (both, bearer(token(append=["a"])), 403),
+        (both, {}, 401),
+        ("/events/stream?run=public", {}, 200),
+        (f"{both}&last_event_id=nonsense", {}, 401),
+        (f"{three}&last_event_id=nonsense", bearer(token(read=["a"])), 403),
+    ):
+        response = client.get(path, headers=headers)
+        response.close()
+        assert response.status_code == status, (path, headers)
 
 
 def test_who_may_only_request_appends_only_requests(client, run_id, store):
