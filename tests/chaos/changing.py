@@ -10,7 +10,7 @@ from tests.chaos.comparison import Report
 from tests.schedules.contract import Contract
 from tests.schedules.followers import Follower, Way
 from tests.schedules.operations import choose
-from tests.schedules.schedule import SELECTIONS, Outcome
+from tests.schedules.schedule import Outcome, make_follower
 from tests.schedules.writer import Writer
 
 FOLLOWERS_OF_A_RUN = 2
@@ -32,7 +32,7 @@ class ChangingRuns:
             Writer(run, ways, client, random.Random(self._dice.random())) for run in names
         ]
         self._followers = [
-            Follower("its follower", run, ways, self._dice.random(), self._dice.choice(SELECTIONS))
+            make_follower("its follower", run, ways, self._dice)
             for run in names
             for _ in range(FOLLOWERS_OF_A_RUN)
         ]

@@ -1,4 +1,4 @@
-"""A follower: it asks for a stream of a run, is cut off at random, and resumes with its cursor."""
+"""Followers: they ask for a stream of a run, are cut off at random, and resume."""
 
 import asyncio
 import json
@@ -6,9 +6,10 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.streaming.event_id import EventId
+from app.streaming.merged.cursor import MergedCursor, RunList
 from tests.chaos.wire import BROKEN, connect, read_head, read_pieces
 from tests.schedules.record import (
     Broken,
@@ -88,7 +89,7 @@ class Follower:
         """Follow until the stream ends, and return how it ended."""
         way = self._dice.choice(self._ways)
         reader, self._writer = await connect(way.port)
-        self._note(Opened(time.monotonic(), self._cursor or self._start, way.name))
+        self._note(Opened(time.monotonic(), self._place(), way.name))
         self._writer.write(self._request())
         async with asyncio.timeout(SILENCE_SECONDS):
             status, head = await read_head(reader)
@@ -110,12 +111,22 @@ class Follower:
         async for chunk in read_pieces(reader, head, SILENCE_SECONDS):
             *blocks, unfinished = (unfinished + chunk).split(b"\n\n")
             for block in blocks:
-                for item in parse(block.decode(), time.monotonic()):
+                for item in self._items(block.decode(), time.monotonic()):
                     self._note(item)
                     items = items and items - 1
-                    if items == 0 and not self.quiet:
-                        return "left"
+                if items == 0 and not self.quiet:
+                    return "left"
         return "the body ended"
+
+    def _place(self) -> str:
+        """Return where the next stream starts in the run."""
+        return self._cursor or self._start
+
+    def _items(self, block: str, at: float) -> Iterator[Item]:
+        return parse(block, at)
+
+    def _path(self) -> str:
+        return f"/runs/{self.run}/events/stream?"
 
     def _request(self) -> bytes:
         query, header = f"category={c}" if (c := self.record.selection.category) else "", ""
@@ -126,7 +137,7 @@ class Follower:
         elif self._start != "earliest":
             query += f"&{self._start}" if "=" in self._start else f"&last_event_id={self._start}"
         return (
-            f"GET /runs/{self.run}/events/stream?{query} HTTP/1.1\r\nHost: localhost\r\n"
+            f"GET {self._path()}{query} HTTP/1.1\r\nHost: localhost\r\n"
             f"Accept: text/event-stream\r\n{header}\r\n"
         ).encode()
 
@@ -141,6 +152,59 @@ class Follower:
         self.record.items.append(item)
         if isinstance(item, Delivered | Control) and item.id is not None:
             self._cursor = str(item.id)
+
+
+class MergedFollower(Follower):
+    """Follows a run on one stream with others, which have no logs.
+
+    The record is that of the run alone. Each `id:` line says where the client is in it: what moves
+    it without an event of the run is recorded as progress.
+    """
+
+    def __init__(self, name: str, run: str, others: int, *arguments: Any, **options: Any):
+        super().__init__(name, run, *arguments, **options)
+        self._others = [f"{run}-other-{number}" for number in range(others)]
+        self._runs = RunList.of([run, *self._others])
+        self._start = "latest" if self._start == "latest" else "earliest"
+        self._reached: EventId | None = None
+
+    def _place(self) -> str:
+        return self._start if self._reached is None else str(self._reached)
+
+    def _path(self) -> str:
+        return "/events/stream?" + "".join(f"run={run}&" for run in [self.run, *self._others])
+
+    def _note(self, item: Item) -> None:
+        self.record.items.append(item)
+        if isinstance(item, Delivered | Control) and item.id is not None:
+            self._reached = item.id
+
+    def _items(self, block: str, at: float) -> Iterator[Item]:
+        fields = dict(line.split(": ", 1) for line in block.split("\n"))
+        document = json.loads(fields["data"])
+        events = document if isinstance(document, list) else [document]
+        mine = [event for event in events if event["run_id"] == self.run]
+        reached = None
+        if "id" in fields:
+            self._cursor = fields["id"]
+            ids = MergedCursor.parse(self._cursor, self._runs, "id").ids
+            reached = ids[self._runs.run_ids.index(self.run)]
+        for event in mine:
+            if event["event"]["category"] != "gateway":
+                event_id = EventId.parse(event["id"])
+                yield Delivered(at, event_id, event["data"]["number"], event["sequence"])
+                continue
+            action, requested = event["event"]["action"], event["data"].get("requested")
+            if action == "caught_up":
+                event_id = reached if event is mine[-1] else self._reached
+                if event_id is None:
+                    continue  # what follows it in the batch tells
+                yield Control(at, action, event_id, requested)
+            else:
+                yield Control(at, action, None, requested)
+                self._reached = None  # the end of the block tells
+        if reached is not None and reached != self._reached:
+            yield Control(at, "progress", reached, None)
 
 
 class _Patience(NamedTuple):

@@ -10,11 +10,14 @@ from dataclasses import dataclass, field, fields
 import redis.asyncio
 
 from tests.schedules.contract import Contract
-from tests.schedules.followers import Follower, Way
+from tests.schedules.followers import Follower, MergedFollower, Way
 from tests.schedules.history import History
 from tests.schedules.operations import choose
 from tests.schedules.record import Control, Delivered, Opened, Selection
 from tests.schedules.writer import Writer
+
+# How many other runs a follower follows on the same stream. With 20 their events come in batches.
+OTHERS = (0, 0, 2, 20)
 
 SELECTIONS = (Selection(), Selection(), Selection("tool"))
 
@@ -74,8 +77,7 @@ async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.
     dice = random.Random(seed)
     writer = Writer(name, ways, client, random.Random(dice.random()))
     followers = [
-        Follower(f"follower {each}", name, ways, dice.random(), dice.choice(SELECTIONS))
-        for each in range(dice.randint(2, 4))
+        make_follower(f"follower {each}", name, ways, dice) for each in range(dice.randint(2, 4))
     ]
     try:
         async with asyncio.timeout(MAX_SECONDS), following() as join:
@@ -90,6 +92,15 @@ async def play(name: str, seed: str, ways: Sequence[Way], client: redis.asyncio.
     outcome = Outcome()
     outcome.add_run(f"{name} of seed {seed}", writer.history, contracts)
     return outcome
+
+
+def make_follower(name: str, run: str, ways: Sequence[Way], dice: random.Random) -> Follower:
+    """Return a follower of the run alone, or of the run with a few or with many others."""
+    others = dice.choice(OTHERS)
+    options = ways, dice.random(), dice.choice(SELECTIONS)
+    if not others:
+        return Follower(name, run, *options)
+    return MergedFollower(f"{name} of {others + 1} runs", run, others, *options)
 
 
 @contextlib.asynccontextmanager
