@@ -88,13 +88,13 @@ class MergedReplay:
         # Every cursor says from now on where the client is in every run.
         self._gatherer.position = self._position = self._reached()
         for part in self._parts:
-            part.begin(part.replay.run(part))
+            part.steps = part.replay.run(part)
         yield from self._steps()
 
     def follow(self) -> Steps:
         """Yield the steps from the position until all runs have ended; raises ReplayStopped."""
         for part in self._parts:
-            part.begin(part.replay.follow())
+            part.go_on()
         yield from self._steps()
 
     def wake(self, part: "_Part") -> None:
@@ -119,7 +119,7 @@ class MergedReplay:
         if fanout is not None:
             for part in self._parts:
                 part.replay.feed.mute(part)
-                part.begin(_NO_STEPS)
+                part.steps = None
         return fanout
 
     def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
@@ -174,12 +174,12 @@ class MergedReplay:
 
     def _advance(self, part: "_Part") -> None:
         """Gather what a run has, until it has to wait, or the others get their turn."""
-        if part.has_ended:  # it was woken: perhaps it goes on
-            part.begin(part.replay.follow())
+        steps = part.steps = part.steps or part.replay.follow()
+        part.has_ended = False
         while not self._gatherer.is_full:
-            step = next(part.steps, None)
+            step = next(steps, None)
             if step is None:
-                part.has_ended, part.until = True, math.inf
+                part.steps, part.has_ended, part.until = None, True, math.inf
                 return
             if isinstance(step, Wait):
                 part.until = step.until
@@ -197,16 +197,14 @@ class MergedReplay:
         return MergedPosition.of(self.runs, [part.replay.position for part in self._parts])
 
 
-_NO_STEPS: Iterator[Step] = iter(())
-
-
 class _Part:
     """One run of a merged replay.
 
     Attributes:
         number: its place in the list of runs.
+        steps: those of its replay, None to follow it from its position.
         until: the monotonic time at which it is due, inf for when its feed wakes it.
-        has_ended: whether its run had ended when its steps did.
+        has_ended: whether its run had ended when it was last looked at.
     """
 
     __slots__ = ("_merged", "has_ended", "number", "replay", "steps", "until")
@@ -215,13 +213,17 @@ class _Part:
         self._merged = merged
         self.number = number
         self.replay = replay
-        self.begin(_NO_STEPS)
-
-    def begin(self, steps: Iterator[Step]) -> None:
-        """Take these steps from now on."""
-        self.steps = steps
+        self.steps: Iterator[Step] | None = None
         self.until = 0.0
         self.has_ended = False
+
+    def go_on(self) -> None:
+        """Follow it from its position. If it is up to date, nothing is due before it is woken."""
+        feed = self.replay.feed
+        is_up_to_date = feed.is_at(self.replay.position)
+        self.steps = None
+        self.until = math.inf if is_up_to_date else 0.0
+        self.has_ended = is_up_to_date and feed.ended
 
     def wake(self) -> None:
         """Look at the feed again: it has moved on, or has ended."""
