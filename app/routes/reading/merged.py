@@ -48,6 +48,8 @@ def follow_several() -> Response:
     if request.method in ("GET", "HEAD"):
         texts, found = _runs_of_query(query["run"]), cursor_of(query)
     else:
+        if query["run"]:
+            raise InvalidInput("run", "is for GET; the body names the runs")
         texts, cursor = _read_body()
         found = cursor_of(query) or (None if cursor is None else ("last_event_id", cursor))
     gateway().access.check_readable(texts)
@@ -76,12 +78,13 @@ def _read_body() -> tuple[dict[str, str], str | None]:
         raise FieldError(400, "body", f"is not JSON: {error}") from None
     if not isinstance(members, _Members):
         raise InvalidInput("body", "must be a JSON object")
-    document: dict[str, Any] = {"runs": None, "last_event_id": None}
-    for name, value in members:
-        if name not in document or document[name] is not None:
-            raise InvalidInput(name, "is not known, or stands twice")
-        document[name] = value
-    runs, cursor = document.values()
+    document = dict(members)
+    for name, _ in members:
+        if name not in ("runs", "last_event_id"):
+            raise InvalidInput("body", f"has the unknown member {name!r}")
+    if len(document) < len(members):
+        raise InvalidInput("body", "has a member twice")
+    runs, cursor = document.get("runs"), document.get("last_event_id")
     if not isinstance(runs, _Members):
         raise InvalidInput("runs", "must be an object: a cursor for each run id")
     if not (cursor is None or isinstance(cursor, str)):
@@ -124,6 +127,13 @@ def _starts(cursors: Mapping[str, str], found: tuple[str, str] | None) -> dict[s
     runs = RunList.of(cursors)
     ids = MergedCursor.parse(text, runs, field).ids
     return {run_id: Start(id=event_id) for run_id, event_id in zip(runs.run_ids, ids, strict=True)}
+
+
+def _start(run_id: str, cursor: str, field: str) -> Start:
+    try:
+        return Start.parse(cursor, field)
+    except InvalidInput as error:
+        raise InvalidInput(field, f"the cursor of the run {run_id} {error.message}") from None
 
 
 def _merged_format(query: Mapping[str, Any], number_of_runs: int) -> StreamFormat:

@@ -208,8 +208,10 @@ class Feed:
     def flush(self) -> None:
         """Let the taps deliver what they have taken."""
         if self._taps:
-            for tap in list(self._taps):
+            for number, tap in enumerate(list(self._taps), 1):
                 tap.flush()
+                if number % MAX_FANOUTS_IN_A_ROW == 0:
+                    time.sleep(0)
 
     def check(self, position: Position, state: LogState) -> bool:
         """Compare with the state of the log; return whether the feed has read the whole log.

@@ -157,15 +157,17 @@ class TailReader:
     def _publish_all(self, group: GroupRead, reply: Any) -> None:
         """Publish what an XREAD returned, and rest unless there is more."""
         truncated, began, published = False, time.monotonic(), []
-        for key, entries in parse_streams(reply):
-            if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
-                continue
-            feed, position = group.origin(key)
-            published.append(feed)
-            self._publish(feed, position, entries)
-            truncated |= len(entries) == READ_COUNT
-        for feed in published:
-            feed.flush()
+        try:
+            for key, entries in parse_streams(reply):
+                if not entries:  # Redis 7.0 wakes for entries deleted in the same transaction
+                    continue
+                feed, position = group.origin(key)
+                published.append(feed)
+                self._publish(feed, position, entries)
+                truncated |= len(entries) == READ_COUNT
+        finally:
+            for feed in published:
+                feed.flush()
         if truncated:
             time.sleep(0)
         else:
@@ -203,12 +205,14 @@ class TailReader:
             feeds = list(self._feeds.values())
         seen = [feed.position for feed in feeds]
         states = self._store.states([feed.run_id for feed in feeds]) if feeds else []
-        for feed, position, state in zip(feeds, seen, states, strict=True):
-            self._exclude(feed, state is None)
-            if feed.check(position, state or NO_LOG) and state is not None:
-                self._watch_lease(feed, state)
-        for feed in feeds:
-            feed.flush()
+        try:
+            for feed, position, state in zip(feeds, seen, states, strict=True):
+                self._exclude(feed, state is None)
+                if feed.check(position, state or NO_LOG) and state is not None:
+                    self._watch_lease(feed, state)
+        finally:
+            for feed in feeds:
+                feed.flush()
 
     def _watch_lease(self, feed: Feed, state: LogState) -> None:
         """End a run that was silent for its whole lease, if this reader has watched all of it.

@@ -5,8 +5,8 @@
     8  the hash of the list of runs
     4  the CRC-32 of what follows
     …  a varint: a ms than which no id is newer
-    …  for each run, in the order of the list: how many ms its id is older than that, times 4, plus
-       0 if n is 0, 2 if n is the greatest there is, or else 1; then n follows as a varint
+    …  for each run, in the order of the list: 3 for the id 0-0; or how many ms its id is older than
+       that, times 4, plus 0 if n is 0, 2 if n is the greatest there is, or else 1; then n follows
 
 A varint has seven bits in each byte, the lowest first; the highest bit says that more follow.
 """
@@ -49,7 +49,7 @@ class RunList(NamedTuple):
 
 
 class MergedCursor:
-    """An event id for each run of a list. One cursor is less than another if no id is greater.
+    """An event id for each run of a list. One cursor is at most another if no id is greater.
 
     The ids are kept as they are written too: from one cursor to the next, mostly one moves.
     """
@@ -110,9 +110,6 @@ class MergedCursor:
     def __le__(self, other: "MergedCursor") -> bool:
         return all(mine <= its for mine, its in zip(self.ids, other.ids, strict=True))
 
-    def __lt__(self, other: "MergedCursor") -> bool:
-        return self.ids != other.ids and self <= other
-
 
 def _decode(text: str) -> bytes:
     """Return the bytes of a cursor; raises ValueError if they are damaged."""
@@ -134,6 +131,9 @@ def _read_ids(numbers: bytes, count: int) -> Iterator[EventId]:
     newest, at = _read_varint(numbers, 0)
     for _ in range(count):
         age, at = _read_varint(numbers, at)
+        if age == 3:
+            yield ZERO
+            continue
         kind, n = age & 3, 0
         if kind == 1:
             n, at = _read_varint(numbers, at)
@@ -150,6 +150,8 @@ def _read_ids(numbers: bytes, count: int) -> Iterator[EventId]:
 def _written(base: int, event_id: EventId) -> bytes:
     """Return the numbers of an id."""
     ms, n = event_id
+    if not ms and not n:
+        return b"\3"
     kind = 0 if not n else 2 if n == _MAX else 1
     return _varint((base - ms) << 2 | kind) + (_varint(n) if kind == 1 else b"")
 

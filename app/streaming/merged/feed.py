@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from ..feeds.fanout import Fanout, ParkedSubscriber
-from ..feeds.feed import MAX_FANOUTS_IN_A_ROW, MAX_UNPARKED_IN_A_ROW, Feed, FeedSubscriber
+from ..feeds.feed import MAX_FANOUTS_IN_A_ROW, Feed, FeedSubscriber
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame_batch import FrameBatch
@@ -152,11 +152,10 @@ class MergedFeed:
             parked: list[tuple[ParkedSubscriber, Fanout]] = [
                 (each, fanout) for fanout in fanouts for each in fanout.parked
             ]
-        for number, (subscriber, fanout) in enumerate(parked, 1):
+        for subscriber, fanout in parked:
             if subscriber in fanout.parked:  # else it left while others had their turn
                 subscriber.unpark(None)
-            if number % MAX_UNPARKED_IN_A_ROW == 0:
-                time.sleep(0)
+            time.sleep(0)  # each leaves all feeds
 
 
 class Tap:

@@ -223,7 +223,7 @@ BAD_BODIES = [
     ('{"runs": {"a/b": "latest"}}', 400, "runs"),
     ('{"runs": {"": "latest"}}', 400, "runs"),
     ('{"runs": {"a": "earliest", "a": "latest"}}', 400, "runs"),
-    ('{"runs": {"a": "earliest"}, "runs": {"b": "earliest"}}', 400, "runs"),
+    ('{"runs": {"a": "earliest"}, "runs": {"b": "earliest"}}', 400, "body"),
     ('{"runs": {"a": "earliest"}, "last_event_id": 5}', 400, "last_event_id"),
     ('{"runs": {"a": "earliest"}, "last_event_id": "1-1"}', 400, "last_event_id"),
     (
@@ -231,7 +231,12 @@ BAD_BODIES = [
         400,
         "last_event_id",
     ),
-    ('{"runs": {"a": "earliest"}, "tail": 5}', 400, "tail"),
+    ('{"runs": {"a": "earliest"}, "tail": 5}', 400, "body"),
+    ('{"runs": null, "runs": {"a": "earliest"}}', 400, "body"),
+    ('{"\\ud800": 1}', 400, "body"),
+    ('{"runs": {"\\ud800": "latest"}}', 400, "runs"),
+    ('{"runs": {"a": "\\ud800"}}', 400, "runs"),
+    ('{"runs": {"a": "latest"}, "last_event_id": "\\ud800"}', 400, "last_event_id"),
 ]
 
 
