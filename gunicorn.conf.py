@@ -29,6 +29,7 @@ worker_connections = _settings["worker_connections"]
 # A worker that stops after a number of requests refuses everything while its streams go on.
 max_requests = 0
 # All headers of a request together are limited too (app/server/request_head.py).
+limit_request_line = 8190
 limit_request_fields = 100
 limit_request_field_size = 8190
 timeout = 30

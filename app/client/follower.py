@@ -101,7 +101,7 @@ class Follower:
             while piece := response.raw.read1(READ_BYTES, decode_content=True):
                 for event in self._receive(response, parser.feed(piece)):
                     if event.category != RESERVED_CATEGORY:
-                        terminal = event.terminal
+                        terminal = self._is_last(event)
                     elif event.action == "progress":
                         continue
                     elif event.action == "expiring":
@@ -128,6 +128,10 @@ class Follower:
             self._cursor = message.last_event_id or self._cursor
             yield from events
 
+    def _is_last(self, event: Event) -> bool:
+        """Return whether the stream may end with an event."""
+        return event.terminal
+
     def _pause_after_end(self, whole: bool) -> float | None:
         """Return None if the run has ended, 0 if only the gateway knows.
 
@@ -150,6 +154,7 @@ class MergedFollower(Follower):
     ):
         super().__init__(transport, "/events/stream", "", {}, categories, actions)
         self._cursors = dict(cursors)
+        self._running = set(cursors)
 
     def _send(self) -> Opened:
         # A URL would be too long for many runs, and a header for their cursor.
@@ -162,6 +167,14 @@ class MergedFollower(Follower):
             headers={**_HEADERS, "Content-Type": "application/json"},
         )
 
+    def _is_last(self, event: Event) -> bool:
+        """Return whether all runs have ended, as far as their events say it."""
+        if event.terminal:
+            self._running.discard(event.run_id)
+        else:
+            self._running.add(event.run_id)
+        return not self._running
+
     def _pause_after_end(self, whole: bool) -> float | None:
-        """Return 0: the last event was the end of its run, and the gateway knows of the others."""
+        """Return 0: the gateway knows whether a run goes on."""
         return 0.0

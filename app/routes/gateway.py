@@ -1,5 +1,6 @@
 """What the factory wired for one worker, and how a view reaches it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,6 +19,8 @@ from .ingest.loop import IngestLoop
 
 # This share of DRAIN_SECONDS ends the streams. The rest is for what they still have to write.
 DRAIN_SHARE = 0.8
+
+_NO_PLACE = "too many streams, or the worker is about to stop"
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,15 @@ class Gateway:
 
         Raises TooMany, NotAuthenticated and ServiceUnavailable.
         """
-        owner = self.access.owner_of_stream(self.streams)
+        owner = self.access.owner_of_stream(self.streams, stream.followed)
         if not self.streams.admit(stream, request.remote_addr or "", owner, **fields):
-            raise ServiceUnavailable("too many streams, or the worker is about to stop")
+            raise ServiceUnavailable(_NO_PLACE)
+
+    def check_place(self, followed: Sequence[str]) -> None:
+        """Raise what `admit` would for a stream that follows some runs."""
+        self.access.owner_of_stream(self.streams, followed)
+        if not self.streams.has_place_for(followed):
+            raise ServiceUnavailable(_NO_PLACE)
 
     def drain(self) -> None:
         """Refuse new streams, and end the open ones one by one within DRAIN_SECONDS."""

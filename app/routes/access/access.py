@@ -223,15 +223,17 @@ class Access:
             raise NotAuthenticated
         raise NotPermitted(f"the token does not grant read of the run {refused}", "read")
 
-    def owner_of_stream(self, streams: OpenStreams) -> Identity | None:
-        """Return whose stream is about to open, of a token that is still good.
+    def owner_of_stream(self, streams: OpenStreams, followed: Sequence[str]) -> Identity | None:
+        """Return whose stream is about to open, which follows some runs.
+
+        The token is still good.
 
         Raises TooMany if the bearer may have no more streams, and NotAuthenticated. Admit the
         stream at once: what is revoked later ends the streams that were admitted.
         """
         self.check_still()
         owner = current_identity()
-        if owner is not None and streams.has_all_of(owner):
+        if owner is not None and streams.is_too_much_for(owner, followed):
             raise TooMany("the subject has as many streams as it may", RETRY_STREAM_SECONDS)
         return owner
 

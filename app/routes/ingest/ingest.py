@@ -48,6 +48,7 @@ class Ingest:
     ) -> None:
         """`check` raises an error for events, or a lease, that the producer may not append."""
         self.run_id = run_id
+        self.followed = ()
         self.reason: str | None = None
         self.error: Exception | None = None
         self.closed = False

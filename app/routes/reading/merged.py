@@ -54,6 +54,7 @@ def follow_several() -> Response:
         found = cursor_of(query) or (None if cursor is None else ("last_event_id", cursor))
     gateway().access.check_readable(texts)
     starts = _starts(texts, found)
+    gateway().check_place(tuple(starts))  # before so many logs are read
     replay = MergedReplay(starts, gateway().streams.services)
     shown = "cursors" if found is None else "resumed"
     return open_stream(replay, _merged_format(query, len(starts)), shown)
@@ -120,7 +121,7 @@ def _starts(cursors: Mapping[str, str], found: tuple[str, str] | None) -> dict[s
     """Return where the stream starts in each run. What a client comes back with counts more."""
     if found is None:
         field = "run" if request.method in ("GET", "HEAD") else "runs"
-        return {run_id: Start.parse(cursor, field) for run_id, cursor in cursors.items()}
+        return {run_id: _start(run_id, cursor, field) for run_id, cursor in cursors.items()}
     field, text = found
     if text in ("earliest", "latest"):
         return dict.fromkeys(cursors, Start.parse(text, field))

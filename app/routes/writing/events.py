@@ -79,7 +79,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         max_event_bytes=here.store.max_event_bytes,
         check=here.access.event_check(),
     )
-    owner = here.access.owner_of_stream(here.streams)
+    owner = here.access.owner_of_stream(here.streams, ())
     if not here.streams.admit(ingest, request.remote_addr or "", owner):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return respond(refusal, **ingest.error_members())

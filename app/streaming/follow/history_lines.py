@@ -44,6 +44,7 @@ class HistoryLines:
     ):
         """For the keywords see `EventStore.page`. Raises NotALog and StoreUnavailable."""
         self.run_id = run_id
+        self.followed = ()
         self.reason: str | None = None
         self.events = 0
         self._store = store

@@ -18,6 +18,7 @@ class LongPoll:
 
     def __init__(self, run_id: str, store: EventStore, readers: ReaderPool):
         self.run_id = run_id
+        self.followed = (run_id,)
         self.reason: str | None = None
         self.events = 0
         self._store = store

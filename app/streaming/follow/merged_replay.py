@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
+from ..event_id import ZERO
 from ..feeds.fanout import Fanout
 from ..feeds.feed import FeedSubscriber, Listener
-from ..log.position import START
+from ..log.position import START, Position
 from ..merged.batch import Gatherer, MergedBatch, MergedPosition
 from ..merged.cursor import RunList
 from ..wire.frame import Frame
@@ -21,11 +22,14 @@ from .replay import (
     Step,
     Wait,
 )
-from .start import Start, find_each
+from .start import Beginning, Start, find_each
 from .subscriber import Services
 
 # How many runs are named where a merged stream is logged.
 MAX_NAMED = 3
+
+# After so many runs that were left, others get their turn.
+MAX_CLOSED_IN_A_ROW = 64
 
 Steps = Iterator[MergedBatch | Wait]
 
@@ -61,6 +65,11 @@ class MergedReplay:
         return ",".join([*named, f"+{more}"] if more else named)
 
     @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs, in the order of their ids."""
+        return self.runs.run_ids
+
+    @property
     def position(self) -> MergedPosition:
         return self._position
 
@@ -75,18 +84,27 @@ class MergedReplay:
 
         Raises NotALog and StoreUnavailable.
         """
-        beginnings = find_each(self._services.store, self._starts)
-        for part, beginning in zip(self._parts, beginnings, strict=True):
-            part.replay.begin_at(beginning)
+        found = find_each(self._services.store, self._starts)
+        for part, each in zip(self._parts, found, strict=True):
+            if isinstance(each, NotALog):
+                # It waits for a log. Until then its client is where it has asked to start.
+                start = self._starts[part.replay.run_id]
+                part.replay.position = Position(b"", start.id or ZERO, None)
+            else:
+                part.replay.begin_at(each)
         self._found = True
-        return all(beginning.nothing_follows for beginning in beginnings)
+        for each in found:
+            if isinstance(each, NotALog):
+                raise each
+        return all(isinstance(each, Beginning) and each.nothing_follows for each in found)
 
     def run(self, listener: Listener) -> Steps:
         """Yield the steps from the starts until all runs have ended; raises ReplayStopped."""
         self._listener = listener
         yield from self._find()
         # Every cursor says from now on where the client is in every run.
-        self._gatherer.position = self._position = self._reached()
+        self._gatherer.position = self._moved()
+        self.began_at = self._position.id
         for part in self._parts:
             part.steps = part.replay.run(part)
         yield from self._steps()
@@ -131,8 +149,10 @@ class MergedReplay:
     def close(self, listener: Listener) -> None:
         """Stop, and leave the feeds; safe to repeat."""
         self.stop()
-        for part in self._parts:
+        for number, part in enumerate(self._parts, 1):
             part.replay.close(part)
+            if number % MAX_CLOSED_IN_A_ROW == 0:
+                time.sleep(0)
 
     def _find(self) -> Steps:
         pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
@@ -141,7 +161,9 @@ class MergedReplay:
                 raise ReplayStopped
             try:
                 self.nothing_follows()
-            except (StoreUnavailable, NotALog):
+            except NotALog:
+                return  # the others need not wait for it
+            except StoreUnavailable:
                 yield Wait(time.monotonic() + next(pauses))
 
     def _steps(self) -> Steps:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ..wire.formats import StreamFormat
@@ -37,7 +37,11 @@ class OpenStream(Protocol):
 
     @property
     def run_id(self) -> str:
-        """The run that is read or written."""
+        """The run that is read or written, or what stands for several."""
+
+    @property
+    def followed(self) -> Sequence[str]:
+        """The runs of which the stream needs a feed."""
 
     def end(self, reason: str) -> None:
         """End the stream soon, with what belongs before its end."""
@@ -71,7 +75,11 @@ class _Entry(NamedTuple):
 
 
 class OpenStreams:
-    """The open streams of a worker."""
+    """The open streams of a worker.
+
+    There may be only so many, and they may follow only as many runs together: a run costs its
+    share of a reader, which has a connection to Redis.
+    """
 
     def __init__(self, services: Services, limit: int, limit_of_owner: int | None = None):
         self.draining = False
@@ -80,6 +88,7 @@ class OpenStreams:
         self._limit_of_owner = limit_of_owner
         self._open: dict[OpenStream, _Entry] = {}
         self._owned: Counter[str] = Counter()
+        self._followed: Counter[str] = Counter()
         self._expiry = Expiry(self._open)
         self._on_closed = self.closed  # made once: a bound method takes 64 bytes
 
@@ -106,11 +115,12 @@ class OpenStreams:
         It must be refused if too many are open, or the worker is about to stop. The owner of an
         admitted stream calls `closed` when the stream has released everything.
         """
-        if self.draining or len(self._open) >= self._limit:
+        if not self.has_place_for(stream.followed):
             return False
         self._open[stream] = _Entry(client, time.monotonic(), owner)
+        self._followed.update(stream.followed)
         if owner is not None:
-            self._owned[owner.account] += 1
+            self._owned[owner.account] += _weight(stream.followed)
             self._expiry.note(owner)
         _log(f"{stream.kind} opened", run=stream.run_id, client=client, **fields)
         return True
@@ -120,8 +130,12 @@ class OpenStreams:
         entry = self._open.pop(stream, None)
         if entry is None:
             return
+        for run_id in stream.followed:
+            self._followed[run_id] -= 1
+            if not self._followed[run_id]:
+                del self._followed[run_id]
         if entry.owner is not None:
-            self._owned[entry.owner.account] -= 1
+            self._owned[entry.owner.account] -= _weight(stream.followed)
             if not self._owned[entry.owner.account]:
                 del self._owned[entry.owner.account]
         _log(
@@ -133,11 +147,23 @@ class OpenStreams:
             events=stream.events,
         )
 
-    def has_all_of(self, owner: Owner) -> bool:
-        """Return whether a subject has as many streams as it may."""
-        return self._limit_of_owner is not None and (
-            self._owned[owner.account] >= self._limit_of_owner
-        )
+    def has_place_for(self, followed: Sequence[str]) -> bool:
+        """Return whether a stream that follows some runs may be admitted."""
+        if self.draining or len(self._open) >= self._limit:
+            return False
+        if len(self._followed) + len(followed) <= self._limit:
+            return True
+        new = sum(run_id not in self._followed for run_id in followed)
+        return len(self._followed) + new <= self._limit
+
+    def is_too_much_for(self, owner: Owner, followed: Sequence[str]) -> bool:
+        """Return whether a subject may not have a stream more, that follows some runs.
+
+        A stream of several runs counts as many times.
+        """
+        if self._limit_of_owner is None:
+            return False
+        return self._owned[owner.account] + _weight(followed) > self._limit_of_owner
 
     def end_owned(self, is_refused: Callable[[Any], bool], reason: str) -> None:
         """End the streams whose owner is refused from now on."""
@@ -232,6 +258,11 @@ class Expiry:
                     stream.warn(max(1, round(expires_at - now)))
             if number % MAX_LOOKED_AT_IN_A_ROW == 0:
                 time.sleep(0)
+
+
+def _weight(followed: Sequence[str]) -> int:
+    """Return as how many streams one counts that follows some runs."""
+    return max(1, len(followed))
 
 
 def _log(message: str, **fields: object) -> None:

@@ -103,6 +103,11 @@ class Replay:
         return self.run_id
 
     @property
+    def run_ids(self) -> tuple[str]:
+        """The run alone."""
+        return (self.run_id,)
+
+    @property
     def feed(self) -> Feed:
         """The run's feed; the replay must have joined it."""
         assert self._feed is not None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import InvalidInput
+from ..errors import InvalidInput, NotALog
 from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.continuity import Stretch
@@ -72,17 +72,21 @@ class Start:
         return str(self.id) if self.id else "latest" if self.latest else "earliest"
 
 
-def find_each(store: EventStore, starts: Mapping[str, Start]) -> "list[Beginning]":
+def find_each(store: EventStore, starts: Mapping[str, Start]) -> "list[Beginning | NotALog]":
     """Return where a stream begins in each of several logs, in a few round trips.
 
-    Each start is an id, the first event or the end. Raises NotALog, which names the run, and
-    StoreUnavailable.
+    Each start is an id, the first event or the end. Raises StoreUnavailable.
     """
     located = store.locate_each([(run_id, start.id) for run_id, start in starts.items()])
-    return [
-        Beginning([Stretch(state.end, state.end, None)] if start.latest else way, state)
-        for start, (way, state) in zip(starts.values(), located, strict=True)
-    ]
+    found: list[Beginning | NotALog] = []
+    for start, each in zip(starts.values(), located, strict=True):
+        if isinstance(each, NotALog):
+            found.append(each)
+        else:
+            way, state = each
+            at_end = [Stretch(state.end, state.end, None)]
+            found.append(Beginning(at_end if start.latest else way, state))
+    return found
 
 
 class Beginning(NamedTuple):

@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
@@ -61,6 +61,9 @@ class SubscriberReplay(Protocol):
 
     @property
     def run_id(self) -> str: ...
+
+    @property
+    def run_ids(self) -> Sequence[str]: ...
 
     @property
     def began_at(self) -> Cursor: ...
@@ -167,6 +170,11 @@ class Subscriber:
     def run_id(self) -> str:
         """The run whose events are streamed, or what stands for several."""
         return str(self._replay)
+
+    @property
+    def followed(self) -> Sequence[str]:
+        """The runs whose events are streamed."""
+        return self._replay.run_ids
 
     def nothing_follows(self) -> bool:
         """Return whether the run has ended, and the stream would end without an event.

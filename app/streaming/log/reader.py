@@ -282,19 +282,19 @@ class LogReader:
 
     def locate_each(
         self, cursors: Sequence[tuple[str, EventId | None]]
-    ) -> list[tuple[list[Stretch], LogState]]:
+    ) -> list[tuple[list[Stretch], LogState] | NotALog]:
         """Return what `locate` does for several runs, in a few round trips.
 
-        Without an id it is the way to the beginning of what the log retains. Raises NotALog, which
-        names the run.
+        Without an id it is the way to the beginning of what the log retains. NotALog names the run.
         """
-        located: list[tuple[list[Stretch], LogState]] = []
+        located: list[tuple[list[Stretch], LogState] | NotALog] = []
         for first in range(0, len(cursors), MAX_LOCATED):
             some = cursors[first : first + MAX_LOCATED]
             calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
             for (run_id, cursor), reply in zip(some, self._read_log.run_each(calls), strict=True):
                 if isinstance(reply, NotALog):
-                    raise NotALog(f"run {run_id}: {reply}")
+                    located.append(NotALog(f"run {run_id}: {reply}"))
+                    continue
                 entries, state = _parse_read(reply)
                 if self.leases.end_if_lost(run_id, state):
                     entries, state = self._read(run_id, *_from(cursor))

@@ -341,6 +341,43 @@ def test_a_run_that_is_no_log_stops_no_other_run(store, readers, redis_client, r
     redis_client.delete(f"run:{odd}:events")
 
 
+@pytest.mark.parametrize("start", ["earliest", "id", "latest"])
+def test_a_run_that_is_no_log_when_redis_is_back_stops_no_other_run(
+    redis_server, readers, redis_client, run_ids, start
+):
+    """Meanwhile its client is where it has asked to start."""
+
+    class UnavailableStore(EventStore):
+        failed = False
+
+        def locate_each(self, cursors):
+            if not self.failed:
+                self.failed = True
+                raise StoreUnavailable("Redis is away")
+            return super().locate_each(cursors)
+
+    store = UnavailableStore(redis_server.url)
+    first, odd, third = run_ids
+    for run_id in (first, third):
+        store.add(run_id, "llm", "stream")
+    redis_client.set(f"run:{odd}:events", "no log")
+    event_id = EventId(7, 0)
+    own = {"earliest": Start(), "id": Start(id=event_id), "latest": Start(latest=True)}[start]
+    starts = {first: Start(), odd: own, third: Start()}
+    reader = Reader(starts)
+    subscriber = merged(store, readers, starts)
+    with pytest.raises(StoreUnavailable):
+        subscriber.nothing_follows()
+    for chunk in subscriber.chunks():
+        reader.read(chunk)
+        if "caught_up" in reader.seen[third]:
+            subscriber.end("enough")
+    subscriber.close()
+    assert reader.seen[first] == reader.seen[third] == [1, "caught_up"]
+    assert reader.starts()[odd].id == (event_id if start == "id" else EventId(0, 0))
+    redis_client.delete(f"run:{odd}:events")
+
+
 def test_a_stream_opened_while_redis_is_away_starts_when_redis_is_back(
     redis_server, readers, run_ids
 ):

@@ -10,10 +10,12 @@ from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
+from app.streaming.follow.merged_replay import MergedReplay
 from app.streaming.follow.open_streams import OpenStreams
 from app.streaming.follow.replay import Replay
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
+from app.streaming.merged.formats import MergedEventStream
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from tests.clocks import replace_time
 from tests.servers import wait_until
@@ -38,6 +40,43 @@ def test_streams_are_admitted_up_to_the_limit(services):
     assert [streams.admit(each, "a") for each in (first, second, third)] == [True, True, False]
     first.close()
     assert streams.admit(third, "a")
+
+
+def merged(streams: OpenStreams, *run_ids: str) -> Subscriber:
+    replay = MergedReplay(dict.fromkeys(run_ids, Start()), streams.services)
+    return streams.subscriber(replay, StreamFormat(Filter(), MergedEventStream()))
+
+
+def test_streams_are_admitted_as_long_as_they_follow_no_more_runs_than_the_limit(services):
+    """A run costs its share of a reader, whoever follows it."""
+    streams = OpenStreams(services, 4)
+    first, same = merged(streams, "a", "b", "c"), merged(streams, "a", "b", "c")
+    assert streams.admit(first, "a")
+    assert streams.admit(same, "a")
+    assert streams.has_place_for(("a", "d"))
+    assert not streams.has_place_for(("d", "e"))
+    assert not streams.admit(merged(streams, "d", "e"), "a")
+    assert streams.admit(merged(streams, "d"), "a")
+    first.close()
+    assert not streams.has_place_for(("e",))
+    same.close()
+    assert streams.has_place_for(("e", "f", "g"))
+
+
+def test_a_stream_of_several_runs_counts_as_many_times_for_its_subject(services):
+    class Ada:
+        account, expires_at = "ada", None
+
+    streams = OpenStreams(services, 10, 3)
+    assert not streams.is_too_much_for(Ada, ("a", "b", "c"))
+    assert streams.is_too_much_for(Ada, ("a", "b", "c", "d"))
+    two = merged(streams, "a", "b")
+    assert streams.admit(two, "a", Ada)
+    assert not streams.is_too_much_for(Ada, ("a",))
+    assert not streams.is_too_much_for(Ada, ())
+    assert streams.is_too_much_for(Ada, ("a", "b"))
+    two.close()
+    assert not streams.is_too_much_for(Ada, ("a", "b", "c"))
 
 
 def test_a_stream_that_is_closed_twice_is_counted_once(services):
@@ -78,7 +117,7 @@ class Clock:
 class EndingStream:
     """A stream that closes when `end` is called, unless its client reads nothing."""
 
-    kind, run_id, events, reason = "stream", "any", 0, None
+    kind, run_id, followed, events, reason = "stream", "any", (), 0, None
 
     def __init__(self, clock: Clock, streams: OpenStreams, reads: bool = True):
         self.ended_at: float | None = None
@@ -144,7 +183,7 @@ class Bearer:
 class Endless:
     """A stream whose client does not read what belongs before the end."""
 
-    kind, run_id, events = "stream", "any", 0
+    kind, run_id, followed, events = "stream", "any", (), 0
 
     def __init__(self, streams: OpenStreams, broken: bool = False) -> None:
         self.reason: str | None = None

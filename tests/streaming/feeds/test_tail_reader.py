@@ -1,0 +1,52 @@
+"""The reader, with feeds that are tapped."""
+
+from app.streaming.errors import StoreUnavailable
+from app.streaming.event_store import EventStore
+from app.streaming.feeds.reader_pool import ReaderPool
+from tests.servers import wait_until
+
+
+class Listener:
+    def wake(self) -> None:
+        """It looks by itself."""
+
+
+class Tap:
+    """Counts what it takes, and what it was told to deliver."""
+
+    def __init__(self) -> None:
+        self.taken = self.flushed = 0
+
+    def take(self, batch) -> None:
+        self.taken += 1
+
+    def flush(self) -> None:
+        self.flushed = self.taken
+
+
+def test_what_was_read_is_delivered_though_another_log_cannot_be_read_then(
+    redis_server, redis_client, run_id
+):
+    class HalfAway(EventStore):
+        failures = 0
+
+        def read(self, *arguments):
+            self.failures += 1
+            raise StoreUnavailable("Redis is away")
+
+    store = HalfAway(redis_server.url)
+    first, second = f"{run_id}-1", f"{run_id}-2"
+    readers, listener, tap = ReaderPool(store), Listener(), Tap()
+    for each in (first, second):
+        store.add(each, "llm", "stream")
+    feeds = [readers.join(each, store.state(each), listener) for each in (first, second)]
+    feeds[0].tap(tap)
+    [(_, fields)] = redis_client.xrange(f"run:{first}:events")
+    with redis_client.pipeline(transaction=True) as pipeline:
+        pipeline.xadd(f"run:{first}:events", fields | {b"sequence": b"2"})
+        pipeline.xadd(f"run:{second}:events", {"by": "another program"})  # only `read` tells of it
+        pipeline.execute()
+    wait_until(lambda: store.failures > 1, "the second log was read twice")
+    assert tap.flushed == tap.taken == 1
+    for feed in feeds:
+        readers.leave(feed, listener)
