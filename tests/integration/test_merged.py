@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import uuid
 from collections import defaultdict
 
 import pytest
@@ -261,3 +262,32 @@ def test_the_lines_of_many_runs_come_in_batches(gateway, store, run_id):
     ended = [each["run_id"] for batch in batches for each in batch["data"] if each["id"]]
     assert sorted(ended) == sorted(names)
     assert [line["event"]["action"] for line in lines] == ["heartbeat"] + ["batch"] * len(batches)
+
+
+def test_a_hundred_runs_with_names_and_cursors_of_usual_length_fit_into_a_url(gateway):
+    runs = [f"{uuid.uuid4()}@1795703286342-{number}" for number in range(100)]
+    response = requests.head(gateway.url + path(runs))
+    assert response.status_code == 200, response.text
+
+
+def test_runs_that_nobody_has_place_for_are_refused_before_they_are_read(
+    start_gateway, redis_client, run_id
+):
+    gateway = start_gateway(MAX_STREAMS="20")
+
+    def follow(first: int) -> requests.Response:
+        names = [f"{run_id}-{number}" for number in range(first, first + 15)]
+        body = {"runs": dict.fromkeys(names, "earliest")}
+        return requests.post(f"{gateway.url}/events/stream", json=body, stream=True)
+
+    def located() -> int:
+        calls = redis_client.info("commandstats")["cmdstat_evalsha"]["calls"]
+        return int(calls)
+
+    with follow(0) as first, follow(5) as same:  # 20 runs together
+        assert first.status_code == same.status_code == 200
+        before = located()
+        refused = follow(6)
+        assert refused.status_code == 503
+        assert located() - before < 15
+    wait_until(lambda: follow(100).status_code == 200, "there is place again")
