@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from . import __version__
 from .auth.authenticator import Authenticator
 from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
@@ -12,6 +13,7 @@ from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
 from .routes.admission import Admission
+from .routes.description import description
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
@@ -53,7 +55,9 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     problems.init_app(app)
     for module in (events, requests, history, stream, runs, health, session, revocations):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(description.blueprint)
     access.init_app(app)
+    description.Description(app, __version__, access.schemes)
     app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
     return app
 

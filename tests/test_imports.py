@@ -57,6 +57,9 @@ ROUTES = (
     ),
     *("reading.accept", "reading.history", "reading.stream", "reading.runs"),
     *("access.session", "access.revocations"),
+    *("description.operation", "description.documents", "description.control_events"),
+    *("description.shared_answers", "description.parameters", "description.writing"),
+    *("description.reading", "description.tokens_and_health", "description.description"),
 )
 AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
@@ -133,7 +136,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
         "app.token_command",
     }
-    yield "app.wiring", whole - set(_client)
+    yield "app.wiring", (whole - set(_client)) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
@@ -152,6 +155,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "auth",
         "routes",
         "routes.access",
+        "routes.description",
         "routes.ingest",
         "routes.reading",
         "routes.writing",

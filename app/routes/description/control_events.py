@@ -1,0 +1,100 @@
+"""The schemas of what streams send: events, and the control events of the gateway."""
+
+from typing import Any
+
+from .documents import event_id, number, text, time, whole
+from .operation import Json, schema
+
+_NULL: Json = {"type": "null"}
+
+_POSITION = whole(
+    requested=text("From where the client asked: a cursor, or `from_sequence=` or `tail=`."),
+    earliest=event_id("The id of the first event that the log keeps.", null=True),
+    latest=event_id("The id of the last event that was appended.", null=True),
+)
+
+# What each control event says, and its data.
+_CONTROL_EVENTS: dict[str, tuple[str, Json]] = {
+    "caught_up": ("The history up to now is sent. The frame has an `id:` line.", _POSITION),
+    "gap": ("Events are missing here: they were trimmed or deleted.", _POSITION),
+    "reset": (
+        "What the client has is not of this log. The stream continues from its beginning.",
+        _POSITION,
+    ),
+    "progress": (
+        "A filter has dropped events, up to `cursor`. The frame has an `id:` line.",
+        whole(cursor=event_id("From where to resume.")),
+    ),
+    "expiring": (
+        "The stream ends after so many seconds, unless the client comes back with a new token.",
+        whole(expires_in=number("The seconds until the token expires.")),
+    ),
+    "heartbeat": ("The stream is silent, and still there. Only among JSON lines.", _NULL),
+    "deleted": ("The log of the run is gone. Only in the stream of all runs.", _NULL),
+}
+
+
+def _control(action: str, description: str, data: Json) -> Json:
+    run_id = text("The run; null for the stream of all runs itself.", null=True)
+    return {"description": description} | whole(
+        id=_NULL,
+        run_id=run_id,
+        sequence=_NULL,
+        timestamp=time("When the gateway made it, in UTC."),
+        event=whole(category={"const": "gateway"}, action={"const": action}),
+        data=data,
+        source=_NULL,
+    )
+
+
+def _name(action: str) -> str:
+    return "Gateway" + action.title().replace("_", "")
+
+
+def _any_of(*names: str) -> Json:
+    return {"anyOf": [schema(name) for name in names]}
+
+
+def _frame(of: Json) -> Json:
+    """Return the schema of an event as OpenAPI 3.2 describes Server-Sent Events: by its fields."""
+    return {
+        "description": "One frame of the stream. `data` is the JSON of an event.",
+        "type": "object",
+        "properties": {
+            "id": event_id("The cursor from which a client resumes."),
+            "event": text("`<category>.<action>`; absent with `typed=false`."),
+            "retry": number("How many milliseconds to wait before reconnecting."),
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": of,
+            },
+        },
+        "additionalProperties": False,
+    }
+
+
+_OF_RUN = ("caught_up", "gap", "reset", "progress", "expiring")
+
+
+def _with_cursor(event: Json) -> Json:
+    """Return the schema of an event as a line of the stream of all runs."""
+    cursor = event_id("From where to resume in this stream.")
+    return {**event, "properties": {**event["properties"], "cursor": cursor}}
+
+
+def stream_schemas(event: Json) -> dict[str, Json]:
+    """Return the schemas of what streams send; `event` is that of an event."""
+    control: dict[str, Any] = {
+        _name(action): _control(action, *rest) for action, rest in _CONTROL_EVENTS.items()
+    }
+    of_run = tuple(map(_name, _OF_RUN))
+    deleted, heartbeat = _name("deleted"), _name("heartbeat")
+    return control | {
+        "RunFrame": _frame(_any_of("Event", *of_run)),
+        "RunLine": _any_of("Event", *of_run, heartbeat),
+        "ChangeFrame": _frame(_any_of("Event", *of_run, deleted)),
+        "ChangedEvent": _with_cursor(event) | {"required": [*event["required"], "cursor"]},
+        "DeletedRun": _with_cursor(control[deleted]),
+        "ChangeLine": _any_of("ChangedEvent", "DeletedRun", *of_run, heartbeat),
+    }
