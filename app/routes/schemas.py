@@ -46,7 +46,7 @@ _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 # As JSON Schema has them.
 RUN_ID = r"^[A-Za-z0-9_.-]{1,128}$"
 EVENT_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
-CURSOR = rf"^(earliest|latest|{EVENT_ID[1:-1]})$"
+CURSOR = rf"^(earliest|latest|{EVENT_ID[1:-1]})?$"
 _RUNS_CURSOR = r"^r1\.[0-9]{1,16}\.([A-Za-z0-9_.-]{1,128}|~)$"
 
 
@@ -65,6 +65,15 @@ def _about(description: str, **json_schema: Any) -> dict[str, Any]:
 def _any_json(description: str) -> fields.Raw:
     """Return a field of any JSON value, by default null."""
     return fields.Raw(load_default=None, allow_none=True, metadata=_about(description))
+
+
+class _WholeNumber(fields.Integer):
+    """A JSON number that is whole, also if it has a decimal point: `60.0`."""
+
+    def _validated(self, value: Any) -> int:
+        return super()._validated(
+            int(value) if isinstance(value, float) and value.is_integer() else value
+        )
 
 
 class EventSchema(Schema):
@@ -134,7 +143,7 @@ class EventSchema(Schema):
     event_action = fields.String(required=True, validate=_NAME, metadata=_about("The action."))
     data = _any_json("Any JSON value, up to 128 levels deep.")
     source = _any_json("Any JSON value, as `data`.")
-    lease_seconds = fields.Integer(
+    lease_seconds = _WholeNumber(
         strict=True,
         load_default=None,
         allow_none=True,

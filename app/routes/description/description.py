@@ -46,7 +46,8 @@ A durable, resumable event stream for every run, over plain HTTP and Server-Sent
 - The gateway ignores query parameters that it does not know.
 - A parameter that is given more than once is an error (400), unless it is an array or a cursor. \
 Of cursors, the last one that is not empty counts.
-- The schema of a body of lines, and of a stream, is that of one line or of one frame.
+- The schema of a body of lines is that of an array of them. The schema of a stream is that of \
+one frame.
 - A page that CORS allows gets `Access-Control-Allow-Origin` and `Vary: Origin`.
 - Examples of one name belong together: those of the parameters, of the body, and of the answer."""
 

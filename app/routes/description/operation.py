@@ -26,8 +26,8 @@ class Answer(NamedTuple):
 class Example:
     """A request and its answer, which the document shows under one name.
 
-    `path`, `query` and `headers` are the parameters. A body that is no text is JSON. Tests send
-    the request to a gateway that holds the runs of tests/routes/description/runs.py.
+    `path`, `query` and `headers` are the parameters. A body that is no text is sent as JSON. Tests
+    send the request to a gateway that holds the runs of tests/integration/openapi/runs.py.
     """
 
     name: str

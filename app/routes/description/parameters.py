@@ -44,12 +44,18 @@ def link(operation: str, description: str, **parameters: str) -> Json:
     }
 
 
-# From an append to what may be done with its run and its event.
+# From an append to what may be done with its run.
 AFTER_APPEND: Mapping[str, Json] = {
     "run": link("runs.show", "The state of the run.", run_id=RUN),
-    "page": link("history.read", "The events after this one.", run_id=RUN, after=NEW_ID),
-    "stream": link("stream.follow", "Follow from here.", run_id=RUN, last_event_id=NEW_ID),
+    "page": link("history.read", "The events of the run.", run_id=RUN),
+    "stream": link("stream.follow", "All events of the run, live.", run_id=RUN),
     "request": link("requests.add", "Ask something of the producer.", run_id=RUN),
     "next": link("events.append", "Append the next event.", run_id=RUN),
     "delete": link("events.delete", "Delete the log.", run_id=RUN),
+}
+
+# From a request to what comes after it.
+AFTER_REQUEST: Mapping[str, Json] = {
+    "page": link("history.read", "What came after.", run_id=RUN, after=NEW_ID),
+    "stream": link("stream.follow", "What comes after.", run_id=RUN, last_event_id=NEW_ID),
 }

@@ -3,6 +3,7 @@
 import orjson
 
 from ..schemas import ChangesQuery, PageQuery, RunsQuery, StreamQuery
+from .documents import array
 from .operation import EVENT_STREAM, JSON, LINES, Answer, Example, Json, Operation, schema
 from .parameters import LAST_EVENT_ID, RUN, link
 from .shared_answers import READING, of_field, problem, problem_document, refused, shared
@@ -121,7 +122,7 @@ HISTORY = Operation(
     {
         200: Answer(
             "The events.",
-            {JSON: schema("EventPage"), LINES: schema("Event")},
+            {JSON: schema("EventPage"), LINES: array(schema("Event"))},
             _DISPOSITION,
             {
                 "next": link(
@@ -207,7 +208,7 @@ STREAM = Operation(
     {
         200: Answer(
             "The stream.",
-            {EVENT_STREAM: schema("RunFrame"), LINES: schema("RunLine")},
+            {EVENT_STREAM: schema("RunFrame"), LINES: array(schema("RunLine"))},
             _OF_STREAMS,
         ),
         204: Answer("The run has ended, and no event is left to send."),
@@ -288,7 +289,7 @@ CHANGES = Operation(
     {
         200: Answer(
             "The stream. It has no end.",
-            {EVENT_STREAM: schema("ChangeFrame"), LINES: schema("ChangeLine")},
+            {EVENT_STREAM: schema("ChangeFrame"), LINES: array(schema("ChangeLine"))},
             _OF_STREAMS,
         ),
         400: problem("A wrong cursor or query parameter."),
@@ -330,12 +331,7 @@ RUNS = Operation(
         200: Answer(
             "The runs.",
             {JSON: schema("RunPage")},
-            links={
-                "next": link("runs.page", "The next page.", after="$response.body#/next"),
-                "first": link(
-                    "runs.show", "The first of them.", run_id="$response.body#/runs/0/run_id"
-                ),
-            },
+            links={"next": link("runs.page", "The next page.", after="$response.body#/next")},
         ),
         400: problem("A wrong query parameter."),
         **READING,

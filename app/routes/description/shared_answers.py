@@ -131,6 +131,9 @@ SHARED: Mapping[str, Shared] = {
         "another origin sent the cookie.",
         "WWW-Authenticate-Scope",
     ),
+    "NoAuthentication": _shared(
+        problem_document(404, "there is no such path"), "The gateway has no authentication."
+    ),
     "TooSlow": _shared(
         of_field(408, "body", "must arrive within 30.0 s"),
         "The body, or a line that has begun, did not arrive within 30 seconds.",

@@ -10,10 +10,10 @@ from .shared_answers import (
     refused,
     shared,
 )
+from .writing import BROKEN_JSON
 
 _TOKENS, _HEALTH, _DESCRIPTION = "Tokens", "Health", "Description"
 
-_NO_AUTHENTICATION = problem("The gateway has no authentication.")
 _COOKIE = {
     "Set-Cookie": {
         "description": "The cookie `__Host-tailrace`, or `tailrace` by HTTP on loopback.",
@@ -28,10 +28,10 @@ SESSION = Operation(
     "Set a cookie that no page can read from the bearer token of the request.",
     {
         200: Answer("The cookie is set.", {JSON: schema("Session")}, _COOKIE),
-        404: _NO_AUTHENTICATION,
         422: problem("The token has no room in a cookie (4,096 bytes)."),
         **GUARDED,
-        **shared("TooMuch", "Unavailable"),
+        **shared("TooMuch", "Unavailable", "NoAuthentication"),
+        403: problem("An API key makes no session."),
     },
     [
         Example("session", "A token for an hour", 200, answer={"expires_in": 3599}),
@@ -47,9 +47,8 @@ END_OF_SESSION = Operation(
     {
         204: Answer("The cookie is cleared.", {}, _COOKIE),
         403: problem("A page of another origin has sent the request."),
-        404: _NO_AUTHENTICATION,
         **EVERYWHERE,
-        **shared("WrongHost"),
+        **shared("WrongHost", "NoAuthentication"),
     },
     [
         Example(
@@ -77,14 +76,14 @@ REVOKE = Operation(
     _TOKENS,
     "Revoke tokens",
     "Refuse a token from now on, or all tokens of a subject that were issued before a time. "
-    "Their streams end within a second.",
+    "Their streams end within a second. The type of the body does not count.",
     {
         204: Answer("Such tokens are refused."),
         400: problem("Broken JSON, or an incomplete body."),
-        404: _NO_AUTHENTICATION,
         422: problem("The body has the wrong form."),
         **GUARDED,
-        **shared("TooSlow", "TooLarge", "WrongType", "TooBusy", "Unavailable"),
+        **shared("TooSlow", "TooLarge", "TooBusy", "Unavailable"),
+        **shared("NoAuthentication"),
     },
     [
         Example("token", "One token", 204, body={"jti": "token-17"}),
@@ -94,6 +93,7 @@ REVOKE = Operation(
             204,
             body={"sub": "ada", "before": 1795703286},
         ),
+        refused("broken", "Broken JSON", BROKEN_JSON, {}, body='{"jti": '),
         refused(
             "wrong-form",
             "Neither a token nor a subject",

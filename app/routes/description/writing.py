@@ -3,9 +3,9 @@
 from typing import Any
 
 from ..schemas import AppendQuery
-from .documents import text
+from .documents import array
 from .operation import JSON, LINES, Answer, Example, Json, Operation, schema
-from .parameters import AFTER_APPEND, IDEMPOTENCY_KEY, REPLAYED, RUN, link
+from .parameters import AFTER_APPEND, AFTER_REQUEST, IDEMPOTENCY_KEY, REPLAYED, RUN, link
 from .shared_answers import (
     READING,
     WRITING,
@@ -34,6 +34,7 @@ _MISSING = "Missing data for required field."
 _WRONG_FORM = "the event has the wrong form"
 HAS_ENDED = problem_document(409, "run build-6 has ended", ended=True)
 IS_NO_LOG = problem_document(409, "the key run:text-1:events holds no stream")
+BROKEN_JSON = of_field(400, "body", "must be JSON in UTF-8")
 IS_NO_RUN_ID = of_field(400, "run_id", "must be 1 to 128 of A-Z a-z 0-9 _ . - and not . or ..")
 
 
@@ -56,7 +57,8 @@ APPEND = Operation(
     "Append events",
     "Append an event, an array of events, or a stream of lines. Of an array, all events are "
     "stored or none. Each line is stored when it arrives, and the answer comes when the body "
-    "ends. `application/ndjson`, and other types that end with `+json`, are allowed too.",
+    "ends. Blank lines store nothing. `application/ndjson`, and other types that end with "
+    "`+json`, are allowed too.",
     {
         201: Answer(
             "The event is stored, or all events of the array.",
@@ -151,6 +153,13 @@ APPEND = Operation(
             body=_CALLED,
         ),
         refused(
+            "broken",
+            "Broken JSON",
+            BROKEN_JSON,
+            ACTIVE,
+            body='{"event_category": ',
+        ),
+        refused(
             "key-with-lines",
             "A key beside lines",
             of_field(400, "Idempotency-Key", "is for one event, or for an array of events"),
@@ -227,7 +236,7 @@ APPEND = Operation(
     headers=[IDEMPOTENCY_KEY],
     body={
         JSON: {"oneOf": [schema("NewEvent"), schema("NewEvents")]},
-        LINES: text("One event (`NewEvent`) a line. Blank lines store nothing."),
+        LINES: array(schema("NewEvent")),
     },
 )
 
@@ -236,7 +245,7 @@ REQUEST = Operation(
     "Ask something of a run's producer",
     "Append the event `request.<action>` to the log of a run. Its producer reads it there.",
     {
-        201: Answer("The request is stored.", {JSON: schema("AppendedEvent")}, links=AFTER_APPEND),
+        201: Answer("The request is stored.", {JSON: schema("AppendedEvent")}, links=AFTER_REQUEST),
         200: Answer(
             "It had been stored before, with the same key.",
             {JSON: schema("AppendedEvent")},
