@@ -35,6 +35,9 @@ _OPERATIONS: Mapping[str, Operation] = {
     **tokens_and_health.OPERATIONS,
 }
 
+# Of a parameter that is no array.
+_OF_PARAMETERS = ("name", "in", "required", "description", "schema")
+
 _END = r"\Z"
 
 _ABOUT = """\
@@ -172,9 +175,20 @@ def _parameters(rule: Rule, operation: Operation, converter: OpenAPIConverter) -
         yield described | _given(operation, "path", name)
     if operation.query is not None:
         for parameter in converter.schema2parameters(operation.query, location="query"):
+            _drop_null(parameter["schema"])
+            if parameter["schema"]["type"] != "array":
+                parameter = {name: parameter[name] for name in _OF_PARAMETERS}
             yield parameter | _given(operation, "query", parameter["name"])
     for parameter in operation.headers:
         yield parameter | _given(operation, "headers", parameter["name"])
+
+
+def _drop_null(json_schema: Json) -> None:
+    """Change the schema of a parameter: one that is absent is None for marshmallow, not null."""
+    if isinstance(json_schema["type"], list):
+        json_schema["type"] = json_schema["type"][0]
+    if "enum" in json_schema:
+        json_schema["enum"] = [value for value in json_schema["enum"] if value is not None]
 
 
 def _given(operation: Operation, place: str, name: str) -> Json:

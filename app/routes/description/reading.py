@@ -102,9 +102,10 @@ def _lines(*events: Json) -> str:
     return "".join(f"{orjson.dumps(event).decode()}\n" for event in events)
 
 
-def _frame(event: Json, cursor: str | None = None) -> str:
-    name, json = "{category}.{action}".format(**event["event"]), orjson.dumps(event).decode()
-    return f"id: {cursor or event['id']}\nevent: {name}\ndata: {json}\n\n"
+def _frame(event: Json, cursor: str | None = None, *, typed: bool = True) -> str:
+    name = "event: {category}.{action}\n".format(**event["event"]) if typed else ""
+    data = orjson.dumps(event).decode()
+    return f"id: {cursor or event['id']}\n{name}data: {data}\n\n"
 
 
 _OPENING = "retry: 2931\n: open\n"
@@ -309,6 +310,31 @@ CHANGES = Operation(
                 "1795703286260-0",
             ),
             answer_type=EVENT_STREAM,
+        ),
+        Example(
+            "only-new",
+            "What comes from now on, without names",
+            200,
+            query={"typed": False, "last_event_id": _FIRST, "lastEventId": _FIRST},
+            headers={"Last-Event-ID": "latest"},
+            answer=_OPENING
+            + _frame(
+                _caught_up({"run_id": None}, "latest", "1795703286250-0", "1795703286260-0"),
+                "1795703286260-0",
+                typed=False,
+            ),
+            answer_type=EVENT_STREAM,
+        ),
+        Example(
+            "lines",
+            "As lines, from a sequence on",
+            200,
+            query={"from_sequence": 4},
+            answer=_lines(
+                _control({"run_id": None}, "heartbeat", None),
+                ENDED_EVENTS[1] | {"cursor": "1795703286260-0"},
+            ),
+            answer_type=LINES,
         ),
         refused(
             "wrong-prefix",

@@ -143,7 +143,8 @@ SHARED: Mapping[str, Shared] = {
         "The event, the body or a line is too large.",
     ),
     "URITooLong": _shared(
-        problem_document(414, "the request line is too long"), "The request line is too long."
+        problem_document(414, "the request line is too long", title="URI Too Long"),
+        "The request line is too long.",
     ),
     "WrongType": _shared(
         of_field(415, "Content-Type", "must be application/json or application/x-ndjson"),

@@ -93,7 +93,7 @@ REVOKE = Operation(
             204,
             body={"sub": "ada", "before": 1795703286},
         ),
-        refused("broken", "Broken JSON", BROKEN_JSON, {}, body='{"jti": '),
+        refused("broken", "Broken JSON", BROKEN_JSON, {}, body='{"jti" :'),
         refused(
             "wrong-form",
             "Neither a token nor a subject",

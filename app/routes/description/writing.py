@@ -28,13 +28,16 @@ WITH_TEXT, WITH_GREATEST_ID, WRONG_RUN = (
 
 _CALLED = {"event_category": "tool", "event_action": "called"}
 _STREAM = '{"event_category": "llm", "event_action": "stream"}\n'
+ENDED_ID = "1795703286253-0"
+GREATEST_ID = f"{2**64 - 1}-{2**64 - 1}"
 _NEW_ID = "1795703287999-0"
 _WRONG_NAME = "Must be 1 to 64 of A-Z a-z 0-9 _ -."
 _MISSING = "Missing data for required field."
 _WRONG_FORM = "the event has the wrong form"
-HAS_ENDED = problem_document(409, "run build-6 has ended", ended=True)
-IS_NO_LOG = problem_document(409, "the key run:text-1:events holds no stream")
-BROKEN_JSON = of_field(400, "body", "must be JSON in UTF-8")
+HAS_ENDED = problem_document(409, f"run build-6 ended with event {ENDED_ID}", ended=True)
+IS_NO_LOG = problem_document(409, "a key of the run in Redis is of another type")
+_BROKEN = "is not JSON: unexpected end of data: line 1 column 9 (char 8)"
+BROKEN_JSON = of_field(400, "body", _BROKEN)
 IS_NO_RUN_ID = of_field(400, "run_id", "must be 1 to 128 of A-Z a-z 0-9 _ . - and not . or ..")
 
 
@@ -157,7 +160,7 @@ APPEND = Operation(
             "Broken JSON",
             BROKEN_JSON,
             ACTIVE,
-            body='{"event_category": ',
+            body='{"data":',
         ),
         refused(
             "key-with-lines",
@@ -180,7 +183,12 @@ APPEND = Operation(
         refused(
             "full",
             "A log with the greatest id",
-            problem_document(409, "", full=True),
+            problem_document(
+                409,
+                "run full-1 takes no more events: its log has the id "
+                f"{GREATEST_ID}, after which ids or sequences are not exact numbers",
+                full=True,
+            ),
             WITH_GREATEST_ID,
             body=_CALLED,
         ),
@@ -210,7 +218,7 @@ APPEND = Operation(
         refused(
             "key-reused",
             "A key that was used for another event",
-            problem_document(422, ""),
+            problem_document(422, f"the idempotency key was used for event {_NEW_ID}"),
             WITH_KEYS,
             headers={"Idempotency-Key": "step-7"},
             body=_CALLED | {"data": "another"},

@@ -1,0 +1,69 @@
+"""The runs that the examples of the description are about, in a Redis."""
+
+import re
+import time
+from typing import Any
+
+import redis
+
+from app.routes.description.reading import ENDED_EVENTS, EVENTS
+from app.routes.description.writing import ACTIVE, ENDED
+from app.streaming.event_store import EventStore
+from app.streaming.redis.redis_url import make_client
+from tests.servers import wait_until
+
+GREATEST = 2**64 - 1
+
+
+class Runs:
+    """They are written anew for each example. Their ids are then not those of the document."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._client: redis.Redis = make_client(redis_url)
+        self._store = EventStore(redis_url)
+        self._documented: dict[str, str] = {}
+
+    def renew(self) -> None:
+        """Delete all logs but that of revocations, and write the runs."""
+        for key in self._client.scan_iter():
+            if key != b"tailrace:revocations":
+                self._client.delete(key)
+        add = self._store.add
+        add("build-5", "tool", "called", idempotency_key="step-7")
+        add("build-5", "request", "cancel", idempotency_key="ask-1")
+        self._client.set("run:text-1:events", "no log")
+        self._client.xadd("run:full-1:events", {"data": "1"}, f"{GREATEST}-{GREATEST}")
+        self._documented = {}
+        for run, events in ((ACTIVE, EVENTS), (ENDED, ENDED_EVENTS)):
+            for event in events:
+                new_id = self._new_id_of(run["run_id"], event)
+                self._documented[new_id] = event["id"]
+
+    def _new_id_of(self, run_id: str, event: dict[str, Any]) -> str:
+        """Append an event, with an id that no event of another run has."""
+        now = time.time_ns() // 10**6
+        wait_until(lambda: time.time_ns() // 10**6 > now, "a millisecond is over")
+        return self._store.add(run_id, *event["event"].values(), event["data"])
+
+    def with_real_ids(self, text: str) -> str:
+        """Return a text with the ids of the runs in place of those of the document."""
+        for real, documented in self._documented.items():
+            text = text.replace(documented, real)
+        return text
+
+    def as_shown(self, text: str, *, ids: bool = True) -> str:
+        """Return a text as the document would show it, without what differs each time.
+
+        Without `ids`, those of the runs too are left out.
+        """
+        for real, documented in self._documented.items():
+            text = text.replace(real, documented)
+        known = self._documented.values() if ids else ()
+        for pattern, replacement in (
+            (r"\b\d{13}-\d+\b", lambda found: found[0] if found[0] in known else "ID"),
+            (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
+            (r"(?m)^retry: \d+$", "retry: MS"),
+            (r'"(ttl|expires_in)": ?\d+', r'"\1": SECONDS'),
+        ):
+            text = re.sub(pattern, replacement, text)
+        return text
