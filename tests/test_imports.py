@@ -58,8 +58,10 @@ ROUTES = (
     *("reading.accept", "reading.history", "reading.stream", "reading.runs"),
     *("access.session", "access.revocations"),
     *("description.operation", "description.documents", "description.control_events"),
-    *("description.shared_answers", "description.parameters", "description.writing"),
-    *("description.reading", "description.tokens_and_health", "description.description"),
+    *("description.shared_answers", "description.parameters", "description.example_runs"),
+    *("description.appending", "description.writing", "description.reading"),
+    *("description.streams", "description.tokens_and_health", "description.description"),
+    "description.page",
 )
 AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),

@@ -17,10 +17,10 @@ from ...server.common_headers import NO_STORE
 from ...server.response import JsonResponse
 from ..access.access import declares
 from ..schemas import EventSchema, RequestSchema
-from . import reading, tokens_and_health, writing
+from . import appending, reading, streams, tokens_and_health, writing
 from .control_events import stream_schemas
 from .documents import EVENT, RUN_ID_SCHEMA, SCHEMAS, new_event_schemas
-from .operation import PROBLEM, Answer, Example, Json, Operation, ref
+from .operation import PROBLEM, Answer, Example, Json, Operation, operation_id, ref
 from .shared_answers import COMMON_HEADERS, HEADERS, PROBLEM_SCHEMA, SHARED
 
 # The blueprint of the pages that show the description. They are for people, and no part of the API.
@@ -30,7 +30,9 @@ PAGES = "docs"
 _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")
 
 _OPERATIONS: Mapping[str, Operation] = {
+    **appending.OPERATIONS,
     **writing.OPERATIONS,
+    **streams.OPERATIONS,
     **reading.OPERATIONS,
     **tokens_and_health.OPERATIONS,
 }
@@ -133,7 +135,7 @@ class Description:
     def _operation(self, rule: Rule, operation: Operation, converter: OpenAPIConverter) -> Json:
         view: Any = self._app.view_functions[rule.endpoint]
         described: Json = {
-            "operationId": rule.endpoint.replace(".", "_"),
+            "operationId": operation_id(rule.endpoint),
             "tags": [operation.tag],
             "summary": operation.summary,
             "description": operation.description,

@@ -1,5 +1,6 @@
 """What is described of one operation: its requests, its answers, and examples of both."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -64,6 +65,12 @@ class Operation:
     headers: Sequence[Json] = ()
     body: Mapping[str, Json] = field(default_factory=dict)
     security: Sequence[str] | None = None
+
+
+def operation_id(endpoint: str) -> str:
+    """Return the id of the operation of a view: `eventsAppend` of `events.append`."""
+    first, *others = re.split(r"[._]", endpoint)
+    return first + "".join(map(str.capitalize, others))
 
 
 def ref(kind: str, name: str) -> Json:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..schemas import CURSOR
-from .operation import Json
+from .operation import Json, operation_id
 
 # A key without quotes; in quotes and without a comma; in quotes and with one.
 _IDEMPOTENCY_KEY = r'^([!#-+\--~]([!-+\--~]{0,126}[!#-+\--~])?|"[!-+\--~]{1,128}"|"[!#-~]{1,128}")$'
@@ -38,7 +38,7 @@ NEW_ID = "$response.body#/id"
 def link(operation: str, description: str, **parameters: str) -> Json:
     """Return a link to an operation, with parameters for it as runtime expressions."""
     return {
-        "operationId": operation.replace(".", "_"),
+        "operationId": operation_id(operation),
         "description": description,
         "parameters": parameters,
     }

@@ -92,6 +92,11 @@ def of_field(status: int, name: str, detail: str) -> Json:
     return problem_document(status, f"{name}: {detail}", [(name, detail)])
 
 
+def wrong_parameter(name: str, detail: str) -> Json:
+    """Return the problem document for one wrong parameter of a query."""
+    return problem_document(400, "the query has wrong parameters", [(name, detail)])
+
+
 def refused(
     name: str, summary: str, document: Json, path: Mapping[str, str], **request: Any
 ) -> Example:
@@ -105,6 +110,10 @@ def refused(
         answer=document,
         answer_type=PROBLEM,
     )
+
+
+MISSING, WRONG_FORM = "Missing data for required field.", "the event has the wrong form"
+BROKEN_JSON = of_field(400, "body", "is not JSON: unexpected end of data: line 1 column 9 (char 8)")
 
 
 class Shared(NamedTuple):

@@ -2,6 +2,7 @@
 
 from .operation import JSON, Answer, Example, Operation, schema
 from .shared_answers import (
+    BROKEN_JSON,
     EVERYWHERE,
     GUARDED,
     of_field,
@@ -10,7 +11,6 @@ from .shared_answers import (
     refused,
     shared,
 )
-from .writing import BROKEN_JSON
 
 _TOKENS, _HEALTH, _DESCRIPTION = "Tokens", "Health", "Description"
 

@@ -6,13 +6,10 @@ from typing import Any
 
 import redis
 
-from app.routes.description.reading import ENDED_EVENTS, EVENTS
-from app.routes.description.writing import ACTIVE, ENDED
+from app.routes.description.example_runs import ACTIVE, ENDED, ENDED_EVENTS, EVENTS, GREATEST_ID
 from app.streaming.event_store import EventStore
 from app.streaming.redis.redis_url import make_client
 from tests.servers import wait_until
-
-GREATEST = 2**64 - 1
 
 
 class Runs:
@@ -32,7 +29,7 @@ class Runs:
         add("build-5", "tool", "called", idempotency_key="step-7")
         add("build-5", "request", "cancel", idempotency_key="ask-1")
         self._client.set("run:text-1:events", "no log")
-        self._client.xadd("run:full-1:events", {"data": "1"}, f"{GREATEST}-{GREATEST}")
+        self._client.xadd("run:full-1:events", {"data": "1"}, GREATEST_ID)
         self._documented = {}
         for run, events in ((ACTIVE, EVENTS), (ENDED, ENDED_EVENTS)):
             for event in events:

@@ -87,9 +87,9 @@ def test_every_status_has_an_example():
     # The first is the document itself. The others need another credential than the examples have:
     # test_shared_answers sends them.
     assert without == {
-        ("description_read", "200"),
-        ("session_begin", "403"),
-        ("session_begin", "422"),
+        ("descriptionRead", "200"),
+        ("sessionBegin", "403"),
+        ("sessionBegin", "422"),
     }
 
 

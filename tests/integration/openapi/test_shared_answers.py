@@ -93,7 +93,7 @@ class Provoker:
 
     def Unavailable(self, operation: Operation) -> Answer:
         # With authentication, a request waits five seconds for what was revoked.
-        if operation.name in ("session_begin", "revocations_revoke"):
+        if operation.name in ("sessionBegin", "revocationsRevoke"):
             return self._ask(operation, ADMIN, REDIS_URL=AWAY)
         return self.NotStored(operation)
 
@@ -191,7 +191,7 @@ def test_a_session_needs_a_token_that_has_room_in_a_cookie(start, tmp_path):
     keys.write_text(f"monitor {sha256(b'an API key').hexdigest()} read *\n")
     keys.chmod(0o600)
     gateway = start(AUTH_SECRET=SECRET, API_KEYS_FILE=keys)
-    [operation] = [each for each in OPERATIONS if each.name == "session_begin"]
+    [operation] = [each for each in OPERATIONS if each.name == "sessionBegin"]
     for credential, status in (("an API key", 403), ("x" * 5000, 422)):
         request = Request("/session", {}, bearer(credential), None)
         answer = request.send(gateway.url, "POST")
