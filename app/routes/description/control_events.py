@@ -3,6 +3,7 @@
 from typing import Any
 
 from .documents import event_id, number, text, time, whole
+from .example_runs import ACTIVE, FIRST_ID, LAST_ID, SECOND_ID, control_event
 from .operation import Json, schema
 
 _NULL: Json = {"type": "null"}
@@ -13,30 +14,40 @@ _POSITION = whole(
     latest=event_id("The id of the last event that was appended.", null=True),
 )
 
-# What each control event says, and its data.
-_CONTROL_EVENTS: dict[str, tuple[str, Json]] = {
-    "caught_up": ("The history up to now is sent. The frame has an `id:` line.", _POSITION),
-    "gap": ("Events are missing here: they were trimmed or deleted.", _POSITION),
+_FOUND = {"requested": SECOND_ID, "earliest": FIRST_ID, "latest": LAST_ID}
+
+# What each control event says, its data, and an example of that.
+_CONTROL_EVENTS: dict[str, tuple[str, Json, Json | None]] = {
+    "caught_up": (
+        "The history up to now is sent. The frame has an `id:` line.",
+        _POSITION,
+        _FOUND,
+    ),
+    "gap": ("Events are missing here: they were trimmed or deleted.", _POSITION, _FOUND),
     "reset": (
         "What the client has is not of this log. The stream continues from its beginning.",
         _POSITION,
+        _FOUND,
     ),
     "progress": (
         "A filter has dropped events, up to `cursor`. The frame has an `id:` line.",
         whole(cursor=event_id("From where to resume.")),
+        {"cursor": LAST_ID},
     ),
     "expiring": (
         "The stream ends after so many seconds, unless the client comes back with a new token.",
         whole(expires_in=number("The seconds until the token expires.")),
+        {"expires_in": 30},
     ),
-    "heartbeat": ("The stream is silent, and still there. Only among JSON lines.", _NULL),
-    "deleted": ("The log of the run is gone. Only in the stream of all runs.", _NULL),
+    "heartbeat": ("The stream is silent, and still there. Only among JSON lines.", _NULL, None),
+    "deleted": ("The log of the run is gone. Only in the stream of all runs.", _NULL, None),
 }
 
 
-def _control(action: str, description: str, data: Json) -> Json:
+def _control(action: str, description: str, data: Json, example: Json | None) -> Json:
     run_id = text("The run; null for the stream of all runs itself.", null=True)
-    return {"description": description} | whole(
+    shown = {"description": description, "examples": [control_event(ACTIVE, action, example)]}
+    return shown | whole(
         id=_NULL,
         run_id=run_id,
         sequence=_NULL,
@@ -80,7 +91,8 @@ _OF_RUN = ("caught_up", "gap", "reset", "progress", "expiring")
 def _with_cursor(event: Json) -> Json:
     """Return the schema of an event as a line of the stream of all runs."""
     cursor = event_id("From where to resume in this stream.")
-    return {**event, "properties": {**event["properties"], "cursor": cursor}}
+    without_examples = {name: value for name, value in event.items() if name != "examples"}
+    return {**without_examples, "properties": {**event["properties"], "cursor": cursor}}
 
 
 def stream_schemas(event: Json) -> dict[str, Json]:

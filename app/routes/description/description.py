@@ -45,7 +45,8 @@ _END = r"\Z"
 _ABOUT = """\
 A durable, resumable event stream for every run, over plain HTTP and Server-Sent Events.
 
-- `HEAD` works wherever `GET` does. `OPTIONS` answers the methods of a path.
+- `HEAD` works wherever `GET` does. `OPTIONS` answers the methods of a path. OpenAPI 3.1 has no \
+word for `QUERY`; where it works, the description of the `POST` says so.
 - A path that is not listed is answered with 404, and a method that is not listed with 405 and \
 `Allow`, both with a problem document.
 - The gateway ignores query parameters that it does not know.
@@ -54,7 +55,19 @@ Of cursors, the last one that is not empty counts.
 - The schema of a body of lines is that of an array of them. The schema of a stream is that of \
 one frame.
 - A page that CORS allows gets `Access-Control-Allow-Origin` and `Vary: Origin`.
-- Examples of one name belong together: those of the parameters, of the body, and of the answer."""
+- Examples of one name belong together: those of the parameters, of the body, and of the answer. \
+An answer without a body names them as `x-examples`."""
+
+# In the order in which they are shown.
+_TAGS = {
+    "Writing": "Append events, ask something of a producer, and delete a log.",
+    "Streams": "Follow a run, or all runs, as Server-Sent Events or as lines.",
+    "History": "Read what a log keeps.",
+    "Runs": "Which runs there are, and their states.",
+    "Tokens": "The sessions of browsers, and what is revoked.",
+    "Health": "For those who restart the gateway, or lead traffic to it.",
+    "Description": "What you are reading.",
+}
 
 blueprint = Blueprint("description", __name__)
 
@@ -101,6 +114,8 @@ class Description:
         )
         converter = cast(OpenAPIConverter, plugin.converter)
         converter.add_attribute_function(_as_json_schema)
+        for name, about in _TAGS.items():
+            spec.tag({"name": name, "description": about})
         self._add_components(spec, converter)
         for rule in sorted(self._app.url_map.iter_rules(), key=lambda rule: rule.rule):
             operation = _OPERATIONS.get(rule.endpoint)

@@ -13,9 +13,13 @@ from .shared_answers import of_field, problem_document
 ACTIVE, ENDED, WITH_KEYS, NO_RUN = (
     {"run_id": run_id} for run_id in ("build-7", "build-6", "build-5", "build-8")
 )
+TRIMMED, LONG, DELETED = ({"run_id": run_id} for run_id in ("build-4", "build-3", "build-2"))
 WITH_TEXT, WITH_GREATEST_ID, WRONG_RUN = (
     {"run_id": run_id} for run_id in ("text-1", "full-1", "build 7")
 )
+
+# Of the long run, all alike.
+LONG_LENGTH = 1000
 
 GREATEST_ID = f"{2**64 - 1}-{2**64 - 1}"
 
@@ -65,6 +69,12 @@ ENDED_EVENTS = [
 ]
 ENDED_ID = ENDED_EVENTS[-1]["id"]
 
+# The first two are gone.
+TRIMMED_EVENT = _past(TRIMMED, 142, 3, "llm.stream", "Hello")
+
+# An id that no log has reached.
+FUTURE_ID = "4102444800000-0"
+
 HAS_ENDED = problem_document(409, f"run build-6 ended with event {ENDED_ID}", ended=True)
 HAS_NO_LOG = problem_document(404, "run build-8 has no log")
 IS_NO_LOG = problem_document(409, "a key of the run in Redis is of another type")
@@ -84,10 +94,15 @@ def control_event(run: Json, action: str, data: Json | None = None) -> Json:
     }
 
 
+def position(action: str, run: Json, requested: str, earliest: str, latest: str) -> Json:
+    """Return a control event that says where a stream begins, or goes on."""
+    data = {"requested": requested, "earliest": earliest, "latest": latest}
+    return control_event(run, action, data)
+
+
 def caught_up(run: Json, requested: str, earliest: str, latest: str) -> Json:
     """Return the control event that ends a history."""
-    data = {"requested": requested, "earliest": earliest, "latest": latest}
-    return control_event(run, "caught_up", data)
+    return position("caught_up", run, requested, earliest, latest)
 
 
 def lines(*events: Json) -> str:
@@ -96,6 +111,8 @@ def lines(*events: Json) -> str:
 
 
 def frame(shown: Json, cursor: str | None = None, *, typed: bool = True) -> str:
-    """Return an event as a frame of Server-Sent Events; `cursor` is that of a control event."""
+    """Return an event as a frame of Server-Sent Events, with another `cursor` than its id."""
+    cursor = cursor or shown["id"]
+    head = f"id: {cursor}\n" if cursor else ""
     name = "event: {category}.{action}\n".format(**shown["event"]) if typed else ""
-    return f"id: {cursor or shown['id']}\n{name}data: {orjson.dumps(shown).decode()}\n\n"
+    return f"{head}{name}data: {orjson.dumps(shown).decode()}\n\n"

@@ -4,20 +4,27 @@ from ..schemas import ChangesQuery, StreamQuery
 from .documents import array
 from .example_runs import (
     ACTIVE,
+    DELETED,
     ENDED,
     ENDED_EVENTS,
     ENDED_ID,
     EVENTS,
     FIRST_ID,
+    FUTURE_ID,
     IS_NO_LOG,
     LAST_ID,
+    LONG,
+    NEW_ID,
     OPENING,
     SECOND_ID,
+    TRIMMED,
+    TRIMMED_EVENT,
     WITH_TEXT,
     caught_up,
     control_event,
     frame,
     lines,
+    position,
 )
 from .operation import EVENT_STREAM, LINES, Answer, Example, Json, Operation, schema
 from .parameters import LAST_EVENT_ID
@@ -94,6 +101,56 @@ STREAM = Operation(
             answer=lines(control_event(ENDED, "heartbeat"), ENDED_EVENTS[1]),
             answer_type=LINES,
         ),
+        Example(
+            "reset",
+            "With an id of another log",
+            200,
+            ACTIVE,
+            {"last_event_id": FUTURE_ID},
+            answer=OPENING
+            + frame(position("reset", ACTIVE, FUTURE_ID, FIRST_ID, LAST_ID))
+            + frame(EVENTS[0]),
+            answer_type=EVENT_STREAM,
+        ),
+        Example(
+            "gap",
+            "From events that are gone",
+            200,
+            TRIMMED,
+            {"from_sequence": 1},
+            answer=OPENING
+            + frame(
+                position(
+                    "gap",
+                    TRIMMED,
+                    "from_sequence=1",
+                    TRIMMED_EVENT["id"],
+                    TRIMMED_EVENT["id"],
+                )
+            )
+            + frame(TRIMMED_EVENT),
+            answer_type=EVENT_STREAM,
+        ),
+        Example(
+            "progress",
+            "With a filter that drops many events",
+            200,
+            LONG,
+            {"category": ["tool"]},
+            answer=OPENING + frame(control_event(LONG, "progress", {"cursor": NEW_ID}), NEW_ID),
+            answer_type=EVENT_STREAM,
+        ),
+        Example(
+            "expiring",
+            "With a token that expires soon",
+            200,
+            ACTIVE,
+            {"tail": 0},
+            answer=OPENING
+            + frame(caught_up(ACTIVE, "tail=0", FIRST_ID, LAST_ID), LAST_ID)
+            + frame(control_event(ACTIVE, "expiring", {"expires_in": 19})),
+            answer_type=EVENT_STREAM,
+        ),
         Example("over", "Nothing is left", 204, ENDED, {"lastEventId": ENDED_ID}),
         refused(
             "wrong-cursor",
@@ -165,12 +222,20 @@ CHANGES = Operation(
             "lines",
             "As lines, from a sequence on",
             200,
-            query={"from_sequence": 4},
+            query={"from_sequence": 8},
             answer=lines(
                 control_event({"run_id": None}, "heartbeat"),
                 ENDED_EVENTS[1] | {"cursor": "1795703286260-0"},
             ),
             answer_type=LINES,
+        ),
+        Example(
+            "deleted",
+            "The log of a run is gone",
+            200,
+            query={"from_sequence": 2},
+            answer=OPENING + frame(control_event(DELETED, "deleted"), "1795703286240-0"),
+            answer_type=EVENT_STREAM,
         ),
         refused(
             "wrong-prefix",

@@ -10,8 +10,8 @@ from tests.servers import GatewayServer, RedisServer
 SECRET = "a secret of more than thirty-two bytes"
 
 
-def token(**grants: list[str]) -> str:
-    return make_token(SECRET, "tailrace", grants, 3600, sub="tester", aud="tailrace")
+def token(seconds: float = 3600, **grants: list[str]) -> str:
+    return make_token(SECRET, "tailrace", grants, seconds, sub="tester", aud="tailrace")
 
 
 @pytest.fixture(scope="module")

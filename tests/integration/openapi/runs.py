@@ -6,7 +6,19 @@ from typing import Any
 
 import redis
 
-from app.routes.description.example_runs import ACTIVE, ENDED, ENDED_EVENTS, EVENTS, GREATEST_ID
+from app.routes.description.example_runs import (
+    DELETED,
+    ENDED_EVENTS,
+    EVENTS,
+    GREATEST_ID,
+    LONG,
+    LONG_LENGTH,
+    TRIMMED,
+    TRIMMED_EVENT,
+    WITH_GREATEST_ID,
+    WITH_KEYS,
+    WITH_TEXT,
+)
 from app.streaming.event_store import EventStore
 from app.streaming.redis.redis_url import make_client
 from tests.servers import wait_until
@@ -20,27 +32,35 @@ class Runs:
         self._store = EventStore(redis_url)
         self._documented: dict[str, str] = {}
 
-    def renew(self) -> None:
-        """Delete all logs but that of revocations, and write the runs."""
+    def renew(self, *, full: bool = True) -> None:
+        """Delete all logs but that of revocations, and write the runs.
+
+        Without `full`, there is no log with the greatest id. Another program writes that, so a
+        gateway may find it at any time, and tell that the run began.
+        """
         for key in self._client.scan_iter():
             if key != b"tailrace:revocations":
                 self._client.delete(key)
-        add = self._store.add
-        add("build-5", "tool", "called", idempotency_key="step-7")
-        add("build-5", "request", "cancel", idempotency_key="ask-1")
-        self._client.set("run:text-1:events", "no log")
-        self._client.xadd("run:full-1:events", {"data": "1"}, GREATEST_ID)
+        add, stream = self._store.add, {"event_category": "llm", "event_action": "stream"}
+        add(DELETED["run_id"], "lifecycle", "started")
+        self._store.delete(DELETED["run_id"])
+        self._store.add_many(LONG["run_id"], [stream] * LONG_LENGTH)
+        add(WITH_KEYS["run_id"], "tool", "called", idempotency_key="step-7")
+        add(WITH_KEYS["run_id"], "request", "cancel", idempotency_key="ask-1")
+        self._client.set(f"run:{WITH_TEXT['run_id']}:events", "no log")
+        if full:
+            self._client.xadd(f"run:{WITH_GREATEST_ID['run_id']}:events", {"a": 1}, GREATEST_ID)
         self._documented = {}
-        for run, events in ((ACTIVE, EVENTS), (ENDED, ENDED_EVENTS)):
-            for event in events:
-                new_id = self._new_id_of(run["run_id"], event)
-                self._documented[new_id] = event["id"]
+        self._store.add_many(TRIMMED["run_id"], [stream] * 2)
+        for event in (TRIMMED_EVENT, *EVENTS, *ENDED_EVENTS):
+            self._documented[self._new_id_of(event)] = event["id"]
+        self._client.xtrim(f"run:{TRIMMED['run_id']}:events", maxlen=1, approximate=False)
 
-    def _new_id_of(self, run_id: str, event: dict[str, Any]) -> str:
+    def _new_id_of(self, event: dict[str, Any]) -> str:
         """Append an event, with an id that no event of another run has."""
         now = time.time_ns() // 10**6
         wait_until(lambda: time.time_ns() // 10**6 > now, "a millisecond is over")
-        return self._store.add(run_id, *event["event"].values(), event["data"])
+        return self._store.add(event["run_id"], *event["event"].values(), event["data"])
 
     def with_real_ids(self, text: str) -> str:
         """Return a text with the ids of the runs in place of those of the document."""

@@ -1,6 +1,7 @@
 """Every example of the description: its request is sent, and its answer compared."""
 
 import json
+import re
 
 import pytest
 import requests
@@ -9,7 +10,9 @@ from tests.integration.openapi.conftest import token
 from tests.integration.openapi.document import (
     DOCUMENT,
     EXAMPLES,
+    JSON,
     OPERATIONS,
+    PROBLEM,
     Example,
     Request,
     check_fits,
@@ -25,15 +28,15 @@ def runs(server) -> Runs:
 @pytest.fixture
 def request_of(runs):
     """Return a function that returns the request of an example, with a token and real ids."""
-    runs.renew()
-    bearer = f"Bearer {token(admin=['*'])}"
 
     def make(example: Example) -> Request:
         path, query, headers, body = example.operation.request(example.name)
+        runs.renew(full="full-1" in path)
         query = json.loads(runs.with_real_ids(json.dumps(query)))
         headers = {name: runs.with_real_ids(value) for name, value in headers.items()}
         if not example.operation.is_open:
-            headers["Authorization"] = bearer
+            seconds = 20 if example.name == "expiring" else 3600
+            headers["Authorization"] = f"Bearer {token(seconds, admin=['*'])}"
         if example.status < 300 and example.kind:
             headers["Accept"] = example.kind
         return Request(path, query, headers, body)
@@ -42,7 +45,7 @@ def request_of(runs):
 
 
 def canonical(example: Example, text: str) -> str:
-    return text if example.frames or not text else json.dumps(json.loads(text))
+    return json.dumps(json.loads(text)) if example.kind in (JSON, PROBLEM) else text
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.id)
@@ -91,6 +94,13 @@ def test_every_status_has_an_example():
         ("sessionBegin", "403"),
         ("sessionBegin", "422"),
     }
+
+
+def test_every_control_event_is_in_an_example():
+    names = {name for name in DOCUMENT["components"]["schemas"] if name.startswith("Gateway")}
+    shown = "".join(example.text for example in EXAMPLES)
+    sent = re.findall(r'"category":"gateway","action":"(\w+)"', shown)
+    assert {f"Gateway{action.title().replace('_', '')}" for action in sent} == names
 
 
 def test_every_example_of_a_request_has_an_answer():
