@@ -92,6 +92,10 @@ def filter_failure(context: object, failure: Failure, case: Any, response: Any) 
 
 
 def is_overridden(case: Any) -> bool:
-    """Whether wrong cursors do not count, since another one counts before them."""
+    """Whether only cursors are wrong that do not count, since another one counts before them."""
     found = case.headers.get("Last-Event-ID") or case.query.get("lastEventId")
-    return bool(isinstance(found, str) and found and re.search(CURSOR, found))
+    counts = isinstance(found, str) and bool(found) and re.search(CURSOR, found) is not None
+    data = case.meta.phase.data
+    mutations = getattr(data, "mutations", None) or ()
+    wrong = {data.parameter, *(each.parameter for each in mutations)} - {None}
+    return counts and bool(wrong) and wrong <= {"last_event_id", "lastEventId"}
