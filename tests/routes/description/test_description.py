@@ -15,10 +15,11 @@ from app.settings import Settings
 
 SECRET = "s" * 32
 SCHEMAS = {
-    "/runs": schemas.RunsQuery,
-    "/runs/stream": schemas.ChangesQuery,
-    "/runs/{run_id}/events": schemas.PageQuery,
-    "/runs/{run_id}/events/stream": schemas.StreamQuery,
+    "get /runs": schemas.RunsQuery,
+    "get /runs/stream": schemas.ChangesQuery,
+    "get /runs/{run_id}/events": schemas.PageQuery,
+    "post /runs/{run_id}/events": schemas.AppendQuery,
+    "get /runs/{run_id}/events/stream": schemas.StreamQuery,
 }
 
 
@@ -71,9 +72,10 @@ def test_a_view_that_is_not_described_stops_the_start(app):
         Description(app, "1", {})
 
 
-@pytest.mark.parametrize(("path", "schema"), SCHEMAS.items())
-def test_every_parameter_of_a_query_is_described(document, path, schema):
-    parameters = document["paths"][path]["get"]["parameters"]
+@pytest.mark.parametrize(("name", "schema"), SCHEMAS.items())
+def test_every_parameter_of_a_query_is_described(document, name, schema):
+    method, path = name.split()
+    parameters = document["paths"][path][method]["parameters"]
     found = {each["name"]: each for each in parameters if each["in"] == "query"}
     assert found.keys() == {each.data_key or name for name, each in schema().fields.items()}
     for parameter in found.values():
@@ -128,6 +130,16 @@ def test_a_field_becomes_its_json_schema(document, path, name, expected):
     [parameter] = [each for each in parameters if each["name"] == name]
     assert parameter["schema"] == expected
     assert parameter.get("explode", False) == (name == "category")
+
+
+def test_the_other_operations_have_no_query(document):
+    with_query = {
+        f"{method} {path}"
+        for path, methods in document["paths"].items()
+        for method, each in methods.items()
+        if any(parameter["in"] == "query" for parameter in each["parameters"])
+    }
+    assert with_query == SCHEMAS.keys()
 
 
 def test_every_tag_is_described_and_used(document):
