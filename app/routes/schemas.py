@@ -67,15 +67,6 @@ def _any_json(description: str) -> fields.Raw:
     return fields.Raw(load_default=None, allow_none=True, metadata=_about(description))
 
 
-class _WholeNumber(fields.Integer):
-    """A JSON number that is whole, also if it has a decimal point: `60.0`."""
-
-    def _validated(self, value: Any) -> int:
-        return super()._validated(
-            int(value) if isinstance(value, float) and value.is_integer() else value
-        )
-
-
 class EventSchema(Schema):
     """The body of an append: flat names, or the nested form in which events are read."""
 
@@ -143,12 +134,15 @@ class EventSchema(Schema):
     event_action = fields.String(required=True, validate=_NAME, metadata=_about("The action."))
     data = _any_json("Any JSON value, up to 128 levels deep.")
     source = _any_json("Any JSON value, as `data`.")
-    lease_seconds = _WholeNumber(
+    lease_seconds = fields.Integer(
         strict=True,
         load_default=None,
         allow_none=True,
         validate=Range(1, MAX_NUMBER),
-        metadata=_about("The run is lost if it is silent for so many seconds; null means never."),
+        metadata=_about(
+            "The run is lost if it is silent for so many seconds; null means never. A whole "
+            "number, without a decimal point."
+        ),
     )
 
     @pre_load

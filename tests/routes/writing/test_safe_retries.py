@@ -100,18 +100,12 @@ def test_a_repeated_expected_sequence_is_400(http, fake_store):
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1, 1.5, "5", True, 10**12, 1e12, 1e300, [1], 2**64, -(2**63) - 1, {"a": 2**64}]
+    "value", [0, -1, 1.0, 1.5, "5", True, 10**12, [1], 2**64, -(2**63) - 1, {"a": 2**64}]
 )
 def test_an_invalid_lease_is_422(http, value):
     response = http.post(PATH, json={**EVENT, "lease_seconds": value})
     assert response.status_code == 422
     assert response.json["errors"][0]["field"] == "lease_seconds"
-
-
-def test_a_lease_may_have_a_decimal_point(http, fake_client):
-    assert http.post(PATH, json={**EVENT, "lease_seconds": 30.0}).status_code == 201
-    [(_, fields)] = fake_client.xrange("run:1:events")
-    assert fields[b"lease_seconds"] == b"30"
 
 
 def test_a_lease_is_stored_with_every_event_and_left_out_of_the_history(http, fake_client):
