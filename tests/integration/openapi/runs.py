@@ -23,6 +23,10 @@ from app.streaming.event_store import EventStore
 from app.streaming.redis.redis_url import make_client
 from tests.servers import wait_until
 
+# The log of revocations, which a gateway follows, and the time of the next census: one that goes
+# on meanwhile would tell that the logs are gone.
+KEPT = (b"tailrace:revocations", b"tailrace:{runs}:turn")
+
 
 class Runs:
     """They are written anew for each example. Their ids are then not those of the document."""
@@ -33,13 +37,13 @@ class Runs:
         self._documented: dict[str, str] = {}
 
     def renew(self, *, full: bool = True) -> None:
-        """Delete all logs but that of revocations, and write the runs.
+        """Delete all logs but that of revocations, and write the runs anew.
 
         Without `full`, there is no log with the greatest id. Another program writes that, so a
         gateway may find it at any time, and tell that the run began.
         """
         for key in self._client.scan_iter():
-            if key != b"tailrace:revocations":
+            if key not in KEPT:
                 self._client.delete(key)
         add, stream = self._store.add, {"event_category": "llm", "event_action": "stream"}
         add(DELETED["run_id"], "lifecycle", "started")
