@@ -2,6 +2,7 @@
 
 from flask import Flask
 
+from . import __version__
 from .auth.authenticator import Authenticator
 from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
@@ -12,6 +13,7 @@ from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
 from .routes.admission import Admission
+from .routes.description import description, page
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
 from .routes.lean_flask import LeanFlask
@@ -57,7 +59,11 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         *(health, session, revocations),
     ):
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(description.blueprint)
+    if settings.docs:
+        page.init_app(app)
     access.init_app(app)
+    description.Description(app, __version__, access.schemes)
     app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
     return app
 

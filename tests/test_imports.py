@@ -58,6 +58,11 @@ ROUTES = (
     ),
     *("reading.accept", "reading.history", "reading.stream", "reading.merged", "reading.runs"),
     *("access.session", "access.revocations"),
+    *("description.operation", "description.documents", "description.shared_answers"),
+    *("description.parameters", "description.example_runs", "description.control_events"),
+    *("description.appending", "description.writing", "description.reading"),
+    *("description.streams", "description.tokens_and_health", "description.description"),
+    "description.page",
 )
 AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
@@ -140,7 +145,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
         "app.token_command",
     }
-    yield "app.wiring", whole - set(_client)
+    yield "app.wiring", (whole - set(_client)) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
@@ -159,6 +164,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "auth",
         "routes",
         "routes.access",
+        "routes.description",
         "routes.ingest",
         "routes.reading",
         "routes.writing",

@@ -55,6 +55,7 @@ VARIABLES = {
         ("https://a.example", "http://b:81"),
         ["a.example", "https://a.example/", "https://a.example,b", "ftp://a.example"],
     ),
+    "DOCS": (True, "false", False, ["no", "0"]),
     "LOG_FORMAT": ("text", "json", "json", ["xml", "JSON "]),
     "LOG_LEVEL": ("info", "debug", "debug", ["loud", "7"]),
     "ACCESS_LOG": (False, "True", True, ["yes", "1", "-"]),

@@ -1,4 +1,7 @@
-"""The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters."""
+"""The schemas of requests: bodies of appends, the Idempotency-Key header, query parameters.
+
+The metadata of their fields is for the description of the API.
+"""
 
 from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
@@ -29,6 +32,9 @@ MAX_NAMES = 16
 # After this many events of an array the other requests get their turn.
 MAX_EVENTS_IN_A_ROW = 50
 
+# How many runs a query may name.
+MAX_NAMED_RUNS = 100
+
 # Of a request that waits for the next event. Proxies give up after 60 seconds.
 MAX_WAIT_SECONDS = 50
 
@@ -40,12 +46,30 @@ _RUN_ID_PREFIX = Regexp(
 )
 _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
+# As JSON Schema has them.
+RUN_ID = r"^[A-Za-z0-9_.-]{1,128}$"
+EVENT_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
+CURSOR = rf"^(earliest|latest|{EVENT_ID[1:-1]})?$"
+MERGED_CURSOR = r"^(earliest|latest|m1\.[A-Za-z0-9_-]+)?$"
+RUN_AND_CURSOR = rf"^({RUN_ID[1:-1]}(@{CURSOR[1:-1]})?)?$"
+_RUNS_CURSOR = r"^r1\.[0-9]{1,16}\.([A-Za-z0-9_.-]{1,128}|~)$"
+
 
 class RunIdConverter(BaseConverter):
     """Match anything in the place of a run id, also slashes: the view then responds with 400."""
 
     regex = r"(?s:.)+?"
     part_isolating = False
+
+
+def _about(description: str, **json_schema: Any) -> dict[str, Any]:
+    """Return the metadata of a field: what it means, and more of its JSON Schema."""
+    return {"description": description, **json_schema}
+
+
+def _any_json(description: str) -> fields.Raw:
+    """Return a field of any JSON value, by default null."""
+    return fields.Raw(load_default=None, allow_none=True, metadata=_about(description))
 
 
 class EventSchema(Schema):
@@ -109,12 +133,21 @@ class EventSchema(Schema):
         loaded: dict[str, Any] = self.load(body)
         return loaded
 
-    event_category = fields.String(required=True, validate=_NAME)
-    event_action = fields.String(required=True, validate=_NAME)
-    data = fields.Raw(load_default=None, allow_none=True)
-    source = fields.Raw(load_default=None, allow_none=True)
+    event_category = fields.String(
+        required=True, validate=_NAME, metadata=_about("The category; `gateway` is reserved.")
+    )
+    event_action = fields.String(required=True, validate=_NAME, metadata=_about("The action."))
+    data = _any_json("Any JSON value, up to 128 levels deep.")
+    source = _any_json("Any JSON value, as `data`.")
     lease_seconds = fields.Integer(
-        strict=True, load_default=None, allow_none=True, validate=Range(1, MAX_NUMBER)
+        strict=True,
+        load_default=None,
+        allow_none=True,
+        validate=Range(1, MAX_NUMBER),
+        metadata=_about(
+            "The run is lost if it is silent for so many seconds; null means never. A whole "
+            "number, without a decimal point."
+        ),
     )
 
     @pre_load
@@ -142,9 +175,11 @@ class EventSchema(Schema):
 class RequestSchema(Schema):
     """The body of a request to the producer of a run."""
 
-    action = fields.String(required=True, validate=_NAME)
-    data = fields.Raw(load_default=None, allow_none=True)
-    source = fields.Raw(load_default=None, allow_none=True)
+    action = fields.String(
+        required=True, validate=_NAME, metadata=_about("What is asked: `request.<action>`.")
+    )
+    data = _any_json("Any JSON value, up to 128 levels deep.")
+    source = _any_json("Any JSON value, as `data`.")
 
     @pre_load
     def check_shape(self, body: Any, **kwargs: Any) -> Any:
@@ -189,6 +224,10 @@ class InvalidQuery(ValidationError):
 class _EventIdField(fields.Field[EventId]):
     """An event id, `<ms>-<n>`."""
 
+    def __init__(self, description: str) -> None:
+        about = _about(description, type="string", pattern=EVENT_ID)
+        super().__init__(load_default=None, metadata=about)
+
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> EventId:
         try:
             return EventId.parse(value)
@@ -199,8 +238,11 @@ class _EventIdField(fields.Field[EventId]):
 class _WholeNumberField(fields.Field[int]):
     """A whole number from `minimum` to `maximum`, in decimal digits."""
 
-    def __init__(self, minimum: int, maximum: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, minimum: int, maximum: int, description: str, load_default: int | None = None
+    ) -> None:
+        about = _about(description, type="integer", minimum=minimum, maximum=maximum)
+        super().__init__(load_default=load_default, metadata=about)
         self._minimum, self._maximum = minimum, maximum
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> int:
@@ -213,9 +255,32 @@ class _WholeNumberField(fields.Field[int]):
         return number
 
 
-def _flag(load_default: bool) -> fields.Boolean:
+def _flag(load_default: bool, description: str) -> fields.Boolean:
     """Return a field that is `true`, `false`, `1` or `0`."""
-    return fields.Boolean(load_default=load_default, truthy={"true", "1"}, falsy={"false", "0"})
+    return fields.Boolean(
+        load_default=load_default,
+        truthy={"true", "1"},
+        falsy={"false", "0"},
+        metadata=_about(f"{description} `1` and `0` are `true` and `false`."),
+    )
+
+
+def _names(description: str) -> fields.List[Any]:
+    """Return a field of any number of names, of which empty ones do not count."""
+    return fields.List(fields.String(), load_default=(), metadata=_about(description))
+
+
+def _cursor(
+    description: str, data_key: str | None = None, pattern: str = CURSOR
+) -> fields.List[Any]:
+    """Return a field of cursors: of several values, the last one that is not empty counts."""
+    about = _about(description, type="string", pattern=pattern)
+    return fields.List(fields.String(), load_default=(), data_key=data_key, metadata=about)
+
+
+def _prefix() -> fields.String:
+    about = _about("Only runs whose ids begin so.")
+    return fields.String(load_default="", validate=_RUN_ID_PREFIX, metadata=about)
 
 
 class _Query(Schema):
@@ -240,9 +305,9 @@ class _Query(Schema):
 
     def of_request(self) -> Mapping[str, Any]:
         """Return the query of the current request; raises InvalidQuery."""
-        if not request.query_string:
-            return self._defaults
         try:
+            if not request.query_string:
+                return self._defaults
             query: dict[str, Any] = self.load(self._parameters())
         except ValidationError as error:
             raise InvalidQuery(error.messages_dict) from None
@@ -263,56 +328,124 @@ class _Query(Schema):
 class AppendQuery(_Query):
     """The query of an append."""
 
-    expected_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
+    expected_sequence = _WholeNumberField(
+        1, MAX_SEQUENCE, "Append only if the first event gets this sequence; else 409."
+    )
 
 
 class _FilteringQuery(_Query):
     """A query that filters events by any number of categories and actions."""
 
-    category = fields.List(fields.String(), load_default=())
-    action = fields.List(fields.String(), load_default=())
+    category = _names("Only events of these categories, and those that end the run.")
+    action = _names("Only events with these actions, and those that end the run.")
+
+
+def _from_sequence() -> _WholeNumberField:
+    return _WholeNumberField(
+        1, MAX_SEQUENCE, "Start with the event that has this sequence, or with the next one."
+    )
 
 
 class PageQuery(_FilteringQuery):
     """The query of a page of history."""
 
-    from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
+    from_sequence = _from_sequence()
 
-    after = _EventIdField(load_default=None)
-    before = _EventIdField(load_default=None)
-    order = fields.String(load_default="asc", validate=OneOf(("asc", "desc")))
-    limit = _WholeNumberField(1, 1000, load_default=None)
-    wait = _WholeNumberField(0, MAX_WAIT_SECONDS, load_default=0)
-    download = _flag(load_default=False)
+    after = _EventIdField("Only events after this one.")
+    before = _EventIdField("Only events before this one.")
+    order = fields.String(
+        load_default="asc",
+        validate=OneOf(("asc", "desc")),
+        metadata=_about("Oldest first, or newest first."),
+    )
+    limit = _WholeNumberField(
+        1, 1000, "At most so many events; by default 100, and as lines all of them."
+    )
+    wait = _WholeNumberField(
+        0,
+        MAX_WAIT_SECONDS,
+        "Wait so many seconds for an event, if there is none yet. Not beside `before`, "
+        "`order=desc` or lines.",
+        load_default=0,
+    )
+    download = _flag(load_default=False, description="Answer lines, as a file to save.")
 
 
 class RunsQuery(_Query):
     """The query of a page of runs."""
 
-    state = fields.String(load_default=None, validate=OneOf(("active", "ended")))
-    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)
-    after = fields.String(load_default=None)
-    limit = _WholeNumberField(1, 100, load_default=50)
+    state = fields.String(
+        load_default=None,
+        validate=OneOf(("active", "ended")),
+        metadata=_about("Only runs in this state; lost runs have ended."),
+    )
+    prefix = _prefix()
+    after = fields.String(
+        load_default=None, metadata=_about("The `next` of the page before.", pattern=_RUNS_CURSOR)
+    )
+    limit = _WholeNumberField(1, 100, "At most so many runs.", load_default=50)
 
 
-class StreamQuery(_FilteringQuery):
-    """The query of a stream; the header Last-Event-ID overrides its cursors."""
+class _ResumingQuery(_Query):
+    """The query of any stream; the header Last-Event-ID overrides its cursors."""
 
-    from_sequence = _WholeNumberField(1, MAX_SEQUENCE, load_default=None)
-
-    last_event_id = fields.List(fields.String(), load_default=())
-    last_event_id_camel = fields.List(fields.String(), load_default=(), data_key="lastEventId")
-    tail = _WholeNumberField(0, 10**9, load_default=None)
-    typed = _flag(load_default=True)
-
-
-class MergedQuery(StreamQuery):
-    """The query of a stream of several runs: `run` is `<run id>` or `<run id>@<cursor>`."""
-
-    run = fields.List(fields.String(), load_default=())
+    last_event_id = _cursor(
+        "Start after this event, with the first one (`earliest`), or with the next new one "
+        "(`latest`). It counts if neither `Last-Event-ID` nor `lastEventId` is there."
+    )
+    last_event_id_camel = _cursor(
+        "The same, as some libraries send it. It counts if `Last-Event-ID` is not there.",
+        data_key="lastEventId",
+    )
+    typed = _flag(load_default=True, description="`false` leaves out every `event:` line.")
 
 
-class ChangesQuery(StreamQuery):
+class _FollowingQuery(_ResumingQuery):
+    """The query of a stream of one log."""
+
+    from_sequence = _from_sequence()
+
+    tail = _WholeNumberField(
+        0, 10**9, "Start so many events before the end. Not beside `from_sequence`."
+    )
+
+
+class StreamQuery(_FilteringQuery, _FollowingQuery):
+    """The query of the stream of one run."""
+
+
+class MergedQuery(_FilteringQuery, _ResumingQuery):
+    """The query of a stream of several runs, which the body names."""
+
+    last_event_id = _cursor(
+        "Go on where the stream was, or with the first or next event of all runs. It counts if "
+        "neither `Last-Event-ID` nor `lastEventId` is there.",
+        pattern=MERGED_CURSOR,
+    )
+    last_event_id_camel = _cursor(
+        "The same, as some libraries send it. It counts if `Last-Event-ID` is not there.",
+        data_key="lastEventId",
+        pattern=MERGED_CURSOR,
+    )
+
+
+class NamedRunsQuery(MergedQuery):
+    """The query of a stream of several runs, which it names."""
+
+    run = fields.List(
+        fields.String(metadata={"pattern": RUN_AND_CURSOR}),
+        required=True,
+        metadata=_about(
+            "The runs, each once: `<run id>`, or `<run id>@<where to start in it>`, which is an "
+            "event id, `earliest` or `latest`.",
+            minItems=1,
+            maxItems=MAX_NAMED_RUNS,
+            uniqueItems=True,
+        ),
+    )
+
+
+class ChangesQuery(_FollowingQuery):
     """The query of the stream of all runs."""
 
-    prefix = fields.String(load_default="", validate=_RUN_ID_PREFIX)
+    prefix = _prefix()

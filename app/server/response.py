@@ -24,8 +24,10 @@ MAX_ONE_SEND_BYTES = 64 * 1024
 def add_common_headers(response: Response) -> Response:
     """Add what every response has: the security headers, and that no cache may store it.
 
-    A response may have a Cache-Control of its own.
+    A response may have a Cache-Control of its own. One without content has no type of it.
     """
+    if response.status_code == 204:
+        response.headers.pop("Content-Type", None)
     for name, value in SECURITY_HEADERS:  # one microsecond; `extend` takes four
         response.headers.add(name, value)
     # Three times as fast as a look-up by name, which raises an exception for an absent header.

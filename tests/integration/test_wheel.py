@@ -127,6 +127,8 @@ def test_with_server_the_wheel_serves_from_an_empty_folder(tmp_path, wheel):
         printed = environment.run(PROGRAMS / "installed_client.py", url, "run-1")
         assert printed.split() == ["lifecycle.started", "llm.stream", "lifecycle.completed"]
         assert (environment.empty / ".data").is_dir()  # its own Redis ran
+        for path in ("docs", "docs/page.js", "docs/swagger-ui.css", "openapi.json"):
+            assert requests.get(f"{url}/{path}", timeout=5).ok, path
     finally:
         serving.send_signal(signal.SIGTERM)
         assert serving.wait(30) == 0, log.read_text()

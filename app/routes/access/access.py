@@ -114,6 +114,19 @@ class Access:
     def is_on(self) -> bool:
         return self._authenticator is not None
 
+    @property
+    def schemes(self) -> dict[str, dict[str, Any]]:
+        """How requests may bring a token or key, by name, as OpenAPI has it; none if it is off."""
+        if not self.is_on:
+            return {}
+        query = {"query": _scheme("query", "access_token")} if self._query_token else {}
+        return {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "cookie": _scheme("cookie", SECURE_COOKIE),
+            "loopback_cookie": _scheme("cookie", LOOPBACK_COOKIE),
+            **query,
+        }
+
     def init_app(self, app: Flask) -> None:
         """Ask for every request. Raises TypeError if a view has not declared its action."""
         for rule in app.url_map.iter_rules():
@@ -300,6 +313,10 @@ class Access:
             return fetch_site == "same-origin"
         host = request.host.lower()
         return origin in (f"http://{host}", f"https://{host}")
+
+
+def _scheme(place: str, name: str) -> dict[str, str]:
+    return {"type": "apiKey", "in": place, "name": name}
 
 
 def bearer_token(authorization: str) -> str | None:

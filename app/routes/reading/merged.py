@@ -17,12 +17,11 @@ from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway
 from ..problems import FieldError
-from ..schemas import MergedQuery
+from ..schemas import MAX_NAMED_RUNS, MergedQuery, NamedRunsQuery
 from ..writing.json_body import is_json_lines, read_body
 from .accept import prefers_json_lines
 from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream
 
-MAX_RUNS_IN_QUERY = 100
 MAX_RUNS = 1000
 
 # A body with as many runs, of the longest ids, and the longest cursors.
@@ -34,28 +33,42 @@ MAX_UNBATCHED_RUNS = 16
 blueprint = Blueprint("merged", __name__)
 let_come_back(blueprint)
 
-_merged_query = MergedQuery()
+_named_query = NamedRunsQuery()
+_body_query = MergedQuery()
 
 
-@blueprint.route("/events/stream", methods=("GET", "POST", "QUERY"))
+@blueprint.get("/events/stream")
 @declares("list")
-def follow_several() -> Response:
-    """Stream the events of several runs, each from its cursor, until all have ended."""
-    query = _merged_query.of_request()
-    if query["tail"] is not None or query["from_sequence"] is not None:
-        name = "tail" if query["tail"] is not None else "from_sequence"
-        raise InvalidInput(name, "is for a stream of one run")
-    if request.method in ("GET", "HEAD"):
-        texts, found = _runs_of_query(query["run"]), cursor_of(query)
-    else:
-        if query["run"]:
-            raise InvalidInput("run", "is for GET; the body names the runs")
-        texts, cursor = _read_body()
-        found = cursor_of(query) or (None if cursor is None else ("last_event_id", cursor))
-    gateway().access.check_readable(texts)
-    starts = _starts(texts, found)
-    gateway().check_place(tuple(starts))  # before so many logs are read
-    replay = MergedReplay(starts, gateway().streams.services)
+def follow_named() -> Response:
+    """Stream the events of several runs, which the query names, until all have ended."""
+    query = _named_query.of_request()
+    return _follow(query, _runs_of_query(query["run"]), cursor_of(query), "run")
+
+
+@blueprint.route("/events/stream", methods=("POST", "QUERY"))
+@declares("list")
+def follow_listed() -> Response:
+    """Stream the events of many runs, which the body lists, until all have ended."""
+    query = _body_query.of_request()
+    if "run" in request.args:
+        raise InvalidInput("run", "is for GET; the body names the runs")
+    texts, cursor = _read_body()
+    in_body = None if cursor is None else ("last_event_id", cursor)
+    return _follow(query, texts, cursor_of(query) or in_body, "runs")
+
+
+def _follow(
+    query: Mapping[str, Any], texts: Mapping[str, str], found: tuple[str, str] | None, field: str
+) -> Response:
+    """Stream the events of runs, each from its cursor, or all from where the client was."""
+    for name in ("tail", "from_sequence"):
+        if name in request.args:
+            raise InvalidInput(name, "is for a stream of one run")
+    here = gateway()
+    here.access.check_readable(texts)
+    starts = _starts(texts, found, field)
+    here.check_place(tuple(starts))  # before so many logs are read
+    replay = MergedReplay(starts, here.streams.services)
     shown = "cursors" if found is None else "resumed"
     return open_stream(replay, _merged_format(query, len(starts)), shown)
 
@@ -64,7 +77,7 @@ def _runs_of_query(values: Iterable[str]) -> dict[str, str]:
     """Return the cursor of each run, as `run` parameters give them."""
     pairs = (value.partition("@") for value in values)
     cursors = ((run_id, cursor or "earliest") for run_id, _, cursor in pairs)
-    return _checked(cursors, "run", MAX_RUNS_IN_QUERY)
+    return _checked(cursors, "run", MAX_NAMED_RUNS)
 
 
 def _read_body() -> tuple[dict[str, str], str | None]:
@@ -117,16 +130,17 @@ def _checked(pairs: Iterable[tuple[str, Any]], field: str, maximum: int) -> dict
     return cursors
 
 
-def _starts(cursors: Mapping[str, str], found: tuple[str, str] | None) -> dict[str, Start]:
+def _starts(
+    cursors: Mapping[str, str], found: tuple[str, str] | None, field: str
+) -> dict[str, Start]:
     """Return where the stream starts in each run. What a client comes back with counts more."""
     if found is None:
-        field = "run" if request.method in ("GET", "HEAD") else "runs"
         return {run_id: _start(run_id, cursor, field) for run_id, cursor in cursors.items()}
-    field, text = found
+    name, text = found
     if text in ("earliest", "latest"):
-        return dict.fromkeys(cursors, Start.parse(text, field))
+        return dict.fromkeys(cursors, Start.parse(text, name))
     runs = RunList.of(cursors)
-    ids = MergedCursor.parse(text, runs, field).ids
+    ids = MergedCursor.parse(text, runs, name).ids
     return {run_id: Start(id=event_id) for run_id, event_id in zip(runs.run_ids, ids, strict=True)}
 
 

@@ -100,7 +100,7 @@ def test_a_repeated_expected_sequence_is_400(http, fake_store):
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1, 1.5, "5", True, 10**12, [1], 2**64, -(2**63) - 1, {"a": 2**64}]
+    "value", [0, -1, 1.0, 1.5, "5", True, 10**12, [1], 2**64, -(2**63) - 1, {"a": 2**64}]
 )
 def test_an_invalid_lease_is_422(http, value):
     response = http.post(PATH, json={**EVENT, "lease_seconds": value})

@@ -1,0 +1,1 @@
+"""The description of the API against real gateways: its examples, and schemathesis."""
