@@ -4,7 +4,7 @@ from typing import Any
 
 from ..schemas import EVENT_ID
 from .documents import array, event_id, number, text, time, whole
-from .example_runs import ACTIVE, FIRST_ID, LAST_ID, SECOND_ID, control_event
+from .example_runs import ACTIVE, EVENTS, FIRST_ID, LAST_ID, SECOND_ID, control_event
 from .operation import Json, schema
 
 _NULL: Json = {"type": "null"}
@@ -20,6 +20,8 @@ _POSITION = whole(
 )
 
 _FOUND = {"requested": SECOND_ID, "earliest": FIRST_ID, "latest": LAST_ID}
+
+_BATCH = control_event({"run_id": None}, "batch", [EVENTS[-1]]) | {"cursor": "m1.qB2ElmXqh1Yf3pXW"}
 
 # What each control event says, its data, and an example of that.
 _CONTROL_EVENTS: dict[str, tuple[str, Json, Json | None]] = {
@@ -144,5 +146,6 @@ def _merged_schemas(event: Json, control: dict[str, Json]) -> dict[str, Json]:
             _control("batch", "Events that were sent together.", array(_any_of(*of_run)), []),
             _MERGED_ID,
             required=True,
-        ),
+        )
+        | {"examples": [_BATCH]},
     }

@@ -82,7 +82,7 @@ REVOKE = Operation(
         400: problem("Broken JSON, or an incomplete body."),
         422: problem("The body has the wrong form."),
         **GUARDED,
-        **shared("TooSlow", "TooLarge", "TooBusy", "Unavailable"),
+        **shared("TooSlow", "TooLarge", "TooMuch", "Unavailable"),
         **shared("NoAuthentication"),
     },
     [

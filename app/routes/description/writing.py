@@ -24,7 +24,6 @@ from .shared_answers import (
     problem,
     problem_document,
     refused,
-    shared,
 )
 
 _TAG = "Writing"
@@ -45,7 +44,6 @@ REQUEST = Operation(
         409: problem("The run has ended, or a key of the run in Redis holds something else."),
         422: problem("The body has the wrong form, or the key was used for other content."),
         **WRITING,
-        **shared("Unavailable"),
     },
     [
         Example(

@@ -27,6 +27,9 @@ _contents: dict[tuple[Any, ...], Any] = {}
 BEYOND_SCHEMAS = {
     "one of two parameters": "cannot stand beside",
     "a key only with JSON": "Idempotency-Key: is for one event, or for an array of events",
+    "a run is named once": "names the run ",
+    "a cursor is of these runs": "must be a cursor that a stream of these runs has sent",
+    "empty names do not count": "run: must be 1 to 100 runs",
     "what a key was used for": "the idempotency key was used for event ",
     "for JSON Schema 1e30 is an integer": "Integer exceeds 64-bit range",
 }

@@ -34,6 +34,7 @@ def request_of(runs):
         runs.renew(full="full-1" in path)
         query = json.loads(runs.with_real_ids(json.dumps(query)))
         headers = {name: runs.with_real_ids(value) for name, value in headers.items()}
+        body = None if body is None else runs.with_real_ids(body)
         if not example.operation.is_open:
             seconds = 20 if example.name == "expiring" else 3600
             headers["Authorization"] = f"Bearer {token(seconds, admin=['*'])}"
