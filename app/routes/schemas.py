@@ -52,6 +52,7 @@ EVENT_ID = r"^[0-9]{1,20}-[0-9]{1,20}$"
 CURSOR = rf"^(earliest|latest|{EVENT_ID[1:-1]})?$"
 MERGED_CURSOR = r"^(earliest|latest|m1\.[A-Za-z0-9_-]+)?$"
 RUN_AND_CURSOR = rf"^({RUN_ID[1:-1]}(@{CURSOR[1:-1]})?)?$"
+NO_RUN_ID = r"^\.{1,2}(@.*)?$"
 _RUNS_CURSOR = r"^r1\.[0-9]{1,16}\.([A-Za-z0-9_.-]{1,128}|~)$"
 
 
@@ -433,7 +434,7 @@ class NamedRunsQuery(MergedQuery):
     """The query of a stream of several runs, which it names."""
 
     run = fields.List(
-        fields.String(metadata={"pattern": RUN_AND_CURSOR}),
+        fields.String(metadata={"pattern": RUN_AND_CURSOR, "not": {"pattern": NO_RUN_ID}}),
         required=True,
         metadata=_about(
             "The runs, each once: `<run id>`, or `<run id>@<where to start in it>`, which is an "

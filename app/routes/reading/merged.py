@@ -42,7 +42,7 @@ _body_query = MergedQuery()
 def follow_named() -> Response:
     """Stream the events of several runs, which the query names, until all have ended."""
     query = _named_query.of_request()
-    return _follow(query, _runs_of_query(query["run"]), cursor_of(query), "run")
+    return _follow(query, _runs_of_query(query["run"]), [cursor_of(query)], "run")
 
 
 @blueprint.route("/events/stream", methods=("POST", "QUERY"))
@@ -54,22 +54,27 @@ def follow_listed() -> Response:
         raise InvalidInput("run", "is for GET; the body names the runs")
     texts, cursor = _read_body()
     in_body = None if cursor is None else ("last_event_id", cursor)
-    return _follow(query, texts, cursor_of(query) or in_body, "runs")
+    return _follow(query, texts, [cursor_of(query), in_body], "runs")
 
 
 def _follow(
-    query: Mapping[str, Any], texts: Mapping[str, str], found: tuple[str, str] | None, field: str
+    query: Mapping[str, Any],
+    cursors: Mapping[str, str],
+    came_back_with: Iterable[tuple[str, str] | None],
+    field: str,
 ) -> Response:
     """Stream the events of runs, each from its cursor, or all from where the client was."""
     for name in ("tail", "from_sequence"):
         if name in request.args:
             raise InvalidInput(name, "is for a stream of one run")
     here = gateway()
-    here.access.check_readable(texts)
-    starts = _starts(texts, found, field)
+    here.access.check_readable(cursors)
+    starts = {run_id: _start(run_id, cursor, field) for run_id, cursor in cursors.items()}
+    shown = "cursors"
+    for name, text in reversed([each for each in came_back_with if each is not None]):
+        starts, shown = _starts(cursors, name, text), "resumed"
     here.check_place(tuple(starts))  # before so many logs are read
     replay = MergedReplay(starts, here.streams.services)
-    shown = "cursors" if found is None else "resumed"
     return open_stream(replay, _merged_format(query, len(starts)), shown)
 
 
@@ -130,17 +135,12 @@ def _checked(pairs: Iterable[tuple[str, Any]], field: str, maximum: int) -> dict
     return cursors
 
 
-def _starts(
-    cursors: Mapping[str, str], found: tuple[str, str] | None, field: str
-) -> dict[str, Start]:
-    """Return where the stream starts in each run. What a client comes back with counts more."""
-    if found is None:
-        return {run_id: _start(run_id, cursor, field) for run_id, cursor in cursors.items()}
-    name, text = found
+def _starts(run_ids: Iterable[str], field: str, text: str) -> dict[str, Start]:
+    """Return where a stream of runs goes on for a client that comes back with a cursor."""
+    runs = RunList.of(run_ids)
     if text in ("earliest", "latest"):
-        return dict.fromkeys(cursors, Start.parse(text, name))
-    runs = RunList.of(cursors)
-    ids = MergedCursor.parse(text, runs, name).ids
+        return dict.fromkeys(runs.run_ids, Start.parse(text, field))
+    ids = MergedCursor.parse(text, runs, field).ids
     return {run_id: Start(id=event_id) for run_id, event_id in zip(runs.run_ids, ids, strict=True)}
 
 

@@ -64,7 +64,11 @@ def map_case(context: object, case: Any) -> Any:
         return case
     for values in (query, headers):
         for name in CURSORS & values.keys():
-            values[name] = re.sub(r"[0-9]{20}", lambda found: found[0][1:], values[name])
+            values[name] = with_shorter_numbers(values[name])
+    if "run" in query:
+        query["run"] = [with_shorter_numbers(value) for value in query["run"]]
+    if isinstance(case.body, dict) and isinstance(runs := case.body.get("runs"), dict):
+        case.body["runs"] = {run_id: with_shorter_numbers(each) for run_id, each in runs.items()}
     if "tail" in query:
         query.pop("from_sequence", None)
     if query.keys() & {"before", "order", "download"}:
@@ -80,6 +84,10 @@ def map_case(context: object, case: Any) -> Any:
     if case.media_type == LINES or not is_new_or_repeat(case):
         headers.pop(KEY, None)
     return case
+
+
+def with_shorter_numbers(cursor: str) -> str:
+    return re.sub(r"[0-9]{20}", lambda found: found[0][1:], cursor)
 
 
 def is_new_or_repeat(case: Any) -> bool:

@@ -85,7 +85,7 @@ def test_what_comes_back_counts_more_than_what_the_page_wrote(http, runs):
         f"{PATH}?run=a&run=b&last_event_id={older}", headers={"Last-Event-ID": newest}
     )
     assert response.status_code == 204
-    body = {"runs": {"a": "earliest", "b": "earliest"}, "last_event_id": "nonsense"}
+    body = {"runs": {"a": "earliest", "b": "earliest"}, "last_event_id": older}
     assert post(http, body, headers={"Last-Event-ID": newest}).status_code == 204
 
 
