@@ -15,7 +15,7 @@ from ..streaming.errors import StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY, Event
 from .connections import is_framed
 from .credentials import Bearer
-from .received_event import parse_message
+from .received_event import parse_batch, parse_message
 from .responses import CONNECTION_ERRORS, not_a_gateway
 from .sse_parser import Message, SseParser
 from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Opened, Transport
@@ -122,11 +122,14 @@ class Follower:
     def _receive(self, response: requests.Response, messages: Iterable[Message]) -> Iterator[Event]:
         """Yield the events of messages, and move the cursor to the id of each message."""
         for message in messages:
-            events = parse_message(response.status_code, message.data)
+            events = self._parse(response.status_code, message.data)
             if not _CURSOR.fullmatch(message.last_event_id):
                 raise not_a_gateway(response.status_code, f"an id is {message.last_event_id!r}")
             self._cursor = message.last_event_id or self._cursor
             yield from events
+
+    def _parse(self, status: int, data: str) -> list[Event]:
+        return [parse_message(status, data)]
 
     def _is_last(self, event: Event) -> bool:
         """Return whether the stream may end with an event."""
@@ -166,6 +169,9 @@ class MergedFollower(Follower):
             data=orjson.dumps(body),
             headers={**_HEADERS, "Content-Type": "application/json"},
         )
+
+    def _parse(self, status: int, data: str) -> list[Event]:
+        return parse_batch(status, data)
 
     def _is_last(self, event: Event) -> bool:
         """Return whether all runs have ended, as far as their events say it."""

@@ -39,17 +39,28 @@ def parse_event(status: int, document: Any) -> Event:
     return event
 
 
-def parse_message(status: int, data: str) -> list[Event]:
-    """Return the event of a message of a stream, or its events if it is a batch.
+def parse_message(status: int, data: str) -> Event:
+    """Return the event of a message of a stream. Raises Refused for other data."""
+    return parse_event(status, _parse(status, data))
+
+
+def parse_batch(status: int, data: str) -> list[Event]:
+    """Return the event of a message of a stream of several runs, or its events if it is a batch.
 
     Raises Refused for other data.
     """
-    try:
-        document = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise not_a_gateway(status, str(error)) from None
+    document = _parse(status, data)
+    if document == []:
+        raise not_a_gateway(status, "a batch is empty")
     documents = document if isinstance(document, list) else [document]
     return [parse_event(status, each) for each in documents]
+
+
+def _parse(status: int, data: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise not_a_gateway(status, str(error)) from None
 
 
 def _encode_json(value: Any) -> bytes:

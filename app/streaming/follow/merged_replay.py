@@ -189,9 +189,8 @@ class MergedReplay:
     def _due(self) -> "list[_Part]":
         """Return the runs that may have something to send."""
         now = time.monotonic()
-        woken, self._woken = self._woken, set()
-        for part in woken:
-            part.until = 0.0
+        while self._woken:  # one by one: readers add more meanwhile
+            self._woken.pop().until = 0.0
         return [part for part in self._parts if part.until <= now]
 
     def _advance(self, part: "_Part") -> None:
