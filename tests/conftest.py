@@ -34,7 +34,10 @@ def run_id() -> str:
 
 @pytest.fixture
 def fake_client() -> redis.Redis:
-    return fakeredis.FakeRedis(protocol=2)
+    client = fakeredis.FakeRedis(protocol=2)
+    # In a database that a script makes it is 1970, so what it lets expire is gone at once.
+    client.exists("any key")
+    return client
 
 
 @pytest.fixture
