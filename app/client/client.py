@@ -248,8 +248,7 @@ class Client:
         Raises InvalidInput for a wrong argument, NotAllowed, and Refused if the URL is not that
         of a gateway.
         """
-        if last_event_id not in ("earliest", "latest"):
-            EventId.parse(last_event_id, "last_event_id")
+        _check_cursor(last_event_id, "last_event_id")
         path = f"{_events_path(run_id)}/stream"
         if tail is not None and from_sequence is not None:
             raise InvalidInput("from_sequence", "cannot stand beside tail")
@@ -277,8 +276,7 @@ class Client:
             run_id = check_run_id(given)
             if run_id in cursors:
                 raise InvalidInput("runs", f"names the run {run_id} twice")
-            if cursor not in ("earliest", "latest"):
-                EventId.parse(cursor, "runs")
+            _check_cursor(cursor, "runs")
             cursors[run_id] = cursor
         if not 1 <= len(cursors) <= MAX_FOLLOWED_RUNS:
             raise InvalidInput("runs", f"must be 1 to {MAX_FOLLOWED_RUNS} runs")
@@ -364,6 +362,12 @@ class Client:
             if not descending:  # all that follows has higher ones
                 query.pop("from_sequence", None)
         return events
+
+
+def _check_cursor(cursor: str, field: str) -> None:
+    """Raise InvalidInput, which names `field`, unless a stream can start at a cursor."""
+    if cursor not in ("earliest", "latest"):
+        EventId.parse(cursor, field)
 
 
 def _events_path(run_id: int | str) -> str:

@@ -32,8 +32,9 @@ MAX_NAMES = 16
 # After this many events of an array the other requests get their turn.
 MAX_EVENTS_IN_A_ROW = 50
 
-# How many runs a query may name.
+# How many runs a query may name, and a body may list.
 MAX_NAMED_RUNS = 100
+MAX_LISTED_RUNS = 1000
 
 # Of a request that waits for the next event. Proxies give up after 60 seconds.
 MAX_WAIT_SECONDS = 50

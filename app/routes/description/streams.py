@@ -2,6 +2,7 @@
 
 from ..schemas import (
     CURSOR,
+    MAX_LISTED_RUNS,
     MERGED_CURSOR,
     RUN_ID,
     ChangesQuery,
@@ -290,7 +291,7 @@ _MERGED_LAST_EVENT_ID = {
     "runs. Browsers send it when they reconnect. It counts before all others.",
     "schema": {"type": "string", "pattern": MERGED_CURSOR},
 }
-_CURSORS = [f"m1.qB2ElmXqh1Y{each}" for each in ("f3pXW", "8mVq2", "Ze0tL", "c7HsU", "kP9wA")]
+_CURSORS = [f"m1.qB2ElmXqh1Y{each}" for each in ("f3pXW", "8mVq2", "Ze0tL")]
 _ENDED, _ACTIVE = ENDED["run_id"], ACTIVE["run_id"]
 _ENDED_CAUGHT_UP = caught_up(ENDED, "earliest", ENDED_EVENTS[0]["id"], ENDED_ID)
 _TWO_RUNS = (
@@ -446,7 +447,7 @@ MERGED_BY_BODY = Operation(
                     "`latest`.",
                     "type": "object",
                     "minProperties": 1,
-                    "maxProperties": 1000,
+                    "maxProperties": MAX_LISTED_RUNS,
                     "propertyNames": {"pattern": RUN_ID, "not": {"enum": [".", ".."]}},
                     "additionalProperties": {"type": "string", "pattern": CURSOR.replace("?", "")},
                 },

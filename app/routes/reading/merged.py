@@ -17,12 +17,10 @@ from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway
 from ..problems import FieldError
-from ..schemas import MAX_NAMED_RUNS, MergedQuery, NamedRunsQuery
+from ..schemas import MAX_LISTED_RUNS, MAX_NAMED_RUNS, MergedQuery, NamedRunsQuery
 from ..writing.json_body import is_json_lines, read_body
 from .accept import prefers_json_lines
 from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream
-
-MAX_RUNS = 1000
 
 # A body with as many runs, of the longest ids, and the longest cursors.
 MAX_BODY_BYTES = 256 * 1024
@@ -108,7 +106,7 @@ def _read_body() -> tuple[dict[str, str], str | None]:
         raise InvalidInput("runs", "must be an object: a cursor for each run id")
     if not (cursor is None or isinstance(cursor, str)):
         raise InvalidInput("last_event_id", "must be a string")
-    return _checked(runs, "runs", MAX_RUNS), cursor
+    return _checked(runs, "runs", MAX_LISTED_RUNS), cursor
 
 
 class _Members(list[tuple[str, Any]]):

@@ -22,6 +22,7 @@ from ..errors import InvalidInput
 from ..event_id import ZERO, EventId
 
 PREFIX = "m1."
+_PREFIX = PREFIX.encode()
 # 1,000 runs whose ids are as long as they may be need 27,000 characters.
 MAX_LENGTH = 32_768
 
@@ -96,7 +97,7 @@ class MergedCursor:
         """Return the text of the cursor in ASCII."""
         numbers = _varint(self._base) + b"".join(self._written)
         raw = self.runs.digest + _crc(numbers) + numbers
-        return b"m1." + b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=")
+        return _PREFIX + b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=")
 
     def __str__(self) -> str:
         return self.to_bytes().decode()

@@ -48,7 +48,7 @@ def merged(streams: OpenStreams, *run_ids: str) -> Subscriber:
 
 
 def test_streams_are_admitted_as_long_as_they_follow_no_more_runs_than_the_limit(services):
-    """A run costs its share of a reader, whoever follows it."""
+    """Two streams of the same runs share the readers, so these runs count once."""
     streams = OpenStreams(services, 4)
     first, same = merged(streams, "a", "b", "c"), merged(streams, "a", "b", "c")
     assert streams.admit(first, "a")

@@ -209,7 +209,7 @@ def test_viewers_of_other_runs_are_a_feed_of_their_own(world):
 
 
 def test_a_flush_while_another_delivers_is_done_by_that_one(world):
-    """The loop of a large fanout gives way, and another reader publishes meanwhile."""
+    """While a fanout delivers to many, another reader gets its turn, and publishes."""
     first = world.viewer()
 
     class Publishing(FakeClientSocket):
