@@ -33,6 +33,8 @@ export interface RunState {
   last_sequence: number;
   ended: boolean;
   ttl: number | null;
+  /** How long the run may be silent; null without a lease. */
+  lease_seconds: number | null;
   meta: any;
 }
 

@@ -72,6 +72,7 @@ def read_state(world: World, run: Run, method: str) -> None:
                 "last_id": str(log.last_id),
                 "last_sequence": log.added,
                 "ended": log.ended,
+                "lease_seconds": log.lease,
             },
         )
 

@@ -96,6 +96,9 @@ RUN = whole(
     last_sequence=number("How many events were ever appended."),
     ended=_FLAG | {"description": "Whether the last event that the log keeps is terminal."},
     ttl=number("In about how many seconds Redis deletes the log; null for never.", null=True),
+    lease_seconds=number(
+        "How long the run may be silent before it is lost; null without a lease.", null=True
+    ),
     meta={"description": "The data of the first event; null if it is gone, or over 4 KiB."},
 )
 

@@ -43,6 +43,7 @@ def _state(events: list[Json], state: str, ended_at: str | None) -> Json:
         "last_sequence": len(events),
         "ended": ended_at is not None,
         "ttl": 604799,
+        "lease_seconds": None,
         "meta": first["data"],
     }
 

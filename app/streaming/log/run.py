@@ -80,6 +80,7 @@ class Run:
                 "last_sequence": log.last_sequence,
                 "ended": log.ended,
                 "ttl": log.ttl,
+                "lease_seconds": None if log.ended else log.lease_seconds,
                 "meta": orjson.Fragment(self.meta_json),
             }
         )

@@ -20,6 +20,7 @@ def test_the_state_of_a_run_has_its_length_ids_sequence_and_ttl(http, fake_store
         "started_at": first.timestamp,
         "ended_at": None,
         "last_event": {"id": last.id, "timestamp": last.timestamp, "event": last.event},
+        "lease_seconds": None,
         "meta": {"title": "A"},
         "length": 2,
         "first_id": first.id,
@@ -34,6 +35,14 @@ def test_the_state_of_an_ended_run_says_that_it_has_ended(http, fake_store):
     last = fake_store.append("a", "lifecycle", "failed").event
     state = http.get("/runs/a").json
     assert (state["state"], state["ended"], state["ended_at"]) == ("ended", True, last.timestamp)
+
+
+def test_the_state_tells_the_lease_of_a_run_until_it_ends(http, fake_store):
+    fake_store.add("a", "lifecycle", "started", lease_seconds=60)
+    fake_store.add("a", "llm", "stream")
+    assert http.get("/runs/a").json["lease_seconds"] == 60
+    fake_store.add("a", "lifecycle", "completed")
+    assert http.get("/runs/a").json["lease_seconds"] is None
 
 
 def test_a_run_that_was_reopened_is_active(http, fake_store):
