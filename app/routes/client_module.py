@@ -32,4 +32,5 @@ def module() -> Response:
     response.headers["Cache-Control"] = "no-cache"
     response.headers["Access-Control-Allow-Origin"] = "*"
     response.set_etag(sha256(code).hexdigest())
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
