@@ -12,6 +12,7 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir --require-hashes -r requirements.txt
 
 COPY app app
+COPY clients clients
 COPY wsgi.py gunicorn.conf.py LICENSE ./
 # As a number, so that an orchestrator can see that it is not root's.
 RUN mkdir .data && chown 10001:10001 .data

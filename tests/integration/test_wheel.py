@@ -127,7 +127,7 @@ def test_with_server_the_wheel_serves_from_an_empty_folder(tmp_path, wheel):
         printed = environment.run(PROGRAMS / "installed_client.py", url, "run-1")
         assert printed.split() == ["lifecycle.started", "llm.stream", "lifecycle.completed"]
         assert (environment.empty / ".data").is_dir()  # its own Redis ran
-        for path in ("docs", "docs/page.js", "docs/swagger-ui.css", "openapi.json"):
+        for path in ("docs", "docs/page.js", "docs/swagger-ui.css", "openapi.json", "client.js"):
             assert requests.get(f"{url}/{path}", timeout=5).ok, path
     finally:
         serving.send_signal(signal.SIGTERM)

@@ -23,8 +23,9 @@ from .documents import EVENT, RUN_ID_SCHEMA, SCHEMAS, new_event_schemas
 from .operation import PROBLEM, Answer, Example, Json, Operation, operation_id, ref
 from .shared_answers import COMMON_HEADERS, HEADERS, PROBLEM_SCHEMA, SHARED
 
-# The blueprint of the pages that show the description. They are for people, and no part of the API.
-PAGES = "docs"
+# What is no part of the API, by the beginnings of the views' names: the pages that show the
+# description, and the JavaScript client.
+PAGES = ("docs.", "client_module.")
 
 # OpenAPI 3.1 knows no QUERY. Werkzeug answers HEAD and OPTIONS by itself.
 _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")
@@ -90,7 +91,7 @@ class Description:
         """
         self._app, self._version, self._schemes = app, version, schemes
         views = {rule.endpoint for rule in app.url_map.iter_rules()}
-        views = {view for view in views if not view.startswith(f"{PAGES}.")}
+        views = {view for view in views if not view.startswith(PAGES)}
         if views != _OPERATIONS.keys():
             names = ", ".join(sorted(views ^ _OPERATIONS.keys()))
             raise TypeError(f"these views are not described, or are no views: {names}")

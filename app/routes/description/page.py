@@ -8,7 +8,6 @@ from typing import cast
 from flask import Blueprint, Flask, Response, abort, current_app, send_file
 
 from ..access.access import declares
-from .description import PAGES
 
 # The page may load what this gateway serves, and nothing else. Swagger UI needs no inline style
 # and no inline script. Its images are in its styles, as data.
@@ -22,7 +21,7 @@ _OWN = Path(__file__).parent
 _OF_SWAGGER_UI = ("swagger-ui.css", "index.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".png": "image/png"}
 
-blueprint = Blueprint(PAGES, __name__)
+blueprint = Blueprint("docs", __name__)
 
 
 def init_app(app: Flask) -> None:
