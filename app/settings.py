@@ -162,6 +162,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting((), _Hosts())
     cors_origins: tuple[str, ...] = _setting((), _Origins())
     docs: bool = _setting(True, _Flag())
+    ui: bool = _setting(True, _Flag())
     log_format: str = _setting("text", _one_of("text", "json"))
     log_level: str = _setting("info", _one_of("debug", "info", "warning", "error"))
     access_log: bool = _setting(False, _Flag())

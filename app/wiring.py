@@ -8,7 +8,7 @@ from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .routes import client_module, health, problems
+from .routes import client_module, health, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
@@ -63,6 +63,8 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     client_module.init_app(app)
     if settings.docs:
         page.init_app(app)
+    if settings.ui:
+        ui.init_app(app)
     access.init_app(app)
     description.Description(app, __version__, access.schemes)
     app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)

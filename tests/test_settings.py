@@ -56,6 +56,7 @@ VARIABLES = {
         ["a.example", "https://a.example/", "https://a.example,b", "ftp://a.example"],
     ),
     "DOCS": (True, "false", False, ["no", "0"]),
+    "UI": (True, "false", False, ["no", "0"]),
     "LOG_FORMAT": ("text", "json", "json", ["xml", "JSON "]),
     "LOG_LEVEL": ("info", "debug", "debug", ["loud", "7"]),
     "ACCESS_LOG": (False, "True", True, ["yes", "1", "-"]),
