@@ -35,7 +35,7 @@ def runs() -> Response:
     return _page("runs.html")
 
 
-@blueprint.get("/ui/runs/<any_run_id:run_id>")
+@blueprint.get("/ui/runs/<run_id>")
 @declares("open")
 def run(run_id: str) -> Response:
     """Answer the page of one run, whether or not there is such a run."""

@@ -69,7 +69,6 @@ const filters = new Filters(at("chips"), at("search"), filter);
 const timeline = new Timeline(at("timeline"), log, (time) => (replay.isOn ? replay.seek(time) : list.goToTime(time)));
 const replay = new Replay(at("controls"), log, () => {
   view.showUntil(replay.time ?? Infinity);
-  list.follow(true);
   list.refresh();
   timelineChanged();
 });
@@ -113,8 +112,7 @@ function choice() {
 }
 
 function filter() {
-  const numbers = log.names.flatMap(({ name }, number) => (filters.chosen.has(name) ? [number] : []));
-  view.showNames(filters.chosen.size ? new Set(numbers) : null);
+  view.showNames(filters.chosen);
   search();
   history.replaceState(null, "", linkTo(choice()));
   changed();
@@ -139,7 +137,19 @@ function join(isJoined = !view.isJoined) {
   history.replaceState(null, "", linkTo(choice()));
 }
 
-/** Go to the event that the link names, once it is known. */
+/** Begin a replay, or end it. */
+function play() {
+  if (replay.isOn) replay.stop();
+  else replay.start();
+  list.follow(true);
+}
+
+/** Go to an event when it is known. */
+function want(id) {
+  wanted = /^\d+-\d+$/.test(id ?? "") ? id : null;
+  changed();
+}
+
 function goToWanted() {
   const chunk = log.chunks.find((each) =>
     each.firstId && compareIds(each.firstId, wanted) <= 0 && compareIds(wanted, each.lastId) <= 0);
@@ -194,15 +204,16 @@ async function follow() {
 
 async function watchState() {
   for (;;) {
-    if (!document.hidden) await header.update();
+    // Without an event there is no log to ask for.
+    if (!document.hidden && log.size) await header.update();
     changed();
-    await pause(STATE_SECONDS);
+    await pause(log.size ? STATE_SECONDS : 0.5);
   }
 }
 
 function begin() {
   const link = readLink();
-  wanted = /^\d+-\d+$/.test(link.event ?? "") ? link.event : null;
+  want(link.event);
   at("title").textContent = visible(runId);
   document.title = `${visible(runId)} – Tailrace`;
   at("download").href = new URL(`${eventsPath}?download=true`, gateway).href;
@@ -210,13 +221,26 @@ function begin() {
   if (!link.isJoined) join(false);
   if (link.names.length || link.text) filter();
   at("join").addEventListener("change", () => join(at("join").checked));
-  at("replay").addEventListener("click", () => (replay.isOn ? replay.stop() : replay.start()));
+  at("replay").addEventListener("click", () => play());
+  at("download").addEventListener("click", (event) => {
+    if (session.token === null) return;
+    event.preventDefault(); // a link cannot send the API key
+    copy(curl({ download: true }), "the command that downloads");
+  });
   at("help").addEventListener("click", () => at("keys").showModal());
   at("previous").addEventListener("click", () => list.moveToNotable(-1));
   at("next").addEventListener("click", () => list.moveToNotable(1));
   document.addEventListener("visibilitychange", changed);
   addEventListener("resize", timelineChanged);
-  listenToKeys({ list, replay, join: () => join(), search: () => at("search").focus(), help: () => at("keys").showModal() });
+  addEventListener("hashchange", () => want(readLink().event));
+  listenToKeys({
+    list,
+    replay,
+    play,
+    join: () => join(),
+    search: () => at("search").focus(),
+    help: () => at("keys").showModal(),
+  });
   follow();
   watchState();
 }

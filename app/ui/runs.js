@@ -2,16 +2,19 @@
 
 import { Client } from "../../client.js";
 import { showConnection } from "./parts/connection.js";
-import { element, throttled } from "./parts/element.js";
-import { count, visible } from "./parts/format.js";
+import { throttled } from "./parts/element.js";
+import { count } from "./parts/format.js";
 import { RunRow } from "./parts/run_row.js";
 import { Session } from "./parts/session.js";
 
 const PAGE = 50;
-const MAX_ROWS = 2000; // those that nothing happens to leave the page
-const REFRESH = 300; // milliseconds
-// So many changed runs are asked for at a time; of more, the latest.
+const MAX_ROWS = 2000; // of more, those go that nothing has happened to
+// How many states are asked for at a time; of more changes, the latest.
 const MAX_ASKED = 20;
+// In milliseconds.
+const ASK = 300;
+const ASK_ACTIVE = 5000; // only their beginnings and ends are told
+const RETRY = 5000;
 const SEARCH_DELAY = 250;
 
 const at = (id) => document.getElementById(id);
@@ -22,133 +25,126 @@ const session = new Session();
 const client = new Client(gateway, { token: () => session.token });
 session.use(client);
 
-let rows = new Map(); // by run id
-let wanted = { state: "", prefix: "" };
+const rows = new Map(); // by run id
+const changed = new Set(); // ids of runs to ask for, the latest last
+let filter = { state: "", prefix: "" };
 let listing = null; // reads the rest of the list
-let stopped = new AbortController();
-let stream = { state: "connecting" };
-const changedRuns = new Set();
-const askSoon = throttled(REFRESH, ask);
+let stopped = new AbortController(); // ends what the list before does
 
-/** Show the list from its beginning. */
+/** Show the list from its beginning, and keep it up to date. */
 async function list() {
   stopped.abort();
   stopped = new AbortController();
   const { signal } = stopped;
-  const query = { ...(wanted.state ? { state: wanted.state } : {}), ...(wanted.prefix ? { prefix: wanted.prefix } : {}) };
-  listing = client.runs({ ...query, signal });
-  for (const row of rows.values()) row.element.remove();
-  rows = new Map();
-  follow(signal);
-  await more();
+  const { state = undefined, prefix = undefined } = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
+  at("runs").replaceChildren();
+  rows.clear();
+  listing = client.runs({ state, prefix, signal });
+  try {
+    await Promise.all([showMore(), follow(prefix, signal)]);
+  } catch (error) {
+    if (signal.aborted) return;
+    onState({ state: "failed", error });
+    say(error.message);
+    if (error.status === 401) await session.ask(error);
+    else await pause(RETRY);
+    say("");
+    if (!signal.aborted) list();
+  }
 }
 
 /** Show the next page of the list. */
-async function more() {
-  const { signal } = stopped;
+async function showMore() {
   at("more").disabled = true;
-  try {
-    for (let read = 0; read < PAGE; read++) {
-      const { value: run, done } = await listing.next();
-      at("more").hidden = Boolean(done);
-      if (done || signal.aborted) break;
-      if (!rows.has(run.run_id)) at("runs").append(rowOf(run).element);
-    }
-    say("");
-  } catch (error) {
-    if (!signal.aborted) await failed(error, list);
+  const { signal } = stopped;
+  for (let read = 0; read < PAGE; read++) {
+    const { value: run, done } = await listing.next();
+    if (signal.aborted) return;
+    at("more").hidden = Boolean(done);
+    if (done) break;
+    if (!rows.has(run.run_id)) at("runs").append(rowOf(run).element);
   }
   at("more").disabled = false;
   show();
 }
 
-/** Follow how runs begin and end, and what happens to those on the page. */
-async function follow(signal) {
-  const options = { after: "latest", prefix: wanted.prefix || undefined, signal, onState };
-  try {
-    for await (const event of client.followRuns(options)) {
-      if (event.event.category === "gateway" && event.event.action !== "deleted") continue;
-      const runId = event.run_id;
-      if (event.event.action === "deleted" && event.event.category === "gateway") {
-        rows.get(runId)?.element.remove();
-        rows.delete(runId);
-        show();
-        continue;
-      }
-      changedRuns.delete(runId); // the latest is the last one
-      changedRuns.add(runId);
+async function follow(prefix, signal) {
+  for await (const event of client.followRuns({ after: "latest", prefix, signal, onState })) {
+    const { category, action } = event.event;
+    if (category !== "gateway") {
+      changed.delete(event.run_id);
+      changed.add(event.run_id);
       askSoon();
+    } else if (action === "deleted") {
+      remove(event.run_id);
+      show();
     }
-  } catch (error) {
-    if (signal.aborted) return;
-    onState({ state: "failed", error });
-    if (error.status !== 401) await pause(5000);
-    if (error.status !== 401 && !signal.aborted) follow(signal);
   }
 }
 
-/** Ask for the states of changed runs, and move them up. */
-async function ask() {
-  const asked = [...changedRuns].slice(-MAX_ASKED);
-  changedRuns.clear();
+const askSoon = throttled(ASK, async () => {
+  const asked = [...changed].slice(-MAX_ASKED);
+  changed.clear();
+  await ask(asked, (row) => at("runs").prepend(row));
+});
+
+/** Ask for the states of runs and show them; `place` puts the rows where they belong. */
+async function ask(runIds, place) {
   const { signal } = stopped;
-  const runs = await Promise.all(asked.map((runId) => client.state(runId, { signal }).catch(() => null)));
+  // One that cannot be had now comes with its next change.
+  const runs = await Promise.all(runIds.map((runId) => client.state(runId, { signal }).catch(() => null)));
   if (signal.aborted) return;
   for (const run of runs.filter(Boolean)) {
-    const fits = !wanted.state || (wanted.state === "active") === (run.state === "active");
-    const row = fits ? rowOf(run) : rows.get(run.run_id);
-    if (fits && !row.element.contains(document.activeElement)) at("runs").prepend(row.element);
-    else if (!fits && row) {
-      row.element.remove();
-      rows.delete(run.run_id);
+    const fits = !filter.state || (filter.state === "active") === (run.state === "active");
+    if (!fits) {
+      remove(run.run_id);
+      continue;
     }
+    const row = rowOf(run).element;
+    // A row that has the focus would lose it.
+    if (!row.contains(document.activeElement)) place(row);
   }
-  while (rows.size > MAX_ROWS) {
-    const last = at("runs").lastElementChild;
-    rows.delete(last.dataset.run);
-    last.remove();
-  }
+  while (rows.size > MAX_ROWS) remove(at("runs").lastElementChild.dataset.run);
   show();
 }
 
-/** Return the row of a run, which shows its state now. */
+/** Return the row of a run, which shows its state. */
 function rowOf(run) {
-  const known = rows.get(run.run_id) ?? new RunRow(run.run_id, new URL(`ui/runs/${encodeURIComponent(run.run_id)}`, gateway));
-  known.show(run);
-  rows.set(run.run_id, known);
-  return known;
+  const url = new URL(`ui/runs/${encodeURIComponent(run.run_id)}`, gateway);
+  const row = rows.get(run.run_id) ?? new RunRow(run.run_id, url);
+  row.show(run);
+  rows.set(run.run_id, row);
+  return row;
+}
+
+function remove(runId) {
+  rows.get(runId)?.element.remove();
+  rows.delete(runId);
 }
 
 function show() {
   at("counts").textContent = count(rows.size, "run") + (at("more").hidden ? "" : ", and more");
   at("empty").hidden = rows.size > 0;
-  const isFiltered = wanted.state || wanted.prefix;
-  at("empty").textContent = isFiltered ? "No run passes the filter." : "There are no runs yet. Append an event, and its run is here.";
+  const isFiltered = filter.state || filter.prefix;
+  at("empty").textContent = isFiltered
+    ? "No run passes the filter."
+    : "There are no runs yet. Append an event, and its run is here.";
 }
 
 function onState(state) {
-  stream = state;
-  showConnection(at("connection"), stream, null);
+  showConnection(at("connection"), state, null);
 }
 
 function say(text) {
   at("message").textContent = text;
 }
 
-async function failed(error, again) {
-  say(error.message);
-  if (error.status !== 401) return;
-  await session.ask(error);
-  say("");
-  again();
-}
-
 function choose(change) {
-  wanted = { ...wanted, ...change };
-  for (const chip of document.querySelectorAll("[data-state].chip")) {
-    chip.setAttribute("aria-pressed", String(chip.dataset.state === wanted.state));
+  filter = { ...filter, ...change };
+  for (const chip of document.querySelectorAll(".chip")) {
+    chip.setAttribute("aria-pressed", String(chip.dataset.state === filter.state));
   }
-  const query = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
+  const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value));
   history.replaceState(null, "", `#${query}`);
   list();
 }
@@ -159,30 +155,35 @@ function move(by) {
   links[Math.max(0, Math.min(links.length - 1, now + by))]?.focus();
 }
 
-function listen() {
+function begin() {
   let timer;
   at("prefix").addEventListener("input", () => {
     clearTimeout(timer);
     timer = setTimeout(() => choose({ prefix: at("prefix").value.trim() }), SEARCH_DELAY);
   });
-  for (const chip of document.querySelectorAll("[data-state].chip")) {
+  for (const chip of document.querySelectorAll(".chip")) {
     chip.addEventListener("click", () => choose({ state: chip.dataset.state }));
   }
-  at("more").addEventListener("click", more);
+  at("more").addEventListener("click", () => showMore().catch((error) => say(error.message)));
+  const actions = { "/": () => at("prefix").focus(), j: () => move(1), k: () => move(-1) };
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input")) return;
-    if (event.key === "/") at("prefix").focus();
-    else if (event.key === "j") move(1);
-    else if (event.key === "k") move(-1);
-    else return;
+    const isElsewhere = event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input");
+    if (isElsewhere || !Object.hasOwn(actions, event.key)) return;
     event.preventDefault();
+    actions[event.key]();
   });
   setInterval(() => {
     if (!document.hidden) for (const row of rows.values()) row.tick();
   }, 1000);
+  setInterval(() => {
+    if (document.hidden) return;
+    const active = [...rows.values()].filter((row) => row.isActive && row.isOnScreen);
+    ask(active.slice(0, MAX_ASKED).map((row) => row.runId), () => {});
+  }, ASK_ACTIVE);
+  const given = new URLSearchParams(location.hash.slice(1));
+  at("prefix").value = given.get("prefix") ?? "";
+  const state = ["active", "ended"].includes(given.get("state")) ? given.get("state") : "";
+  choose({ prefix: at("prefix").value, state });
 }
 
-listen();
-const given = new URLSearchParams(location.hash.slice(1));
-at("prefix").value = given.get("prefix") ?? "";
-choose({ prefix: at("prefix").value, state: ["active", "ended"].includes(given.get("state")) ? given.get("state") : "" });
+begin();

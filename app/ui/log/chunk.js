@@ -141,6 +141,7 @@ export class Chunk {
 function sizeOf(value) {
   if (typeof value === "string") return value.length;
   if (typeof value !== "object" || value === null) return 8;
+  if (Array.isArray(value)) return value.reduce((size, each) => size + 1 + sizeOf(each), 2);
   let size = 2;
   for (const key in value) size += key.length + 4 + sizeOf(value[key]);
   return size;

@@ -34,9 +34,9 @@ export class View {
     return this.#names !== null || this.#search !== null;
   }
 
-  /** Show only events of these names, which are given as numbers; null for all. */
+  /** Show only events of these names; of none for all. */
   showNames(names) {
-    this.#names = names;
+    this.#names = names.size ? new Set(names) : null;
     this.#version++;
   }
 
@@ -57,7 +57,6 @@ export class View {
   /** Show nothing after a Unix time in milliseconds; Infinity for all. */
   showUntil(time) {
     this.#until = time;
-    this.#version++;
   }
 
   /** Count the rows anew. Call it after a change of the log or of a search. */
@@ -111,7 +110,8 @@ export class View {
   }
 
   #rowsOf(chunk) {
-    const key = `${chunk.version} ${this.#version} ${this.#search?.versionOf(chunk)}`;
+    const until = chunk.end > this.#until ? this.#until : "end";
+    const key = `${chunk.version} ${this.#version} ${this.#search?.versionOf(chunk)} ${until}`;
     let known = this.#rows.get(chunk);
     if (known?.key !== key) {
       known = { key, rows: this.#find(chunk) };
@@ -122,13 +122,14 @@ export class View {
 
   #find(chunk) {
     const found = this.#search?.found(chunk);
+    const isWanted = this.#log.names.map(({ name }) => this.#names === null || this.#names.has(name));
     const rows = [];
     for (let index = 0; index < chunk.count; index++) {
       if (chunk.timeOf(index) > this.#until) break;
       if (this.#isJoined && chunk.continues(index)) continue;
       const isNotice = chunk.nameOf(index) === 0;
       if (!isNotice && found && !found.has(index)) continue;
-      if (chunk.passes(index) || this.#names === null || this.#names.has(chunk.nameOf(index))) rows.push(index);
+      if (chunk.passes(index) || isWanted[chunk.nameOf(index)]) rows.push(index);
     }
     return rows;
   }

@@ -15,6 +15,7 @@ export class Detail {
   #shown = null; // the key of what is shown
   #text = null; // the text node that grows
   #parts = 0; // how many tokens it has
+  #facts = null;
 
   /**
    * `panel` is the element to fill. `actions` has `close()`, `copy(text, what)`, `split()` that
@@ -74,9 +75,9 @@ export class Detail {
     if (entries.length > 1) {
       this.#text = document.createTextNode("");
       this.#parts = 0;
-      this.facts = element("p.facts");
+      this.#facts = element("p.facts");
       actions.append(button("Each token (t)", split));
-      return [...shown, this.facts, element("div.text", {}, this.#text)];
+      return [...shown, this.#facts, element("div.text", {}, this.#text)];
     }
     shown.push(tree(event.data, "data", (path) => copy(path, "the path")));
     if (tokenText(event) !== null) shown.push(element("div.text", {}, visibleLines(tokenText(event))));
@@ -92,11 +93,13 @@ export class Detail {
     const box = this.#text.parentElement;
     const isAtEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
     this.#text.appendData(visibleLines(added));
-    if (this.#text.length > MAX_TEXT) this.#text.deleteData(0, this.#text.length - MAX_TEXT);
+    const over = this.#text.length - MAX_TEXT;
+    if (over > 0) this.#text.deleteData(0, over);
     if (isAtEnd) box.scrollTop = box.scrollHeight;
     const [first, last] = [entries[0], entries.findLast((each) => each)];
     const lasted = millisecondsOf(last.id) - millisecondsOf(first.id);
-    this.facts.textContent = `${count(entries.length, "token")} in ${duration(lasted)}`;
+    const isCut = this.#text.length === MAX_TEXT ? ", the end of their text" : "";
+    this.#facts.textContent = `${count(entries.length, "token")} in ${duration(lasted)}${isCut}`;
   }
 }
 

@@ -84,6 +84,13 @@ export function duration(ms) {
   return `${Math.floor(ms / size)} ${unit}${rest ? ` ${rest} ${nextUnit}` : ""}`;
 }
 
+/** Return how long ago something was, in one unit. */
+export function ago(ms) {
+  if (ms < 1000) return "now";
+  const [unit, size] = UNITS.find(([, each]) => ms >= each);
+  return `${Math.floor(ms / size)} ${unit} ago`;
+}
+
 export function count(number, one, many = `${one}s`) {
   return `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 }

@@ -1,7 +1,7 @@
 /** The keys of the page of a run. */
 
 /** Listen to keys. `list` is the EventList; the rest is functions. */
-export function listenToKeys({ list, replay, search, join, help }) {
+export function listenToKeys({ list, replay, play, search, join, help }) {
   const escape = () => (replay.isOn ? replay.stop() : list.open(false));
   const actions = {
     j: () => list.move(1),
@@ -21,7 +21,7 @@ export function listenToKeys({ list, replay, search, join, help }) {
     n: () => list.moveToNotable(1),
     p: () => list.moveToNotable(-1),
     t: join,
-    r: () => (replay.isOn ? replay.stop() : replay.start()),
+    r: play,
     " ": () => replay.isOn && replay.toggle(),
     Escape: escape,
     "?": help,

@@ -53,8 +53,7 @@ export function rowElement(entries, { row, count, isSelected, isLoading }) {
 }
 
 function textOf(entries) {
-  const [entry] = entries;
-  if (entries.length === 1) return tokenText(entry) === null ? summary(entry.data) : visible(tokenText(entry).slice(0, MAX_TEXT));
+  if (tokenText(entries[0]) === null) return summary(entries[0].data);
   let text = "";
   for (const each of entries) {
     text += each ? tokenText(each) : "";

@@ -1,15 +1,17 @@
 /** One row of the table of runs. */
 
 import { element } from "./element.js";
-import { duration, nameOf, summary, visible } from "./format.js";
+import { ago, duration, nameOf, summary, visible } from "./format.js";
 
 export class RunRow {
+  runId;
   element;
   #cells;
   #run;
 
   /** `url` is that of the page of the run. */
   constructor(runId, url) {
+    this.runId = runId;
     this.#cells = {
       state: element("span.badge"),
       last: element("td.name"),
@@ -29,6 +31,15 @@ export class RunRow {
     );
   }
 
+  get isActive() {
+    return this.#run.state === "active";
+  }
+
+  get isOnScreen() {
+    const { top, bottom } = this.element.getBoundingClientRect();
+    return bottom > 0 && top < innerHeight;
+  }
+
   /** Show the state of the run. */
   show(run) {
     this.#run = run;
@@ -46,7 +57,7 @@ export class RunRow {
     const { when, lasted } = this.#cells;
     const { started_at: started, ended_at: ended, last_event: last } = this.#run;
     const lastTime = last?.timestamp ? Date.parse(last.timestamp) : NaN;
-    setText(when, Number.isNaN(lastTime) ? "" : `${duration(Date.now() - lastTime)} ago`);
+    setText(when, Number.isNaN(lastTime) ? "" : ago(Date.now() - lastTime));
     const startTime = started ? Date.parse(started) : NaN;
     const endTime = ended ? Date.parse(ended) : Date.now();
     setText(lasted, Number.isNaN(startTime) || Number.isNaN(endTime) ? "" : duration(endTime - startTime));
