@@ -38,6 +38,7 @@ async function list() {
   const { signal } = stopped;
   const { state = undefined, prefix = undefined } = Object.fromEntries(Object.entries(filter).filter(([, value]) => value));
   at("runs").replaceChildren();
+  say("");
   rows.clear();
   listing = client.runs({ state, prefix, signal });
   try {
@@ -47,8 +48,8 @@ async function list() {
     onState({ state: "failed", error });
     say(error.message);
     if (error.status === 401) await session.ask(error);
+    else if (error.status >= 400 && error.status < 500) return; // such as a prefix that no id has
     else await pause(RETRY);
-    say("");
     if (!signal.aborted) list();
   }
 }

@@ -28,7 +28,7 @@ def test_history_and_live_events_come_in_the_order_of_the_log(store, run_id, ope
     run.wait_for_state("live")
     assert run.sequences() == [1, 2, 3, 4, 5, 6]
     assert run.rows()[0]["data"] == '{"task":"analyse"}'
-    assert run.text("#state") == "active"
+    run.wait(lambda: run.text("#state") == "active", "the state is told")
     add_lines(store, run_id, 3, 6)
     store.add(run_id, "lifecycle", "completed")
     run.wait_for_events(10)

@@ -9,7 +9,9 @@ export class View {
   #isJoined = true;
   #until = Infinity;
   #rows = new WeakMap(); // of each chunk: the index of the first entry of each row
-  #starts = [0]; // the number of the first row of each chunk
+  // As they were at the last update: the chunks, and the number of the first row of each.
+  #chunks = [];
+  #starts = [0];
   #version = 0;
 
   constructor(log) {
@@ -62,8 +64,9 @@ export class View {
   /** Count the rows anew. Call it after a change of the log or of a search. */
   update() {
     let count = 0;
+    this.#chunks = [...this.#log.chunks];
     this.#starts = [0];
-    for (const chunk of this.#log.chunks) {
+    for (const chunk of this.#chunks) {
       count += chunk.start > this.#until ? 0 : this.#rowsOf(chunk).length;
       this.#starts.push(count);
     }
@@ -72,35 +75,42 @@ export class View {
   /** Return where a row begins: its chunk, and the index in that. */
   at(row) {
     const number = lastAtMost(this.#starts, row);
-    const chunk = this.#log.chunks[number];
+    const chunk = this.#chunks[number];
     return chunk && row < this.count ? { chunk, index: this.#rowsOf(chunk)[row - this.#starts[number]] } : null;
   }
 
   /** Return the row of an entry, or the one before it if it is not shown. */
-  rowOf(chunk, index) {
-    const number = this.#log.chunks.indexOf(chunk);
+  rowOf({ chunk, index }) {
+    const number = this.#chunks.indexOf(chunk);
     if (number < 0) return 0;
     return Math.max(0, this.#starts[number] + lastAtMost(this.#rowsOf(chunk), index));
   }
 
+  /** Return whether an entry is shown: it has a row, or is joined to the token of one. */
+  shows(place) {
+    const shown = this.at(this.rowOf(place));
+    let { index } = place;
+    while (this.#isJoined && index > 0 && place.chunk.continues(index)) index--;
+    return shown !== null && shown.chunk === place.chunk && shown.index === index;
+  }
+
   /** Return the last row that is no later than a Unix time in milliseconds. */
   rowAtTime(time) {
-    const { chunks } = this.#log;
-    const chunk = chunks.findLast((each) => each.count && each.start <= time);
+    const chunk = this.#chunks.findLast((each) => each.count && each.start <= time);
     if (!chunk) return 0;
     let index = chunk.count - 1;
     while (index > 0 && chunk.timeOf(index) > time) index--;
-    return this.rowOf(chunk, index);
+    return this.rowOf({ chunk, index });
   }
 
   /** Return the entries of a row that begins somewhere: at most `limit` joined tokens, or one. */
   entriesOf({ chunk, index }, limit) {
     const entries = [];
-    let number = this.#log.chunks.indexOf(chunk);
+    let number = this.#chunks.indexOf(chunk);
     while (chunk?.entries && entries.length < limit) {
       entries.push(chunk.entries[index]);
       if (++index >= chunk.count) {
-        chunk = this.#log.chunks[++number];
+        chunk = this.#chunks[++number];
         index = 0;
       }
       const goesOn = this.#isJoined && chunk?.count && chunk.continues(index) && chunk.timeOf(index) <= this.#until;

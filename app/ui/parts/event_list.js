@@ -39,6 +39,7 @@ export class EventList {
       rowHeight: ROW_HEIGHT,
       render: (row) => this.#row(row),
       onScroll: (isAtEnd) => this.follow(isAtEnd),
+      onDraw: () => this.#describe(),
     });
     box.after(this.#news);
     box.addEventListener("click", (event) => {
@@ -58,8 +59,7 @@ export class EventList {
     const place = this.#view.at(Math.max(0, Math.min(row, this.count - 1)));
     if (place === null) return;
     this.selected = place;
-    this.#selectedRow = this.#view.rowOf(place.chunk, place.index);
-    this.#box.setAttribute("aria-activedescendant", `row-${this.#selectedRow}`);
+    this.#selectedRow = this.#view.rowOf(place);
     if (this.#selectedRow < this.count - 1) this.follow(false);
     this.#list.show(this.#selectedRow, isCentred);
     this.#showDetail();
@@ -78,7 +78,7 @@ export class EventList {
 
   /** Go to the next (1) or the previous (-1) gap, reset or loss. */
   moveToNotable(by) {
-    const rows = this.#log.notable.map(({ chunk, index }) => this.#view.rowOf(chunk, index));
+    const rows = this.#log.notable.map((place) => this.#view.rowOf(place));
     rows.sort((one, other) => one - other);
     const from = this.selected ? this.#selectedRow : by > 0 ? -1 : this.count;
     const row = by > 0 ? rows.find((each) => each > from) : rows.findLast((each) => each < from);
@@ -86,8 +86,8 @@ export class EventList {
   }
 
   /** Select the row of a place in the log. */
-  goTo({ chunk, index }) {
-    this.select(this.#view.rowOf(chunk, index), true);
+  goTo(place) {
+    this.select(this.#view.rowOf(place), true);
   }
 
   goToTime(time) {
@@ -117,13 +117,20 @@ export class EventList {
     const top = this.#list.firstRow;
     const anchor = this.#view.at(top);
     this.#view.update();
-    this.#list.resize(this.count, anchor ? this.#view.rowOf(anchor.chunk, anchor.index) - top : 0);
+    this.#list.resize(this.count, anchor ? this.#view.rowOf(anchor) - top : 0);
     if (this.selected && !this.#log.chunks.includes(this.selected.chunk)) this.selected = null;
-    this.#selectedRow = this.selected ? this.#view.rowOf(this.selected.chunk, this.selected.index) : -1;
+    this.#selectedRow = this.selected && this.#view.shows(this.selected) ? this.#view.rowOf(this.selected) : -1;
     if (this.isFollowing) this.#list.toEnd();
     this.#list.draw();
     this.#showNews();
     this.#showDetail();
+  }
+
+  /** Tell a screen reader which row is selected, if that has an element now. */
+  #describe() {
+    const id = `row-${this.#selectedRow}`;
+    if (document.getElementById(id)) this.#box.setAttribute("aria-activedescendant", id);
+    else this.#box.removeAttribute("aria-activedescendant");
   }
 
   #row(row) {
@@ -149,7 +156,7 @@ export class EventList {
 
   #showNews() {
     const seen = this.#lastSeen;
-    const news = seen ? this.count - 1 - this.#view.rowOf(seen.chunk, seen.index) : 0;
+    const news = seen ? this.count - 1 - this.#view.rowOf(seen) : 0;
     this.#news.hidden = this.isFollowing || this.count === 0;
     this.#news.replaceChildren(element("span", {}, news > 0 ? `↓ ${news.toLocaleString("en")} new` : "↓ Follow"));
   }

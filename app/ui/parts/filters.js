@@ -47,9 +47,9 @@ export class Filters {
     const shown = names.filter(({ name, count }) => name && (count || this.chosen.has(name)));
     shown.sort((one, other) => other.count - one.count || (one.name < other.name ? -1 : 1));
     const kept = this.#isAll ? shown : shown.filter(({ name }, at) => at < MAX_CHIPS || this.chosen.has(name));
-    // A chip stays where it is, so that nobody clicks the wrong one.
+    // A chip that stays does not move, so that nobody clicks the wrong one.
     for (const { name } of kept) if (!this.#chips.has(name)) this.#add(name);
-    const counts = new Map(shown.map(({ name, count }) => [name, count]));
+    const counts = new Map(kept.map(({ name, count }) => [name, count]));
     for (const [name, chip] of this.#chips) {
       if (!counts.has(name)) {
         chip.remove();

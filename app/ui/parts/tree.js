@@ -27,13 +27,12 @@ function node(label, path, value, copy, isOpen) {
     },
     element("summary", {}, key, ": ", element("span.preview", {}, preview(value, size))),
   );
-  details.firstChild.append(" ", copying);
-  copying.addEventListener("click", (event) => event.preventDefault());
   if (isOpen && size > 0) {
     fill(details, path, value, copy);
     details.open = true;
   }
-  return details;
+  // Beside the summary: that is a control too, and one cannot be in the other.
+  return element("div.branch", {}, details, copying);
 }
 
 function fill(details, path, value, copy) {

@@ -12,6 +12,7 @@ export class VirtualList {
   #rowHeight;
   #render;
   #onScroll;
+  #onDraw;
   #count = 0;
   #top = 0; // of the screen in the whole list, in pixels
   #scrolled = 0; // where the viewport was left
@@ -19,14 +20,15 @@ export class VirtualList {
   #frame = null;
 
   /**
-   * `viewport` is the element that scrolls. `render(row)` returns the element of a row, and
-   * `onScroll(atEnd)` is called after the user has scrolled.
+   * `viewport` is the element that scrolls. `render(row)` returns the element of a row,
+   * `onScroll(atEnd)` is called after the user has scrolled, and `onDraw()` when rows were drawn.
    */
-  constructor(viewport, { rowHeight, render, onScroll }) {
+  constructor(viewport, { rowHeight, render, onScroll, onDraw }) {
     this.#viewport = viewport;
     this.#rowHeight = rowHeight;
     this.#render = render;
     this.#onScroll = onScroll;
+    this.#onDraw = onDraw;
     viewport.append(this.#canvas);
     viewport.addEventListener("scroll", () => this.#scroll(), { passive: true });
     new ResizeObserver(() => this.draw()).observe(viewport);
@@ -130,5 +132,6 @@ export class VirtualList {
     }
     for (const [row, old] of this.#rows) if (rows.get(row) !== old) old.remove();
     this.#rows = rows;
+    this.#onDraw();
   }
 }

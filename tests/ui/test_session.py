@@ -1,0 +1,140 @@
+"""The pages where a token is needed: pasted, kept as a cookie, refused, expired and renewed."""
+
+import hashlib
+import time
+
+import pytest
+
+from app.auth.tokens import make_token
+from tests.servers import GatewayServer
+
+SECRET = "a secret of more than thirty-two bytes"
+REFUSED = ("401", "403", "ERR_INCOMPLETE_CHUNKED_ENCODING")
+ALL = {"read": ["*"], "request": ["*"]}
+
+
+def token(ttl: int = 3600, **grants: list[str]) -> str:
+    return make_token(SECRET, "tailrace", grants or ALL, ttl, aud="tailrace")
+
+
+@pytest.fixture(scope="module")
+def guarded_gateway(redis_server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guarded")
+    keys = folder / "keys"
+    keys.write_text(f"viewer {hashlib.sha256(b'a-key-of-somebody').hexdigest()} read *\n")
+    keys.chmod(0o600)
+    settings = {
+        "AUTH_SECRET": SECRET,
+        "API_KEYS_FILE": keys,
+        "PUBLIC_READ": "public.*",
+        "RETRY_MS": 200,
+    }
+    with GatewayServer(redis_server.url, folder / "log", **settings) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def open_guarded(open_run, guarded_gateway):
+    def open_guarded(run_id, **options):
+        return open_run(run_id, url=guarded_gateway.url, expected=REFUSED, **options)
+
+    return open_guarded
+
+
+def paste(run, text: str) -> None:
+    run.page.wait_for_selector("dialog[open] input[name=token]")
+    run.page.fill("input[name=token]", text)
+    run.press("Enter")
+
+
+def test_a_token_that_is_pasted_opens_the_page_and_stays_as_a_cookie(store, run_id, open_guarded):
+    store.add(run_id, "log", "line", 1)
+    run = open_guarded(run_id)
+    paste(run, "no.token.at-all")
+    run.wait(lambda: "401" in run.text("dialog[open] .problem"), "it is refused")
+    paste(run, token())
+    run.wait_for_events(1)
+    assert run.page.evaluate("document.cookie") == ""
+    assert run.page.evaluate("localStorage.length + sessionStorage.length") == 0
+    run.page.reload()
+    run.wait_for_events(1)
+    assert run.page.locator("dialog[open]").count() == 0
+
+
+def test_a_token_for_other_runs_is_told(store, run_id, open_guarded):
+    store.add(run_id, "log", "line", 1)
+    run = open_guarded(run_id)
+    paste(run, token(read=["other"]))
+    run.wait_for_state("stopped")
+    assert "403" in run.page.get_attribute("#connection", "title")
+    assert "403" in run.text("#message")
+
+
+def test_an_api_key_lasts_as_long_as_the_page(store, run_id, open_guarded):
+    store.add(run_id, "log", "line", 1)
+    run = open_guarded(run_id, permissions=["clipboard-read", "clipboard-write"])
+    paste(run, "a-key-of-somebody")
+    run.wait_for_events(1)
+    run.page.click("#download")
+    run.wait(lambda: "Copied the command" in run.text("#message"), "a command is copied")
+    command = run.page.evaluate("navigator.clipboard.readText()")
+    assert "$TAILRACE_TOKEN" in command
+    assert "a-key-of-somebody" not in command
+    run.page.reload()
+    run.page.wait_for_selector("dialog[open]")
+
+
+def test_a_public_run_needs_no_token(store, open_guarded):
+    store.add("public.run", "log", "line", 1)
+    run = open_guarded("public.run")
+    run.wait_for_events(1)
+    assert run.page.locator("dialog[open]").count() == 0
+
+
+@pytest.mark.timeout(120)
+def test_a_session_that_expires_is_renewed_and_nothing_is_missed(store, run_id, open_guarded):
+    run = open_guarded(run_id)
+    paste(run, token(8))
+    run.wait_for_state("live")
+    store.add(run_id, "log", "line", 1)
+    run.wait_for_events(1)
+    run.page.wait_for_selector("#renew:not([hidden])")  # it is told before
+    run.page.click("#renew")
+    paste(run, token(12))
+    store.add(run_id, "log", "line", 2)
+    run.wait_for_events(2)
+    assert run.page.locator("dialog[open]").count() == 0
+    # This one is left to expire.
+    run.page.wait_for_selector("dialog[open]", timeout=40_000)
+    store.add(run_id, "log", "line", 3)
+    paste(run, token())
+    run.wait_for_events(3)
+    assert run.sequences() == [1, 2, 3]
+    assert run.page.is_hidden("#notable")
+
+
+def test_a_viewer_whose_token_may_not_cancel_is_told(store, run_id, open_guarded):
+    store.add(run_id, "lifecycle", "started")
+    run = open_guarded(run_id)
+    paste(run, token(read=["*"]))
+    run.page.wait_for_selector("#cancel:not([hidden])")
+    run.page.click("#cancel")
+    run.page.click("text=Ask it to stop")
+    run.wait(lambda: "may not ask" in run.text("#message"), "it is told")
+    assert len(store.get_events(run_id)) == 1
+
+
+def test_the_list_of_runs_shows_what_the_token_may_read(store, open_context, guarded_gateway):
+    name = f"mine-{time.time_ns()}"
+    store.add(f"{name}.1", "log", "line")
+    store.add(f"not-{name}", "log", "line")
+    page = open_context(expected=REFUSED).new_page()
+    page.goto(guarded_gateway.url)
+    page.wait_for_selector("dialog[open] input[name=token]")
+    page.fill("input[name=token]", token(read=[f"{name}.*"]))
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#runs a")
+    assert page.locator("#runs a").all_inner_texts() == [f"{name}.1"]
+    page.click("#runs a")
+    page.wait_for_selector("#events .row")
+    assert page.locator("dialog[open]").count() == 0
