@@ -93,7 +93,8 @@ export class Client {
   #options;
   #fetch;
 
-  constructor(url, { token, headers, retrySeconds = 30, credentials, fetch } = {}) {
+  constructor(url, options = {}) {
+    const { token, headers, retrySeconds = 30, credentials, fetch = globalThis.fetch } = options;
     const { protocol, origin, pathname } = new URL(url, globalThis.document?.baseURI);
     if (!/^https?:$/.test(protocol)) throw new TypeError(`${url} is no URL of HTTP`);
     this.#url = origin + pathname.replace(/\/+$/, "");
@@ -103,7 +104,7 @@ export class Client {
     this.#retrySeconds = retrySeconds;
     // A gateway never redirects, and another server must not get the token.
     this.#options = { credentials, redirect: "manual" };
-    this.#fetch = fetch ?? globalThis.fetch.bind(globalThis);
+    this.#fetch = (...request) => fetch(...request); // without a `this`
   }
 
   follow(runId, options = {}) {
