@@ -54,57 +54,36 @@ export class SseParser {
     if (!text) return [];
     if (this.#afterCr) text = text.replace(/^\n/, ""); // the CR has ended the line
     this.#afterCr = text.endsWith("\r");
-    const [first, ...others] = text.split(/\r\n|\r|\n/);
-    this.#line += first;
-    const messages = others.map((next) => {
-      const message = this.#read(this.#line);
-      this.#line = next;
-      return message;
-    });
-    return messages.filter(Boolean);
+    const lines = text.split(/\r\n|\r|\n/);
+    lines[0] = this.#line + lines[0];
+    this.#line = lines.pop();
+    return lines.map((line) => this.#read(line)).filter(Boolean);
   }
 
   #read(line) {
     const [, name, value] = /^([^:]*):? ?(.*)$/s.exec(line);
     if (name === "data") this.#data.push(value);
-    else if (name === "event") this.#event = value;
-    else if (name === "id" && !value.includes("\0")) this.#lastEventId = value;
-    else if (name === "retry" && /^\d{1,9}$/.test(value)) this.retrySeconds = value / 1000;
+    if (name === "event") this.#event = value;
+    if (name === "id" && !value.includes("\0")) this.#lastEventId = value;
+    if (name === "retry" && /^\d{1,9}$/.test(value)) this.retrySeconds = value / 1000;
     if (line) return null;
-    const message = {
-      event: this.#event || "message",
-      data: this.#data.join("\n"),
-      lastEventId: this.#lastEventId,
-    };
-    const hasData = this.#data.length > 0;
+    const event = this.#event || "message";
     this.#event = "";
-    this.#data = [];
-    return hasData && message;
+    const data = this.#data.splice(0);
+    return data.length && { event, data: data.join("\n"), lastEventId: this.#lastEventId };
   }
 }
 
 export class Client {
   #url;
-  #ask;
-  #canRenew;
-  #bearer = null; // the promise of a token, which all requests share
-  #headers;
-  #retrySeconds;
   #options;
-  #fetch;
+  #bearer; // the promise of a token, which all requests share
 
   constructor(url, options = {}) {
-    const { token, headers, retrySeconds = 30, credentials, fetch = globalThis.fetch } = options;
     const { protocol, origin, pathname } = new URL(url, globalThis.document?.baseURI);
     if (!/^https?:$/.test(protocol)) throw new TypeError(`${url} is no URL of HTTP`);
     this.#url = origin + pathname.replace(/\/+$/, "");
-    this.#canRenew = typeof token === "function";
-    this.#ask = this.#canRenew ? token : () => token;
-    this.#headers = headers;
-    this.#retrySeconds = retrySeconds;
-    // A gateway never redirects, and another server must not get the token.
-    this.#options = { credentials, redirect: "manual" };
-    this.#fetch = (...request) => fetch(...request); // without a `this`
+    this.#options = options;
   }
 
   follow(runId, options = {}) {
@@ -129,13 +108,13 @@ export class Client {
   }
 
   #follow(path, options = {}, stream, runs) {
-    const { after = "earliest", tail, fromSequence, categories, actions, prefix } = options;
-    const filter = { category: categories, action: actions, prefix };
-    stream.cursor = runs || tail !== undefined || fromSequence !== undefined ? "" : after;
-    stream.renew = (bearer) => this.#drop(bearer) && this.#current();
+    const { after = "earliest" } = options;
+    const { tail, from_sequence, ...filter } = queryOf(options);
+    stream.cursor = runs || (tail ?? from_sequence) !== undefined ? "" : after;
+    stream.renew = (bearer) => this.#getBearer(bearer);
     stream.open = (cursor, signal) =>
       this.#open(runs ? "POST" : "GET", path, {
-        query: cursor ? filter : { ...filter, tail, from_sequence: fromSequence },
+        query: cursor ? filter : { ...filter, tail, from_sequence },
         headers: { Accept: "text/event-stream", "Last-Event-ID": !runs && cursor },
         body: runs && JSON.stringify({ runs, last_event_id: cursor || null }),
         signal,
@@ -143,26 +122,24 @@ export class Client {
     return new Following(stream, options);
   }
 
-  events(runId, { order = "asc", limit, signal, ...options } = {}) {
-    const { after, before, fromSequence, categories, actions } = options;
-    const query = { order, after, before, from_sequence: fromSequence };
-    const filter = { category: categories, action: actions };
-    const cursor = order === "desc" ? "before" : "after";
-    return this.#pages(eventsPath(runId), "events", { ...query, ...filter }, cursor, limit, signal);
+  events(runId, options = {}) {
+    const { order = "asc", after, before } = options;
+    const query = { ...queryOf(options), order, after, before };
+    return this.#pages(eventsPath(runId), "events", query, options);
   }
 
-  runs({ state, prefix, limit, signal } = {}) {
-    return this.#pages("/runs", "runs", { state, prefix }, "after", limit, signal);
+  runs(options = {}) {
+    return this.#pages("/runs", "runs", { ...queryOf(options), state: options.state }, options);
   }
 
-  async *#pages(path, name, query, cursor, left = Infinity, signal) {
+  async *#pages(path, name, query, { limit: left = Infinity, signal }) {
     while (left > 0) {
       query.limit = Math.min(left, name === "runs" ? 100 : 1000);
       const page = await this.#request("GET", path, { query, signal });
       yield* page[name];
       left = page.next === null ? 0 : left - page[name].length;
-      query[cursor] = page.next;
-      if (cursor === "after") delete query.from_sequence; // what follows has higher ones
+      query[query.order === "desc" ? "before" : "after"] = page.next;
+      if (query.order === "asc") delete query.from_sequence; // what follows has higher ones
     }
   }
 
@@ -209,28 +186,22 @@ export class Client {
     await this.#request("DELETE", "/session", { token: null });
   }
 
-  // Tokens
-
-  #current() {
-    if (!this.#bearer) {
-      const bearer = (async () => checkToken(await this.#ask()))();
-      bearer.catch(() => this.#drop(bearer)); // the next request asks again
+  /** Return the promise of a token: another one than `old`, asked for once for all requests. */
+  #getBearer(old) {
+    if (this.#bearer === old) {
+      const { token } = this.#options;
+      const bearer = (async () => (typeof token === "function" ? token() : token))();
+      bearer.catch(() => {
+        if (this.#bearer === bearer) this.#bearer = undefined; // the next request asks again
+      });
       this.#bearer = bearer;
     }
     return this.#bearer;
   }
 
-  /** Have another token used from now on. Returns whether there may be one. */
-  #drop(bearer) {
-    if (this.#bearer === bearer) this.#bearer = null;
-    return this.#canRenew;
-  }
-
-  // Requests
-
   /** Send a request, and repeat it while there is no response. Returns the JSON of that. */
   async #request(method, path, { signal, ...options } = {}) {
-    const until = performance.now() + 1000 * this.#retrySeconds;
+    const until = performance.now() + 1000 * (this.#options.retrySeconds ?? 30);
     const seconds = RESPONSE_SECONDS + (options.body?.length ?? 0) / MIN_BYTES_PER_SECOND;
     for (let attempt = 0; ; attempt += 1) {
       const controller = new AbortController();
@@ -252,11 +223,12 @@ export class Client {
 
   /** Return a response of status 2xx, and the promise of the token that was sent for it. */
   async #open(method, path, { token, ...options }) {
-    let bearer = token === undefined ? this.#current() : checkToken(token);
+    const isOwn = token === undefined;
+    let bearer = isOwn ? this.#getBearer() : token;
     let response = await this.#send(method, path, options, bearer);
-    if (response.status === 401 && token === undefined && this.#drop(bearer)) {
+    if (response.status === 401 && isOwn && typeof this.#options.token === "function") {
       await response.body?.cancel();
-      bearer = this.#current();
+      bearer = this.#getBearer(bearer);
       response = await this.#send(method, path, options, bearer);
     }
     if (!response.ok) throw await refusal(response, await bearer);
@@ -264,18 +236,21 @@ export class Client {
   }
 
   async #send(method, path, { query = {}, headers, body, signal, keepalive }, bearer) {
-    const token = await unlessAborted(bearer, signal);
+    const token = await unlessAborted(Promise.resolve(bearer), signal);
+    if (!TOKEN.test(token ?? "none")) throw new TypeError("the token has other characters than a token");
     const url = new URL(this.#url + path);
     for (const name in query) {
       for (const value of [query[name] ?? []].flat()) url.searchParams.append(name, value);
     }
+    const { fetch = globalThis.fetch, credentials, headers: usual } = this.#options;
+    const all = new Headers(usual);
     const own = { ...headers };
     if (body) own["Content-Type"] = "application/json";
     if (token) own.Authorization = `Bearer ${token}`;
-    const all = new Headers(this.#headers);
     for (const name in own) if (own[name]) all.set(name, own[name]);
-    const request = { ...this.#options, method, headers: all, body, signal, keepalive };
-    return this.#fetch(url.href, request).catch(throwNoResponse);
+    // A gateway never redirects, and another server must not get the token.
+    const request = { method, body, signal, keepalive, credentials, redirect: "manual" };
+    return fetch(url.href, { ...request, headers: all }).catch(throwNoResponse);
   }
 }
 
@@ -300,7 +275,7 @@ class Following {
   }
 
   get cursor() {
-    return ["", "earliest", "latest"].includes(this.#cursor) ? null : this.#cursor;
+    return /\d/.test(this.#cursor) ? this.#cursor : null;
   }
 
   async forEach(receive) {
@@ -319,9 +294,6 @@ class Following {
       return() {
         stop.abort(); // also while `next` waits
         return events.return();
-      },
-      [Symbol.asyncIterator]() {
-        return this;
       },
     };
   }
@@ -577,10 +549,13 @@ function checkRunId(runId) {
 
 const eventsPath = (runId) => `/runs/${checkRunId(runId)}/events`;
 
-function checkToken(token) {
-  if (token == null || TOKEN.test(token)) return token;
-  throw new TypeError("a token has only letters, digits and -._~+/, and = at its end");
-}
+const queryOf = ({ categories, actions, prefix, tail, fromSequence }) => ({
+  category: categories,
+  action: actions,
+  prefix,
+  tail,
+  from_sequence: fromSequence,
+});
 
 const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
@@ -627,18 +602,12 @@ function parseJson(text) {
 const jitter = (attempt) =>
   Math.random() * Math.min(MAX_PAUSE_SECONDS, INITIAL_PAUSE_SECONDS * 2 ** attempt);
 
-function sleep(seconds, signal) {
-  return new Promise((resolve, reject) => {
-    const finish = () => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", finish);
-      if (signal?.aborted) reject(signal.reason);
-      resolve();
-    };
-    const timer = setTimeout(finish, 1000 * seconds);
-    signal?.addEventListener("abort", finish);
-    if (signal?.aborted) finish();
+async function sleep(seconds, signal) {
+  let timer;
+  const passed = new Promise((resolve) => {
+    timer = setTimeout(resolve, 1000 * seconds);
   });
+  await unlessAborted(passed, signal).finally(() => clearTimeout(timer));
 }
 
 /** Wait for a promise, and abort what it stands for if that takes too long. */
@@ -648,18 +617,17 @@ function within(seconds, controller, promise) {
   return promise.finally(() => clearTimeout(timer));
 }
 
-/** Abort a controller with a signal, until the returned function is called. */
-function link(signal, controller) {
-  const abort = () => controller.abort(signal.reason);
-  if (signal?.aborted) abort();
-  signal?.addEventListener("abort", abort);
-  return () => signal?.removeEventListener("abort", abort);
-}
+/** Abort a controller with a signal. Returns what undoes that. */
+const link = (signal, controller) => onAbort(signal, () => controller.abort(signal.reason));
 
-function unlessAborted(promise, signal) {
-  const aborted = new Promise((resolve, reject) => {
-    if (signal.aborted) reject(signal.reason);
-    signal.addEventListener("abort", () => reject(signal.reason));
+const unlessAborted = (promise, signal) =>
+  new Promise((resolve, reject) => {
+    const forget = onAbort(signal, () => reject(signal.reason));
+    promise.then(resolve, reject).finally(forget);
   });
-  return Promise.race([promise, aborted]);
+
+function onAbort(signal, listener) {
+  if (signal?.aborted) listener();
+  signal?.addEventListener("abort", listener);
+  return () => signal?.removeEventListener("abort", listener);
 }
