@@ -1,38 +1,31 @@
-// Follows, reads and appends the event streams of a Tailrace gateway. See client.d.ts.
+// A client of Tailrace. client.d.ts says what it does, and this file why it does it so.
 
-const ENDS = ["completed", "failed", "cancelled", "lost"];
-// Control events that only the client needs.
-const HIDDEN = ["progress", "heartbeat", "expiring"];
+const IS_END = /^(completed|failed|cancelled|lost)$/;
+const IS_HIDDEN = /^(progress|heartbeat|expiring)$/;
+const IS_RUN_ID = /^(?!\.\.?$)[\w.-]{1,128}$/;
+const IS_TOKEN = /^[\w.~+/-]+=*$/;
+const IS_CURSOR = /^[!-~]{0,32768}$/;
 
 const SILENCE_SECONDS = 45; // a gateway sends something every 15 seconds
-const RESPONSE_SECONDS = 15; // and more for a long body
-const MIN_BYTES_PER_SECOND = 16384;
+const RESPONSE_SECONDS = 20;
 const RECONNECT_SECONDS = 3;
 const INITIAL_PAUSE_SECONDS = 0.1;
 const MAX_PAUSE_SECONDS = 5;
-
 const MAX_BATCH_EVENTS = 1000;
-const MAX_BATCH_BYTES = 2 ** 20;
+const MAX_BATCH_LENGTH = 2 ** 19;
 const MAX_WAITING_EVENTS = 10_000;
-const MAX_WAITING_BYTES = 2 ** 23;
-// A browser sends 64 KiB for pages that are gone.
-const MAX_KEEPALIVE_BYTES = 60_000;
-
-const RUN_ID = /^(?!\.\.?$)[\w.-]{1,128}$/;
-const TOKEN = /^[\w.~+/-]+=*$/;
-const CURSOR = /^[!-~]{0,32768}$/;
+const MAX_WAITING_LENGTH = 2 ** 23;
+const MAX_KEEPALIVE_BYTES = 60_000; // browsers allow 64 KiB, for all of a page
 
 export class TailraceError extends Error {
   name = "TailraceError";
   problem = {};
+  retryAfter = 0;
 
   constructor(status, detail, more) {
     super(status ? `${status}: ${detail}` : detail);
-    Object.assign(this, { status }, more);
-  }
-
-  get isTemporary() {
-    return [0, 408, 429].includes(this.status) || this.status >= 500;
+    const isTemporary = [0, 408, 429].includes(status) || status >= 500;
+    Object.assign(this, { status, isTemporary }, more);
   }
 }
 
@@ -77,7 +70,7 @@ export class SseParser {
 export class Client {
   #url;
   #options;
-  #bearer; // the promise of a token, which all requests share
+  #bearer; // a promise
 
   constructor(url, options = {}) {
     const { protocol, origin, pathname } = new URL(url, globalThis.document?.baseURI);
@@ -186,7 +179,7 @@ export class Client {
     await this.#request("DELETE", "/session", { token: null });
   }
 
-  /** Return the promise of a token: another one than `old`, asked for once for all requests. */
+  /** Return the promise of a token that all requests share, another one than `old`. */
   #getBearer(old) {
     if (this.#bearer === old) {
       const { token } = this.#options;
@@ -199,21 +192,19 @@ export class Client {
     return this.#bearer;
   }
 
-  /** Send a request, and repeat it while there is no response. Returns the JSON of that. */
   async #request(method, path, { signal, ...options } = {}) {
     const until = performance.now() + 1000 * (this.#options.retrySeconds ?? 30);
-    const seconds = RESPONSE_SECONDS + (options.body?.length ?? 0) / MIN_BYTES_PER_SECOND;
     for (let attempt = 0; ; attempt += 1) {
       const controller = new AbortController();
       const unlink = link(signal, controller);
       try {
         const opened = this.#open(method, path, { ...options, signal: controller.signal });
-        return await within(seconds, controller, opened.then(readJson));
+        return await within(RESPONSE_SECONDS, controller, opened.then(readJson));
       } catch (error) {
         signal?.throwIfAborted();
         const left = (until - performance.now()) / 1000;
         if (!error.isTemporary || left <= 0) throw error;
-        await sleep(Math.min((error.retryAfter ?? 0) + jitter(attempt), left), signal);
+        await sleep(Math.min(error.retryAfter + jitter(attempt), left), signal);
         options.keepalive = false; // perhaps there was no room for it
       } finally {
         unlink();
@@ -221,7 +212,6 @@ export class Client {
     }
   }
 
-  /** Return a response of status 2xx, and the promise of the token that was sent for it. */
   async #open(method, path, { token, ...options }) {
     const isOwn = token === undefined;
     let bearer = isOwn ? this.#getBearer() : token;
@@ -237,16 +227,15 @@ export class Client {
 
   async #send(method, path, { query = {}, headers, body, signal, keepalive }, bearer) {
     const token = await unlessAborted(Promise.resolve(bearer), signal);
-    if (!TOKEN.test(token ?? "none")) throw new TypeError("the token has other characters than a token");
+    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("the token has wrong characters");
     const url = new URL(this.#url + path);
     for (const name in query) {
       for (const value of [query[name] ?? []].flat()) url.searchParams.append(name, value);
     }
     const { fetch = globalThis.fetch, credentials, headers: usual } = this.#options;
-    const all = new Headers(usual);
-    const own = { ...headers };
+    const own = { ...headers, Authorization: token && `Bearer ${token}` };
     if (body) own["Content-Type"] = "application/json";
-    if (token) own.Authorization = `Bearer ${token}`;
+    const all = new Headers(usual);
     for (const name in own) if (own[name]) all.set(name, own[name]);
     // A gateway never redirects, and another server must not get the token.
     const request = { method, body, signal, keepalive, credentials, redirect: "manual" };
@@ -282,7 +271,7 @@ class Following {
     try {
       for await (const event of this) await receive(event);
     } catch (error) {
-      if (!this.#signal?.aborted || error !== this.#signal.reason) throw error;
+      if (error !== this.#signal?.reason) throw error;
     }
   }
 
@@ -319,7 +308,7 @@ class Following {
     }
   }
 
-  /** Yield the events of one connection. Returns the pause before the next, null at the end. */
+  /** Yield the events of one connection. Returns the pause after it, null at the end. */
   async *#connection(stop) {
     const controller = new AbortController();
     const unlink = link(stop, controller);
@@ -345,8 +334,7 @@ class Following {
         }
         this.#retrySeconds = parser.retrySeconds ?? this.#retrySeconds;
       }
-      // A gateway that stops ends its streams too, perhaps in the history of a run that was
-      // reopened, or where a filter hides that. Then only a new request tells.
+      // A gateway that stops ends its streams too, perhaps in the history of a reopened run.
       const isOver = this.#isCaughtUp && this.#stream.endsItself;
       if (this.#isLast) return isOver ? null : { seconds: 0, error };
     } catch (caught) {
@@ -357,7 +345,7 @@ class Following {
       unlink();
       controller.abort();
     }
-    const seconds = (error?.retryAfter ?? this.#retrySeconds) + jitter(this.#failures);
+    const seconds = (error?.retryAfter || this.#retrySeconds) + jitter(this.#failures);
     this.#failures += 1;
     return { seconds, error };
   }
@@ -368,7 +356,7 @@ class Following {
     } catch (error) {
       throw notAGateway(response, error.message);
     }
-    if (!CURSOR.test(lastEventId)) throw notAGateway(response, "an id cannot be sent back");
+    if (!IS_CURSOR.test(lastEventId)) throw notAGateway(response, "an id cannot be sent back");
     this.#failures = 0;
     this.#next = lastEventId || this.#cursor;
     if (!this.#pending.length) this.#cursor = this.#next;
@@ -376,13 +364,11 @@ class Following {
 
   #isShown(event, bearer) {
     const { category, action } = event.event;
-    if (category !== "gateway") {
-      this.#isLast = this.#stream.isLast(event);
-      return true;
-    }
-    if (action === "caught_up") this.#isCaughtUp = true;
-    if (action === "expiring") this.#stream.renew(bearer);
-    return !HIDDEN.includes(action);
+    const isControl = category === "gateway";
+    if (!isControl) this.#isLast = this.#stream.isLast(event);
+    else if (action === "caught_up") this.#isCaughtUp = true;
+    else if (action === "expiring") this.#stream.renew(bearer);
+    return !(isControl && IS_HIDDEN.test(action));
   }
 
   *#take(stop) {
@@ -399,14 +385,13 @@ class Appender {
   #append;
   #expected;
   #waiting = [];
-  #waitingBytes = 0;
-  #batches = []; // are sent before what waits
+  #waitingLength = 0;
+  #batches = []; // go before what waits
   #batch; // is being sent
-  #round = null; // its promise
-  #maxBytes = MAX_BATCH_BYTES;
+  #round; // its promise
   #emitted = 0;
-  #refusal = null;
-  #error = null;
+  #refusal;
+  #error;
   #isClosed = false;
   #isHidden = false;
   stored = 0;
@@ -428,14 +413,13 @@ class Appender {
     if (this.#error) throw this.#error;
     if (this.#isClosed) throw new Error("the appender is closed");
     const text = JSON.stringify({ event_category, event_action, data, source, lease_seconds });
-    const size = new TextEncoder().encode(text).length + 1;
     const event = { category: event_category, action: event_action };
-    this.#waiting.push({ text, size, isLast: isTerminal({ event }) });
-    this.#waitingBytes += size;
+    this.#waiting.push({ text, isLast: isTerminal({ event }) });
+    this.#waitingLength += text.length;
     this.#emitted += 1;
     this.#round ??= this.#sendNext();
     await this.#until(
-      () => this.#waiting.length < MAX_WAITING_EVENTS && this.#waitingBytes < MAX_WAITING_BYTES,
+      () => this.#waiting.length < MAX_WAITING_EVENTS && this.#waitingLength < MAX_WAITING_LENGTH,
     );
   }
 
@@ -443,7 +427,7 @@ class Appender {
     const emitted = this.#emitted;
     await this.#until(() => this.stored + this.refused >= emitted);
     const refusal = this.#refusal;
-    this.#refusal = null;
+    this.#refusal = undefined;
     if (refusal) throw refusal;
   }
 
@@ -461,18 +445,18 @@ class Appender {
 
   async #sendNext() {
     await null; // what is emitted together is one batch
-    this.#batch = this.#batches.shift() ?? this.#take(this.#maxBytes);
-    const { events, size } = this.#batch;
+    this.#batch = this.#batches.shift() ?? this.#take(MAX_BATCH_LENGTH);
+    const { events } = this.#batch;
     try {
       const stored = await this.#send(this.#batch, this.#expected, this.#isHidden);
       ({ id: this.lastId, sequence: this.lastSequence } = stored.events.at(-1));
       this.stored += events.length;
       if (this.#expected) this.#expected += events.length;
     } catch (error) {
-      this.#refuse(events, size, error);
+      this.#refuse(events, error);
     }
-    this.#batch = null;
-    this.#round = this.waiting && !this.#error ? this.#sendNext() : null;
+    this.#batch = undefined;
+    this.#round = this.waiting && !this.#error ? this.#sendNext() : undefined;
   }
 
   #send({ body, key, size }, expectedSequence, isHidden) {
@@ -480,39 +464,34 @@ class Appender {
     return this.#append(body, { idempotencyKey: key, expectedSequence, keepalive });
   }
 
-  #refuse(events, size, error) {
-    const errors = error.problem?.errors;
-    if (error.status !== 413 && !(error.status === 422 && errors)) {
+  #refuse(events, error) {
+    const half = events.length >> 1;
+    if (error.status !== 413 && !(error.status === 422 && error.problem.errors)) {
       this.#error = error;
-    } else if (events.length === 1) {
+    } else if (half) {
+      this.#batches.unshift(makeBatch(events.slice(0, half)), makeBatch(events.slice(half)));
+    } else {
       this.refused += 1;
       this.#refusal ??= error;
-    } else {
-      // If it was the body, the next one would be too large as well.
-      if (error.status === 413 && (errors?.[0].field ?? "body") === "body") this.#maxBytes = size / 2;
-      const half = events.length >> 1;
-      this.#batches.unshift(makeBatch(events.slice(0, half)), makeBatch(events.slice(half)));
     }
   }
 
   /** Take a batch. A terminal event ends it: the log may refuse the events after that. */
-  #take(maxBytes) {
-    let [length, size] = [0, 0];
-    for (const event of this.#waiting) {
-      if (length && (length === MAX_BATCH_EVENTS || size + event.size > maxBytes)) break;
-      length += 1;
-      size += event.size;
-      if (event.isLast) break;
+  #take(maxLength) {
+    let [count, length] = [0, 0];
+    for (const { text, isLast } of this.#waiting) {
+      if (count && (count === MAX_BATCH_EVENTS || length + text.length > maxLength)) break;
+      count += 1;
+      length += text.length;
+      if (isLast) break;
     }
-    this.#waitingBytes -= size;
-    return makeBatch(this.#waiting.splice(0, length));
+    this.#waitingLength -= length;
+    return makeBatch(this.#waiting.splice(0, count));
   }
 
   #listen(method) {
-    const { document } = globalThis;
-    document?.[method]("visibilitychange", this.#onPage);
-    if (document) globalThis[method]("pagehide", this.#onPage);
-    if (document) globalThis[method]("pageshow", this.#onPage);
+    globalThis.document?.[method]("visibilitychange", this.#onPage);
+    globalThis[method]?.("pagehide", this.#onPage);
   }
 
   #onPage = ({ type }) => {
@@ -520,30 +499,28 @@ class Appender {
     if (this.#isHidden && this.#batch) this.#hurry(this.#batch);
   };
 
-  /** Send what is not stored once more, in case that the page goes: the keys make that safe. */
-  #hurry({ events, size }) {
+  /** Send what is not stored once more, since the page may go: the keys make that safe. */
+  #hurry(batch) {
     const ignore = () => {};
-    this.#send(this.#batch, this.#expected, true).catch(ignore);
-    const next = (this.#expected ?? this.lastSequence + 1) + events.length;
-    // What waits must not overtake the batch. Its sequence sees to that, if it is known.
-    if (!this.#batches.length && this.#waiting.length && (this.#expected ?? this.lastSequence)) {
-      this.#batches.push(this.#take(MAX_KEEPALIVE_BYTES - size));
-      this.#send(this.#batches[0], next, true).catch(ignore);
-    }
+    this.#send(batch, this.#expected, true).catch(ignore);
+    const begins = this.#expected ?? (this.lastSequence && this.lastSequence + 1);
+    // What waits must not overtake the batch. Its sequence, if it is known, sees to that.
+    if (!begins || this.#batches.length || !this.#waiting.length) return;
+    this.#batches.push(this.#take(MAX_KEEPALIVE_BYTES - batch.size));
+    this.#send(this.#batches[0], begins + batch.events.length, true).catch(ignore);
   }
 }
 
 export function follow(runUrl, options = {}) {
-  const { origin, pathname } = new URL(runUrl, globalThis.document?.baseURI);
-  const [, base, runId] = /^(.*)\/runs\/([^/]+)\/?$/.exec(pathname) ?? [];
-  if (!runId) throw new TypeError(`${runUrl} does not end with /runs/ and a run id`);
-  return new Client(origin + base, options).follow(runId, options);
+  const { href } = new URL(runUrl, globalThis.document?.baseURI);
+  const [, gateway, runId] = /^(.*\/)runs\/(.*)$/.exec(href) ?? [0, href, ""];
+  return new Client(gateway, options).follow(runId, options);
 }
 
-const isTerminal = ({ event }) => event.category === "lifecycle" && ENDS.includes(event.action);
+const isTerminal = ({ event }) => event.category === "lifecycle" && IS_END.test(event.action);
 
 function checkRunId(runId) {
-  if (!RUN_ID.test(runId)) throw new TypeError(`${runId} is no run id`);
+  if (!IS_RUN_ID.test(runId)) throw new TypeError(`${runId} is no run id`);
   return runId;
 }
 
@@ -561,13 +538,11 @@ const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function makeBatch(events) {
   const body = `[${events.map((event) => event.text)}]`;
-  const size = events.reduce((sum, event) => sum + event.size, 1);
-  return { events, size, body, key: newKey() };
+  return { events, body, size: new Blob([body]).size, key: newKey() };
 }
 
-function throwNoResponse(error) {
-  if (error instanceof TailraceError) throw error;
-  throw new TailraceError(0, `no response: ${error.message}`, { cause: error });
+function throwNoResponse(cause) {
+  throw new TailraceError(0, `no response: ${cause.message}`, { cause });
 }
 
 const notAGateway = ({ status }, why) => new TailraceError(status, `this is no gateway: ${why}`);
@@ -582,13 +557,10 @@ async function readJson({ response }) {
 async function refusal(response, token) {
   const text = await response.text().catch(() => "");
   const problem = parseJson(token ? text.replaceAll(token, "…") : text) ?? {};
-  const [retryAfter] = /^\d{1,5}$/.exec(response.headers.get("Retry-After")) ?? [];
+  const retryAfter = Number(/^\d{1,5}$/.exec(response.headers.get("Retry-After")));
   // Browsers hide the status of a redirect.
   const status = response.status || 302;
-  return new TailraceError(status, problem.detail ?? response.statusText, {
-    problem,
-    retryAfter: retryAfter && Number(retryAfter),
-  });
+  return new TailraceError(status, problem.detail ?? response.statusText, { problem, retryAfter });
 }
 
 function parseJson(text) {
@@ -612,7 +584,7 @@ async function sleep(seconds, signal) {
 
 /** Wait for a promise, and abort what it stands for if that takes too long. */
 function within(seconds, controller, promise) {
-  const late = () => controller.abort(new TailraceError(0, `nothing came for ${seconds} s`));
+  const late = () => controller.abort(new Error(`nothing came for ${seconds} s`));
   const timer = setTimeout(late, 1000 * seconds);
   return promise.finally(() => clearTimeout(timer));
 }

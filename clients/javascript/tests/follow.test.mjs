@@ -32,7 +32,7 @@ test("a run is followed until it has ended", async (t) => {
 
 test("it is a function of the URL of the run too", async (t) => {
   const gateway = await fakeGateway(t, WHOLE);
-  const url = `${gateway.url}/deep/prefix/runs/a.b-c_1/`;
+  const url = `${gateway.url}/deep/prefix/runs/a.b-c_1`;
   assert.equal((await collect(follow(url, { after: "1-0", token: "secret-token" }))).length, 4);
   const [{ path, headers }] = gateway.requests;
   assert.equal(path, "/deep/prefix/runs/a.b-c_1/events/stream");
@@ -305,7 +305,7 @@ test("a slow consumer is no silence, and the silence of a gateway is", async (t)
   }
   assert.deepEqual(sequences(got), [1, 2, 3]);
   const errors = states.filter((each) => each.state === "waiting" && each.error).map((each) => each.error.message);
-  assert.deepEqual(errors, ["nothing came for 45 s", "nothing came for 45 s", "nothing came for 45 s"]);
+  assert.deepEqual(errors, ["no response: nothing came for 45 s", "no response: nothing came for 45 s", "no response: nothing came for 45 s"]);
   await until(() => gateway.sockets.size === 0, "the silent connections are closed");
 });
 
