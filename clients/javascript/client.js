@@ -1,4 +1,4 @@
-// A client of Tailrace. client.d.ts says what it does, and this file why it does it so.
+// A client of Tailrace; client.d.ts documents it.
 
 const IS_END = /^(completed|failed|cancelled|lost)$/;
 const IS_HIDDEN = /^(progress|heartbeat|expiring)$/;
@@ -15,7 +15,7 @@ const MAX_BATCH_EVENTS = 1000;
 const MAX_BATCH_LENGTH = 2 ** 19;
 const MAX_WAITING_EVENTS = 10_000;
 const MAX_WAITING_LENGTH = 2 ** 23;
-const MAX_KEEPALIVE_BYTES = 60_000; // browsers allow 64 KiB, for all of a page
+const MAX_KEEPALIVE_LENGTH = 60_000; // browsers allow 64 KiB
 
 export class TailraceError extends Error {
   name = "TailraceError";
@@ -45,7 +45,7 @@ export class SseParser {
   feed(piece) {
     let text = this.#decoder.decode(piece, { stream: true });
     if (!text) return [];
-    if (this.#afterCr) text = text.replace(/^\n/, ""); // the CR has ended the line
+    if (this.#afterCr) text = text.replace(/^\n/, "");
     this.#afterCr = text.endsWith("\r");
     const lines = text.split(/\r\n|\r|\n/);
     lines[0] = this.#line + lines[0];
@@ -70,7 +70,7 @@ export class SseParser {
 export class Client {
   #url;
   #options;
-  #bearer; // a promise
+  #bearer;
 
   constructor(url, options = {}) {
     const { protocol, origin, pathname } = new URL(url, globalThis.document?.baseURI);
@@ -132,7 +132,7 @@ export class Client {
       yield* page[name];
       left = page.next === null ? 0 : left - page[name].length;
       query[query.order === "desc" ? "before" : "after"] = page.next;
-      if (query.order === "asc") delete query.from_sequence; // what follows has higher ones
+      if (query.order === "asc") delete query.from_sequence;
     }
   }
 
@@ -179,13 +179,13 @@ export class Client {
     await this.#request("DELETE", "/session", { token: null });
   }
 
-  /** Return the promise of a token that all requests share, another one than `old`. */
+  // All requests share the promise of a token; after `old` there is another one.
   #getBearer(old) {
     if (this.#bearer === old) {
       const { token } = this.#options;
       const bearer = (async () => (typeof token === "function" ? token() : token))();
       bearer.catch(() => {
-        if (this.#bearer === bearer) this.#bearer = undefined; // the next request asks again
+        if (this.#bearer === bearer) this.#bearer = undefined;
       });
       this.#bearer = bearer;
     }
@@ -205,7 +205,7 @@ export class Client {
         const left = (until - performance.now()) / 1000;
         if (!error.isTemporary || left <= 0) throw error;
         await sleep(Math.min(error.retryAfter + jitter(attempt), left), signal);
-        options.keepalive = false; // perhaps there was no room for it
+        options.keepalive = false;
       } finally {
         unlink();
       }
@@ -237,7 +237,7 @@ export class Client {
     if (body) own["Content-Type"] = "application/json";
     const all = new Headers(usual);
     for (const name in own) if (own[name]) all.set(name, own[name]);
-    // A gateway never redirects, and another server must not get the token.
+    // Another server must not get the token.
     const request = { method, body, signal, keepalive, credentials, redirect: "manual" };
     return fetch(url.href, { ...request, headers: all }).catch(throwNoResponse);
   }
@@ -250,8 +250,8 @@ class Following {
   #onState;
   #retrySeconds = RECONNECT_SECONDS;
   #failures = 0;
-  #pending = []; // events of the last message
-  #next; // where they end
+  #pending = []; // of the last message
+  #next; // its id
   #isLast;
   #isCaughtUp;
   #isRead = false;
@@ -281,7 +281,7 @@ class Following {
     return {
       next: () => events.next(),
       return() {
-        stop.abort(); // also while `next` waits
+        stop.abort();
         return events.return();
       },
     };
@@ -308,7 +308,7 @@ class Following {
     }
   }
 
-  /** Yield the events of one connection. Returns the pause after it, null at the end. */
+  // Returns the pause after the connection, null at the end.
   async *#connection(stop) {
     const controller = new AbortController();
     const unlink = link(stop, controller);
@@ -320,8 +320,8 @@ class Following {
       const opened = this.#stream.open(this.#cursor, controller.signal);
       const { response, bearer } = await within(SILENCE_SECONDS, controller, opened);
       if (response.status === 204) return null;
-      const type = response.headers.get("Content-Type");
-      if (!type?.startsWith("text/event-stream")) throw notAGateway(response, `it sent ${type}`);
+      const type = `${response.headers.get("Content-Type")}`;
+      if (!type.startsWith("text/event-stream")) throw notAGateway(response, type);
       this.#onState({ state: "open" });
       const reader = response.body.getReader();
       for (;;) {
@@ -334,7 +334,7 @@ class Following {
         }
         this.#retrySeconds = parser.retrySeconds ?? this.#retrySeconds;
       }
-      // A gateway that stops ends its streams too, perhaps in the history of a reopened run.
+      // A gateway that stops ends its streams too, perhaps amid the history.
       const isOver = this.#isCaughtUp && this.#stream.endsItself;
       if (this.#isLast) return isOver ? null : { seconds: 0, error };
     } catch (caught) {
@@ -356,7 +356,7 @@ class Following {
     } catch (error) {
       throw notAGateway(response, error.message);
     }
-    if (!IS_CURSOR.test(lastEventId)) throw notAGateway(response, "an id cannot be sent back");
+    if (!IS_CURSOR.test(lastEventId)) throw notAGateway(response, lastEventId);
     this.#failures = 0;
     this.#next = lastEventId || this.#cursor;
     if (!this.#pending.length) this.#cursor = this.#next;
@@ -386,9 +386,9 @@ class Appender {
   #expected;
   #waiting = [];
   #waitingLength = 0;
-  #batches = []; // go before what waits
-  #batch; // is being sent
-  #round; // its promise
+  #batches = [];
+  #batch;
+  #round;
   #emitted = 0;
   #refusal;
   #error;
@@ -445,7 +445,8 @@ class Appender {
 
   async #sendNext() {
     await null; // what is emitted together is one batch
-    this.#batch = this.#batches.shift() ?? this.#take(MAX_BATCH_LENGTH);
+    this.#batch = this.#batches.shift() ??
+      this.#take(this.#isHidden ? MAX_KEEPALIVE_LENGTH : MAX_BATCH_LENGTH);
     const { events } = this.#batch;
     try {
       const stored = await this.#send(this.#batch, this.#expected, this.#isHidden);
@@ -459,9 +460,8 @@ class Appender {
     this.#round = this.waiting && !this.#error ? this.#sendNext() : undefined;
   }
 
-  #send({ body, key, size }, expectedSequence, isHidden) {
-    const keepalive = isHidden && size <= MAX_KEEPALIVE_BYTES;
-    return this.#append(body, { idempotencyKey: key, expectedSequence, keepalive });
+  #send({ body, idempotencyKey }, expectedSequence, keepalive) {
+    return this.#append(body, { idempotencyKey, expectedSequence, keepalive });
   }
 
   #refuse(events, error) {
@@ -476,7 +476,7 @@ class Appender {
     }
   }
 
-  /** Take a batch. A terminal event ends it: the log may refuse the events after that. */
+  // The log may refuse the events after a terminal one.
   #take(maxLength) {
     let [count, length] = [0, 0];
     for (const { text, isLast } of this.#waiting) {
@@ -499,14 +499,14 @@ class Appender {
     if (this.#isHidden && this.#batch) this.#hurry(this.#batch);
   };
 
-  /** Send what is not stored once more, since the page may go: the keys make that safe. */
+  // The page may go. The keys make repeats safe.
   #hurry(batch) {
     const ignore = () => {};
     this.#send(batch, this.#expected, true).catch(ignore);
     const begins = this.#expected ?? (this.lastSequence && this.lastSequence + 1);
-    // What waits must not overtake the batch. Its sequence, if it is known, sees to that.
+    // A sequence keeps what waits from overtaking the batch.
     if (!begins || this.#batches.length || !this.#waiting.length) return;
-    this.#batches.push(this.#take(MAX_KEEPALIVE_BYTES - batch.size));
+    this.#batches.push(this.#take(MAX_KEEPALIVE_LENGTH - batch.body.length));
     this.#send(this.#batches[0], begins + batch.events.length, true).catch(ignore);
   }
 }
@@ -538,19 +538,20 @@ const newKey = () => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function makeBatch(events) {
   const body = `[${events.map((event) => event.text)}]`;
-  return { events, body, size: new Blob([body]).size, key: newKey() };
+  return { events, body, idempotencyKey: newKey() };
 }
 
 function throwNoResponse(cause) {
   throw new TailraceError(0, `no response: ${cause.message}`, { cause });
 }
 
-const notAGateway = ({ status }, why) => new TailraceError(status, `this is no gateway: ${why}`);
+const notAGateway = ({ status }, what) =>
+  new TailraceError(status, `no gateway sends ${what.slice(0, 80)}`);
 
 async function readJson({ response }) {
   const text = await response.text().catch(throwNoResponse);
   const document = parseJson(text);
-  if (!document && response.status !== 204) throw notAGateway(response, "it sent no JSON");
+  if (!document && response.status !== 204) throw notAGateway(response, text);
   return document;
 }
 
@@ -558,8 +559,7 @@ async function refusal(response, token) {
   const text = await response.text().catch(() => "");
   const problem = parseJson(token ? text.replaceAll(token, "…") : text) ?? {};
   const retryAfter = Number(/^\d{1,5}$/.exec(response.headers.get("Retry-After")));
-  // Browsers hide the status of a redirect.
-  const status = response.status || 302;
+  const status = response.status || 302; // of a redirect, in browsers
   return new TailraceError(status, problem.detail ?? response.statusText, { problem, retryAfter });
 }
 
@@ -582,14 +582,13 @@ async function sleep(seconds, signal) {
   await unlessAborted(passed, signal).finally(() => clearTimeout(timer));
 }
 
-/** Wait for a promise, and abort what it stands for if that takes too long. */
 function within(seconds, controller, promise) {
   const late = () => controller.abort(new Error(`nothing came for ${seconds} s`));
   const timer = setTimeout(late, 1000 * seconds);
   return promise.finally(() => clearTimeout(timer));
 }
 
-/** Abort a controller with a signal. Returns what undoes that. */
+// Returns what undoes it.
 const link = (signal, controller) => onAbort(signal, () => controller.abort(signal.reason));
 
 const unlessAborted = (promise, signal) =>
