@@ -33,7 +33,7 @@ const runId = decodeURIComponent(location.pathname.split("/").at(-1));
 const eventsPath = `runs/${encodeURIComponent(runId)}/events`;
 
 const session = new Session();
-const client = new Client(gateway, { token: () => session.token });
+const client = new Client(gateway, { token: (reason) => session.token(reason) });
 session.use(client);
 
 const log = new Log(async ({ after, limit }) => Array.fromAsync(client.events(runId, { after, limit })));
@@ -46,6 +46,7 @@ let wanted = null; // the event that the link names, until it is there
 const source = new Source(client, runId, log, {
   changed,
   onState: (state) => {
+    if (stream.state === "failed") say("");
     stream = state;
     changed();
   },
@@ -196,8 +197,9 @@ async function follow() {
     } catch (error) {
       stream = { state: "failed", error };
       changed();
+      say(error.message);
       if (error.status === 401) await session.ask(error);
-      else await pause(STATE_SECONDS);
+      else await Promise.race([pause(STATE_SECONDS), session.given()]);
     }
   }
 }
@@ -223,7 +225,7 @@ function begin() {
   at("join").addEventListener("change", () => join(at("join").checked));
   at("replay").addEventListener("click", () => play());
   at("download").addEventListener("click", (event) => {
-    if (session.token === null) return;
+    if (session.key === null) return;
     event.preventDefault(); // a link cannot send the API key
     copy(curl({ download: true }), "the command that downloads");
   });

@@ -22,7 +22,7 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const gateway = new URL("./", location.href);
 const session = new Session();
-const client = new Client(gateway, { token: () => session.token });
+const client = new Client(gateway, { token: (reason) => session.token(reason) });
 session.use(client);
 
 const rows = new Map(); // by run id
@@ -47,9 +47,9 @@ async function list() {
     if (signal.aborted) return;
     onState({ state: "failed", error });
     say(error.message);
-    if (error.status === 401) await session.ask(error);
-    else if (error.status >= 400 && error.status < 500) return; // such as a prefix that no id has
-    else await pause(RETRY);
+    if (error.status === 401) session.ask(error);
+    if (error.status >= 400 && error.status < 500) return; // such as a prefix that no id has
+    await pause(RETRY);
     if (!signal.aborted) list();
   }
 }
@@ -140,6 +140,14 @@ function say(text) {
   at("message").textContent = text;
 }
 
+/** Show the list anew whenever the user gives a token: it may read other runs. */
+async function listAgain() {
+  for (;;) {
+    await session.given();
+    list();
+  }
+}
+
 function choose(change) {
   filter = { ...filter, ...change };
   for (const chip of document.querySelectorAll(".chip")) {
@@ -173,6 +181,7 @@ function begin() {
     event.preventDefault();
     actions[event.key]();
   });
+  listAgain();
   setInterval(() => {
     if (!document.hidden) for (const row of rows.values()) row.tick();
   }, 1000);

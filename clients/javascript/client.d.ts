@@ -40,10 +40,12 @@ export interface RunState {
 
 /**
  * A bearer token, or a function that returns one. The function is called when a token is first
- * needed, when the gateway refuses the last one, and when a stream says that it expires soon. A
- * function that returns nothing lets the browser send its cookie.
+ * needed, when the gateway refuses the last one, and when a stream says that it expires soon; its
+ * argument says which. A function that returns nothing lets the browser send its cookie.
  */
-export type Token = string | (() => string | null | undefined | Promise<string | null | undefined>);
+export type Token =
+  | string
+  | ((reason: "needed" | "refused" | "expiring") => string | null | undefined | Promise<string | null | undefined>);
 
 export interface ClientOptions {
   token?: Token;

@@ -104,7 +104,7 @@ export class Client {
     const { after = "earliest" } = options;
     const { tail, from_sequence, ...filter } = queryOf(options);
     stream.cursor = runs || (tail ?? from_sequence) !== undefined ? "" : after;
-    stream.renew = (bearer) => this.#getBearer(bearer);
+    stream.renew = (bearer) => this.#getBearer(bearer, "expiring");
     stream.open = (cursor, signal) =>
       this.#open(runs ? "POST" : "GET", path, {
         query: cursor ? filter : { ...filter, tail, from_sequence },
@@ -180,10 +180,10 @@ export class Client {
   }
 
   // All requests share the promise of a token; after `old` there is another one.
-  #getBearer(old) {
+  #getBearer(old, reason = "needed") {
     if (this.#bearer === old) {
       const { token } = this.#options;
-      const bearer = (async () => (typeof token === "function" ? token() : token))();
+      const bearer = (async () => (typeof token === "function" ? token(reason) : token))();
       bearer.catch(() => {
         if (this.#bearer === bearer) this.#bearer = undefined;
       });
@@ -218,7 +218,7 @@ export class Client {
     let response = await this.#send(method, path, options, bearer);
     if (response.status === 401 && isOwn && typeof this.#options.token === "function") {
       await response.body?.cancel();
-      bearer = this.#getBearer(bearer);
+      bearer = this.#getBearer(bearer, "refused");
       response = await this.#send(method, path, options, bearer);
     }
     if (!response.ok) throw await refusal(response, await bearer);

@@ -5,13 +5,14 @@ import pytest
 from tests.field.proxies import Nginx, skip_if_missing
 
 LOCATION = "location /a/gateway/ { proxy_pass http://127.0.0.1:8082/; proxy_buffering off; }"
+HEALTH = "location /healthz { proxy_pass http://127.0.0.1:8082; }"
 
 pytestmark = skip_if_missing(Nginx)
 
 
 @pytest.fixture
 def prefix(large_gateway, tmp_path):
-    with Nginx(tmp_path, large_gateway.port, LOCATION) as nginx:
+    with Nginx(tmp_path, large_gateway.port, LOCATION + HEALTH) as nginx:
         yield f"{nginx.url}/a/gateway"
 
 

@@ -84,6 +84,28 @@ def test_an_api_key_lasts_as_long_as_the_page(store, run_id, open_guarded):
     run.page.wait_for_selector("dialog[open]")
 
 
+def test_another_token_can_be_given_at_any_time(store, run_id, open_guarded):
+    store.add(run_id, "log", "line", 1)
+    run = open_guarded(run_id)
+    paste(run, token(read=["other"]))
+    run.wait_for_state("stopped")
+    run.page.click("#token")
+    paste(run, token())
+    run.wait_for_events(1)
+    assert run.text("#message") == ""
+
+
+def test_without_authentication_a_token_is_not_asked_for(store, run_id, open_run):
+    store.add(run_id, "log", "line", 1)
+    run = open_run(run_id, expected=("404",))
+    run.wait_for_events(1)
+    run.page.click("#token")
+    paste(run, "any")
+    run.wait(lambda: "no tokens" in run.text("dialog[open] .problem"), "it says so")
+    run.press("Escape")
+    assert run.page.locator("dialog[open]").count() == 0
+
+
 def test_a_public_run_needs_no_token(store, open_guarded):
     store.add("public.run", "log", "line", 1)
     run = open_guarded("public.run")
@@ -130,11 +152,11 @@ def test_the_list_of_runs_shows_what_the_token_may_read(store, open_context, gua
     store.add(f"not-{name}", "log", "line")
     page = open_context(expected=REFUSED).new_page()
     page.goto(guarded_gateway.url)
-    page.wait_for_selector("dialog[open] input[name=token]")
+    page.wait_for_selector("#counts:not(:empty)")
+    assert name not in page.inner_text("body")  # only public runs
+    page.click("#token")
     page.fill("input[name=token]", token(read=[f"{name}.*"]))
     page.keyboard.press("Enter")
-    page.wait_for_selector("#runs a")
-    assert page.locator("#runs a").all_inner_texts() == [f"{name}.1"]
-    page.click("#runs a")
+    page.click(f"#runs a:text-is('{name}.1')")
     page.wait_for_selector("#events .row")
     assert page.locator("dialog[open]").count() == 0

@@ -1,70 +1,93 @@
-/** Who the page reads as: a token that the user pastes, kept by the browser as a cookie. */
+/** Who the page reads as: a token that the user pastes, which the browser keeps as a cookie. */
 
 import { element } from "./element.js";
 
-/** Asks for a token when the gateway wants one, and says when it is about to expire. */
-export class Session {
-  #dialog;
-  #field;
-  #problem;
-  #waiting = null;
-  #key = null; // an API key makes no session: it lasts as long as the page
+const at = (id) => document.getElementById(id);
 
+/** Asks for a token when the gateway or the user wants it, and says when it is about to expire. */
+export class Session {
+  /** An API key makes no session, so it lasts as long as the page; null for none. */
+  key = null;
+  /** Whether a token is needed here, as far as the page knows. */
+  isUsed = false;
+  #client = null;
+  #dialog;
+  #field = element("input", {
+    ...{ type: "password", name: "token", required: true, autocomplete: "off", spellcheck: "false" },
+    "aria-label": "Token",
+  });
+  #problem = element("p.problem", { role: "alert" });
+  #isNeeded = false;
+  #given = Promise.withResolvers();
+
+  /** The page has two buttons: to give a token, and to renew one. */
   constructor() {
-    this.#field = element("input", { type: "password", name: "token", required: true, autocomplete: "off", spellcheck: "false", "aria-label": "Token" });
-    this.#problem = element("p.problem", { role: "alert" });
+    const about = "A token or an API key that may read here. A token is kept as a cookie that no script can read.";
     const form = element(
       "form",
-      { method: "dialog", submit: (event) => this.#submit(event) },
-      element("h2", {}, "A token is needed"),
-      element("p", {}, "This gateway asks for a token or an API key that may read here. A token is kept as a cookie that no script can read."),
+      { submit: (event) => this.#submit(event) },
+      element("h2", {}, "Token"),
+      element("p", {}, about),
       this.#field,
       this.#problem,
-      element("button", { type: "submit" }, "Go on"),
+      element("button", { type: "submit" }, "Use it"),
     );
-    this.#dialog = element("dialog", { "aria-label": "A token is needed", cancel: (event) => event.preventDefault() }, form);
+    const cancel = (event) => this.#isNeeded && event.preventDefault();
+    this.#dialog = element("dialog", { "aria-label": "Token", cancel }, form);
     document.body.append(this.#dialog);
+    for (const id of ["token", "renew"]) at(id).addEventListener("click", () => this.#show(""));
   }
 
-  /** The token for the client: an API key, or nothing, and then the browser sends its cookie. */
-  get token() {
-    return this.#key;
-  }
-
-  /** Whether a token was given here, or is likely to be in a cookie. */
-  isUsed = false;
-
-  /** Use a client for sessions. */
+  /** Open sessions with a client. */
   use(client) {
-    this.client = client;
+    this.#client = client;
   }
 
-  /** Ask for a token, because of an error; resolve when there is one. */
+  /** Return the token for the client, which says why it asks. */
+  token(reason) {
+    if (reason === "expiring") at("renew").hidden = false;
+    return this.key;
+  }
+
+  /** Ask for a token, since an error came without one; resolve when there is one. */
   ask(error) {
-    if (this.#waiting) return this.#waiting.promise;
-    this.#waiting = Promise.withResolvers();
-    this.isUsed = true;
-    this.#problem.textContent = this.#key === null && error.problem?.detail === undefined ? "" : error.message;
+    this.#isNeeded = this.isUsed = true;
+    // That none came says nothing new.
+    const isNone = !error.problem.detail || error.problem.detail.includes("is needed");
+    this.#show(isNone ? "" : error.message);
+    return this.given();
+  }
+
+  /** Return a promise that resolves when the user has given another token. */
+  given() {
+    return this.#given.promise;
+  }
+
+  #show(problem) {
+    if (this.#dialog.open) return;
+    this.#problem.textContent = problem;
     this.#field.value = "";
-    if (!this.#dialog.open) this.#dialog.showModal();
-    return this.#waiting.promise;
+    this.#dialog.showModal();
   }
 
   async #submit(event) {
     event.preventDefault();
     const token = this.#field.value.trim();
-    this.#key = null;
     try {
-      await this.client.openSession(token);
+      await this.#client.openSession(token);
+      this.key = null;
     } catch (error) {
       if (error.status !== 403) {
-        this.#problem.textContent = error.message;
+        this.#problem.textContent = error.status === 404 ? "This gateway asks for no tokens." : error.message;
         return;
       }
-      this.#key = token;
+      this.key = token; // an API key
     }
+    this.isUsed = true;
+    this.#isNeeded = false;
+    at("renew").hidden = true;
     this.#dialog.close();
-    this.#waiting.resolve();
-    this.#waiting = null;
+    this.#given.resolve();
+    this.#given = Promise.withResolvers();
   }
 }
