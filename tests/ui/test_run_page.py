@@ -9,7 +9,6 @@ import requests
 
 from app.client import Client
 
-
 LINE = {"event_category": "log", "event_action": "line"}
 
 

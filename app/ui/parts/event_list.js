@@ -158,6 +158,6 @@ export class EventList {
     const seen = this.#lastSeen;
     const news = seen ? this.count - 1 - this.#view.rowOf(seen) : 0;
     this.#news.hidden = this.isFollowing || this.count === 0;
-    this.#news.replaceChildren(element("span", {}, news > 0 ? `↓ ${news.toLocaleString("en")} new` : "↓ Follow"));
+    this.#news.replaceChildren(element("span", {}, news > 0 ? `↓ ${news.toLocaleString("en")} new` : "↓ End"));
   }
 }

@@ -14,7 +14,7 @@ export function tree(value, path, copy, isOpen = true) {
 
 function node(label, path, value, copy, isOpen) {
   const key = element("span.key", {}, visible(label));
-  const copying = button("path", () => copy(path), { class: "small", title: `Copy ${visible(path)}`, "aria-label": `Copy the path ${visible(path)}` });
+  const copying = button("path", () => copy(path), { class: "small path", title: `Copy ${visible(path)}`, "aria-label": `Copy the path ${visible(path)}` });
   if (typeof value !== "object" || value === null) {
     return element("div.leaf", {}, key, ": ", scalar(value), " ", copying);
   }
