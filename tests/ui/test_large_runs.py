@@ -1,4 +1,4 @@
-"""The page of a run of 100,000 events: all of it can be reached, and few elements and events held."""
+"""The page of a run of 100,000 events: all of it can be reached."""
 
 import pytest
 
