@@ -54,7 +54,7 @@ def check_problem(response, status: int) -> dict:
 @pytest.mark.parametrize(
     ("method", "path", "options", "status"),
     [
-        ("GET", "/", {}, 404),
+        ("GET", "/no", {}, 404),
         ("GET", "/favicon.ico", {}, 404),
         ("GET", "/run", {}, 404),
         ("GET", "/runs//events", {}, 404),
