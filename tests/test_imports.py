@@ -70,7 +70,8 @@ AUTH = (
 )
 CLIENT = (
     *("sse_parser", "keepalive", "connections", "credentials", "early_response", "session"),
-    *("responses", "received_event", "request_body", "transport", "follower", "client"),
+    *("responses", "received_event", "request_body", "transport", "follower"),
+    *("exported_lines", "client"),
 )
 
 
