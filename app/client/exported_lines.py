@@ -1,6 +1,7 @@
 """Reads the whole history of a run as lines, over as many connections as needed."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,9 @@ from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
 READ_BYTES = 65536
 
 _TYPE = "application/x-ndjson"
+
+# Where a gateway writes the id.
+_ID = re.compile(rb'\{"id":"([0-9]{1,20}-[0-9]{1,20})"')
 
 log = logging.getLogger("tailrace.client")
 
@@ -83,6 +87,8 @@ class ExportedLines:
 
 def _id_of(status: int, line: bytes) -> str:
     """Return the id of the event of a line. Raises Refused if it has none."""
+    if match := _ID.match(line):
+        return match[1].decode()
     event_id = parse_message(status, line).id
     if event_id is None:
         raise not_a_gateway(status, "an event of a history has no id")
