@@ -16,6 +16,7 @@ from .output.event_line import MissingEvents
 from .output.exit_status import LOST, status_of_end
 from .output.failures import WaitingNotice
 from .output.printers import JsonPrinter, LinePrinter, Printer, TextPrinter
+from .output.terminal import exit_when_nobody_reads
 
 
 class Start(NamedTuple):
@@ -123,6 +124,7 @@ def follow(
         run_width = max(map(len, cursors)) if len(cursors) > 1 else 0
         printer = LinePrinter(missing, run_width, full)
     client, notice = connection.client(), WaitingNotice(connection.url)
+    exit_when_nobody_reads()
     outcomes = Outcomes(list(cursors))
     for event in _events(client, cursors, start, categories, actions):
         notice.over()

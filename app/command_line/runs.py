@@ -15,7 +15,7 @@ from .connection import Connection, connects
 from .output.event_line import event_line
 from .output.failures import WaitingNotice
 from .output.run_table import Run, row_of, table
-from .output.terminal import printable_json, terminal_width, write
+from .output.terminal import exit_when_nobody_reads, printable_json, terminal_width, write
 
 # How often a table is drawn again: at most after changes, and without any.
 MIN_REDRAW_SECONDS = 0.25
@@ -74,6 +74,7 @@ def _lines(found: Iterable[Run], as_json: bool) -> Iterator[str | bytes]:
 
 def _print_changes(client: Client, notice: WaitingNotice, prefix: str | None, as_json: bool) -> int:
     """Print each change of a run as a line, for ever."""
+    exit_when_nobody_reads()
     for event in client.follow_runs("latest", prefix):
         notice.over()
         if event.category == RESERVED_CATEGORY and event.action != "deleted":

@@ -3,8 +3,11 @@
 import errno
 import os
 import re
+import select
 import shutil
+import stat
 import sys
+import threading
 import unicodedata
 from functools import lru_cache
 from typing import Any, TextIO
@@ -85,6 +88,24 @@ def write(data: str | bytes, *, flush: bool = True) -> None:
 def flush() -> None:
     """Write what waits. Raises OutputError."""
     write(b"")
+
+
+def exit_when_nobody_reads() -> None:
+    """End the process when the reader of the output goes, even while nothing is written."""
+    if sys.stdout is None or not _is_pipe(sys.stdout.fileno()):
+        return
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # an error is always reported
+
+    def wait() -> None:
+        poll.poll()
+        os._exit(OUTPUT_CLOSED)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _is_pipe(descriptor: int) -> bool:
+    return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
 def give_output_up() -> None:
