@@ -89,7 +89,7 @@ def test_an_import_has_the_same_events(gateway, odd, folder):
     assert f"0 events appended, {count} were there already; {count} compared" in said(again)
 
 
-def test_several_runs_keep_their_names_or_get_others(gateway, store, run_id, start_gateway):
+def test_several_runs_keep_their_names_or_get_others(gateway, store, run_id):
     for name in "ab":
         store.add(f"{run_id}{name}", "lifecycle", "started", name)
         store.add(f"{run_id}{name}", "lifecycle", "completed")
