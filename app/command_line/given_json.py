@@ -1,7 +1,7 @@
 """JSON that a user gives: in an argument, on standard input, or in a line. It is kept as it is."""
 
 import sys
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import click
 import msgspec
@@ -84,9 +84,16 @@ def new_event_of(category: Any, action: Any, data: bytes, source: bytes = b"null
     return NewEvent(category, action, data, b"" if source == b"null" else source)
 
 
+def standard_input() -> BinaryIO:
+    """Return standard input. Raises UsageError if it is closed."""
+    if sys.stdin is None or sys.stdin.closed:
+        raise click.UsageError("standard input is closed")
+    return sys.stdin.buffer
+
+
 def json_argument(option: str, text: str, hint: str = "") -> bytes:
     """Return the JSON of an option, of standard input for `-`. Raises UsageError."""
-    raw = sys.stdin.buffer.read() if text == STDIN else text.encode("utf-8", "surrogateescape")
+    raw = _given(text)
     try:
         _, mended = read_json(raw.strip())
     except orjson.JSONDecodeError as error:
@@ -96,5 +103,9 @@ def json_argument(option: str, text: str, hint: str = "") -> bytes:
 
 def text_argument(text: str) -> bytes:
     """Return a text of an option, of standard input for `-`, as JSON."""
-    raw = sys.stdin.buffer.read() if text == STDIN else text.encode("utf-8", "surrogateescape")
+    raw = _given(text)
     return orjson.dumps(raw.decode("utf-8", "replace"))
+
+
+def _given(text: str) -> bytes:
+    return standard_input().read() if text == STDIN else text.encode("utf-8", "surrogateescape")

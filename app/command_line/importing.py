@@ -6,7 +6,6 @@ sequence how far an import has come, and one that was interrupted goes on there.
 
 import hashlib
 import os
-import sys
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +27,7 @@ from ..streaming.event import LIFECYCLE, RESERVED_CATEGORY, check_run_id
 from ..streaming.new_event import NewEvent
 from .connection import LONG_RETRY_SECONDS, Connection, connects
 from .exporting import progress
-from .given_json import STDIN, GivenEvent, event_of_line
+from .given_json import STDIN, GivenEvent, event_of_line, standard_input
 from .output.exit_status import REFUSED, status_of
 from .output.failures import complain, describe
 
@@ -239,7 +238,7 @@ def _mapping(maps: tuple[str, ...]) -> dict[str, str]:
 
 def _lines(paths: tuple[str, ...], advance: Callable[[int], None]) -> Iterator[bytes]:
     for path in paths:
-        with sys.stdin.buffer if path == STDIN else Path(path).open("rb") as file:
+        with standard_input() if path == STDIN else Path(path).open("rb") as file:
             for line in file:
                 advance(len(line))
                 yield line

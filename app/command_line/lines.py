@@ -5,10 +5,11 @@ import contextlib
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NamedTuple
+
+from .given_json import standard_input
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 READ_BYTES = 65536
@@ -56,9 +57,11 @@ def read_input(signals: StopSignals, tee: Callable[[bytes], None] | None) -> Ite
 
     Each piece goes to `tee` first.
     """
-    descriptor = sys.stdin.fileno()
+    descriptor = standard_input().fileno()
     while True:
-        waits_for = [descriptor] if signals.received else [descriptor, signals]
+        waits_for: list[int | StopSignals] = [descriptor]
+        if not signals.received:
+            waits_for.append(signals)
         timeout = DRAIN_SECONDS if signals.received else None
         ready, _, _ = select.select(waits_for, [], [], timeout)
         if descriptor in ready:

@@ -1,5 +1,6 @@
 """The command `runs`: lists the runs, or watches how they begin and end."""
 
+import contextlib
 import shutil
 import threading
 import time
@@ -9,7 +10,7 @@ import click
 import orjson
 
 from ..client import Client
-from ..streaming.errors import StreamingError
+from ..streaming.errors import StoreUnavailable, StreamingError
 from ..streaming.event import RESERVED_CATEGORY
 from .connection import Connection, connects
 from .output.event_line import event_line
@@ -120,8 +121,9 @@ def _draw_live(
         changes.came.clear()
         size = shutil.get_terminal_size()
         shown = max(1, min(limit or size.lines, size.lines - 2))
-        lines = table(list(client.runs(state, prefix, shown)), size.columns, time.time())
-        write(_CLEAR + "\n".join(lines) + "\n")
+        with contextlib.suppress(StoreUnavailable):  # the table stays, and the other thread tells
+            lines = table(list(client.runs(state, prefix, shown)), size.columns, time.time())
+            write(_CLEAR + "\n".join(lines) + "\n")
         changes.came.wait(MAX_REDRAW_SECONDS)
         time.sleep(MIN_REDRAW_SECONDS)
     raise changes.error

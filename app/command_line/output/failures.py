@@ -1,5 +1,6 @@
 """What the command line says on standard error: failures, and that it waits for the gateway."""
 
+import contextlib
 import logging
 import re
 import sys
@@ -13,8 +14,11 @@ _RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
 
 def complain(message: str) -> None:
     """Print a message to standard error, each of its lines after the name of the program."""
-    for line in message.splitlines() or [""]:
-        print(f"tailrace: {printable(line)}", file=sys.stderr, flush=True)
+    if sys.stderr is None:  # it is closed, and `print` would take standard output
+        return
+    with contextlib.suppress(OSError):  # nobody can be told
+        for line in message.splitlines():
+            print(f"tailrace: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def describe(error: StreamingError) -> str:

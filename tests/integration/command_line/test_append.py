@@ -87,6 +87,13 @@ def test_a_run_that_has_ended_takes_nothing_more(gateway, store, run_id):
     assert run(gateway.url, "append", run_id, "tool.called").returncode == 65
 
 
+def test_data_of_a_request_are_not_rounded(gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started")
+    assert run(gateway.url, "request", run_id, "a", "--data", str(2**70)).returncode == 65
+    assert run(gateway.url, "request", run_id, "a", "--data", "1.0").returncode == 0
+    assert store.get_events(run_id)[-1].data_json == b"1.0"
+
+
 def test_a_request_reaches_the_log_of_the_run(gateway, store, run_id):
     assert run(gateway.url, "request", run_id, "cancel").returncode == 65  # there is no run
     store.add(run_id, "lifecycle", "started")

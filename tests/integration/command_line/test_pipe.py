@@ -53,6 +53,19 @@ def test_names_and_lifecycle_can_be_asked_for(gateway, store, run_id):
     assert names_of(store, run_id) == ["lifecycle.started", "build.out", "lifecycle.completed"]
 
 
+@pytest.mark.parametrize(
+    "command", ["pipe {}", "append {} a.b --data -", "import"], ids=["pipe", "append", "import"]
+)
+def test_a_closed_input_is_a_usage_error(gateway, run_id, command):
+    script = f"{' '.join(COMMAND)} {command.format(run_id)} <&-"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(gateway.url), capture_output=True, timeout=50
+    )
+    assert done.returncode == 64
+    assert b"standard input is closed" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
 def test_tee_passes_the_bytes_on(gateway, run_id):
     stdin = b"\xff\0odd\r\nno end"
     assert run(gateway.url, "pipe", run_id, "--tee", stdin=stdin).stdout == stdin

@@ -111,6 +111,17 @@ def test_a_terminal_draws_the_table_again_until_ctrl_c(gateway, store, prefix):
         assert "Traceback" not in terminal.shown
 
 
+def test_a_live_table_survives_an_outage(own_gateway, store, prefix):
+    arguments = ["runs", "--watch", "--prefix", prefix]
+    with Terminal(own_gateway.url, *arguments, columns=100) as terminal:
+        terminal.wait_for(f"{prefix}active")
+        own_gateway.stop()
+        terminal.wait_for("Connection refused")
+        own_gateway.start()
+        store.add(f"{prefix}new", "lifecycle", "started")
+        terminal.wait_for(f"{prefix}new")
+
+
 def test_a_token_lists_only_what_it_may_read(start_gateway, store, prefix):
     guarded = start_gateway(AUTH_SECRET="s" * 32)
     made = run("", "token", "--read", f"{prefix}done", AUTH_SECRET="s" * 32)
