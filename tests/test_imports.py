@@ -78,7 +78,7 @@ COMMAND_LINE_OUTPUT = (
 )
 COMMAND_LINE = (
     *("connection", "given_json", "lines", "completion", "append", "follow", "pipe", "runs"),
-    *("exporting", "importing"),
+    *("exporting", "run_import", "importing"),
 )
 
 

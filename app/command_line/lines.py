@@ -5,6 +5,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NamedTuple
@@ -18,8 +19,13 @@ READ_BYTES = 65536
 # if every character of it is escaped in JSON (six bytes).
 MAX_PART_CHARACTERS = 40_000
 
-# After a stop signal, what the writer has written before comes within this time.
+# After a stop signal: how long the input may be silent, and how long it is read at most. Somebody
+# may write for ever.
 DRAIN_SECONDS = 0.3
+MAX_DRAIN_SECONDS = 2.0
+
+# Some programs send a signal twice, to the process and to its group.
+SAME_SIGNAL_SECONDS = 1.0
 
 
 class Part(NamedTuple):
@@ -30,10 +36,11 @@ class Part(NamedTuple):
 
 
 class StopSignals:
-    """Notes a stop signal and wakes the reader. The second signal ends the process at once."""
+    """Notes a stop signal and wakes the reader. A later one ends the process at once."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._time = 0.0
         self._awake, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
         for number in STOP_SIGNALS:
@@ -44,9 +51,16 @@ class StopSignals:
         """Return the descriptor that is readable once a signal has come."""
         return self._awake
 
+    def is_over(self) -> bool:
+        """Return whether the input has been read for long enough after a signal."""
+        return self.received is not None and time.monotonic() > self._time + MAX_DRAIN_SECONDS
+
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number)
+            if time.monotonic() > self._time + SAME_SIGNAL_SECONDS:
+                os._exit(128 + number)
+            return
+        self._time = time.monotonic()
         self.received = signal.Signals(number)
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b".")
@@ -58,7 +72,7 @@ def read_input(signals: StopSignals, tee: Callable[[bytes], None] | None) -> Ite
     Each piece goes to `tee` first.
     """
     descriptor = standard_input().fileno()
-    while True:
+    while not signals.is_over():
         waits_for: list[int | StopSignals] = [descriptor]
         if not signals.received:
             waits_for.append(signals)

@@ -121,6 +121,34 @@ def test_a_signal_stores_what_came_and_ends_the_run(gateway, store, run_id, fold
     assert names_of(store, run_id)[-1] == "lifecycle.cancelled"
 
 
+def test_a_signal_that_comes_twice_at_once_is_one(gateway, store, run_id, folder):
+    """`timeout` sends it to the process, and to its group."""
+    with Background(folder, gateway.url, "pipe", run_id) as piping:
+        piping.write(b"one\n")
+        wait_until(lambda: data_of(store, run_id), "it has begun")
+        piping.write(b"two\nthree\n")
+        piping.process.send_signal(signal.SIGTERM)
+        piping.process.send_signal(signal.SIGTERM)
+        assert piping.process.wait(50) == 143
+    assert data_of(store, run_id) == ["one", "two", "three"]
+
+
+def test_a_signal_ends_it_even_if_the_input_never_ends(gateway, store, run_id):
+    writing = subprocess.Popen(["yes"], stdout=subprocess.PIPE)
+    piping = subprocess.Popen(
+        [*COMMAND, "pipe", run_id], env=environment(gateway.url), stdin=writing.stdout
+    )
+    writing.stdout.close()
+    try:
+        wait_until(lambda: store.state(run_id).last_sequence, "it has begun")
+        piping.terminate()
+        assert piping.wait(50) == 143
+    finally:
+        for process in (piping, writing):
+            process.kill()
+            process.wait()
+
+
 def test_no_line_is_lost_or_doubled_over_crashes_and_restarts(own_gateway, store, run_id, folder):
     count = 0
     with Background(folder, own_gateway.url, "pipe", run_id) as piping:
