@@ -9,6 +9,7 @@ from ...streaming.errors import NotAllowed, StreamingError
 from .terminal import printable
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
+_CERTIFICATE = re.compile(r"certificate verify failed: ([^(\"')]*[^(\"') ])")
 _RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
 
 
@@ -27,6 +28,8 @@ def describe(error: StreamingError) -> str:
     if text.startswith("no response from the gateway"):
         if match := _RESOLVE.search(text):
             return f"no response from the gateway: the host {match[1]} is not known"
+        if match := _CERTIFICATE.search(text):
+            return f"the certificate of the gateway is not trusted: {match[1]}; see --ca"
         if match := _ERRNO.search(text):
             return f"no response from the gateway: {match[1]}"
     if isinstance(error, NotAllowed):

@@ -208,7 +208,7 @@ def test_an_export_goes_on_over_crashes_and_reloads(own_gateway, store, run_id, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out = b""
+    out = bytearray()
     try:
         # A pipe that is not read holds the export up, so each break comes in the middle.
         for at, disturb in (
