@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import click
@@ -20,7 +21,37 @@ from .output.failures import complain, describe
 # The gateway takes no longer line either.
 MAX_LINE_BYTES = 4 * 1024 * 1024
 
+# If nothing was stored for so long, though something waits, that is said.
+STALL_SECONDS = 3.0
+
 _CONTINUED = {"continued": True}
+
+
+class StallNotice(threading.Thread):
+    """Says once that events wait for a gateway that is away, and that it is back."""
+
+    def __init__(self, appender: Appender, url: str) -> None:
+        super().__init__(daemon=True)
+        self._appender = appender
+        self._url = url
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Watch how many events are stored, until `end`."""
+        last, said = -1, False
+        while not self._ended.wait(STALL_SECONDS):
+            stored = self._appender.stored
+            waiting = self._appender.not_stored - self._appender.refused
+            has_stalled = stored == last and waiting > 0
+            if has_stalled and not said and not self._appender.has_final_error:
+                complain(f"waiting for {self._url}: {waiting} events are not stored yet")
+            elif said and not has_stalled:
+                complain(f"{self._url} is back")
+            last, said = stored, has_stalled
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._ended.set()
 
 
 class Pipe:
@@ -107,6 +138,8 @@ def pipe(
     signals = StopSignals()
     appender = connection.client(retry).appender(run)
     piping = Pipe(appender)
+    notice = StallNotice(appender, connection.url)
+    notice.start()
     pieces = read_input(signals, _tee() if tee else None)
     if lifecycle:
         piping.emit("lifecycle", "started")
@@ -118,6 +151,7 @@ def pipe(
     if lifecycle:
         piping.emit("lifecycle", "cancelled" if signals.received else "completed")
     piping.close()
+    notice.end()
     if signals.received:
         return 128 + signals.received
     return piping.status

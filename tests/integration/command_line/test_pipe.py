@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.integration.command_line.running import COMMAND, Background, environment, run
+from tests.integration.command_line.running import COMMAND, Background, Terminal, environment, run
 from tests.servers import wait_until
 
 
@@ -172,6 +172,32 @@ def test_no_line_is_lost_or_doubled_over_crashes_and_restarts(own_gateway, store
         assert piping.end() == 0
         assert piping.err == ""
     assert data_of(store, run_id) == [f"line {number}" for number in range(1, count + 1)]
+
+
+def test_events_that_wait_for_a_gateway_are_told_once(own_gateway, store, run_id, folder):
+    own_gateway.stop()
+    with Background(folder, own_gateway.url, "pipe", run_id) as piping:
+        piping.write(b"a\nb\n")
+        wait_until(lambda: "waiting for" in piping.err, "it says so")
+        own_gateway.start()
+        wait_until(lambda: "is back" in piping.err, "it says that too")
+        assert piping.end() == 0
+        assert piping.err.splitlines() == [
+            f"tailrace: waiting for {own_gateway.url}: 2 events are not stored yet",
+            f"tailrace: {own_gateway.url} is back",
+        ]
+    assert data_of(store, run_id) == ["a", "b"]
+
+
+def test_what_is_typed_is_stored_until_ctrl_c(gateway, store, run_id):
+    with Terminal(gateway.url, "pipe", run_id, "--lifecycle") as terminal:
+        wait_until(lambda: names_of(store, run_id), "it has begun")
+        terminal.press(b"one\ntwo\n")
+        wait_until(lambda: len(data_of(store, run_id)) == 3, "both lines are stored")
+        terminal.press(b"\x03")
+        assert terminal.end() == 130
+    assert data_of(store, run_id)[1:3] == ["one", "two"]
+    assert names_of(store, run_id)[-1] == "lifecycle.cancelled"
 
 
 def test_after_a_final_error_it_says_so_and_reads_on(gateway, store, run_id):
