@@ -70,7 +70,15 @@ AUTH = (
 )
 CLIENT = (
     *("sse_parser", "keepalive", "connections", "credentials", "early_response", "session"),
-    *("responses", "received_event", "request_body", "transport", "follower", "client"),
+    *("responses", "received_event", "request_body", "transport", "follower"),
+    *("exported_lines", "client"),
+)
+COMMAND_LINE_OUTPUT = (
+    *("exit_status", "terminal", "failures", "event_line", "printers", "run_table"),
+)
+COMMAND_LINE = (
+    *("connection", "given_json", "lines", "completion", "append", "follow", "pipe", "runs"),
+    *("exporting", "run_import", "importing"),
 )
 
 
@@ -92,6 +100,8 @@ _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
 _auth = in_package("auth", AUTH)
 _client = in_package("client", CLIENT)
+_output = in_package("command_line.output", COMMAND_LINE_OUTPUT)
+_commands = in_package("command_line", COMMAND_LINE)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
 STREAMING_FOR_ROUTES = [
@@ -123,6 +133,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
         (_client, _root),
+        (_output, _root),
+        (_commands, [*_root, *_output, "app.client"]),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):
@@ -143,8 +155,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.wiring",
         "app.check",
         "app.launcher",
-        "app.token_command",
     }
+    whole = {name for name in whole if not name.startswith("app.command_line")}
     yield "app.wiring", (whole - set(_client)) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
@@ -153,8 +165,13 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
-    yield "app.token_command", {*in_package("auth", ("grants", "tokens")), "app.settings"}
-    yield "app.__main__", {"app", "app.check", "app.launcher", "app.token_command"}
+    server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
+    server_commands |= {"app", "app.check", "app.launcher"}
+    yield "app.command_line.server_commands", server_commands
+    own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
+    # It loads the commands by their names, when they are used.
+    yield "app.command_line", {"app", "app.streaming.errors", *own_output}
+    yield "app.__main__", {"app.command_line"}
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
@@ -162,6 +179,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "server",
         "server.bodies",
         "auth",
+        "command_line.output",
         "routes",
         "routes.access",
         "routes.description",
@@ -266,6 +284,17 @@ def test_imports_inside_the_package_are_relative(path):
 def test_a_producer_needs_nothing_of_the_server(hidden, program):
     command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]
     subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in APP if PACKAGE / "command_line" in path.parents],
+    ids=name_of,
+)
+def test_the_command_line_needs_only_the_base_install(path):
+    if path.stem != "server_commands":
+        allowed = {"app", "click", "msgspec", "orjson"}
+        assert libraries(path) <= {*sys.stdlib_module_names, *allowed}
 
 
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():

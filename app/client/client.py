@@ -30,13 +30,15 @@ from ..streaming.new_event import (
     new_events_from,
 )
 from .credentials import Credentials
-from .follower import Follower, MergedFollower
+from .exported_lines import ExportedLines
+from .follower import ChangesFollower, Follower, MergedFollower
 from .received_event import parse_event
 from .request_body import EventLines, encode_event, encode_request
 from .responses import Answer, not_a_gateway, parse_appended, parse_ingested
 from .transport import Transport
 
 MAX_PAGE_EVENTS = 1000
+MAX_PAGE_RUNS = 100
 MAX_FOLLOWED_RUNS = 1000
 
 
@@ -304,6 +306,56 @@ class Client:
         """Return the events after the id `last_id`, at most `limit` of them."""
         after = EventId.parse(last_id, "last_id")
         return self._pages(run_id, limit, False, {"after": str(after)})
+
+    def export_events(self, run_id: int | str, last_event_id: str | None = None) -> Iterator[bytes]:
+        """Yield the JSON of every event that the log holds now, exactly as the gateway sends it.
+
+        With `last_event_id` it begins after that id. A history of any size takes little memory.
+        After a break it goes on after the last event. Raises StoreUnavailable if no event came
+        for `retry_seconds`, and as `follow` does.
+        """
+        if last_event_id is not None:
+            EventId.parse(last_event_id, "last_event_id")
+        return ExportedLines(self._transport, _events_path(run_id), last_event_id).lines()
+
+    def runs(
+        self, state: str | None = None, prefix: str | None = None, limit: int | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the state of each run that the token may read, the latest activity first.
+
+        `state` is `active` or `ended`; `prefix` is how their ids begin; at most `limit` are
+        yielded. Each is a mapping as `state` returns it. Raises InvalidInput for a wrong argument.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidInput("limit", "must not be negative")
+        query = {"state": state, "prefix": prefix, "after": None}
+        left = limit
+        while left is None or left > 0:
+            query["limit"] = str(MAX_PAGE_RUNS if left is None else min(MAX_PAGE_RUNS, left))
+            page = self._transport.request("GET", "/runs", params=query)
+            runs = page.value("runs", list)
+            yield from runs
+            left = None if left is None else left - len(runs)
+            following = page.value("next", str, type(None))
+            if following is None:
+                return
+            if following == query["after"]:
+                raise not_a_gateway(page.status, f"{following!r} follows itself")
+            query["after"] = following
+
+    def follow_runs(
+        self, last_event_id: str = "earliest", prefix: str | None = None, tail: int | None = None
+    ) -> Iterator[Event]:
+        """Yield how runs begin and end, as it happens; this never ends by itself.
+
+        Each is the run's own event: its first one, or one of the category `lifecycle`. The event
+        `gateway.deleted` names a run whose log is gone. `last_event_id` is `earliest`, `latest`
+        or a cursor of this stream; with `tail` it starts that many changes before the end. It
+        resumes as `follow` does, and raises the same errors.
+        """
+        _check_cursor(last_event_id, "last_event_id")
+        start = {} if tail is None else {"tail": tail}
+        return ChangesFollower(self._transport, last_event_id, start, prefix).events()
 
     def state(self, run_id: int | str) -> dict[str, Any] | None:
         """Return the run's state (`state`, `length`, `last_id` …), None without a log."""

@@ -50,7 +50,10 @@ class Follower:
         self._path = path
         self._cursor = "" if start else cursor
         self._start = start
-        self._filter = {"category": list(categories), "action": list(actions)}
+        self._filter: dict[str, list[str]] = {
+            "category": list(categories),
+            "action": list(actions),
+        }
         self._bearer: Bearer | None = None  # of the connection
 
     def events(self) -> Iterator[Event]:
@@ -184,3 +187,21 @@ class MergedFollower(Follower):
     def _pause_after_end(self, whole: bool) -> float | None:
         """Return 0: the gateway knows whether a run goes on."""
         return 0.0
+
+
+class ChangesFollower(Follower):
+    """Follows how runs begin and end. Its stream has no end, and its ids are not the events'."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        cursor: str,
+        start: Mapping[str, int],
+        prefix: str | None,
+    ):
+        super().__init__(transport, "/runs/stream", cursor, start, (), ())
+        self._filter = {} if prefix is None else {"prefix": [prefix]}
+
+    def _is_last(self, event: Event) -> bool:
+        """Return False: it is the run of the event that ends."""
+        return False

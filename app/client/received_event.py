@@ -39,7 +39,7 @@ def parse_event(status: int, document: Any) -> Event:
     return event
 
 
-def parse_message(status: int, data: str) -> Event:
+def parse_message(status: int, data: str | bytes) -> Event:
     """Return the event of a message of a stream. Raises Refused for other data."""
     return parse_event(status, _parse(status, data))
 
@@ -56,7 +56,7 @@ def parse_batch(status: int, data: str) -> list[Event]:
     return [parse_event(status, each) for each in documents]
 
 
-def _parse(status: int, data: str) -> Any:
+def _parse(status: int, data: str | bytes) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

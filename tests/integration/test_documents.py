@@ -101,11 +101,19 @@ def addressed(server: RedisServer, gateway: GatewayServer) -> Callable[[Block], 
 class Reader:
     """Somebody who carries out a document, block by block, and compares what it shows."""
 
-    def __init__(self, directory: Path, addressed: Callable[[Block], str], redis_url: str):
+    def __init__(
+        self, directory: Path, addressed: Callable[[Block], str], url: str, redis_url: str
+    ):
         self._directory = directory
         self._addressed = addressed
+        command = directory / "bin" / "tailrace"
+        command.parent.mkdir()
+        command.write_text(f'#!/bin/sh\nexec {sys.executable} -m app "$@"\n')
+        command.chmod(0o755)
         self._environ = {
             **os.environ,
+            "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+            "TAILRACE_URL": url,
             "REDIS_URL": redis_url,
             "PYTHONPATH": str(ROOT),
             "PYTHONUTF8": "1",
@@ -174,6 +182,7 @@ def as_shown(text: str, block: Block) -> str:
         (r"\b\d{13}-\d+\b", "ID"),
         (r"\bm1\.[\w-]+", "CURSOR"),
         (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", "TIME"),
+        (r"^\d\d:\d\d:\d\d\.\d{3}\b", "CLOCK"),
         (r"^retry: \d+$", "retry: MS"),
         (r'"ttl": \d+', '"ttl": SECONDS'),
     ):
@@ -188,8 +197,8 @@ def test_every_mark_of_a_block_is_known(document):
 
 
 @pytest.mark.parametrize("document", [README, *GUIDES], ids=name_of)
-def test_every_block_does_what_the_document_shows(document, addressed, server, tmp_path):
-    with Reader(tmp_path, addressed, server.url) as reader:
+def test_every_block_does_what_the_document_shows(document, addressed, gateway, server, tmp_path):
+    with Reader(tmp_path, addressed, gateway.url, server.url) as reader:
         for block in blocks_of(document):
             try:
                 reader.follow(block)

@@ -95,6 +95,29 @@ def test_without_extras_the_wheel_is_the_client_alone(client_only, gateway, run_
     assert "Traceback" not in tailrace.stderr
 
 
+def test_the_client_commands_need_no_extra(client_only, gateway, run_id):
+    environ = {**client_only.environ, "TAILRACE_URL": gateway.url}
+
+    def tailrace(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [client_only.bin / "tailrace", *arguments],
+            cwd=client_only.empty, env=environ, input=stdin, capture_output=True, text=True,
+            timeout=50,
+        )  # fmt: skip
+
+    assert tailrace("pipe", run_id, "--lifecycle", stdin="one\ntwo\n").returncode == 0
+    assert tailrace("follow", run_id, "--text").stdout == "one\ntwo\n"
+    assert run_id in tailrace("runs").stdout
+    exported = tailrace("export", run_id).stdout
+    assert tailrace("import", "--run", f"{run_id}x", stdin=exported).returncode == 0
+    assert tailrace("--help").stdout.startswith("usage: tailrace ")
+    assert "tailrace" in tailrace("completion", "fish").stdout
+    for command in ("serve", "check", "token"):
+        done = tailrace(command)
+        assert done.returncode == 1
+        assert "install Tailrace with [server]" in done.stderr
+
+
 def test_with_redis_the_wheel_has_the_event_store(tmp_path, wheel, redis_server, run_id):
     environment = Environment(tmp_path, wheel, "[redis]")
     assert not environment.has("flask")

@@ -83,7 +83,7 @@ def test_check_prints_the_settings_without_the_password(home):
 
 def test_an_unknown_argument_prints_the_usage(home):
     gateway = home.launch([*LAUNCHER, "fly"])
-    assert gateway.process.wait(30) == 2
+    assert gateway.process.wait(30) == 64
     assert "usage" in gateway.err
 
 

@@ -1,0 +1,64 @@
+"""What the command line says on standard error: failures, and that it waits for the gateway."""
+
+import contextlib
+import logging
+import re
+import sys
+
+from ...streaming.errors import NotAllowed, StreamingError
+from .terminal import printable
+
+_ERRNO = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
+_CERTIFICATE = re.compile(r"certificate verify failed: ([^(\"')]*[^(\"') ])")
+_RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
+
+
+def complain(message: str) -> None:
+    """Print a message to standard error, each of its lines after the name of the program."""
+    if sys.stderr is None:  # it is closed, and `print` would take standard output
+        return
+    with contextlib.suppress(OSError):  # nobody can be told
+        for line in message.splitlines():
+            print(f"tailrace: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def describe(error: StreamingError) -> str:
+    """Return what an error says, in one line."""
+    text = " ".join(str(error).split())
+    if text.startswith("no response from the gateway"):
+        if match := _RESOLVE.search(text):
+            return f"no response from the gateway: the host {match[1]} is not known"
+        if match := _CERTIFICATE.search(text):
+            return f"the certificate of the gateway is not trusted: {match[1]}; see --ca"
+        if match := _ERRNO.search(text):
+            return f"no response from the gateway: {match[1]}"
+    if isinstance(error, NotAllowed):
+        return f"not allowed: {text}; the token is that of TAILRACE_TOKEN or --token-file"
+    return text
+
+
+class WaitingNotice(logging.Handler):
+    """Says once that the gateway is away, from what the client logs, until it is back."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(logging.WARNING)
+        self._url = url
+        self._said = False
+        logger = logging.getLogger("tailrace.client")
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a notice if the gateway does not answer, and none was printed yet."""
+        if self._said or not str(record.msg).startswith("cannot "):
+            return
+        self._said = True
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        reason = describe(error) if isinstance(error, StreamingError) else str(error)
+        complain(f"waiting for {self._url}: {reason}")
+
+    def over(self) -> None:
+        """Say that the gateway is back, if it was said to be away."""
+        if self._said:
+            self._said = False
+            complain(f"{self._url} is back")

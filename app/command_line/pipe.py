@@ -1,0 +1,189 @@
+"""The command `pipe`: appends each line of standard input as an event, as soon as it comes."""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+import click
+import orjson
+
+from ..streaming.appender import Appender
+from ..streaming.errors import InvalidInput, StreamingError
+from ..streaming.new_event import check_names
+from .completion import RunParameter
+from .connection import LONG_RETRY_SECONDS, Connection, connects
+from .given_json import event_of_line
+from .lines import StopSignals, read_input, split_lines, split_whole_lines
+from .output.exit_status import REFUSED, status_of
+from .output.failures import complain, describe
+
+# The gateway takes no longer line either.
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
+# If nothing was stored for so long, though something waits, that is said.
+STALL_SECONDS = 3.0
+
+_CONTINUED = {"continued": True}
+
+
+class StallNotice(threading.Thread):
+    """Says once that events wait for a gateway that is away, and that it is back."""
+
+    def __init__(self, appender: Appender, url: str) -> None:
+        super().__init__(daemon=True)
+        self._appender = appender
+        self._url = url
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Watch how many events are stored, until `end`."""
+        last, said = -1, False
+        while not self._ended.wait(STALL_SECONDS):
+            stored = self._appender.stored
+            waiting = self._appender.not_stored - self._appender.refused
+            has_stalled = stored == last and waiting > 0
+            if has_stalled and not said and not self._appender.has_final_error:
+                complain(f"waiting for {self._url}: {waiting} events are not stored yet")
+            elif said and not has_stalled:
+                complain(f"{self._url} is back")
+            last, said = stored, has_stalled
+
+    def end(self) -> None:
+        """Stop watching."""
+        self._ended.set()
+
+
+class Pipe:
+    """Puts events into an appender, and reads on after a final error.
+
+    Whoever writes the input would be killed if nobody read it any more.
+    """
+
+    def __init__(self, appender: Appender) -> None:
+        self.status = 0
+        self._appender = appender
+        self._is_broken = False
+
+    def emit(self, category: str, action: str, data: object = None, source: object = None) -> None:
+        """Have an event appended, unless there was a final error."""
+        if self._is_broken:
+            return
+        try:
+            self._appender.emit(category, action, data, source)
+        except InvalidInput as error:
+            self.refuse(error)
+        except StreamingError as error:
+            self._break(error)
+
+    def refuse(self, error: StreamingError, line: int | None = None) -> None:
+        """Say why an event is left out."""
+        where = "" if line is None else f"line {line}: "
+        complain(f"{where}{describe(error)}")
+        self.status = self.status or REFUSED
+
+    def close(self) -> None:
+        """Wait until all events are stored."""
+        try:
+            self._appender.close()
+        except InvalidInput as error:
+            self.refuse(error)
+        except StreamingError as error:
+            if not self._is_broken:
+                self._break(error)
+        if left_out := self._appender.refused:
+            complain(f"{left_out} events were refused, and are left out")
+        if missing := self._appender.not_stored - self._appender.refused:
+            complain(f"{missing} events are not stored")
+
+    def _break(self, error: StreamingError) -> None:
+        complain(f"nothing more is stored: {describe(error)}")
+        self.status = status_of(error)
+        self._is_broken = True
+
+
+@click.command()
+@click.argument("run", type=RunParameter())
+@click.option("--category", default="log", show_default=True, help="The category of the events.")
+@click.option("--action", default="line", show_default=True, help="Their action.")
+@click.option("--ndjson", is_flag=True, help="Each line is an event as JSON.")
+@click.option("--lifecycle", is_flag=True, help="Begin and end the run too.")
+@click.option("--tee", is_flag=True, help="Pass the input on to the output.")
+@click.option(
+    "--retry",
+    type=click.FloatRange(min=0),
+    default=LONG_RETRY_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a gateway that is away.",
+)
+@connects
+def pipe(
+    connection: Connection,
+    run: str,
+    category: str,
+    action: str,
+    ndjson: bool,
+    lifecycle: bool,
+    tee: bool,
+    retry: float,
+) -> int:
+    """Append each line of standard input to RUN, as soon as it comes.
+
+    The text of the line is the data of the event. With --lifecycle the run begins with
+    lifecycle.started. It ends with lifecycle.completed at the end of the input, and with
+    lifecycle.cancelled after SIGINT, SIGTERM or SIGHUP. What fails before the pipe, nobody knows.
+    """
+    check_names(category, action)
+    signals = StopSignals()
+    appender = connection.client(retry).appender(run)
+    piping = Pipe(appender)
+    notice = StallNotice(appender, connection.url)
+    notice.start()
+    pieces = read_input(signals, _tee() if tee else None)
+    if lifecycle:
+        piping.emit("lifecycle", "started")
+    if ndjson:
+        _emit_events(piping, split_whole_lines(pieces, MAX_LINE_BYTES))
+    else:
+        for part in split_lines(pieces):
+            piping.emit(category, action, part.text, _CONTINUED if part.is_continued else None)
+    if lifecycle:
+        piping.emit("lifecycle", "cancelled" if signals.received else "completed")
+    piping.close()
+    notice.end()
+    if signals.received:
+        return 128 + signals.received
+    return piping.status
+
+
+def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
+    for number, line in enumerate(lines, 1):
+        try:
+            if line is None:
+                raise InvalidInput("line", f"has more than {MAX_LINE_BYTES} bytes")
+            if not line.strip():
+                continue
+            new_event = event_of_line(line).new_event()
+        except InvalidInput as error:
+            piping.refuse(error, number)
+            continue
+        source = orjson.Fragment(new_event.source_json) if new_event.source_json else None
+        data = orjson.Fragment(new_event.data_json)
+        piping.emit(new_event.category, new_event.action, data, source)
+
+
+def _tee() -> Callable[[bytes], None]:
+    """Return what writes to standard output, until nobody reads it any more."""
+    is_open = sys.stdout is not None
+
+    def write_all(piece: bytes) -> None:
+        nonlocal is_open
+        view = memoryview(piece)
+        try:
+            while is_open and view:
+                view = view[os.write(1, view) :]
+        except OSError:
+            is_open = False
+
+    return write_all
