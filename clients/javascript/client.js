@@ -1,4 +1,4 @@
-// A client of Tailrace; client.d.ts documents it.
+// A client of Tailrace; see client.d.ts.
 
 const IS_RUN_ID = /^(?!\.\.?$)[\w.-]{1,128}$/;
 const IS_TOKEN = /^[\w.~+/-]+=*$/;
@@ -17,9 +17,9 @@ export class TailraceError extends Error {
 }
 
 export class SseParser {
-  #decoder = new TextDecoder();
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  #skip = /^\ufeff/;
   #line = "";
-  #afterCr = false;
   #event = "";
   #data = [];
   #lastEventId;
@@ -32,8 +32,8 @@ export class SseParser {
   feed(piece) {
     let text = this.#decoder.decode(piece, { stream: true });
     if (!text) return [];
-    if (this.#afterCr) text = text.replace(/^\n/, "");
-    this.#afterCr = text.endsWith("\r");
+    text = text.replace(this.#skip, "");
+    this.#skip = text.endsWith("\r") ? /^\n/ : /^$/;
     const lines = text.split(/\r\n|\r|\n/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop();
@@ -213,7 +213,7 @@ export class Client {
 
   async #send(method, path, { query = {}, headers, body, signal, keepalive }, bearer) {
     const token = await unlessAborted(bearer, signal);
-    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("the token has wrong characters");
+    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("this is no token");
     const url = new URL(this.#url + path);
     for (const name in query) {
       for (const value of [query[name] ?? []].flat()) url.searchParams.append(name, value);
@@ -291,7 +291,7 @@ class Following {
     }
   }
 
-  // Returns the pause after the connection, null at the end.
+  // Returns a pause, null at the end.
   async *#connection(stop) {
     const controller = new AbortController();
     const unlink = onAbort(stop, () => controller.abort(stop.reason));
@@ -576,7 +576,6 @@ const unlessAborted = (promise, signal) =>
     Promise.resolve(promise).then(resolve, reject).finally(forget);
   });
 
-// Returns what undoes it.
 function onAbort(signal, listener) {
   if (signal?.aborted) listener();
   signal?.addEventListener("abort", listener);
