@@ -74,7 +74,7 @@ def test_it_has_what_its_types_say():
             SseParser: new SseParser(), TailraceError: new TailraceError(500, "so"),
         };
         const missing = Object.entries(MEMBERS).flatMap(([name, members]) =>
-            members.filter((member) => !(member in objects[name])).map((each) => `${name}.${each}`));
+            members.filter((each) => !(each in objects[name])).map((each) => `${name}.${each}`));
         console.log(JSON.stringify([Object.keys(module), missing]));
     """
     script = script.replace("MODULE", (FOLDER / "client.js").as_uri())
