@@ -1,4 +1,7 @@
-/** An event, in the shape of the HTTP reference. Control events have the category `gateway`. */
+/**
+ * An event, in the shape of the HTTP reference. Control events have the category `gateway`.
+ * JavaScript rounds integers beyond 2^53 in `data` and `source`: send them as texts.
+ */
 export interface RunEvent {
   /** The id of the entry in the log; null for a control event. */
   id: string | null;
@@ -41,7 +44,9 @@ export interface RunState {
 /**
  * A bearer token, or a function that returns one. The function is called when a token is first
  * needed, when the gateway refuses the last one, and when a stream says that it expires soon; its
- * argument says which. A function that returns nothing lets the browser send its cookie.
+ * argument says which. All requests share what it returned. A function that returns nothing lets
+ * the browser send its cookie. What it throws reaches the caller; a TailraceError that is temporary
+ * is repeated.
  */
 export type Token =
   | string
@@ -53,8 +58,9 @@ export interface ClientOptions {
   headers?: Record<string, string>;
   /** How long a request other than a stream is repeated. The default is 30. */
   retrySeconds?: number;
-  /** For cookies across origins. The default is "same-origin". */
+  /** For cookies across origins: "include". The default is "same-origin". */
   credentials?: RequestCredentials;
+  /** Sends the requests in place of the global `fetch`. */
   fetch?: typeof fetch;
 }
 
@@ -69,9 +75,10 @@ export interface Filter {
 export type StreamState =
   | { state: "connecting" }
   | { state: "open" }
-  | { state: "waiting"; seconds: number; error: Error | null };
+  | { state: "waiting"; seconds: number; error: TailraceError | null };
 
 export interface StreamOptions extends Filter {
+  /** Ends the stream. `for await` throws its reason, and `forEach` returns. */
   signal?: AbortSignal;
   onState?: (state: StreamState) => void;
 }
@@ -85,9 +92,16 @@ export interface FollowOptions extends StreamOptions {
   fromSequence?: number;
 }
 
-/** One open stream, over as many connections as it needs. It connects when it is first read. */
+/**
+ * One open stream, over as many connections as it needs. It connects when it is first read.
+ *
+ * After any break it goes on behind the last event, without losing or repeating one. It yields
+ * `gateway.caught_up`, `gateway.gap` and `gateway.reset` too. A gateway that is away, or answers
+ * 408, 429 or 5xx, is asked again and again, after longer and longer pauses. A `break` closes the
+ * connection; another loop then goes on where this one stopped. One loop at a time may read it.
+ */
 export interface Following extends AsyncIterable<RunEvent> {
-  /** Where a new stream would go on; null before the first event. */
+  /** Where a new stream would go on: behind the last event; null if that is not known yet. */
   readonly cursor: string | null;
   /**
    * Call a function for each event. The promise resolves when the run has ended, or when the
@@ -102,6 +116,14 @@ export interface AppendOptions {
   /** Append only if the (first) event gets this sequence. */
   expectedSequence?: number;
   signal?: AbortSignal;
+}
+
+/** A message of a stream of Server-Sent Events. */
+export interface SseMessage {
+  event: string;
+  data: string;
+  /** The last id in the stream up to this message. */
+  lastEventId: string;
 }
 
 export interface EventsOptions extends Filter {
@@ -122,29 +144,49 @@ export interface RunsOptions {
   signal?: AbortSignal;
 }
 
-/** Appends the events of one run in the background, in order and in batches. */
+/**
+ * Appends the events of one run in the background, in order and in batches of up to 1,000 events.
+ *
+ * A batch is repeated with one idempotency key until it is stored, or `retrySeconds` are over.
+ * That, and a refusal of the whole run, is final: nothing more is sent. Events that are refused
+ * by themselves (413, 422) are left out. When a page is hidden or goes away, the browser still
+ * sends about 60,000 characters of what waits. In Node.js, wait for `close` before the end.
+ */
 export interface Appender {
-  /** Take an event. Resolves at once, unless too many events wait; rejects with a final error. */
+  /**
+   * Take an event. Resolves at once, unless 10,000 events or 8 Mi characters wait. Rejects with a
+   * final error, and with that of data which JSON cannot hold.
+   */
   emit(category: string, action: string, data?: unknown, options?: { source?: unknown; leaseSeconds?: number }): Promise<void>;
-  /** Resolves when all events so far are stored. */
+  /**
+   * Resolves when all events so far are stored. Rejects with a final error, or with the first
+   * refusal of an event since the last flush.
+   */
   flush(): Promise<void>;
   /** Flush, and take no more events. */
   close(): Promise<void>;
   /** How many events are stored. */
   readonly stored: number;
+  /** How many events the gateway has refused. */
+  readonly refused: number;
+  /** How many events are neither stored nor refused. */
+  readonly waiting: number;
   readonly lastId: string | null;
   readonly lastSequence: number | null;
 }
 
 /** A connection to one gateway. */
 export class Client {
-  /** `url` is that of the gateway, also behind a path prefix; in a browser it may be relative. */
+  /**
+   * `url` is that of the gateway, also behind a path prefix; in a browser it may be relative. A
+   * user, a query and a fragment in it are ignored.
+   */
   constructor(url: string | URL, options?: ClientOptions);
   /** Yield the events of a run until it has ended. */
   follow(runId: string | number, options?: FollowOptions): Following;
   /** Yield the events of up to 1,000 runs until all have ended; the values are cursors. */
   followMany(runs: Record<string, string>, options?: StreamOptions): Following;
-  /** Yield how runs begin and end, without an end. */
+  /** Yield how runs begin and end, without an end. Keep the `cursor` to go on, not an id. */
   followRuns(options?: { after?: string; tail?: number; prefix?: string; signal?: AbortSignal; onState?: StreamOptions["onState"] }): Following;
   /** Yield the history, read page by page. */
   events(runId: string | number, options?: EventsOptions): AsyncGenerator<RunEvent, void, void>;
@@ -166,10 +208,28 @@ export class Client {
 /** Follow a run by the URL of the run, such as `https://tailrace.example/runs/1`. */
 export function follow(runUrl: string | URL, options?: FollowOptions & ClientOptions): Following;
 
-/** A refusal, with the problem document of the gateway. */
+/**
+ * A refusal, with the problem document of the gateway; or that there was no response, or none of a
+ * gateway. A redirect is a refusal too, since another server must not get the token.
+ */
 export class TailraceError extends Error {
-  /** The HTTP status; 0 if there was no response. */
+  constructor(status: number, detail: string, more?: { problem?: Record<string, any>; retryAfter?: number; cause?: unknown });
+  /** The HTTP status; 0 if there was no response; 302 for a redirect whose status is hidden. */
   readonly status: number;
   /** The problem document (RFC 9457). */
   readonly problem: Record<string, any>;
+  /** Whether a repeat may help: no response, 408, 429 or 5xx. */
+  readonly isTemporary: boolean;
+  /** The seconds of `Retry-After`; 0 without it. */
+  readonly retryAfter: number;
+}
+
+/** Parses Server-Sent Events (section 9.2 of the HTML Living Standard), in pieces of any size. */
+export class SseParser {
+  /** A stream that goes on after another one begins with its last id. */
+  constructor(lastEventId?: string);
+  /** How long the server asks to wait before the next connection. */
+  readonly retrySeconds: number | null;
+  /** Take the next piece of the stream, and return the messages that it completes. */
+  feed(piece: Uint8Array): SseMessage[];
 }

@@ -1,38 +1,25 @@
-// A client of Tailrace; client.d.ts documents it.
+// A client of Tailrace; see client.d.ts.
 
-const IS_END = /^(completed|failed|cancelled|lost)$/;
-const IS_HIDDEN = /^(progress|heartbeat|expiring)$/;
 const IS_RUN_ID = /^(?!\.\.?$)[\w.-]{1,128}$/;
 const IS_TOKEN = /^[\w.~+/-]+=*$/;
-const IS_CURSOR = /^[!-~]{0,32768}$/;
 
 const SILENCE_SECONDS = 45; // a gateway sends something every 15 seconds
-const RESPONSE_SECONDS = 20;
-const RECONNECT_SECONDS = 3;
-const INITIAL_PAUSE_SECONDS = 0.1;
-const MAX_PAUSE_SECONDS = 5;
-const MAX_BATCH_EVENTS = 1000;
-const MAX_BATCH_LENGTH = 2 ** 19;
-const MAX_WAITING_EVENTS = 10_000;
-const MAX_WAITING_LENGTH = 2 ** 23;
 const MAX_KEEPALIVE_LENGTH = 60_000; // browsers allow 64 KiB
 
 export class TailraceError extends Error {
   name = "TailraceError";
-  problem = {};
-  retryAfter = 0;
 
-  constructor(status, detail, more) {
-    super(status ? `${status}: ${detail}` : detail);
+  constructor(status, detail, { problem = {}, retryAfter = 0, cause } = {}) {
+    super(status ? `${status}: ${detail}` : detail, { cause });
     const isTemporary = [0, 408, 429].includes(status) || status >= 500;
-    Object.assign(this, { status, isTemporary }, more);
+    Object.assign(this, { status, isTemporary, problem, retryAfter });
   }
 }
 
 export class SseParser {
-  #decoder = new TextDecoder();
+  #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  #skip = /^\ufeff/;
   #line = "";
-  #afterCr = false;
   #event = "";
   #data = [];
   #lastEventId;
@@ -45,8 +32,8 @@ export class SseParser {
   feed(piece) {
     let text = this.#decoder.decode(piece, { stream: true });
     if (!text) return [];
-    if (this.#afterCr) text = text.replace(/^\n/, "");
-    this.#afterCr = text.endsWith("\r");
+    text = text.replace(this.#skip, "");
+    this.#skip = text.endsWith("\r") ? /^\n/ : /^$/;
     const lines = text.split(/\r\n|\r|\n/);
     lines[0] = this.#line + lines[0];
     this.#line = lines.pop();
@@ -132,7 +119,6 @@ export class Client {
       yield* page[name];
       left = page.next === null ? 0 : left - page[name].length;
       query[query.order === "desc" ? "before" : "after"] = page.next;
-      if (query.order === "asc") delete query.from_sequence;
     }
   }
 
@@ -196,10 +182,10 @@ export class Client {
     const until = performance.now() + 1000 * (this.#options.retrySeconds ?? 30);
     for (let attempt = 0; ; attempt += 1) {
       const controller = new AbortController();
-      const unlink = link(signal, controller);
+      const unlink = onAbort(signal, () => controller.abort(signal.reason));
       try {
         const opened = this.#open(method, path, { ...options, signal: controller.signal });
-        return await within(RESPONSE_SECONDS, controller, opened.then(readJson));
+        return await within(20, controller, opened.then(readJson));
       } catch (error) {
         signal?.throwIfAborted();
         const left = (until - performance.now()) / 1000;
@@ -226,8 +212,8 @@ export class Client {
   }
 
   async #send(method, path, { query = {}, headers, body, signal, keepalive }, bearer) {
-    const token = await unlessAborted(Promise.resolve(bearer), signal);
-    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("the token has wrong characters");
+    const token = await unlessAborted(bearer, signal);
+    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("this is no token");
     const url = new URL(this.#url + path);
     for (const name in query) {
       for (const value of [query[name] ?? []].flat()) url.searchParams.append(name, value);
@@ -245,10 +231,8 @@ export class Client {
 
 class Following {
   #stream;
-  #cursor;
-  #signal;
-  #onState;
-  #retrySeconds = RECONNECT_SECONDS;
+  #options;
+  #retrySeconds = 3;
   #failures = 0;
   #pending = []; // of the last message
   #next; // its id
@@ -256,22 +240,20 @@ class Following {
   #isCaughtUp;
   #isRead = false;
 
-  constructor(stream, { signal, onState = () => {} }) {
+  constructor(stream, options) {
     this.#stream = stream;
-    this.#cursor = stream.cursor;
-    this.#signal = signal;
-    this.#onState = onState;
+    this.#options = options;
   }
 
   get cursor() {
-    return /\d/.test(this.#cursor) ? this.#cursor : null;
+    return /\d/.test(this.#stream.cursor) ? this.#stream.cursor : null;
   }
 
   async forEach(receive) {
     try {
       for await (const event of this) await receive(event);
     } catch (error) {
-      if (error !== this.#signal?.reason) throw error;
+      if (error !== this.#options.signal?.reason) throw error;
     }
   }
 
@@ -290,17 +272,18 @@ class Following {
   async *#events(stop) {
     if (this.#isRead) throw new Error("this stream is being read already");
     this.#isRead = true;
-    const unlink = link(this.#signal, stop);
+    const { signal } = this.#options;
+    const unlink = onAbort(signal, () => stop.abort(signal.reason));
     try {
       yield* this.#take(stop.signal);
       for (;;) {
         const pause = yield* this.#connection(stop.signal);
         if (!pause) return;
-        this.#onState({ state: "waiting", ...pause });
+        this.#options.onState?.({ state: "waiting", ...pause });
         await sleep(pause.seconds, stop.signal);
       }
     } catch (error) {
-      this.#signal?.throwIfAborted();
+      signal?.throwIfAborted();
       if (!stop.signal.aborted) throw error;
     } finally {
       this.#isRead = false;
@@ -308,21 +291,21 @@ class Following {
     }
   }
 
-  // Returns the pause after the connection, null at the end.
+  // Returns a pause, null at the end.
   async *#connection(stop) {
     const controller = new AbortController();
-    const unlink = link(stop, controller);
-    const parser = new SseParser(this.#cursor);
+    const unlink = onAbort(stop, () => controller.abort(stop.reason));
+    const parser = new SseParser(this.#stream.cursor);
     this.#isLast = this.#isCaughtUp = false;
     let error = null;
     try {
-      this.#onState({ state: "connecting" });
-      const opened = this.#stream.open(this.#cursor, controller.signal);
+      this.#options.onState?.({ state: "connecting" });
+      const opened = this.#stream.open(this.#stream.cursor, controller.signal);
       const { response, bearer } = await within(SILENCE_SECONDS, controller, opened);
       if (response.status === 204) return null;
       const type = `${response.headers.get("Content-Type")}`;
       if (!type.startsWith("text/event-stream")) throw notAGateway(response, type);
-      this.#onState({ state: "open" });
+      this.#options.onState?.({ state: "open" });
       const reader = response.body.getReader();
       for (;;) {
         const read = reader.read().catch(throwNoResponse);
@@ -356,26 +339,27 @@ class Following {
     } catch (error) {
       throw notAGateway(response, error.message);
     }
-    if (!IS_CURSOR.test(lastEventId)) throw notAGateway(response, lastEventId);
     this.#failures = 0;
-    this.#next = lastEventId || this.#cursor;
-    if (!this.#pending.length) this.#cursor = this.#next;
+    this.#next = lastEventId || this.#stream.cursor;
+    if (!this.#pending.length) this.#stream.cursor = this.#next;
   }
 
   #isShown(event, bearer) {
     const { category, action } = event.event;
-    const isControl = category === "gateway";
-    if (!isControl) this.#isLast = this.#stream.isLast(event);
-    else if (action === "caught_up") this.#isCaughtUp = true;
-    else if (action === "expiring") this.#stream.renew(bearer);
-    return !(isControl && IS_HIDDEN.test(action));
+    if (category !== "gateway") {
+      this.#isLast = this.#stream.isLast(event);
+      return true;
+    }
+    if (action === "caught_up") this.#isCaughtUp = true;
+    if (action === "expiring") this.#stream.renew(bearer);
+    return !/^(progress|heartbeat|expiring)$/.test(action);
   }
 
   *#take(stop) {
     while (this.#pending.length) {
       stop.throwIfAborted();
       const event = this.#pending.shift();
-      if (!this.#pending.length) this.#cursor = this.#next;
+      if (!this.#pending.length) this.#stream.cursor = this.#next;
       yield event;
     }
   }
@@ -418,9 +402,7 @@ class Appender {
     this.#waitingLength += text.length;
     this.#emitted += 1;
     this.#round ??= this.#sendNext();
-    await this.#until(
-      () => this.#waiting.length < MAX_WAITING_EVENTS && this.#waitingLength < MAX_WAITING_LENGTH,
-    );
+    await this.#until(() => this.#waiting.length < 10_000 && this.#waitingLength < 2 ** 23);
   }
 
   async flush() {
@@ -446,7 +428,7 @@ class Appender {
   async #sendNext() {
     await null; // what is emitted together is one batch
     this.#batch = this.#batches.shift() ??
-      this.#take(this.#isHidden ? MAX_KEEPALIVE_LENGTH : MAX_BATCH_LENGTH);
+      this.#take(this.#isHidden ? MAX_KEEPALIVE_LENGTH : 2 ** 19);
     const { events } = this.#batch;
     try {
       const stored = await this.#send(this.#batch, this.#expected, this.#isHidden);
@@ -478,9 +460,10 @@ class Appender {
 
   // The log may refuse the events after a terminal one.
   #take(maxLength) {
-    let [count, length] = [0, 0];
+    let count = 0;
+    let length = 0;
     for (const { text, isLast } of this.#waiting) {
-      if (count && (count === MAX_BATCH_EVENTS || length + text.length > maxLength)) break;
+      if (count && (count === 1000 || length + text.length > maxLength)) break;
       count += 1;
       length += text.length;
       if (isLast) break;
@@ -501,13 +484,12 @@ class Appender {
 
   // The page may go. The keys make repeats safe.
   #hurry(batch) {
-    const ignore = () => {};
-    this.#send(batch, this.#expected, true).catch(ignore);
+    this.#send(batch, this.#expected, true).catch(() => {});
     const begins = this.#expected ?? (this.lastSequence && this.lastSequence + 1);
     // A sequence keeps what waits from overtaking the batch.
     if (!begins || this.#batches.length || !this.#waiting.length) return;
     this.#batches.push(this.#take(MAX_KEEPALIVE_LENGTH - batch.body.length));
-    this.#send(this.#batches[0], begins + batch.events.length, true).catch(ignore);
+    this.#send(this.#batches[0], begins + batch.events.length, true).catch(() => {});
   }
 }
 
@@ -517,7 +499,8 @@ export function follow(runUrl, options = {}) {
   return new Client(gateway, options).follow(runId, options);
 }
 
-const isTerminal = ({ event }) => event.category === "lifecycle" && IS_END.test(event.action);
+const isTerminal = ({ event }) =>
+  event.category === "lifecycle" && /^(completed|failed|cancelled|lost)$/.test(event.action);
 
 function checkRunId(runId) {
   if (!IS_RUN_ID.test(runId)) throw new TypeError(`${runId} is no run id`);
@@ -571,8 +554,7 @@ function parseJson(text) {
   }
 }
 
-const jitter = (attempt) =>
-  Math.random() * Math.min(MAX_PAUSE_SECONDS, INITIAL_PAUSE_SECONDS * 2 ** attempt);
+const jitter = (attempt) => Math.random() * Math.min(5, 0.1 * 2 ** attempt); // seconds
 
 async function sleep(seconds, signal) {
   let timer;
@@ -588,13 +570,10 @@ function within(seconds, controller, promise) {
   return promise.finally(() => clearTimeout(timer));
 }
 
-// Returns what undoes it.
-const link = (signal, controller) => onAbort(signal, () => controller.abort(signal.reason));
-
 const unlessAborted = (promise, signal) =>
   new Promise((resolve, reject) => {
     const forget = onAbort(signal, () => reject(signal.reason));
-    promise.then(resolve, reject).finally(forget);
+    Promise.resolve(promise).then(resolve, reject).finally(forget);
   });
 
 function onAbort(signal, listener) {

@@ -13,6 +13,7 @@ from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Follower, MergedFollower
+from tests.chaos.javascript import NodeEmitter, NodeFollower
 from tests.chaos.producers import Batcher, Poster, Producer
 from tests.chaos.relay import Relay
 from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway
@@ -20,9 +21,10 @@ from tests.chaos.streamers import Streamer
 from tests.schedules.followers import Way
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
-REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
+REDIS_EMITTERS, HTTP_EMITTERS, NODE_EMITTERS = 2, 2, 2
 FOLLOWERS = 60
 MERGED_FOLLOWERS = 12
+NODE_FOLLOWERS = 4
 RUNS = 20
 # Of a merged follower: one event for each frame, or one for all that are sent together.
 RUNS_AT_ONCE = (3, RUNS)
@@ -113,10 +115,17 @@ class _Traffic:
             MergedFollower(each, ports[each % 3 == 0], self._some_runs(each), plan.seed)
             for each in range(MERGED_FOLLOWERS)
         ]
-        self._clients = [*self._followers, *self._merged]
+        # One run, and three or all of them on one stream.
+        self._in_node = [
+            NodeFollower(each, ports[each % 2], runs, plan.seed)
+            for each, runs in enumerate(
+                [self._runs[:1], *(self._some_runs(each) for each in range(NODE_FOLLOWERS - 1))]
+            )
+        ]
+        self._clients = [*self._followers, *self._merged, *self._in_node]
         # What each of them has of each of its runs.
         self._records = self._followers + [
-            part for each in self._merged for part in each.parts.values()
+            part for each in (*self._merged, *self._in_node) for part in each.parts.values()
         ]
         self._producers = _producers(self._runs, plan.seed, redis.url, ports)
         ways = [Way("directly", gateway.port), Way("over the relay", relay.port)]
@@ -142,6 +151,8 @@ class _Traffic:
         for merged in self._merged:
             report.streams_opened += merged.answers[200]
             report.wrong += merged.wrong
+        for each in self._in_node:
+            report.wrong += each.wrong
         self._changing.add_to(report)
         report.faults, report.faults_by_kind = self._faults.injected.total(), self._faults.injected
         report.cuts = self._relay.cuts
@@ -180,6 +191,7 @@ class _Traffic:
 def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> list[Producer]:
     """Make producers of every kind. Each streamer gets one of the last runs for itself."""
     shared, streamed = runs[:-STREAMERS], runs[-STREAMERS:]
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
     producers: list[Producer] = [
         Streamer(each, streamed[each], seed, ports[each % 2]) for each in range(STREAMERS)
     ]
@@ -187,7 +199,8 @@ def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> 
         (Poster, POSTERS, ports),
         (Batcher, BATCHERS, ports),
         (RedisEmitter, REDIS_EMITTERS, [redis_url]),
-        (HttpEmitter, HTTP_EMITTERS, [f"http://127.0.0.1:{port}" for port in ports]),
+        (HttpEmitter, HTTP_EMITTERS, urls),
+        (NodeEmitter, NODE_EMITTERS, urls),
     ):
         producers += [
             kind(len(producers) + each, shared, seed, servers[each % len(servers)])
