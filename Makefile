@@ -53,6 +53,10 @@ chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under
 	$(BIN)/python -m tests.contract --seconds 120
 	$(BIN)/python -m tests.differential
 
+.PHONY: pictures
+pictures: $(VENV)/installed-dev ## make the pictures of the documents from a real run
+	$(BIN)/python -m tests.pictures
+
 .PHONY: format
 format: $(VENV)/installed-dev ## format the code, and mend what can be mended
 	$(BIN)/ruff check --fix .

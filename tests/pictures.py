@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -35,13 +34,9 @@ body {{ margin: 0; padding: 18px 22px; background: #fff; color: #1c2329; width: 
 .bold {{ font-weight: 700 }} .faint {{ color: #6a737d }}</style>{}"""
 
 
-def play(client: Client, run_id: str, pace: float = 1.0) -> None:
+def play(client: Client, run_id: str) -> None:
     """Append what an agent does that answers a question."""
     dice = random.Random(7)
-
-    def rest(seconds: float) -> None:
-        time.sleep(seconds * pace)
-
     with client.appender(run_id) as run:
         meta = {"title": "Why did churn double in March?", "model": "large-4", "user": "ada"}
         run.emit("lifecycle", "started", meta, lease_seconds=60)
@@ -55,25 +50,45 @@ def play(client: Client, run_id: str, pace: float = 1.0) -> None:
             1,
         ):
             run.emit("step", "started", {"step": number})
-            rest(0.1)
+            time.sleep(0.1)
             call = {"call_id": f"call-{number}", "tool": tool, "arguments": arguments}
             run.emit("tool", "called", call)
-            rest(dice.uniform(0.2, 0.8))
+            time.sleep(dice.uniform(0.2, 0.8))
             if number == 2:
                 problem = {"call_id": f"call-{number}", "error": "the ticket index is locked"}
                 run.emit("tool", "failed", problem)
             else:
                 rows = [{"segment": "small", "month": "March", "churn": 0.08, "customers": 412}]
                 run.emit("tool", "answered", {"call_id": f"call-{number}", "rows": rows})
-            rest(0.2)
+            time.sleep(0.2)
             run.emit("log", "line", f"step {number} took {dice.uniform(0.4, 1.2):.2f} s")
             run.emit("step", "completed", {"step": number})
-        rest(1.2)
+        time.sleep(1.2)
         for word in re.findall(r"\S+\s*", ANSWER):
             run.emit("llm", "stream", {"content": word})
-            rest(0.03)
+            time.sleep(0.03)
         run.emit("llm", "completed", {"tokens": 58})
         run.flush()
+
+
+def deploy(client: Client, run_id: str) -> None:
+    """Append what a deployment does, in which a test fails at first."""
+    with client.appender(run_id) as run:
+        run.emit("lifecycle", "started", {"title": "Deploy 42", "commit": "9c1f0e2"})
+        for step, seconds, lines in (
+            ("build", 0.8, ["compiling 214 modules", "image is 81 MB"]),
+            ("test", 0.6, ["1,204 passed, 1 failed"]),
+            ("test", 0.5, ["1,205 passed"]),
+            ("roll out", 0.4, ["3 of 3 replicas are ready"]),
+        ):
+            run.emit("step", "started", {"step": step})
+            for line in lines:
+                time.sleep(seconds / 2)
+                run.emit("log", "line", line)
+            time.sleep(0.1)
+            failed = any("failed" in line for line in lines)
+            run.emit("step", "failed" if failed else "completed", {"step": step})
+        run.emit("lifecycle", "completed", {"seconds": 2.9})
 
 
 def picture_of_terminal(browser: Browser, gateway: str, run_id: str) -> None:
@@ -104,8 +119,9 @@ def as_html(text: str) -> str:
     """Return a text with colours of a terminal as HTML."""
     parts = re.split(r"\x1b\[([0-9;]*)m", text)
     made = html.escape(parts[0])
+    numbers: list[str] = []
     for codes, part in zip(parts[1::2], parts[2::2], strict=True):
-        numbers = codes.split(";")
+        numbers = [] if codes in ("", "0") else [*numbers, *codes.split(";")]
         style = next((f"color:{COLOURS[each]}" for each in numbers if each in COLOURS), "")
         name = "bold" if "1" in numbers else "faint" if "2" in numbers else ""
         made += f'<span class="{name}" style="{style}">{html.escape(part)}</span>'
@@ -152,13 +168,11 @@ def main() -> None:
                 client.add(run_id, "lifecycle", end)
             client.add("import-customers", "lifecycle", "started", {"title": "Import customers"})
             client.add("import-customers", "log", "line", "412 of 5,000")
-            producer = threading.Thread(target=play, args=(client, "churn-analysis"))
-            producer.start()
+            play(client, "churn-analysis")
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-            producer.join()
             pictures_of_pages(browser, gateway.url, "churn-analysis")
-            client.add("churn-analysis", "lifecycle", "completed", {"tokens": 58})
-            picture_of_terminal(browser, gateway.url, "churn-analysis")
+            deploy(client, "deploy-42")
+            picture_of_terminal(browser, gateway.url, "deploy-42")
             browser.close()
 
 

@@ -38,6 +38,8 @@ def style_of(category: str | None, action: str | None) -> dict[str, Any]:
     """Return the style of an event's name: that of its outcome, or of its category."""
     if category == LIFECYCLE and action in _OUTCOMES:
         return {**_OUTCOMES[action], "bold": True}
+    if action in ("failed", "error"):
+        return _RED
     if not category:
         return {}
     return _CATEGORIES.get(category) or {"fg": _OTHER[sum(category.encode()) % len(_OTHER)]}
