@@ -44,13 +44,13 @@ export interface RunState {
 /**
  * A bearer token, or a function that returns one. The function is called when a token is first
  * needed, when the gateway refuses the last one, and when a stream says that it expires soon; its
- * argument says which. All requests share what it returned. A function that returns nothing lets
+ * argument names the last two. All requests share what it returned. A function that returns nothing lets
  * the browser send its cookie. What it throws reaches the caller; a TailraceError that is temporary
  * is repeated.
  */
 export type Token =
   | string
-  | ((reason: "needed" | "refused" | "expiring") => string | null | undefined | Promise<string | null | undefined>);
+  | ((reason?: "refused" | "expiring") => string | null | undefined | Promise<string | null | undefined>);
 
 export interface ClientOptions {
   token?: Token;

@@ -61,7 +61,7 @@ export class Client {
 
   constructor(url, options = {}) {
     const { protocol, origin, pathname } = new URL(url, globalThis.document?.baseURI);
-    if (!/^https?:$/.test(protocol)) throw new TypeError(`${url} is no URL of HTTP`);
+    if (!/^https?:$/.test(protocol)) throw new TypeError(`${url} is no http URL`);
     this.#url = origin + pathname.replace(/\/+$/, "");
     this.#options = options;
   }
@@ -166,7 +166,7 @@ export class Client {
   }
 
   // All requests share the promise of a token; after `old` there is another one.
-  #getBearer(old, reason = "needed") {
+  #getBearer(old, reason) {
     if (this.#bearer === old) {
       const { token } = this.#options;
       const bearer = (async () => (typeof token === "function" ? token(reason) : token))();
@@ -213,14 +213,14 @@ export class Client {
 
   async #send(method, path, { query = {}, headers, body, signal, keepalive }, bearer) {
     const token = await unlessAborted(bearer, signal);
-    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("this is no token");
+    if (!IS_TOKEN.test(token ?? "none")) throw new TypeError("it is no token");
     const url = new URL(this.#url + path);
     for (const name in query) {
       for (const value of [query[name] ?? []].flat()) url.searchParams.append(name, value);
     }
     const { fetch = globalThis.fetch, credentials, headers: usual } = this.#options;
     const own = { ...headers, Authorization: token && `Bearer ${token}` };
-    if (body) own["Content-Type"] = "application/json";
+    own["Content-Type"] = body && "application/json";
     const all = new Headers(usual);
     for (const name in own) if (own[name]) all.set(name, own[name]);
     // Another server must not get the token.
@@ -270,7 +270,7 @@ class Following {
   }
 
   async *#events(stop) {
-    if (this.#isRead) throw new Error("this stream is being read already");
+    if (this.#isRead) throw new Error("it is read already");
     this.#isRead = true;
     const { signal } = this.#options;
     const unlink = onAbort(signal, () => stop.abort(signal.reason));
@@ -395,7 +395,7 @@ class Appender {
 
   async emit(event_category, event_action, data, { source, leaseSeconds: lease_seconds } = {}) {
     if (this.#error) throw this.#error;
-    if (this.#isClosed) throw new Error("the appender is closed");
+    if (this.#isClosed) throw new Error("it is closed");
     const text = JSON.stringify({ event_category, event_action, data, source, lease_seconds });
     const event = { category: event_category, action: event_action };
     this.#waiting.push({ text, isLast: isTerminal({ event }) });
