@@ -97,7 +97,8 @@ function drawTimeline() {
 function showCounts() {
   const kept = header.length;
   const events = count(log.size - log.names[0].count, "event");
-  const progress = source.isComplete || !kept ? "" : ` of about ${kept.toLocaleString("en")}, reading older ones`;
+  const all = kept ? ` of about ${kept.toLocaleString("en")}` : "";
+  const progress = source.isComplete || !log.size ? "" : `${all}, reading older ones`;
   const rows = view.isFiltered ? `, ${count(view.count, "row")} shown` : "";
   at("counts").textContent = events + progress + rows;
   at("notable").hidden = log.notable.length === 0;

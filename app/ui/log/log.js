@@ -9,6 +9,7 @@ const MAX_HELD_SIZE = 48_000_000;
 // What is known. An entry that is not held takes six bytes.
 export const MAX_KNOWN_ENTRIES = 2_000_000;
 const MAX_MARKS = 10_000;
+const MAX_NOTABLE = 10_000;
 // All other names count as one.
 const MAX_NAMES = 2000;
 
@@ -31,6 +32,8 @@ export class Log {
   size = 0;
   /** Where something is missing or happened to the log, or the run was lost, in any order. */
   notable = [];
+  /** The chunks that are on the screen, which are held in any case. */
+  shown = new Set();
   #numbers = new Map();
   #read;
   #loading = new Map();
@@ -102,17 +105,22 @@ export class Log {
     const { category, action } = event.event;
     const number = this.#numberOf(`${category ?? "?"}.${action ?? "?"}`);
     const ends = isTerminal(event);
-    if (ends && action === "lost") this.notable.push({ chunk, index: chunk.count });
+    if (ends && action === "lost") this.#noteNext(chunk);
     chunk.addEvent(event, number, ends);
     this.names[number].count++;
     this.size++;
   }
 
   #addNotice(chunk, notice) {
-    this.notable.push({ chunk, index: chunk.count });
+    this.#noteNext(chunk);
     chunk.addNotice(notice);
     this.names[0].count++;
     this.size++;
+  }
+
+  #noteNext(chunk) {
+    this.notable.push({ chunk, index: chunk.count });
+    if (this.notable.length > MAX_NOTABLE) this.notable.shift();
   }
 
   #numberOf(name) {
@@ -132,8 +140,7 @@ export class Log {
     let entries = held.reduce((sum, chunk) => sum + chunk.count, 0);
     for (const chunk of held.sort((one, other) => one.used - other.used)) {
       if (size <= MAX_HELD_SIZE && entries <= MAX_HELD_ENTRIES) break;
-      // The last eight may be on the screen.
-      if (chunk === this.last || (chunk.used > 0 && chunk.used > this.#clock - 8)) continue;
+      if (chunk === this.last || this.shown.has(chunk)) continue;
       size -= chunk.size;
       entries -= chunk.count;
       if (chunk.isOld) this.#forget(chunk);

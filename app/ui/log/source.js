@@ -1,19 +1,18 @@
 /** Fills the log of a run: its end first, then live, and meanwhile all that is older. */
 
-import { MAX_KNOWN_ENTRIES, isTerminal } from "./log.js";
+import { MAX_KNOWN_ENTRIES } from "./log.js";
 import { millisecondsOf } from "./ids.js";
 
 // How much of the end comes first.
 const TAIL = 300;
 const PAGE = 1000;
+const RETRY = 3000; // milliseconds
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class Source {
   /** Whether all older events are known. */
   isComplete = false;
-  /** Whether the run has ended, as far as its events say it. */
-  hasEnded = false;
   /** Milliseconds from the id of the last live event to its arrival; null before the first. */
   lag = null;
   #client;
@@ -52,7 +51,6 @@ export class Source {
     if (missing !== null) this.#log.appendNotice(gap(event, missing));
     this.#isGap = false;
     this.#log.append(event);
-    this.hasEnded = isTerminal(event);
     if (this.#isCaughtUp) this.lag = Math.max(0, Date.now() - millisecondsOf(event.id));
     if (this.#older === null) this.#readOlder(event);
   }
@@ -67,7 +65,6 @@ export class Source {
     } else if (action === "reset") {
       this.#older?.abort();
       this.isComplete = true;
-      this.hasEnded = false;
       this.#sequences = new Sequences();
       this.#isGap = false;
       this.#log.reset();
@@ -83,9 +80,8 @@ export class Source {
       try {
         oldest = await this.#readBefore(oldest, signal);
         break;
-      } catch (error) {
-        if (signal.aborted || error.status === 401 || error.status === 403) return;
-        await pause(3000);
+      } catch {
+        if (!signal.aborted) await pause(RETRY); // the stream tells what is wrong
       }
     }
     if (signal.aborted) return;
@@ -103,6 +99,7 @@ export class Source {
   async #readBefore(oldest, signal) {
     let page = [];
     const add = () => {
+      if (signal.aborted) return;
       const entries = [];
       const sequences = new Sequences();
       for (const event of [...page.toReversed(), oldest]) {
@@ -123,7 +120,7 @@ export class Source {
       add();
       if (this.#log.size >= MAX_KNOWN_ENTRIES) return oldest;
     }
-    if (!signal.aborted) add();
+    add();
     return oldest;
   }
 }

@@ -21,6 +21,7 @@ export class EventList {
   #panel;
   #events;
   #selectedRow = -1;
+  #drawn = new Set(); // chunks
   #lastSeen = null; // the last row when it stopped following
   #news = button("", () => this.follow(true), { class: "news", hidden: true });
 
@@ -39,7 +40,7 @@ export class EventList {
       rowHeight: ROW_HEIGHT,
       render: (row) => this.#row(row),
       onScroll: (isAtEnd) => this.follow(isAtEnd),
-      onDraw: () => this.#describe(),
+      onDraw: () => this.#drew(),
     });
     box.after(this.#news);
     box.addEventListener("click", (event) => {
@@ -126,8 +127,10 @@ export class EventList {
     this.#showDetail();
   }
 
-  /** Tell a screen reader which row is selected, if that has an element now. */
-  #describe() {
+  #drew() {
+    this.#log.shown = this.#drawn;
+    this.#drawn = new Set();
+    // A screen reader hears of the selected row, if that has an element now.
     const id = `row-${this.#selectedRow}`;
     if (document.getElementById(id)) this.#box.setAttribute("aria-activedescendant", id);
     else this.#box.removeAttribute("aria-activedescendant");
@@ -136,6 +139,7 @@ export class EventList {
   #row(row) {
     const place = this.#view.at(row);
     const isLoading = place.chunk.entries === null;
+    this.#drawn.add(place.chunk);
     this.#hold(place.chunk, () => isLoading && this.#events.changed());
     const entries = isLoading ? [null] : this.#view.entriesOf(place, MAX_TOKENS_IN_ROW);
     return rowElement(entries, { row, count: this.count, isSelected: row === this.#selectedRow, isLoading });

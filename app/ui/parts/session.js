@@ -2,6 +2,8 @@
 
 import { element } from "./element.js";
 
+const NOT_KEPT = "The browser has not kept the cookie. It keeps it by HTTPS, and by HTTP only from localhost.";
+
 const at = (id) => document.getElementById(id);
 
 /** Asks for a token when the gateway or the user wants it, and says when it is about to expire. */
@@ -18,6 +20,7 @@ export class Session {
   });
   #problem = element("p.problem", { role: "alert" });
   #isNeeded = false;
+  #expiresAt = 0;
   #given = Promise.withResolvers();
 
   /** The page has two buttons: to give a token, and to renew one. */
@@ -52,9 +55,10 @@ export class Session {
   /** Ask for a token, since an error came without one; resolve when there is one. */
   ask(error) {
     this.#isNeeded = this.isUsed = true;
-    // That none came says nothing new.
-    const isNone = !error.problem.detail || error.problem.detail.includes("is needed");
-    this.#show(isNone ? "" : error.message);
+    // That none came says nothing new, but soon after one was given.
+    const isNone = error.problem.detail?.includes("is needed") ?? true;
+    const isNotKept = isNone && Date.now() < this.#expiresAt;
+    this.#show(isNotKept ? NOT_KEPT : isNone ? "" : error.message);
     return this.given();
   }
 
@@ -74,7 +78,7 @@ export class Session {
     event.preventDefault();
     const token = this.#field.value.trim();
     try {
-      await this.#client.openSession(token);
+      this.#expiresAt = Date.now() + 1000 * (await this.#client.openSession(token));
       this.key = null;
     } catch (error) {
       if (error.status !== 403) {

@@ -110,6 +110,8 @@ export class VirtualList {
     const isSmall = Math.abs(moved) < this.#viewport.clientHeight * 2 && !isAtEdge && this.#scale > 1;
     this.#top = isSmall ? this.#top + moved : this.#scrolled * this.#scale;
     this.#top = Math.max(0, Math.min(this.#top, this.#maxTop));
+    const drift = Math.abs(this.#scrolled - this.#top / this.#scale);
+    if (drift > this.#viewport.clientHeight) this.#moveTo(this.#top);
     this.#onScroll(this.#top >= this.#maxTop - this.#rowHeight);
     this.draw();
   }
