@@ -28,6 +28,10 @@ ROWS = """() => {
 }"""
 
 
+# Rows are drawn in the frame after the text that counts them.
+NEXT_FRAME = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
 class RunPage:
     """The page of a run. `page` is that of playwright."""
 
@@ -69,6 +73,7 @@ class RunPage:
             return shown.split(",  ")[0].startswith(text) and "older" not in shown
 
         self.wait(known, f"{text}, not {self.text('#counts')}", seconds)
+        self.page.evaluate(NEXT_FRAME)
 
     def wait_for_state(self, text: str, seconds: float = 20) -> None:
         self.wait(lambda: text in self.text("#connection"), f"the connection is {text}", seconds)

@@ -31,7 +31,8 @@ export class Timeline {
     if (!chunks.length) return;
     const last = Math.max(...chunks.slice(-2).map((chunk) => chunk.end));
     this.#start = chunks[0].start;
-    this.#end = Math.max(last, now ?? 0, this.#start + 1);
+    // The silence since then takes at most a third, so that it hides nothing.
+    this.#end = Math.max(last, Math.min(now ?? 0, last + (last - this.#start) / 2), this.#start + 1);
     const context = this.#clear();
     const bottom = this.#canvas.clientHeight;
     this.#drawSilences(context, chunks, now);
@@ -105,12 +106,13 @@ export class Timeline {
     const all = chunks.map((chunk) => chunk.silence);
     chunks.forEach((chunk, at) => at && all.push([chunks[at - 1].end, chunk.start]));
     if (now !== null) all.push([chunks.at(-1).end, now]);
-    all.sort((one, other) => other[1] - other[0] - (one[1] - one[0]));
+    all.sort(([from, to], [otherFrom, otherTo]) => otherTo - otherFrom - (to - from));
     context.font = "10px system-ui, sans-serif";
     context.textAlign = "center";
     for (const [from, to] of all.slice(0, SILENCES)) {
       if (to - from < (this.#end - this.#start) * MIN_SILENCE) return;
-      const [x, width] = [this.#x(from), this.#x(to) - this.#x(from)];
+      const x = this.#x(from);
+      const width = this.#x(Math.min(to, this.#end)) - x;
       context.fillStyle = this.#colour("--silence");
       context.fillRect(x, 0, width, this.#canvas.clientHeight);
       const text = duration(to - from);
