@@ -167,7 +167,7 @@ export class Client {
 
   // All requests share the promise of a token; after `old` there is another one.
   #getBearer(old, reason) {
-    if (this.#bearer === old) {
+    if (!this.#bearer || this.#bearer === old) {
       const { token } = this.#options;
       const bearer = (async () => (typeof token === "function" ? token(reason) : token))();
       bearer.catch(() => {
@@ -482,7 +482,7 @@ class Appender {
     if (this.#isHidden && this.#batch) this.#hurry(this.#batch);
   };
 
-  // The page may go. The keys make repeats safe.
+  // The keys make repeats safe.
   #hurry(batch) {
     this.#send(batch, this.#expected, true).catch(() => {});
     const begins = this.#expected ?? (this.lastSequence && this.lastSequence + 1);
@@ -550,11 +550,11 @@ function parseJson(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return undefined;
+    return null;
   }
 }
 
-const jitter = (attempt) => Math.random() * Math.min(5, 0.1 * 2 ** attempt); // seconds
+const jitter = (attempt) => Math.random() * Math.min(5, 0.1 * 2 ** attempt);
 
 async function sleep(seconds, signal) {
   let timer;
@@ -565,7 +565,7 @@ async function sleep(seconds, signal) {
 }
 
 function within(seconds, controller, promise) {
-  const late = () => controller.abort(new Error(`nothing came for ${seconds} s`));
+  const late = () => controller.abort(new TailraceError(0, `nothing came for ${seconds} s`));
   const timer = setTimeout(late, 1000 * seconds);
   return promise.finally(() => clearTimeout(timer));
 }

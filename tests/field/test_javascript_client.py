@@ -112,6 +112,26 @@ def test_a_page_of_another_origin_follows_with_five_lines(page, gateway, store, 
     assert len(caught_up) == 1
 
 
+@pytest.mark.timeout(120)
+def test_a_worker_follows_with_the_same_lines(page, gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started")
+    store.add(run_id, "lifecycle", "completed")
+    code = (FOLLOW % (gateway.url, gateway.url, run_id)).replace("console.log", "postMessage")
+    code = code.replace("postMessage(sequence, `${event.category}.${event.action}`, data)",
+                        "postMessage(`${sequence} ${event.action}`)")  # fmt: skip
+    page.evaluate(
+        """(code) => {
+            const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+            const worker = new Worker(url, { type: 'module' });
+            worker.onmessage = ({ data }) => console.log(data);
+            worker.onerror = ({ message }) => console.log('ERROR', message);
+        }""",
+        code,
+    )
+    wait_for(page, "caught_up")
+    assert page.printed == ["1 started", "2 completed", "null caught_up"]
+
+
 @pytest.fixture
 def trusting_gateway(redis_server, origin, tmp_path) -> Iterator[GatewayServer]:
     """A gateway whose tokens count in pages of the origin."""

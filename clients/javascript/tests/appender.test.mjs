@@ -269,7 +269,7 @@ function fakePage(t) {
 }
 
 /** A client whose requests are recorded, and answered when the test says so. */
-function heldClient() {
+function heldClient(t) {
   const requests = [];
   const held = (url, request) => new Promise((resolve, reject) => {
     const answer = (status, body) => resolve(new Response(JSON.stringify(body), { status }));
@@ -281,12 +281,13 @@ function heldClient() {
     const entry = { key, expected, data, keepalive: request.keepalive ?? false, body: request.body, answer, store, reject };
     requests.push(entry);
   });
+  t.after(() => requests.forEach((each) => each.answer(403, {})));
   return { client: new Client("http://gateway.example", { fetch: held }), requests };
 }
 
 test("a page that goes sends what waits by keepalive", async (t) => {
   const page = fakePage(t);
-  const { client, requests } = heldClient();
+  const { client, requests } = heldClient(t);
   const appender = client.appender(1);
   appender.emit("llm", "stream", 1);
   page.leave();
@@ -299,7 +300,7 @@ test("a page that goes sends what waits by keepalive", async (t) => {
 
 test("the batch in flight goes once more with its key, and what waits follows only in order", async (t) => {
   const page = fakePage(t);
-  const { client, requests } = heldClient();
+  const { client, requests } = heldClient(t);
   const appender = client.appender(1);
   appender.emit("llm", "stream", "a");
   await until(() => requests.length === 1);
@@ -327,7 +328,7 @@ test("the batch in flight goes once more with its key, and what waits follows on
 
 test("what waits stays behind a batch whose sequence nobody knows", async (t) => {
   const page = fakePage(t);
-  const { client, requests } = heldClient();
+  const { client, requests } = heldClient(t);
   const appender = client.appender(1);
   appender.emit("llm", "stream", "a");
   await until(() => requests.length === 1);
@@ -347,7 +348,7 @@ test("what waits stays behind a batch whose sequence nobody knows", async (t) =>
 
 test("a keepalive that fails, for its size or for that of others, is repeated without", async (t) => {
   const page = fakePage(t);
-  const { client, requests } = heldClient();
+  const { client, requests } = heldClient(t);
   const appender = client.appender(1);
   page.hide();
   for (const _ of range(3)) appender.emit("llm", "stream", "x".repeat(25_000));

@@ -338,6 +338,38 @@ test("a function that fails at gateway.expiring is asked again for the next conn
   assert.deepEqual(sent(gateway), ["Bearer token-1", "Bearer token-3"]);
 });
 
+test("a renewal that fails for one request does not let another go without a token", async (t) => {
+  const gateway = await fakeGateway(t, (request) =>
+    request.headers.authorization === "Bearer two" ? response(200, { run_id: "1" }) : problem(401));
+  let times = 0;
+  const token = async () => {
+    times += 1;
+    if (times === 2) throw new Error("not now");
+    return times === 1 ? "one" : "two";
+  };
+  const client = new Client(gateway.url, { token });
+  const outcomes = await Promise.allSettled([1, 2, 3, 4].map(() => client.state(1)));
+  assert.ok(outcomes.some((each) => each.status === "rejected"));
+  for (const { reason } of outcomes) assert.ok(!reason || /not now/.test(reason.message), reason);
+  assert.ok(!sent(gateway).includes(undefined));
+});
+
+test("a function that does not return is given up, and asked for no other token meanwhile", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const gateway = await fakeGateway(t, response(200, { run_id: "1" }));
+  const token = tokens(new Promise(() => {}));
+  const client = new Client(gateway.url, { token, retrySeconds: 0 });
+  let outcome = null;
+  client.state(1).catch((error) => { outcome = error; });
+  await until(() => {
+    t.mock.timers.tick(1000);
+    return outcome;
+  });
+  assert.ok(outcome instanceof TailraceError && outcome.isTemporary);
+  assert.equal(gateway.opened, 0);
+  assert.equal(token.times, 1);
+});
+
 test("without a function, an expired token is an error after gateway.expiring", async (t) => {
   const gateway = await fakeGateway(t, stream(AT_ONCE, own(1), control("expiring")), problem(401));
   await assert.rejects(collect(new Client(gateway.url, { token: "one" }).follow(1)), { status: 401 });
