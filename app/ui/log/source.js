@@ -23,6 +23,8 @@ export class Source {
   #isCaughtUp = false;
   #isGap = false;
   #sequences = new Sequences();
+  #leading = []; // the first events, until one has a sequence
+  #first = null; // the sequence that the oldest known event must have; null if nobody knows
   #older = null; // aborts reading of older events
 
   /** `changed` is called after each change of the log, and `onState` with the stream's state. */
@@ -47,7 +49,10 @@ export class Source {
   }
 
   #receive(event) {
-    const missing = this.#sequences.missingBefore(event, this.#isGap);
+    const missing = this.#sequences.missingBefore(event.sequence, this.#isGap);
+    this.#leading.push(event);
+    this.#first ??= firstSequence(this.#leading);
+    if (this.#first !== null) this.#leading = [];
     if (missing !== null) this.#log.appendNotice(gap(event, missing));
     this.#isGap = false;
     this.#log.append(event);
@@ -87,9 +92,9 @@ export class Source {
     if (signal.aborted) return;
     this.isComplete = true;
     const isAll = this.#log.size < MAX_KNOWN_ENTRIES;
-    if (oldest.sequence > 1 || !isAll) {
-      const events = `${(oldest.sequence ?? 1) - 1} older events`;
-      const text = isAll ? `${events} are no longer kept.` : `${events} are not shown. Download them.`;
+    if (this.#first > 1 || !isAll) {
+      const events = this.#first === 2 ? "1 older event is" : `${(this.#first - 1).toLocaleString("en")} older events are`;
+      const text = `${events} ${isAll ? "no longer kept" : "not shown: download them"}.`;
       this.#log.prepend([{ notice: "gap", time: millisecondsOf(oldest.id), text }]);
     }
     this.#changed();
@@ -102,13 +107,15 @@ export class Source {
       if (signal.aborted) return;
       const entries = [];
       const sequences = new Sequences();
-      for (const event of [...page.toReversed(), oldest]) {
-        const missing = sequences.missingBefore(event, false);
+      for (const event of page.toReversed()) {
+        const missing = sequences.missingBefore(event.sequence, false);
         if (missing !== null) entries.push(gap(event, missing));
         entries.push(event);
       }
-      entries.pop();
+      const missing = sequences.missingBefore(this.#first, false);
+      if (missing !== null) entries.push(gap(oldest, missing));
       this.#log.prepend(entries);
+      this.#first = firstSequence(page.toReversed()) ?? (this.#first && this.#first - page.length);
       oldest = page.at(-1) ?? oldest;
       page = [];
       this.#changed();
@@ -129,9 +136,12 @@ export class Source {
 class Sequences {
   #expected = null;
 
-  /** Return how many events are missing before one: null for none, 0 for an unknown number. */
-  missingBefore(event, isGap) {
-    const { sequence } = event;
+  /**
+   * Return how many events are missing before one with a sequence, or with none: null.
+   *
+   * @returns null for none, 0 for an unknown number
+   */
+  missingBefore(sequence, isGap) {
     let missing = null;
     if (sequence === null) {
       if (this.#expected !== null) this.#expected++;
@@ -141,6 +151,12 @@ class Sequences {
     }
     return missing ?? (isGap ? 0 : null);
   }
+}
+
+/** Return the sequence that the first of some events must have if none is missing after it. */
+function firstSequence(events) {
+  const at = events.findIndex(({ sequence }) => sequence !== null);
+  return at < 0 ? null : events[at].sequence - at;
 }
 
 function gap(event, missing) {

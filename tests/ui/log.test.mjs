@@ -1,0 +1,172 @@
+// What the page knows and holds of a log, in Node.js: bounds, reading again, spans, names.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { compareIds, idBefore } from "../../app/ui/log/ids.js";
+import { Log, MAX_KNOWN_ENTRIES } from "../../app/ui/log/log.js";
+import { Source } from "../../app/ui/log/source.js";
+import { pair, spanMark } from "../../app/ui/log/spans.js";
+import { View } from "../../app/ui/log/view.js";
+import { duration, visible } from "../../app/ui/parts/format.js";
+
+const MAX_HELD = 62_000;
+
+function event(number, { name = "log.line", data = `line ${number}`, source = null } = {}) {
+  const [category, action] = name.split(".");
+  const id = `${1_700_000_000_000 + number}-0`;
+  return { id, sequence: number, event: { category, action }, data, source };
+}
+
+const held = (log) => log.chunks.reduce((sum, chunk) => sum + (chunk.entries?.length ?? 0), 0);
+
+/** A log of events from 1 on, which are read again as a gateway would send them. */
+function logOf(count, options) {
+  const log = new Log(async ({ after, limit }) => {
+    const first = Number(after.split("-")[0]) - 1_700_000_000_000 + 1;
+    return Array.from({ length: limit }, (_, index) => event(first + index, options));
+  });
+  for (let number = 1; number <= count; number++) log.append(event(number, options));
+  return log;
+}
+
+test("few entries are held, and the others are read again in their places", async () => {
+  const log = logOf(300_000);
+  assert.equal(log.size, 300_000);
+  assert.ok(held(log) <= MAX_HELD);
+  const view = new View(log);
+  view.update();
+  for (const row of [0, 999, 1000, 123_456, 299_999]) {
+    const place = view.at(row);
+    await log.hold(place.chunk);
+    assert.equal(view.entriesOf(place, 10)[0].sequence, row + 1);
+    assert.ok(held(log) <= MAX_HELD);
+  }
+});
+
+test("large events are held by their size", () => {
+  const log = logOf(2000, { data: "x".repeat(250_000) });
+  assert.ok(held(log) * 250_000 < 60_000_000);
+});
+
+test("what is known has a limit, and the names are counted without what is forgotten", () => {
+  const log = logOf(MAX_KNOWN_ENTRIES + 5000);
+  assert.ok(log.size <= MAX_KNOWN_ENTRIES + 1000);
+  assert.equal(log.names[1].count, log.size);
+});
+
+test("events that were trimmed meanwhile are rows without an event", async () => {
+  const log = logOf(100_000);
+  const [chunk] = log.chunks;
+  assert.equal(chunk.entries, null);
+  chunk.restore(Array.from({ length: 1000 }, (_, index) => event(401 + index)));
+  assert.equal(chunk.entries[399], null);
+  assert.equal(chunk.entries[400].sequence, 401);
+  assert.equal(chunk.entries[999].sequence, 1000);
+});
+
+test("what is on the screen stays, however much that is", async () => {
+  const log = logOf(100_000);
+  log.shown = new Set(log.chunks);
+  for (const chunk of log.chunks) await log.hold(chunk);
+  assert.equal(held(log), 100_000);
+});
+
+test("tokens are joined over the borders of chunks, in whatever order these came", () => {
+  const options = { name: "llm.stream", data: "a" };
+  const live = logOf(2500, options);
+  const older = logOf(0);
+  older.append(event(2500, options));
+  for (const last of [2499, 1499, 499]) {
+    const first = Math.max(1, last - 999);
+    older.prepend(Array.from({ length: last - first + 1 }, (_, index) => event(first + index, options)));
+  }
+  for (const log of [live, older]) {
+    const view = new View(log);
+    view.update();
+    assert.equal(view.count, 1);
+    assert.equal(view.entriesOf(view.at(0), Infinity).length, 2500);
+    view.join(false);
+    view.update();
+    assert.equal(view.count, 2500);
+  }
+});
+
+/** A client whose run has some events, of which the last `tail` are streamed. */
+function clientOf(events, tail, live = []) {
+  return {
+    follow() {
+      const streamed = [...events.slice(-tail), control("caught_up"), ...live];
+      return { cursor: null, [Symbol.asyncIterator]: async function* () { yield* streamed; } };
+    },
+    async *events(runId, { before }) {
+      yield* events.filter(({ id }) => compareIds(id, before) < 0).toReversed();
+    },
+  };
+}
+
+const control = (action) => ({ id: null, event: { category: "gateway", action }, timestamp: "2026-01-01T00:00:00Z" });
+
+async function textsOf(events, tail, live) {
+  const log = new Log(async () => []);
+  const source = new Source(clientOf(events, tail, live), "1", log, { changed() {}, onState() {} });
+  await source.follow();
+  while (!source.isComplete) await new Promise((resolve) => setTimeout(resolve));
+  return log.chunks.flatMap((chunk) => chunk.entries.map((entry) => entry.sequence ?? entry.text ?? null));
+}
+
+test("missing events are found live, in what is older, and between both", async () => {
+  const events = [3, 4, 7, 8, 20, 21].map((number) => event(number));
+  assert.deepEqual(await textsOf(events, 2, [control("gap"), event(24), event(25)]), [
+    "2 older events are no longer kept.", 3, 4,
+    "2 events are missing here: deleted, or no longer kept.", 7, 8,
+    "11 events are missing here: deleted, or no longer kept.", 20, 21,
+    "2 events are missing here: deleted, or no longer kept.", 24, 25,
+  ]);
+});
+
+test("entries of other programs count, and hide no gap", async () => {
+  const foreign = (number) => ({ ...event(number), sequence: null });
+  const events = [event(1), foreign(2), event(3), foreign(4), foreign(5), event(9)];
+  const notice = "3 events are missing here: deleted, or no longer kept.";
+  for (const tail of [1, 2, 3, 4, 5, 6]) {
+    const texts = await textsOf(events, tail);
+    assert.deepEqual(texts.filter((each) => each !== notice), [1, null, 3, null, null, 9]);
+    assert.equal(texts.filter((each) => each === notice).length, 1);
+    assert.ok(texts.indexOf(notice) > texts.indexOf(3));
+  }
+});
+
+test("ids compare as numbers, and have one before them", () => {
+  const ids = ["5-18446744073709551615", "5-9", "10-0", "5-10", "6-0"];
+  assert.deepEqual(ids.sort(compareIds), ["5-9", "5-10", "5-18446744073709551615", "6-0", "10-0"]);
+  assert.equal(idBefore("6-0"), "5-18446744073709551615");
+  assert.equal(idBefore("6-18446744073709551615"), "6-18446744073709551614");
+  assert.equal(idBefore("0-0"), "0-0");
+});
+
+test("spans end with what has their key, and the innermost otherwise", () => {
+  const mark = (name, data, time) => spanMark(event(1, { name, data }), time);
+  const spans = pair([
+    mark("lifecycle.started", null, 0),
+    mark("tool.called", { call_id: "a" }, 1),
+    mark("tool.called", { call_id: "b" }, 2),
+    mark("tool.answered", { call_id: "a" }, 3),
+    mark("step.started", {}, 4),
+    mark("step.failed", "text", 5),
+    mark("tool.failed", { call_id: "none such" }, 6),
+    mark("lifecycle.completed", null, 7),
+  ]);
+  const ends = spans.map(({ category, which, end, failed }) => [category, which, end, failed]);
+  assert.deepEqual(ends, [
+    ["lifecycle", "", 7, false],
+    ["tool", "a", 3, false],
+    ["tool", "b", null, false],
+    ["step", "", 5, true],
+  ]);
+});
+
+test("what cannot be seen is shown as escapes", () => {
+  assert.equal(visible("a\u202eb\u0000\u200b\u{e0041}é😀"), "a\\u202eb\\u0000\\u200b\\u{e0041}é😀");
+  assert.equal(duration(59_960), "60.0 s");
+  assert.equal(duration(3_660_000), "1 h 1 min");
+});
