@@ -68,9 +68,13 @@ AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
     *("revocations", "revocation_log", "authenticator"),
 )
+PROTOCOL = (
+    *("bearer", "options", "repeats", "sse_parser", "responses", "received_event"),
+    *("request_body", "calls", "following"),
+)
 CLIENT = (
-    *("sse_parser", "keepalive", "connections", "credentials", "early_response", "session"),
-    *("responses", "received_event", "request_body", "transport", "follower", "client"),
+    *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),
+    *("reading", "transport", "follower", "client"),
 )
 
 
@@ -91,6 +95,7 @@ _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
 _auth = in_package("auth", AUTH)
+_protocol = in_package("protocol", PROTOCOL)
 _client = in_package("client", CLIENT)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
@@ -122,7 +127,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
-        (_client, _root),
+        (_protocol, _root),
+        (_client, [*_root, *_protocol]),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):
@@ -145,7 +151,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
         "app.token_command",
     }
-    yield "app.wiring", (whole - set(_client)) | {"app"}  # for its version
+    clients = {*_protocol, *_client}
+    yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
@@ -158,6 +165,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
+        "protocol",
         "streaming",
         "server",
         "server.bodies",
@@ -235,6 +243,14 @@ def test_routes_import_neither_redis_nor_private_names(path):
     for module, name in imports_of(path):
         if module.startswith("app."):
             assert not (name or "").startswith("_"), f"{module}.{name} is private"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "protocol").glob("*.py")), ids=name_of)
+def test_what_the_clients_share_does_no_io(path):
+    """Only `logging`, and a clock."""
+    io = {"asyncio", "http", "os", "select", "socket", "ssl", "threading"}
+    allowed = {*sys.stdlib_module_names, "app", "orjson"} - io
+    assert libraries(path) <= (allowed | {"os"} if path.stem == "options" else allowed)
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=name_of)

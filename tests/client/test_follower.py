@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.client import Client, follower
+from app.protocol.following import RECONNECT_SECONDS
 from app.streaming.errors import InvalidInput, Refused
 from tests.client.fake_gateway import FakeGateway, Request, response, stream
 from tests.clocks import replace_time
@@ -75,7 +76,7 @@ def test_a_stream_that_ends_before_the_run_is_resumed_from_its_last_id(pauses, c
     events, requests = followed(script)
     assert events == ["1-0", "2-0", "caught_up", "6-0"]
     assert cursors(requests) == ["earliest", "2-0", "5-0", "6-0"]
-    assert pauses == [1.5, follower.RECONNECT_SECONDS, follower.RECONNECT_SECONDS]
+    assert pauses == [1.5, RECONNECT_SECONDS, RECONNECT_SECONDS]
 
 
 def test_a_follower_waits_through_an_outage_of_any_length(pauses):

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app.client import Client, follower
-from app.client.session import MAX_REDIRECTS
+from app.protocol.options import MAX_REDIRECTS
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable, StreamingError
 from tests.client.fake_gateway import FakeGateway, response, stream
 from tests.client.test_follower import OVER

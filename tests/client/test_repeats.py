@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from app.client import Client, transport
+from app.protocol import repeats
 from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
 from tests.client.fake_gateway import FakeGateway, Request, response, stored
@@ -24,14 +25,15 @@ PERHAPS_STORED = response(503, {"detail": "away", "stored": "unknown"})
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Give the transport a clock that only moves in its pauses, and record those."""
+    """Give the client a clock that only moves in its pauses, and record those."""
     clock = SimpleNamespace(now=0.0, pauses=[])
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
         clock.pauses.append(seconds)
 
-    replace_time(monkeypatch, transport, monotonic=lambda: clock.now, sleep=sleep)
+    replace_time(monkeypatch, repeats, monotonic=lambda: clock.now)
+    replace_time(monkeypatch, transport, sleep=sleep)
     return clock
 
 

@@ -5,7 +5,8 @@ import ssl
 import pytest
 import trustme
 
-from app.client import Client, session
+from app.client import Client
+from app.protocol import options
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable
 from tests.client.fake_gateway import FakeGateway, response
 from tests.client.test_credentials import answer, only, sent
@@ -45,10 +46,10 @@ def test_the_names_that_the_client_sets_are_those_that_it_refuses():
         for call in CALLS.values():
             call(client)
     names = {name for request in gateway.requests for name in request.headers}
-    assert names == {*session.OWN_HEADERS, "user-agent"}
+    assert names == {*options.OWN_HEADERS, "user-agent"}
 
 
-@pytest.mark.parametrize("name", session.OWN_HEADERS)
+@pytest.mark.parametrize("name", options.OWN_HEADERS)
 @pytest.mark.parametrize("write", [str.lower, str.title])
 def test_headers_that_the_client_sets_itself_are_refused(name, write):
     with pytest.raises(InvalidInput, match=write(name)) as refused:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from app.client import Client, Ingested, keepalive
+from app.client import Client, Ingested
+from app.protocol import repeats
 from app.streaming.errors import RunEnded, StoreUnavailable, StreamingError
 from tests.client.fake_gateway import FakeGateway, problem, response
 
@@ -88,7 +89,7 @@ def test_a_stream_stops_at_the_first_event_after_an_early_response():
 
 
 def test_a_silent_stream_sends_blank_lines(monkeypatch):
-    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(repeats, "SILENT_SECONDS", 0.02)
     came, chunks = threading.Semaphore(0), []
 
     def take_chunks(listener: socket.socket) -> None:
