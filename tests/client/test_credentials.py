@@ -11,12 +11,12 @@ from typing import BinaryIO, Self
 
 import pytest
 
-from app.client import Client, follower, transport
+from app.client import Client, transport
 from app.streaming.errors import InvalidInput, NotAllowed, ReentrantCall, StoreUnavailable
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, problem, response, stored, stream
 from tests.client.test_follower import OVER, event
 from tests.client.test_foreign_responses import CALLS
-from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 EXPIRING = event(None, "gateway.expiring")
@@ -27,8 +27,7 @@ CALLS_BUT_STREAM = [name for name in CALLS if name != "stream"]
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    for module in (transport, follower):
-        replace_time(monkeypatch, module, sleep=lambda seconds: None)
+    replace_pauses(monkeypatch, lambda seconds: None)
 
 
 def answer(request: Request) -> bytes:

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.client import Client, follower
+from app.client import Client
 from app.protocol.following import RECONNECT_SECONDS
 from app.streaming.errors import InvalidInput, Refused
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, response, stream
-from tests.clocks import replace_time
 
 OVER = response(204)
 
@@ -18,7 +18,7 @@ OVER = response(204)
 def pauses(monkeypatch) -> list[float]:
     """Record the pauses of a follower, which take no time."""
     pauses: list[float] = []
-    replace_time(monkeypatch, follower, sleep=pauses.append)
+    replace_pauses(monkeypatch, pauses.append)
     return pauses
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.client import Client, follower
+from app.client import Client
 from app.protocol.options import MAX_REDIRECTS
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable, StreamingError
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, response, stream
 from tests.client.test_follower import OVER
-from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 @pytest.fixture(autouse=True, scope="module")
 def no_pauses():
     with pytest.MonkeyPatch.context() as patch:
-        replace_time(patch, follower, sleep=lambda seconds: None)
+        replace_pauses(patch, lambda seconds: None)
         yield
 
 
