@@ -31,7 +31,7 @@ from app.client import Client, follower, transport
 from app.streaming import batch_sender
 from tests.clocks import replace_time
 
-SECONDS = 60
+SECONDS = 20
 
 
 class Loop:

@@ -2,12 +2,14 @@
 
 import os
 import ssl
+import urllib.request
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
 from ..protocol.repeats import MAX_IDLE_CONNECTIONS
 from ..streaming.errors import InvalidInput
+from .redirects import parse_url, take_location
 
 # A gateway keeps an idle connection for 75 seconds.
 IDLE_SECONDS = 60.0
@@ -80,6 +82,7 @@ class Connections:
             await client.retire()
 
     def _new(self, scheme: str, idle_connections: int) -> httpx.AsyncClient:
+        _check_proxy(scheme)
         try:
             return httpx.AsyncClient(
                 headers=self._headers,
@@ -90,6 +93,7 @@ class Connections:
                     keepalive_expiry=IDLE_SECONDS,
                 ),
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                event_hooks={"response": [take_location]},
                 http2=False,
             )
         except (httpx.InvalidURL, ImportError, OSError, ValueError) as error:
@@ -100,6 +104,14 @@ class Connections:
         if self._context is None:
             self._context = _context(self._verify)
         return self._context
+
+
+def _check_proxy(scheme: str) -> None:
+    """Raise InvalidInput for a proxy of the environment that httpx would find wrong later."""
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(scheme) or proxies.get("all")
+    if proxy and proxy.partition("://")[0] in ("http", "https") and parse_url(proxy) is None:
+        raise InvalidInput("url", "cannot be reached as set up: its proxy is no URL")
 
 
 def _context(verify: bool | str) -> ssl.SSLContext:

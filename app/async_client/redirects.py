@@ -1,11 +1,20 @@
 """Where a response redirects to, and what the next server may see."""
 
+import re
+
 import httpx
 
 from ..streaming.errors import Refused
 
 _STATUSES = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
+_MAX_PORT = 65535
+_HOST = re.compile(rb"[A-Za-z0-9_:-][A-Za-z0-9_.:-]*")  # a name or an address
+
+
+async def take_location(response: httpx.Response) -> None:
+    """Hide where a response redirects to from httpx, which raises for what is no URL."""
+    response.extensions["location"] = response.headers.pop("Location", None)
 
 
 def next_request(response: httpx.Response, secret_headers: tuple[str, ...]) -> httpx.Request | None:
@@ -15,7 +24,7 @@ def next_request(response: httpx.Response, secret_headers: tuple[str, ...]) -> h
     target is no URL of HTTP.
     """
     request = response.request
-    location = response.headers.get("Location")
+    location = response.extensions["location"]
     if request.method != "GET" or response.status_code not in _STATUSES or not location:
         return None
     target = parse_url(location, request.url)
@@ -37,8 +46,8 @@ def parse_url(text: str, base: httpx.URL | None = None) -> httpx.URL | None:
         url.host.encode("idna")
     except (httpx.InvalidURL, ValueError, TypeError):
         return None
-    is_host = url.host and not url.host.startswith(("*", "."))
-    return url if url.scheme in _PORTS and is_host else None
+    is_address = _HOST.fullmatch(url.raw_host) and 0 <= (url.port or 0) <= _MAX_PORT
+    return url if url.scheme in _PORTS and is_address else None
 
 
 def _is_trusted(url: httpx.URL, target: httpx.URL) -> bool:

@@ -389,6 +389,8 @@ def test_followers_whose_token_expires_share_the_next_one(is_same):
 
 # Sharing
 
+only_client = pytest.mark.only_client(reason="tests/async_client has the same for tasks")
+
 
 def in_threads(count: int, call: Callable[[], object]) -> list[object]:
     """Call in threads at once, and return each result or error."""
@@ -408,6 +410,7 @@ def in_threads(count: int, call: Callable[[], object]) -> list[object]:
     return outcomes
 
 
+@only_client
 @pytest.mark.parametrize("is_same", [False, True], ids=["another token", "the same token"])
 def test_all_threads_that_were_refused_share_one_new_token(monkeypatch, is_same):
     """Also if the function returns the same token, which the gateway accepts by now."""
@@ -451,6 +454,7 @@ class CountedLock:
         self._lock.release()
 
 
+@only_client
 def test_all_threads_that_wait_for_a_function_share_its_error():
     """An issuer that is away for 10 seconds takes 10 seconds, not 10 for each thread."""
     asked: list[int] = []
@@ -472,6 +476,7 @@ def test_all_threads_that_wait_for_a_function_share_its_error():
 READS = ["follow", "get_events", "get_events_after", "state"]
 
 
+@only_client
 @pytest.mark.parametrize("call", ["add", "add_many", "stream", *READS])
 @pytest.mark.parametrize("inner", ["add", "add_many", "stream", *READS])
 def test_a_function_that_uses_its_own_client_gets_an_error_and_no_deadlock(call, inner):
@@ -488,6 +493,7 @@ def test_a_function_that_uses_its_own_client_gets_an_error_and_no_deadlock(call,
     assert gateway.requests == []
 
 
+@only_client
 @pytest.mark.parametrize("call", ["stream", "state"])
 def test_a_child_that_was_forked_while_another_thread_asks_can_ask_itself(call):
     asking, go_on, parent = threading.Event(), threading.Event(), os.getpid()
@@ -531,7 +537,7 @@ def test_no_error_and_no_log_line_has_the_token(caplog, call, status):
     # A follower repeats what may pass.
     with FakeGateway([given, None, given, problem(404)]) as gateway:
         client = Client(gateway.url, token=lambda: SECRET, retry_seconds=0)
-        texts = [repr(client), repr(vars(client)), repr(client._transport.credentials.current())]
+        texts = [repr(client), repr(vars(client)), repr(client._transport.credentials._bearer)]
         for _ in range(2):
             try:
                 CALLS[call](client)

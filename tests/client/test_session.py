@@ -102,6 +102,7 @@ def test_a_netrc_does_not_replace_the_token_after_a_redirect(call):
     assert sent(gateway) == ["Bearer mine"] * 2
 
 
+@pytest.mark.only_client(reason="httpx reads no netrc")
 @pytest.mark.usefixtures("netrc")
 def test_without_a_token_a_netrc_is_used():
     with FakeGateway([answer]) as gateway, Client(gateway.url) as client:

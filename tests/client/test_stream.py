@@ -129,6 +129,7 @@ def test_a_silent_stream_sends_blank_lines(monkeypatch):
     ],
     ids=["ends", "is refused", "breaks", "has a bad event"],
 )
+@pytest.mark.only_client(reason="AsyncClient starts no threads")
 def test_a_stream_ends_its_thread(events, given):
     with FakeGateway([given]) as gateway:
         before = threading.active_count()
@@ -137,6 +138,7 @@ def test_a_stream_ends_its_thread(events, given):
         assert threading.active_count() == before
 
 
+@pytest.mark.only_client(reason="Ctrl-C ends the event loop")
 def test_an_interrupted_stream_ends_its_thread():
     def events():
         yield EVENT
