@@ -187,10 +187,6 @@ def client_class(
         yield driven
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "only_client(reason): only Client has what is tested")
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     names_client = hasattr(metafunc.module, "Client") or "client" in metafunc.fixturenames
     if not names_client:

@@ -76,6 +76,10 @@ CLIENT = (
     *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),
     *("reading", "transport", "follower", "client"),
 )
+ASYNC_CLIENT = (
+    *("own_loop", "credentials", "redirects", "connections", "reading", "long_body"),
+    *("transport", "follower", "appender", "client"),
+)
 
 
 def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
@@ -97,6 +101,7 @@ _routes = in_package("routes", ROUTES)
 _auth = in_package("auth", AUTH)
 _protocol = in_package("protocol", PROTOCOL)
 _client = in_package("client", CLIENT)
+_async_client = in_package("async_client", ASYNC_CLIENT)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
 STREAMING_FOR_ROUTES = [
@@ -129,12 +134,16 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
         (_protocol, _root),
         (_client, [*_root, *_protocol]),
+        (_async_client, [*_root, *_protocol]),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
     auth_for_settings = set(in_package("auth", ("grants", "keys")))
+    async_names = ("appender", "client")
+    yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
+    yield "app.logging", {*_root, "app.client"}
     yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
@@ -151,7 +160,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
         "app.token_command",
     }
-    clients = {*_protocol, *_client}
+    clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
@@ -258,6 +267,11 @@ def test_the_client_imports_only_requests_orjson_and_the_standard_library(path):
     assert libraries(path) <= {*sys.stdlib_module_names, "app", "orjson", "requests", "urllib3"}
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "async_client").glob("*.py")), ids=name_of)
+def test_the_client_for_asyncio_imports_only_httpx_and_the_standard_library(path):
+    assert libraries(path) <= {*sys.stdlib_module_names, "app", "httpx", "httpcore"}
+
+
 @pytest.mark.parametrize("path", APP, ids=name_of)
 def test_imports_inside_the_package_are_relative(path):
     """The same tree is installed under another name."""
@@ -268,16 +282,18 @@ def test_imports_inside_the_package_are_relative(path):
             assert not [alias for alias in node.names if alias.name.split(".")[0] == "app"]
 
 
+SERVER_ONLY = ["flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"]
+
+
 @pytest.mark.parametrize(
     ("hidden", "program"),
     [
         (["flask", "gevent", "gunicorn"], "import_event_store.py"),
-        (
-            ["flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"],
-            "import_client.py",
-        ),
+        ([*SERVER_ONLY, "httpx"], "import_client.py"),
+        ([*SERVER_ONLY, "requests", "urllib3"], "import_async_client.py"),
+        (["httpx"], "import_async_client_without_httpx.py"),
     ],
-    ids=["event store", "client"],
+    ids=["event store", "client", "client for asyncio", "no httpx"],
 )
 def test_a_producer_needs_nothing_of_the_server(hidden, program):
     command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]

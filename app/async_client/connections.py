@@ -1,9 +1,11 @@
 """The connections of an AsyncClient: their certificates, proxies, and how long they are kept."""
 
+import asyncio
 import os
 import ssl
 import urllib.request
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Self
 
 import httpx
 
@@ -15,36 +17,64 @@ from .redirects import parse_url, take_location
 IDLE_SECONDS = 60.0
 
 
-class SharedClient:
-    """A client of httpx, closed only when nobody uses it."""
+class _Shared:
+    """A client of httpx for several requests, closed when it is retired and nobody uses it."""
 
     def __init__(self, client: httpx.AsyncClient):
-        self._client = client
-        self._users = 0
-        self._is_retired = False
+        self.client = client
+        self.users = 0
+        self.is_retired = False
 
-    async def __aenter__(self) -> httpx.AsyncClient:
-        self._users += 1
-        return self._client
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._users -= 1
-        if self._is_retired and not self._users:
-            await self._client.aclose()
+class Lease:
+    """What one request is sent with. A long one has a connection of its own.
 
-    async def retire(self) -> None:
-        """Close the client now, or at the end of its last use."""
-        self._is_retired = True
-        if not self._users:
-            await self._client.aclose()
+    If a request is interrupted, httpx may leave its connection open for ever. So no further
+    request uses its client, which is closed after the last one.
+    """
+
+    def __init__(self, connections: "Connections", is_long: bool):
+        self._connections = connections
+        self._is_long = is_long
+        self._shared: dict[str, _Shared] = {}
+        self._own: dict[str, httpx.AsyncClient] = {}
+
+    def client(self, scheme: str) -> httpx.AsyncClient:
+        """Return what sends to URLs of a scheme. Raises InvalidInput for a wrong environment."""
+        if self._is_long:
+            if scheme not in self._own:
+                self._own[scheme] = self._connections.new_client(scheme, 0)
+            return self._own[scheme]
+        if scheme not in self._shared:
+            self._shared[scheme] = self._connections.kept(scheme)
+            self._shared[scheme].users += 1
+        return self._shared[scheme].client
+
+    async def close(self, *, interrupted: bool) -> None:
+        """Give the connections back. A cancellation of this does not keep any open."""
+        closing = [*self._own.values()]
+        for scheme, shared in self._shared.items():
+            shared.users -= 1
+            if interrupted:
+                self._connections.retire(scheme, shared)
+            if shared.is_retired and not shared.users:
+                closing.append(shared.client)
+        self._own, self._shared = {}, {}
+        await self._connections.close_all(closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        await self.close(interrupted=interrupted)
 
 
 class Connections:
     """Keeps connections for short requests, and makes one for each long request.
 
-    They are apart, and their number has no limit: httpx would keep no idle connection for short
-    requests while there are many long ones. Each scheme has its own clients, because certificates
-    take long to load.
+    Their number has no limit. Each scheme has its own clients, because certificates take long to
+    load.
     """
 
     def __init__(self, headers: dict[str, str], verify: bool | str):
@@ -52,36 +82,48 @@ class Connections:
         self._verify = verify
         self._context: ssl.SSLContext | None = None
         self._process = os.getpid()
-        self._inherited: list[dict[str, SharedClient]] = []
-        self._kept: dict[str, SharedClient] = {}
-        self._single: dict[str, SharedClient] = {}
+        self._inherited: list[dict[str, _Shared]] = []
+        self._kept: dict[str, _Shared] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
         """Begin anew in another event loop. In a forked child, leave those of the parent alone."""
         if self._process != os.getpid():
             self._process = os.getpid()
-            self._inherited += (self._kept, self._single)
-        self._kept, self._single = {}, {}
+            self._inherited.append(self._kept)
+        self._kept = {}
+        self._closing = set()
 
-    def kept(self, scheme: str) -> SharedClient:
+    def kept(self, scheme: str) -> _Shared:
         """Return what sends short requests. Raises InvalidInput for a wrong environment."""
         if scheme not in self._kept:
-            self._kept[scheme] = SharedClient(self._new(scheme, MAX_IDLE_CONNECTIONS))
+            self._kept[scheme] = _Shared(self.new_client(scheme, MAX_IDLE_CONNECTIONS))
         return self._kept[scheme]
 
-    def single(self, scheme: str) -> SharedClient:
-        """Return what sends long requests. Raises InvalidInput for a wrong environment."""
-        if scheme not in self._single:
-            self._single[scheme] = SharedClient(self._new(scheme, 0))
-        return self._single[scheme]
+    def retire(self, scheme: str, shared: _Shared) -> None:
+        """Have no further request use a client."""
+        shared.is_retired = True
+        if self._kept.get(scheme) is shared:
+            del self._kept[scheme]
 
     async def close(self) -> None:
         """Close the connections that are not in use."""
-        kept, self._kept = self._kept, {}
-        for client in kept.values():
-            await client.retire()
+        for scheme, shared in [*self._kept.items()]:
+            self.retire(scheme, shared)
+            if not shared.users:
+                await self.close_all([shared.client])
 
-    def _new(self, scheme: str, idle_connections: int) -> httpx.AsyncClient:
+    async def close_all(self, clients: list[httpx.AsyncClient]) -> None:
+        """Close clients, also if this is cancelled."""
+        for client in clients:
+            closing = asyncio.create_task(client.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        if self._closing and clients:
+            await asyncio.shield(asyncio.gather(*self._closing))
+
+    def new_client(self, scheme: str, idle_connections: int) -> httpx.AsyncClient:
+        """Return a client of httpx. Raises InvalidInput for a wrong environment."""
         _check_proxy(scheme)
         try:
             return httpx.AsyncClient(

@@ -18,7 +18,7 @@ async def follow(transport: AsyncTransport, following: Following) -> AsyncGenera
     while True:
         pause: float | None
         try:
-            response, bearer = await transport.open_stream(following.request())
+            response, bearer, lease = await transport.open_stream(following.request())
         except StoreUnavailable as error:
             pause = following.unavailable(error)
         else:
@@ -39,7 +39,7 @@ async def follow(transport: AsyncTransport, following: Following) -> AsyncGenera
             else:
                 pause = following.ended(is_framed(response))
             finally:
-                await response.aclose()
+                await lease.close(interrupted=True)
             if pause is None:
                 return
         await asyncio.sleep(pause)

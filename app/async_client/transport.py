@@ -13,7 +13,7 @@ from ..protocol.options import MAX_REDIRECTS, check_headers, check_url, check_ve
 from ..protocol.repeats import FOLLOW_TIMEOUTS, LONG_BODY_TIMEOUTS, USUAL_TIMEOUTS, Repeats
 from ..protocol.responses import Answer, parse_answer, parse_error
 from ..streaming.errors import InvalidInput, NotAllowed, Refused, StoreUnavailable, StreamingError
-from .connections import Connections, SharedClient
+from .connections import Connections, Lease
 from .credentials import AsyncCredentials
 from .long_body import LongBody, Watched
 from .own_loop import OwnLoop
@@ -22,10 +22,14 @@ from .redirects import next_request, parse_url
 
 
 class Opened(NamedTuple):
-    """A response of status 2xx before its body is read, and what sent the token for it."""
+    """A response of status 2xx before its body is read, and what sent the token for it.
+
+    The end of the lease closes its connection.
+    """
 
     response: httpx.Response
     bearer: Bearer | None
+    lease: Lease
 
 
 class AsyncTransport:
@@ -71,25 +75,29 @@ class AsyncTransport:
     async def send_once(self, request: Request) -> Answer:
         """Send a request as `request` does, but do not repeat it."""
         self._enter_loop()
-        async with self._connections.kept(self._scheme) as client:
-            return await _read(await self._open(client, request, USUAL_TIMEOUTS, None))
+        async with Lease(self._connections, is_long=False) as lease:
+            return await _read(await self._open(lease, request, USUAL_TIMEOUTS, None))
 
     async def send_body(self, request: Request, body: LongBody) -> Answer:
         """Send a request with a body as it is made, once, until the gateway responds."""
         self._enter_loop()
         headers = {**request.headers, "Connection": "close"}
-        async with self._connections.single(self._scheme) as client:
+        async with Lease(self._connections, is_long=True) as lease:
             request = request._replace(headers=headers)
-            return await _read(await self._open(client, request, LONG_BODY_TIMEOUTS, body))
+            return await _read(await self._open(lease, request, LONG_BODY_TIMEOUTS, body))
 
     async def open_stream(self, request: Request) -> Opened:
         """Send a request once, and return its response before its body is read.
 
-        The caller closes it.
+        The caller closes its lease.
         """
         self._enter_loop()
-        async with self._connections.single(self._scheme) as client:
-            return await self._open(client, request, FOLLOW_TIMEOUTS, None)
+        lease = Lease(self._connections, is_long=True)
+        try:
+            return await self._open(lease, request, FOLLOW_TIMEOUTS, None)
+        except BaseException:
+            await lease.close(interrupted=True)
+            raise
 
     async def close(self) -> None:
         """Close the connections that are not in use."""
@@ -103,7 +111,7 @@ class AsyncTransport:
 
     async def _open(
         self,
-        client: httpx.AsyncClient,
+        lease: Lease,
         request: Request,
         timeouts: tuple[float, float],
         body: LongBody | None,
@@ -113,18 +121,18 @@ class AsyncTransport:
         After a 401 it is sent once more with another token, if there may be one: the gateway has
         done nothing. A body of which something was sent cannot be sent again.
         """
-        outcome, bearer = await self._exchange(client, request, timeouts, body)
+        outcome, bearer = await self._exchange(lease, request, timeouts, body)
         if isinstance(outcome, NotAllowed) and outcome.status == 401:
             can_change = self.credentials.drop(bearer)
             if can_change and (body is None or body.is_unsent):
-                outcome, bearer = await self._exchange(client, request, timeouts, body)
+                outcome, bearer = await self._exchange(lease, request, timeouts, body)
         if isinstance(outcome, StreamingError):
             raise outcome
-        return Opened(outcome, bearer)
+        return Opened(outcome, bearer, lease)
 
     async def _exchange(
         self,
-        client: httpx.AsyncClient,
+        lease: Lease,
         request: Request,
         timeouts: tuple[float, float],
         body: LongBody | None,
@@ -132,9 +140,9 @@ class AsyncTransport:
         """Send a request with the token. Return its response, or the error that it describes."""
         bearer = await self.credentials.current()  # what the user's function raises is not ours
         try:
-            response = await self._send(
-                client, self._build(client, request, timeouts, body), bearer
-            )
+            client = lease.client(self._scheme)
+            built = self._build(client, request, timeouts, body)
+            response = await self._send(lease, built, bearer)
             if 200 <= response.status_code < 300:
                 return response, bearer
             return parse_error(await read(response)), bearer
@@ -164,10 +172,10 @@ class AsyncTransport:
         )
 
     async def _send(
-        self, client: httpx.AsyncClient, request: httpx.Request, bearer: Bearer | None
+        self, lease: Lease, request: httpx.Request, bearer: Bearer | None
     ) -> httpx.Response:
         """Send a request, and follow its redirects."""
-        response = await client.send(request, auth=bearer, stream=True)
+        response = await lease.client(self._scheme).send(request, auth=bearer, stream=True)
         for _ in range(MAX_REDIRECTS):
             try:
                 following = next_request(response, self._secret_headers)
@@ -177,16 +185,12 @@ class AsyncTransport:
             if following is None:
                 return response
             await response.aclose()
-            response = await self._redirected(following)
+            client = lease.client(following.url.scheme)
+            response = await client.send(following, auth=None, stream=True)
         if next_request(response, self._secret_headers) is None:
             return response
         await response.aclose()
         raise Refused(response.status_code, f"more than {MAX_REDIRECTS} redirects")
-
-    async def _redirected(self, request: httpx.Request) -> httpx.Response:
-        client: SharedClient = self._connections.single(request.url.scheme)
-        async with client as single:
-            return await single.send(request, auth=None, stream=True)
 
 
 async def _read(opened: Opened) -> Answer:

@@ -2,6 +2,7 @@
 
 import _thread
 import contextlib
+import os
 import threading
 from functools import partial
 from typing import Any, Self
@@ -15,6 +16,15 @@ from .reentrancy import one_call_per_thread
 
 # A sender that got no event for this time ends. The next event starts another one.
 IDLE_SECONDS = 5.0
+
+# The threads that send, of all appenders.
+_sending: set[int] = set()
+os.register_at_fork(after_in_child=_sending.clear)
+
+
+def is_sending() -> bool:
+    """Return whether this thread (or greenlet) sends the events of an appender."""
+    return threading.get_ident() in _sending
 
 
 class Appender:
@@ -234,6 +244,7 @@ class Appender:
         thread = threading.get_ident()
         try:
             self._senders.add(thread)
+            _sending.add(thread)
             with self._sending:
                 while True:
                     self._has_thread = True
@@ -244,6 +255,7 @@ class Appender:
                         return
         finally:
             self._senders.discard(thread)
+            _sending.discard(thread)
 
     def _take(self, idle_seconds: float) -> Taken[Wakeup] | None:
         return self._queue.take(0.0 if self._closed else idle_seconds, self._batch_sender.max_bytes)

@@ -1,7 +1,3 @@
 """The tests of this folder run over both clients."""
 
-from tests.both_clients import (  # noqa: F401
-    client_class,
-    pytest_configure,
-    pytest_generate_tests,
-)
+from tests.both_clients import client_class, pytest_generate_tests  # noqa: F401
