@@ -80,6 +80,8 @@ class RunHandler(logging.Handler):
             raise InvalidInput("url", "give either a store or a url")
         self._store: HasAppenders = store or Client(str(url), token=token)
         self._appender = self._store.appender(self._run_id)
+        if not isinstance(self._appender, Appender):
+            raise InvalidInput("store", "must be a Client or an EventStore")
         self._gave_up_at: float | None = None
         self._is_closed = False
         self._told = 0

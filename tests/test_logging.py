@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from app import logging as module
+from app.async_client import AsyncClient
 from app.client import Client
 from app.logging import RunHandler
 from app.streaming.appender import Appender
@@ -288,6 +289,12 @@ def test_a_dict_config_makes_a_handler():
 def test_a_handler_has_one_place_to_send_to(options):
     with pytest.raises(ValueError, match="url"):
         RunHandler("1", **options)
+
+
+def test_a_client_for_asyncio_is_refused():
+    """Its appender belongs to a loop, and records come from anywhere."""
+    with pytest.raises(ValueError, match="store"):
+        RunHandler("1", AsyncClient("http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize("options", [{"category": "gateway"}, {"category": "a b"}])

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from app.async_client import AsyncClient
+from app.async_client import AsyncClient, transport
 from app.protocol import repeats
 from app.streaming.errors import InvalidEvent, InvalidInput, ReentrantCall
 from tests.client.fake_gateway import FakeGateway, response, stored, stream
@@ -189,6 +189,25 @@ def test_idle_connections_are_kept_while_there_are_many_streams():
             for each in followers:
                 await each.aclose()
 
+    run(main())
+
+
+def test_a_silent_stream_is_followed_over_another_connection(monkeypatch):
+    monkeypatch.setattr(transport, "FOLLOW_TIMEOUTS", (10.0, 0.05))
+
+    async def respond(reader, writer):
+        writer.write(stream("retry: 1", event(server.opened), complete=False))
+        await reader.read()
+
+    async def main():
+        nonlocal server
+        async with Server(respond) as server, AsyncClient(server.url) as client:
+            events = client.follow(1)
+            assert [(await anext(events)).id for _ in range(3)] == ["1-0", "2-0", "3-0"]
+            await events.aclose()
+            assert await server.has_closed_all()
+
+    server = None
     run(main())
 
 

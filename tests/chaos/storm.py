@@ -8,6 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis as AsyncRedis
 
+from tests.chaos.async_clients import AsyncEmitter, AsyncFollower
 from tests.chaos.changing import ChangingRuns
 from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
@@ -20,8 +21,9 @@ from tests.chaos.streamers import Streamer
 from tests.schedules.followers import Way
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
-REDIS_EMITTERS, HTTP_EMITTERS = 2, 2
+REDIS_EMITTERS, HTTP_EMITTERS, ASYNC_EMITTERS = 2, 2, 2
 FOLLOWERS = 60
+ASYNC_FOLLOWERS = 10
 MERGED_FOLLOWERS = 12
 RUNS = 20
 # Of a merged follower: one event for each frame, or one for all that are sent together.
@@ -109,6 +111,10 @@ class _Traffic:
             Follower(each, ports[each % 3 == 0], self._runs[each * RUNS // FOLLOWERS], plan.seed)
             for each in range(FOLLOWERS)
         ]
+        self._followers += [
+            AsyncFollower(each, ports[each % 3 == 0], self._runs[each * 2], plan.seed)
+            for each in range(ASYNC_FOLLOWERS)
+        ]
         self._merged = [
             MergedFollower(each, ports[each % 3 == 0], self._some_runs(each), plan.seed)
             for each in range(MERGED_FOLLOWERS)
@@ -179,6 +185,7 @@ class _Traffic:
 
 def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> list[Producer]:
     """Make producers of every kind. Each streamer gets one of the last runs for itself."""
+    urls = [f"http://127.0.0.1:{port}" for port in ports]
     shared, streamed = runs[:-STREAMERS], runs[-STREAMERS:]
     producers: list[Producer] = [
         Streamer(each, streamed[each], seed, ports[each % 2]) for each in range(STREAMERS)
@@ -187,7 +194,8 @@ def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> 
         (Poster, POSTERS, ports),
         (Batcher, BATCHERS, ports),
         (RedisEmitter, REDIS_EMITTERS, [redis_url]),
-        (HttpEmitter, HTTP_EMITTERS, [f"http://127.0.0.1:{port}" for port in ports]),
+        (HttpEmitter, HTTP_EMITTERS, urls),
+        (AsyncEmitter, ASYNC_EMITTERS, urls),
     ):
         producers += [
             kind(len(producers) + each, shared, seed, servers[each % len(servers)])

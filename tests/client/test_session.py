@@ -110,6 +110,28 @@ def test_without_a_token_a_netrc_is_used():
     assert sent(gateway) == ["Basic YTpi"]
 
 
+# Proxies and cookies
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_proxy_of_the_environment_is_used(monkeypatch, call):
+    with FakeGateway([answer]) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        CALLS[call](Client("http://gateway.example/base"))
+    [request] = proxy.requests
+    assert request.headers["host"] == "gateway.example"
+    assert request.path.startswith("/base/")
+
+
+def test_cookies_are_not_kept():
+    with FakeGateway([response(200, {}, set_cookie="a=b; Path=/")]) as gateway:
+        client = Client(gateway.url)
+        for _ in range(2):
+            client.state(1)
+    assert gateway.of_requests(lambda request: request.headers.get("cookie")) == [None, None]
+
+
 # Redirects
 
 
