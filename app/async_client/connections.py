@@ -80,7 +80,7 @@ class Connections:
     def __init__(self, headers: dict[str, str], verify: bool | str):
         self._headers = headers
         self._verify = verify
-        self._context: ssl.SSLContext | None = None
+        self._contexts: dict[str, ssl.SSLContext] = {}
         self._process = os.getpid()
         self._inherited: list[dict[str, _Shared]] = []
         self._kept: dict[str, _Shared] = {}
@@ -124,11 +124,12 @@ class Connections:
 
     def new_client(self, scheme: str, idle_connections: int) -> httpx.AsyncClient:
         """Return a client of httpx. Raises InvalidInput for a wrong environment."""
-        _check_proxy(scheme)
+        if scheme not in self._contexts:
+            _check_proxy(scheme)
         try:
             return httpx.AsyncClient(
                 headers=self._headers,
-                verify=self._certificates() if scheme == "https" else _no_certificates(),
+                verify=self._context(scheme),
                 limits=httpx.Limits(
                     max_connections=None,
                     max_keepalive_connections=idle_connections,
@@ -142,10 +143,11 @@ class Connections:
             # A proxy of the environment that cannot be, or SOCKS, for which httpx needs more.
             raise InvalidInput("url", f"cannot be reached as set up: {error}") from error
 
-    def _certificates(self) -> ssl.SSLContext:
-        if self._context is None:
-            self._context = _context(self._verify)
-        return self._context
+    def _context(self, scheme: str) -> ssl.SSLContext:
+        if scheme not in self._contexts:
+            nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it trusts nobody
+            self._contexts[scheme] = _context(self._verify) if scheme == "https" else nobody
+        return self._contexts[scheme]
 
 
 def _check_proxy(scheme: str) -> None:
@@ -168,7 +170,3 @@ def _context(verify: bool | str) -> ssl.SSLContext:
     return ssl.create_default_context(
         cafile=None if is_folder else bundle, capath=bundle if is_folder else None
     )
-
-
-def _no_certificates() -> ssl.SSLContext:
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it trusts nobody
