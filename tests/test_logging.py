@@ -7,6 +7,8 @@ import os
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app import logging as module
 from app.async_client import AsyncClient
@@ -155,6 +157,36 @@ def test_a_huge_record_is_cut_to_the_size_of_an_event(logger, log, text):
     [data] = record_all(logger, log, write)
     assert data["message"].startswith(text[:100])
     assert "characters cut" in data["message"]
+
+
+odd = st.recursive(
+    st.none() | st.floats() | st.integers() | st.text() | st.binary() | st.builds(object),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.sets(
+        st.text()
+    ),
+    max_leaves=5,
+)  # fmt: skip
+
+
+@given(
+    message=odd | st.sampled_from(["%s", "%d %(x)s", "%", "{}"]),
+    arguments=st.lists(odd, max_size=2),
+    extra=st.dictionaries(st.text(), odd, max_size=3),
+    name=st.text(),
+    level=st.integers(1, 60),
+)
+@settings(max_examples=300)
+def test_every_record_becomes_an_event(message, arguments, extra, name, level):
+    log, errors = Log(), []
+    handler = RunHandler("1", Store(log))
+    handler.handleError = errors.append
+    record = logging.LogRecord(name, level, __file__, 1, message, tuple(arguments), None)
+    known = vars(record).keys()
+    vars(record).update({key: value for key, value in extra.items() if key not in known})
+    handler.handle(record)
+    handler.close()
+    assert (errors, handler.dropped) == ([], 0)
+    assert len(sent(log)) == (not name.startswith("tailrace.") and name != "tailrace")
 
 
 def test_with_a_formatter_its_text_is_the_message(logger, log):

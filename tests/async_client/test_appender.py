@@ -297,7 +297,9 @@ def test_a_cancelled_sender_repeats_its_batch_with_the_same_key():
     run(main())
 
 
-def test_events_that_wait_at_the_end_of_the_loop_are_printed_at_the_exit(capsys):
+def test_events_that_wait_at_the_end_of_the_loop_are_printed_at_the_exit(capsys, monkeypatch):
+    monkeypatch.setattr(at_exit, "_has_flushed", at_exit._has_flushed)  # as it was, afterwards
+
     async def main():
         log = AsyncLog()
         log.open.clear()

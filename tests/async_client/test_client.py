@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from app.async_client import AsyncClient, transport
+from app.async_client import AsyncClient, Ingested, transport
 from app.protocol import repeats
 from app.streaming.errors import InvalidEvent, InvalidInput, ReentrantCall
 from tests.client.fake_gateway import FakeGateway, response, stored, stream
@@ -89,22 +89,44 @@ def test_a_cancelled_call_leaves_no_connection_and_a_usable_client(call):
     run(main())
 
 
-def test_a_call_can_be_cancelled_at_every_step():
-    async def main():
-        async def respond(reader, writer):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+async def _follow_one(client):
+    events = client.follow(1)
+    try:
+        return (await anext(events)).id
+    finally:
+        await events.aclose()
+
+
+STEPS = {
+    "state": (lambda client: client.state(1), {}),
+    "stream": (lambda client: client.stream(1, [EVENT] * 2), Ingested(1, "1-0", 1)),
+    "follow": (_follow_one, "1-0"),
+}
+
+
+@pytest.mark.parametrize("call", STEPS)
+def test_a_call_can_be_cancelled_at_every_step(call):
+    async def respond(reader, writer):
+        if call == "stream":
+            await reader.readuntil(b"0\r\n\r\n")
+        given = stream(event(1)) if call == "follow" else INGESTED
+        if call == "state":
+            given = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        for part in (given[:-2], given[-2:]):
+            writer.write(part)
             await writer.drain()
             await asyncio.sleep(0)
-            writer.write(b"{}")
 
+    async def main():
+        start, expected = STEPS[call]
         async with Server(respond) as server, AsyncClient(server.url) as client:
-            for steps in range(60):
-                task = asyncio.create_task(client.state(1))
+            for steps in range(80):
+                task = asyncio.create_task(start(client))
                 for _ in range(steps):
                     await asyncio.sleep(0)
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-            assert await client.state(1) == {}
+            assert await start(client) == expected
             assert await server.has_closed_all(but=1)
             await client.aclose()
             assert await server.has_closed_all()
