@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 
 import pytest
@@ -343,3 +344,22 @@ def test_an_appender_belongs_to_one_loop():
         loop.close()
     with pytest.raises(RuntimeError, match="no running event loop"):
         appender.emit_nowait("llm", "stream")
+
+
+def test_a_forked_child_starts_with_an_empty_appender():
+    async def main():
+        log = AsyncLog()
+        log.open.clear()
+        appender = AsyncAppender(log)
+        await emit(appender, 1, 2, 3)
+        await turns()
+        child = os.fork()
+        if child == 0:
+            is_empty = appender.not_stored == 0 and appender.is_idle()
+            os._exit(0 if is_empty and not at_exit._with_error else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        log.open.set()
+        await appender.close()
+        assert log.log.events == [1, 2, 3]
+
+    run(main())
