@@ -72,7 +72,6 @@ class RunHandler(logging.Handler):
         level: int | str = logging.NOTSET,
     ):
         """Raises InvalidInput for a wrong argument."""
-        super().__init__(level)
         check_names(category, "info")
         self._run_id = check_run_id(run_id)
         self._category = category
@@ -87,6 +86,7 @@ class RunHandler(logging.Handler):
         self._told = 0
         self.dropped = 0
         """How many records are not stored, as far as it is known."""
+        super().__init__(level)  # from now on `logging.shutdown` knows it
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Send a record, unless it comes of sending another one.
@@ -154,18 +154,13 @@ class RunHandler(logging.Handler):
     def _is_open(self) -> bool:
         """Return whether records may be sent; make another appender when it is time to."""
         if self._appender.has_final_error and self._gave_up_at is None:
-            self._note_error()
+            self.flush()  # which prints the error, and does not wait
         if self._gave_up_at is None:
             return True
         if time.monotonic() < self._gave_up_at + REOPEN_SECONDS:
             return False
         self._appender, self._gave_up_at = self._store.appender(self._run_id), None
         return True
-
-    def _note_error(self) -> None:
-        """Print the error that has ended the appender, if nothing has printed it."""
-        at_exit.flush(self._appender)
-        self._give_up()
 
     def _give_up(self) -> None:
         if self._gave_up_at is None:
