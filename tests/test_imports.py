@@ -68,10 +68,17 @@ AUTH = (
     *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
     *("revocations", "revocation_log", "authenticator"),
 )
+PROTOCOL = (
+    *("bearer", "options", "repeats", "sse_parser", "responses", "received_event"),
+    *("request_body", "calls", "following"),
+)
 CLIENT = (
-    *("sse_parser", "keepalive", "connections", "credentials", "early_response", "session"),
-    *("responses", "received_event", "request_body", "transport", "follower"),
-    *("exported_lines", "client"),
+    *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),
+    *("reading", "transport", "follower", "exported_lines", "client"),
+)
+ASYNC_CLIENT = (
+    *("own_loop", "credentials", "redirects", "connections", "reading", "long_body"),
+    *("transport", "follower", "appender", "client"),
 )
 COMMAND_LINE_OUTPUT = (
     *("exit_status", "terminal", "failures", "event_line", "printers", "run_table"),
@@ -99,9 +106,11 @@ _follow = in_package("streaming.follow", FOLLOW)
 _server = in_package("server", SERVER)
 _routes = in_package("routes", ROUTES)
 _auth = in_package("auth", AUTH)
+_protocol = in_package("protocol", PROTOCOL)
 _client = in_package("client", CLIENT)
 _output = in_package("command_line.output", COMMAND_LINE_OUTPUT)
 _commands = in_package("command_line", COMMAND_LINE)
+_async_client = in_package("async_client", ASYNC_CLIENT)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
 STREAMING_FOR_ROUTES = [
@@ -132,7 +141,9 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_server, in_package("streaming.follow", ("client_socket",))),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
         (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
-        (_client, _root),
+        (_protocol, _root),
+        (_client, [*_root, *_protocol]),
+        (_async_client, [*_root, *_protocol]),
         (_output, _root),
         (_commands, [*_root, *_output, "app.client"]),
     )
@@ -141,6 +152,9 @@ def rule() -> Iterator[tuple[str, set[str]]]:
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
     auth_for_settings = set(in_package("auth", ("grants", "keys")))
+    async_names = ("appender", "client")
+    yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
+    yield "app.logging", {*_root, "app.client"}
     yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
@@ -157,7 +171,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
     }
     whole = {name for name in whole if not name.startswith("app.command_line")}
-    yield "app.wiring", (whole - set(_client)) | {"app"}  # for its version
+    clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
+    yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
     known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
@@ -175,6 +190,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
+        "protocol",
         "streaming",
         "server",
         "server.bodies",
@@ -255,9 +271,22 @@ def test_routes_import_neither_redis_nor_private_names(path):
             assert not (name or "").startswith("_"), f"{module}.{name} is private"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "protocol").glob("*.py")), ids=name_of)
+def test_what_the_clients_share_does_no_io(path):
+    """Only `logging`, and a clock."""
+    io = {"asyncio", "http", "os", "select", "socket", "ssl", "threading"}
+    allowed = {*sys.stdlib_module_names, "app", "orjson"} - io
+    assert libraries(path) <= (allowed | {"os"} if path.stem == "options" else allowed)
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "client").glob("*.py")), ids=name_of)
 def test_the_client_imports_only_requests_orjson_and_the_standard_library(path):
     assert libraries(path) <= {*sys.stdlib_module_names, "app", "orjson", "requests", "urllib3"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "async_client").glob("*.py")), ids=name_of)
+def test_the_client_for_asyncio_imports_only_httpx_and_the_standard_library(path):
+    assert libraries(path) <= {*sys.stdlib_module_names, "app", "httpx", "httpcore"}
 
 
 @pytest.mark.parametrize("path", APP, ids=name_of)
@@ -270,16 +299,18 @@ def test_imports_inside_the_package_are_relative(path):
             assert not [alias for alias in node.names if alias.name.split(".")[0] == "app"]
 
 
+SERVER_ONLY = ["flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"]
+
+
 @pytest.mark.parametrize(
     ("hidden", "program"),
     [
         (["flask", "gevent", "gunicorn"], "import_event_store.py"),
-        (
-            ["flask", "gevent", "gunicorn", "hiredis", "marshmallow", "redis", "werkzeug"],
-            "import_client.py",
-        ),
+        ([*SERVER_ONLY, "httpx"], "import_client.py"),
+        ([*SERVER_ONLY, "requests", "urllib3"], "import_async_client.py"),
+        (["httpx"], "import_async_client_without_httpx.py"),
     ],
-    ids=["event store", "client"],
+    ids=["event store", "client", "client for asyncio", "no httpx"],
 )
 def test_a_producer_needs_nothing_of_the_server(hidden, program):
     command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]

@@ -1,45 +1,36 @@
 """The client: appends to runs, follows them and reads them through a gateway."""
 
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from os import PathLike
 from typing import Any, Self, Unpack
 
-import orjson
-
-from ..streaming.appender import Appender
-from ..streaming.errors import (
-    Ingested,
-    InvalidInput,
-    Refused,
-    StoreUnavailable,
-    StreamingError,
-    UnexpectedSequence,
+from ..protocol.calls import (
+    Pages,
+    RunPages,
+    add_lease,
+    append_request,
+    end_of_stream,
+    events_path,
+    is_no_log,
+    is_request,
+    note_part_of_stream,
+    producer_request,
+    state_request,
+    stream_request,
+    with_key,
 )
+from ..protocol.following import follow_changes, follow_run, follow_several
+from ..protocol.responses import parse_appended
+from ..streaming.appender import Appender
+from ..streaming.errors import Ingested, Refused, StoreUnavailable, UnexpectedSequence
 from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
 from ..streaming.event_id import EventId
-from ..streaming.new_event import (
-    MAX_EVENT_BYTES,
-    Append,
-    Appended,
-    AppendOptions,
-    NewEvent,
-    check_append,
-    check_idempotency_key,
-    new_events_from,
-)
+from ..streaming.new_event import MAX_EVENT_BYTES, Appended, AppendOptions, NewEvent
 from .credentials import Credentials
+from .event_lines import EventLines
 from .exported_lines import ExportedLines
-from .follower import ChangesFollower, Follower, MergedFollower
-from .received_event import parse_event
-from .request_body import EventLines, encode_event, encode_request
-from .responses import Answer, not_a_gateway, parse_appended, parse_ingested
+from .follower import follow
 from .transport import Transport
-
-MAX_PAGE_EVENTS = 1000
-MAX_PAGE_RUNS = 100
-MAX_FOLLOWED_RUNS = 1000
 
 
 class Client:
@@ -124,18 +115,15 @@ class Client:
         `source` and `lease_seconds`; the last lease counts. Raises as `add` does; an
         InvalidInput names a field of one event as `<index>.<key>`.
         """
-        new_events, lease_seconds = new_events_from(events, self._max_event_bytes)
-        if lease_seconds is not None:
-            options["lease_seconds"] = lease_seconds
+        new_events = add_lease(events, self._max_event_bytes, options)
         return self.append_new(run_id, new_events, **options).ids()
 
     def append_new(
         self, run_id: int | str, new_events: list[NewEvent], **options: Unpack[AppendOptions]
     ) -> Appended:
         """Append 1 to 1,000 new events, as `add_many` appends mappings."""
-        if options.get("idempotency_key") is None:
-            options["idempotency_key"] = uuid.uuid4().hex
-        return self._append(self._transport.request, run_id, new_events, **options)
+        request = append_request(run_id, new_events, **with_key(options))
+        return parse_appended(self._transport.request(request), len(new_events))
 
     def appender(self, run_id: int | str, *, expected_sequence: int | None = None) -> Appender:
         """Return an Appender, which appends events of the run in the background.
@@ -143,8 +131,13 @@ class Client:
         Use it as a context. The first event must get the `expected_sequence`, if one is given.
         """
         run_id = check_run_id(run_id)
+
+        def append(new_events: list[NewEvent], **options: Unpack[AppendOptions]) -> Appended:
+            request = append_request(run_id, new_events, **options)
+            return parse_appended(self._transport.send_once(request), len(new_events))
+
         return Appender(
-            partial(self._append, self._transport.send_once, run_id),
+            append,
             name=f"run {run_id}",
             max_event_bytes=self._max_event_bytes,
             expected_sequence=expected_sequence,
@@ -170,23 +163,14 @@ class Client:
         """
         lines = EventLines(events, self._max_event_bytes)
         try:
-            answer = self._transport.send_body(
-                _events_path(run_id),
-                iter(lines),
-                params={"expected_sequence": expected_sequence},
-                headers={"Content-Type": "application/x-ndjson"},
-            )
+            request = stream_request(run_id, expected_sequence)
+            answer = self._transport.send_body(request, iter(lines))
         except UnexpectedSequence as error:
-            error.ingested = _part_of_stream(error.ingested, expected_sequence)
+            note_part_of_stream(error, expected_sequence)
             raise
         except StoreUnavailable as error:
             raise error from lines.error or error.__cause__
-        ingested = parse_ingested(answer)
-        if isinstance(lines.error, StreamingError):
-            lines.error.ingested = ingested
-        if lines.error is not None:
-            raise lines.error
-        return ingested
+        return end_of_stream(answer, lines.error)
 
     def request(
         self,
@@ -205,14 +189,7 @@ class Client:
         new_event = NewEvent.of(
             REQUEST_CATEGORY, action, data, source, max_bytes=self._max_event_bytes
         )
-        key = idempotency_key or uuid.uuid4().hex
-        check_idempotency_key("idempotency_key", key)
-        answer = self._transport.request(
-            "POST",
-            f"/runs/{check_run_id(run_id)}/requests",
-            data=orjson.dumps(encode_request(new_event)),
-            headers={"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'},
-        )
+        answer = self._transport.request(producer_request(run_id, new_event, idempotency_key))
         return parse_appended(answer, 1).last_id
 
     # Reading
@@ -224,7 +201,7 @@ class Client:
         come when they come: wait for them in a thread of their own.
         """
         followed = self.follow(run_id, last_event_id, categories=[REQUEST_CATEGORY])
-        return (event for event in followed if event.category == REQUEST_CATEGORY)
+        return filter(is_request, followed)
 
     def follow(
         self,
@@ -250,13 +227,8 @@ class Client:
         Raises InvalidInput for a wrong argument, NotAllowed, and Refused if the URL is not that
         of a gateway.
         """
-        _check_cursor(last_event_id, "last_event_id")
-        path = f"{_events_path(run_id)}/stream"
-        if tail is not None and from_sequence is not None:
-            raise InvalidInput("from_sequence", "cannot stand beside tail")
-        start = {"tail": tail, "from_sequence": from_sequence}
-        given = {name: number for name, number in start.items() if number is not None}
-        return Follower(self._transport, path, last_event_id, given, categories, actions).events()
+        following = follow_run(run_id, last_event_id, tail, from_sequence, categories, actions)
+        return follow(self._transport, following)
 
     def follow_many(
         self,
@@ -273,16 +245,7 @@ class Client:
 
         Raises as `follow` does.
         """
-        cursors: dict[str, str] = {}
-        for given, cursor in runs.items():
-            run_id = check_run_id(given)
-            if run_id in cursors:
-                raise InvalidInput("runs", f"names the run {run_id} twice")
-            _check_cursor(cursor, "runs")
-            cursors[run_id] = cursor
-        if not 1 <= len(cursors) <= MAX_FOLLOWED_RUNS:
-            raise InvalidInput("runs", f"must be 1 to {MAX_FOLLOWED_RUNS} runs")
-        return MergedFollower(self._transport, cursors, categories, actions).events()
+        return follow(self._transport, follow_several(runs, categories, actions))
 
     def get_events(
         self,
@@ -295,17 +258,13 @@ class Client:
         actions: Sequence[str] = (),
     ) -> list[Event]:
         """Return the events of a run that pass the filter, at most `limit` of them."""
-        query: dict[str, Any] = {"category": list(categories), "action": list(actions)}
-        if from_sequence is not None:
-            query["from_sequence"] = from_sequence
-        return self._pages(run_id, limit, descending, query)
+        return self._read(Pages.of(run_id, limit, descending, from_sequence, categories, actions))
 
     def get_events_after(
         self, run_id: int | str, last_id: str, *, limit: int | None = None
     ) -> list[Event]:
         """Return the events after the id `last_id`, at most `limit` of them."""
-        after = EventId.parse(last_id, "last_id")
-        return self._pages(run_id, limit, False, {"after": str(after)})
+        return self._read(Pages.after(run_id, last_id, limit))
 
     def export_events(self, run_id: int | str, last_event_id: str | None = None) -> Iterator[bytes]:
         """Yield the JSON of every event that the log holds now, exactly as the gateway sends it.
@@ -316,7 +275,7 @@ class Client:
         """
         if last_event_id is not None:
             EventId.parse(last_event_id, "last_event_id")
-        return ExportedLines(self._transport, _events_path(run_id), last_event_id).lines()
+        return ExportedLines(self._transport, events_path(run_id), last_event_id).lines()
 
     def runs(
         self, state: str | None = None, prefix: str | None = None, limit: int | None = None
@@ -326,22 +285,9 @@ class Client:
         `state` is `active` or `ended`; `prefix` is how their ids begin; at most `limit` are
         yielded. Each is a mapping as `state` returns it. Raises InvalidInput for a wrong argument.
         """
-        if limit is not None and limit < 0:
-            raise InvalidInput("limit", "must not be negative")
-        query = {"state": state, "prefix": prefix, "after": None}
-        left = limit
-        while left is None or left > 0:
-            query["limit"] = str(MAX_PAGE_RUNS if left is None else min(MAX_PAGE_RUNS, left))
-            page = self._transport.request("GET", "/runs", params=query)
-            runs = page.value("runs", list)
-            yield from runs
-            left = None if left is None else left - len(runs)
-            following = page.value("next", str, type(None))
-            if following is None:
-                return
-            if following == query["after"]:
-                raise not_a_gateway(page.status, f"{following!r} follows itself")
-            query["after"] = following
+        pages = RunPages(state, prefix, limit)
+        while request := pages.next_request():
+            yield from pages.take(self._transport.request(request))
 
     def follow_runs(
         self, last_event_id: str = "earliest", prefix: str | None = None, tail: int | None = None
@@ -353,83 +299,18 @@ class Client:
         or a cursor of this stream; with `tail` it starts that many changes before the end. It
         resumes as `follow` does, and raises the same errors.
         """
-        _check_cursor(last_event_id, "last_event_id")
-        start = {} if tail is None else {"tail": tail}
-        return ChangesFollower(self._transport, last_event_id, start, prefix).events()
+        return follow(self._transport, follow_changes(last_event_id, prefix, tail))
 
     def state(self, run_id: int | str) -> dict[str, Any] | None:
         """Return the run's state (`state`, `length`, `last_id` …), None without a log."""
         try:
-            return self._transport.request("GET", f"/runs/{check_run_id(run_id)}").document
+            return self._transport.request(state_request(run_id)).document
         except Refused as error:
-            if error.status == 404:
+            if is_no_log(error):
                 return None
             raise
 
-    # Inside
-
-    def _append(
-        self,
-        request: Callable[..., Answer],
-        run_id: int | str,
-        new_events: list[NewEvent],
-        **options: Unpack[AppendOptions],
-    ) -> Appended:
-        append = Append(check_run_id(run_id), new_events, **options)
-        check_append(len(new_events), *append[2:])
-        # The gateway gives the lease to all events of the request.
-        events = [encode_event(new_event, append.lease_seconds) for new_event in new_events]
-        answer = request(
-            "POST",
-            _events_path(run_id),
-            params={"expected_sequence": append.expected_sequence},
-            data=orjson.dumps(events[0] if len(events) == 1 else events),
-            headers={
-                "Content-Type": "application/json",
-                "Idempotency-Key": f'"{append.idempotency_key}"',
-            },
-        )
-        return parse_appended(answer, len(events))
-
-    def _pages(
-        self, run_id: int | str, limit: int | None, descending: bool, query: dict[str, Any]
-    ) -> list[Event]:
-        if limit is not None and limit < 0:
-            raise InvalidInput("limit", "must not be negative")
-        path = _events_path(run_id)
-        cursor = "before" if descending else "after"
-        events: list[Event] = []
-        query["order"] = "desc" if descending else "asc"
-        while limit is None or len(events) < limit:
-            left = MAX_PAGE_EVENTS if limit is None else limit - len(events)
-            query["limit"] = min(MAX_PAGE_EVENTS, left)
-            page = self._transport.request("GET", path, params=query)
-            events += [parse_event(page.status, each) for each in page.value("events", list)]
-            following = page.value("next", str, type(None))
-            if following is None:
-                break
-            if following == query.get(cursor):
-                raise not_a_gateway(page.status, f"{following!r} follows itself")
-            query[cursor] = following
-            if not descending:  # all that follows has higher ones
-                query.pop("from_sequence", None)
-        return events
-
-
-def _check_cursor(cursor: str, field: str) -> None:
-    """Raise InvalidInput, which names `field`, unless a stream can start at a cursor."""
-    if cursor not in ("earliest", "latest"):
-        EventId.parse(cursor, field)
-
-
-def _events_path(run_id: int | str) -> str:
-    return f"/runs/{check_run_id(run_id)}/events"
-
-
-def _part_of_stream(ingested: Ingested | None, expected_sequence: int | None) -> Ingested | None:
-    """Replace the last sequence of the run by that of the last event stored of the stream."""
-    if ingested is None:
-        return None
-    if expected_sequence is None or not ingested.stored:
-        return ingested._replace(last_sequence=None)
-    return ingested._replace(last_sequence=expected_sequence + ingested.stored - 1)
+    def _read(self, pages: Pages) -> list[Event]:
+        while request := pages.next_request():
+            pages.take(self._transport.request(request))
+        return pages.events

@@ -8,12 +8,15 @@ from typing import Any
 
 import requests
 
+from ..protocol.calls import Request
+from ..protocol.received_event import parse_message
+from ..protocol.repeats import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS
+from ..protocol.responses import not_a_gateway
 from ..streaming.backoff import backoff
 from ..streaming.errors import StoreUnavailable
 from .connections import is_framed
-from .received_event import parse_message
-from .responses import CONNECTION_ERRORS, connection_error, not_a_gateway
-from .transport import INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS, Transport
+from .reading import CONNECTION_ERRORS, connection_error
+from .transport import Transport
 
 READ_BYTES = 65536
 
@@ -60,7 +63,7 @@ class ExportedLines:
     def _open(self) -> requests.Response:
         query: dict[str, Any] = {} if self._after is None else {"after": self._after}
         headers = {"Accept": _TYPE, "Accept-Encoding": "identity"}
-        response, _ = self._transport.open_stream("GET", self._path, params=query, headers=headers)
+        response, _ = self._transport.open_stream(Request("GET", self._path, query, headers))
         content_type = response.headers.get("Content-Type", "")
         if not content_type.startswith(_TYPE):
             response.close()

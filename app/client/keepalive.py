@@ -7,8 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable
 
-# nginx waits for 60 seconds.
-SILENT_SECONDS = 15.0
+from ..protocol import repeats
 
 
 def with_keepalive(
@@ -23,7 +22,7 @@ def with_keepalive(
     broken: list[OSError] = []
 
     def keep_alive() -> None:
-        while not broken and not ended.wait(SILENT_SECONDS):
+        while not broken and not ended.wait(repeats.SILENT_SECONDS):
             with sending:
                 if ended.is_set():
                     return

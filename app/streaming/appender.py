@@ -2,19 +2,29 @@
 
 import _thread
 import contextlib
+import os
 import threading
 from functools import partial
 from typing import Any, Self
 
 from . import at_exit
 from .batch_sender import AppendBatch, AppendNew, BatchSender
-from .errors import ReentrantCall, StoreUnavailable, copy_of, without_variables
-from .event_queue import EventQueue, Taken
+from .errors import AppenderFull, ReentrantCall, StoreUnavailable, copy_of, without_variables
+from .event_queue import EventQueue, Taken, Wakeup
 from .new_event import MAX_EVENT_BYTES, NewEvent, check_range
 from .reentrancy import one_call_per_thread
 
 # A sender that got no event for this time ends. The next event starts another one.
 IDLE_SECONDS = 5.0
+
+# The threads that send, of all appenders.
+_sending: set[int] = set()
+os.register_at_fork(after_in_child=_sending.clear)
+
+
+def is_sending() -> bool:
+    """Return whether this thread (or greenlet) sends the events of an appender."""
+    return threading.get_ident() in _sending
 
 
 class Appender:
@@ -122,17 +132,38 @@ class Appender:
         ValueError after `close`; the final error of an earlier event; and ReentrantCall if it
         would have to wait in a signal handler that interrupted a call.
         """
-        new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self._max_event_bytes
-        )
-        if lease_seconds is not None:
-            check_range("lease_seconds", lease_seconds)
+        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
         if self._queue.is_full():
             self._check_may_wait()
             self._queue.wait_for_room()
-        if self._closed:
-            raise ValueError("the appender is closed")
-        self._raise_error()
+        self._put(new_event, lease_seconds)
+
+    def emit_nowait(
+        self,
+        event_category: str,
+        event_action: str,
+        data: Any = None,
+        source: Any = None,
+        *,
+        lease_seconds: int | None = None,
+    ) -> None:
+        """Have an event appended as `emit` does, but raise AppenderFull instead of waiting."""
+        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
+        self._check_open()
+        if self._queue.is_full():
+            raise AppenderFull
+        self._put(new_event, lease_seconds)
+
+    def _new_event(
+        self, category: str, action: str, data: Any, source: Any, lease_seconds: int | None
+    ) -> NewEvent:
+        new_event = NewEvent.of(category, action, data, source, max_bytes=self._max_event_bytes)
+        if lease_seconds is not None:
+            check_range("lease_seconds", lease_seconds)
+        return new_event
+
+    def _put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
+        self._check_open()
         self._queue.put(new_event, lease_seconds)
         self._make_sure_of_thread()
         if at_exit.has_flushed():
@@ -164,6 +195,11 @@ class Appender:
     def begin_in_child(self) -> None:
         """Begin anew in a forked child: the parent sends what waits."""
         self._begin(self._batch_sender.expected_sequence)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the appender is closed")
+        self._raise_error()
 
     def _raise_error(self) -> None:
         if self._error is not None:
@@ -208,6 +244,7 @@ class Appender:
         thread = threading.get_ident()
         try:
             self._senders.add(thread)
+            _sending.add(thread)
             with self._sending:
                 while True:
                     self._has_thread = True
@@ -218,11 +255,12 @@ class Appender:
                         return
         finally:
             self._senders.discard(thread)
+            _sending.discard(thread)
 
-    def _take(self, idle_seconds: float) -> Taken | None:
+    def _take(self, idle_seconds: float) -> Taken[Wakeup] | None:
         return self._queue.take(0.0 if self._closed else idle_seconds, self._batch_sender.max_bytes)
 
-    def _send(self, taken: Taken) -> None:
+    def _send(self, taken: Taken[Wakeup]) -> None:
         """Append the events, unless there was a final error, and wake the callers that wait."""
         self._taken += len(taken.new_events)
         try:

@@ -105,6 +105,13 @@ class ReentrantCall(StreamingError):
         )
 
 
+class AppenderFull(StreamingError):
+    """An appender takes no more events now: 10,000 events or 8 MiB wait to be sent."""
+
+    def __init__(self) -> None:
+        super().__init__("the appender is full: too many of its events wait to be sent")
+
+
 class NotAllowed(StreamingError):
     """The gateway, or a proxy before it, accepts no token or forbids what was asked.
 

@@ -1,4 +1,4 @@
-"""The queue between the callers of `Appender.emit` and the thread that sends the events.
+"""The events that wait in an appender, and the queue of one that sends in a thread.
 
 `put` may be called in a signal handler, which may have interrupted any code of its own thread,
 `put` included. That code goes on only after the handler returns. So nothing here takes a lock
@@ -8,7 +8,7 @@ that an interrupted caller could keep from the handler or from the sender.
 import contextlib
 import threading
 from collections import deque
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from .new_event import MAX_EVENTS, NewEvent
 from .reentrancy import one_call_per_thread
@@ -18,6 +18,8 @@ MAX_WAITING_BYTES = 8 * 1024 * 1024
 
 # An event in the queue, its lease, and the bytes of all events that were put up to this one.
 _Waiting = tuple[NewEvent, int | None, int]
+
+Mark = TypeVar("Mark")
 
 
 class Wakeup:
@@ -45,22 +47,20 @@ class Wakeup:
         return self._lock.acquire(timeout=timeout)
 
 
-class Taken(NamedTuple):
-    """What the sender took: events to append together, and callers to wake after that."""
+class Taken(NamedTuple, Generic[Mark]):
+    """What the sender took: events to append together, and the marks among them."""
 
     new_events: list[NewEvent]
     lease_seconds: int | None
-    wakeups: list[Wakeup]
+    marks: list[Mark]
 
 
-class EventQueue:
-    """Holds up to 10,000 events or about 8 MiB. Any thread may put; one at a time may take."""
+class WaitingEvents(Generic[Mark]):
+    """The events that wait, and marks among them that say who waits until they are sent."""
 
     def __init__(self) -> None:
-        self._items: deque[_Waiting | Wakeup] = deque()
-        self._news = Wakeup()  # for the sender
+        self._items: deque[_Waiting | Mark] = deque()
         self._put_bytes = self._taken_bytes = 0
-        self._waiting_for_room: deque[Wakeup] = deque()
 
     def is_empty(self) -> bool:
         """Return whether nothing waits."""
@@ -68,14 +68,56 @@ class EventQueue:
 
     def count_events(self) -> int:
         """Return how many events wait."""
-        return sum(not isinstance(item, Wakeup) for item in self._items.copy())
+        return sum(isinstance(item, tuple) for item in self._items.copy())
 
     def is_full(self) -> bool:
-        """Return whether `put` has to wait."""
+        """Return whether the next event should wait: for 10,000 events or about 8 MiB."""
         waiting = len(self._items)
         if waiting >= MAX_WAITING_EVENTS:
             return True
         return waiting > 0 and self._put_bytes - self._taken_bytes >= MAX_WAITING_BYTES
+
+    def put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
+        """Add an event, even if there is no room."""
+        # If a handler or another thread puts an event in between, the count lacks its bytes.
+        # What matters is the difference to the bytes taken: the next event corrects it.
+        self._put_bytes = put_bytes = self._put_bytes + new_event.size
+        self._items.append((new_event, lease_seconds, put_bytes))
+
+    def put_mark(self, mark: Mark) -> None:
+        """Add a mark, which comes after all events before it."""
+        self._items.append(mark)
+
+    def take_batch(self, max_bytes: int) -> Taken[Mark]:
+        """Take a batch of about `max_bytes`.
+
+        A batch ends with a terminal event: the log may refuse the events after it, but must
+        store those before.
+        """
+        new_events: list[NewEvent] = []
+        marks: list[Mark] = []
+        lease, size = None, 0
+        while self._items:
+            item = self._items.popleft()
+            if not isinstance(item, tuple):
+                marks.append(item)
+                continue
+            new_event, lease_seconds, self._taken_bytes = item
+            new_events.append(new_event)
+            lease = lease_seconds or lease
+            size += new_event.size
+            if len(new_events) == MAX_EVENTS or size >= max_bytes or new_event.terminal:
+                break
+        return Taken(new_events, lease, marks)
+
+
+class EventQueue(WaitingEvents[Wakeup]):
+    """Wakes the sender, and those who wait. Any thread may put; one at a time may take."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = Wakeup()  # for the sender
+        self._waiting_for_room: deque[Wakeup] = deque()
 
     def wait_for_room(self) -> None:
         """Wait until the sender has sent a batch.
@@ -90,48 +132,27 @@ class EventQueue:
             room.wait()
 
     def put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
-        """Add an event, even if the queue is full."""
-        # If a handler or another thread puts an event in between, the count lacks its bytes.
-        # What matters is the difference to the bytes taken: the next event corrects it.
-        self._put_bytes = put_bytes = self._put_bytes + new_event.size
-        self._items.append((new_event, lease_seconds, put_bytes))
+        """Add an event, even if there is no room, and wake the sender."""
+        super().put(new_event, lease_seconds)
         self._news.wake()
 
     def put_wakeup(self) -> Wakeup:
         """Return a wakeup that comes after all events before it are sent."""
         wakeup = Wakeup()
-        self._items.append(wakeup)
+        self.put_mark(wakeup)
         self._news.wake()
         return wakeup
 
-    def take(self, timeout: float, max_bytes: int) -> Taken | None:
-        """Wait up to `timeout` seconds for an item, and take a batch of about `max_bytes`.
-
-        Returns None if nothing came. A batch ends with a terminal event: the log may refuse the
-        events after it, but must store those before.
-        """
-        new_events: list[NewEvent] = []
-        wakeups: list[Wakeup] = []
-        lease, size = None, 0
-        while not self._items:
+    def take(self, timeout: float, max_bytes: int) -> Taken[Wakeup] | None:
+        """Wait up to `timeout` seconds for an item, and take a batch. Return None if none came."""
+        while self.is_empty():
             if not self._news.wait(timeout):
                 return None
-        while self._items:
-            item = self._items.popleft()
-            if isinstance(item, Wakeup):
-                wakeups.append(item)
-                continue
-            new_event, lease_seconds, self._taken_bytes = item
-            new_events.append(new_event)
-            lease = lease_seconds or lease
-            size += new_event.size
-            if len(new_events) == MAX_EVENTS or size >= max_bytes or new_event.terminal:
-                break
-        return Taken(new_events, lease, wakeups)
+        return self.take_batch(max_bytes)
 
-    def wake(self, taken: Taken) -> None:
+    def wake(self, taken: Taken[Wakeup]) -> None:
         """Wake the callers that wait for what was taken, and those that wait for room."""
-        for wakeup in taken.wakeups:
+        for wakeup in taken.marks:
             wakeup.wake()
         while self._waiting_for_room:
             self._waiting_for_room.popleft().wake()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis as AsyncRedis
 
+from tests.chaos.async_clients import AsyncEmitter, AsyncFollower
 from tests.chaos.changing import ChangingRuns
 from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
@@ -21,8 +22,9 @@ from tests.chaos.streamers import Streamer
 from tests.schedules.followers import Way
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
-REDIS_EMITTERS, HTTP_EMITTERS, NODE_EMITTERS = 2, 2, 2
+REDIS_EMITTERS, HTTP_EMITTERS, ASYNC_EMITTERS, NODE_EMITTERS = 2, 2, 2, 2
 FOLLOWERS = 60
+ASYNC_FOLLOWERS = 10
 MERGED_FOLLOWERS = 12
 NODE_FOLLOWERS = 4
 RUNS = 20
@@ -110,6 +112,10 @@ class _Traffic:
         self._followers = [
             Follower(each, ports[each % 3 == 0], self._runs[each * RUNS // FOLLOWERS], plan.seed)
             for each in range(FOLLOWERS)
+        ]
+        self._followers += [
+            AsyncFollower(each, ports[each % 3 == 0], self._runs[each * 2], plan.seed)
+            for each in range(ASYNC_FOLLOWERS)
         ]
         self._merged = [
             MergedFollower(each, ports[each % 3 == 0], self._some_runs(each), plan.seed)
@@ -201,6 +207,7 @@ def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> 
         (RedisEmitter, REDIS_EMITTERS, [redis_url]),
         (HttpEmitter, HTTP_EMITTERS, urls),
         (NodeEmitter, NODE_EMITTERS, urls),
+        (AsyncEmitter, ASYNC_EMITTERS, urls),
     ):
         producers += [
             kind(len(producers) + each, shared, seed, servers[each % len(servers)])

@@ -8,18 +8,18 @@ import trustme
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from app.client import Client, transport
+from app.client import Client
 from app.streaming.errors import Refused, RunEnded, StoreUnavailable
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, response, stored
 from tests.client.test_follower import OVER, caught_up, event
-from tests.clocks import replace_time
 
 JSON = "application/json"
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    replace_time(monkeypatch, transport, sleep=lambda seconds: None)
+    replace_pauses(monkeypatch, lambda seconds: None)
 
 
 def unframed(status: int, body: bytes, content_type: str = JSON) -> bytes:
@@ -28,6 +28,7 @@ def unframed(status: int, body: bytes, content_type: str = JSON) -> bytes:
     return f"{head}Connection: close\r\n\r\n".encode() + body
 
 
+@pytest.mark.only_client(reason="it is about urllib3")
 def test_connections_of_another_kind_keep_their_way(monkeypatch):
     """A pool for a SOCKS proxy has connections of its own class."""
     opened = []

@@ -11,12 +11,12 @@ from typing import BinaryIO, Self
 
 import pytest
 
-from app.client import Client, follower, transport
+from app.client import Client, transport
 from app.streaming.errors import InvalidInput, NotAllowed, ReentrantCall, StoreUnavailable
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, problem, response, stored, stream
 from tests.client.test_follower import OVER, event
 from tests.client.test_foreign_responses import CALLS
-from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 EXPIRING = event(None, "gateway.expiring")
@@ -27,8 +27,7 @@ CALLS_BUT_STREAM = [name for name in CALLS if name != "stream"]
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    for module in (transport, follower):
-        replace_time(monkeypatch, module, sleep=lambda seconds: None)
+    replace_pauses(monkeypatch, lambda seconds: None)
 
 
 def answer(request: Request) -> bytes:
@@ -390,6 +389,8 @@ def test_followers_whose_token_expires_share_the_next_one(is_same):
 
 # Sharing
 
+only_client = pytest.mark.only_client(reason="tests/async_client has the same for tasks")
+
 
 def in_threads(count: int, call: Callable[[], object]) -> list[object]:
     """Call in threads at once, and return each result or error."""
@@ -409,6 +410,7 @@ def in_threads(count: int, call: Callable[[], object]) -> list[object]:
     return outcomes
 
 
+@only_client
 @pytest.mark.parametrize("is_same", [False, True], ids=["another token", "the same token"])
 def test_all_threads_that_were_refused_share_one_new_token(monkeypatch, is_same):
     """Also if the function returns the same token, which the gateway accepts by now."""
@@ -452,6 +454,7 @@ class CountedLock:
         self._lock.release()
 
 
+@only_client
 def test_all_threads_that_wait_for_a_function_share_its_error():
     """An issuer that is away for 10 seconds takes 10 seconds, not 10 for each thread."""
     asked: list[int] = []
@@ -473,6 +476,7 @@ def test_all_threads_that_wait_for_a_function_share_its_error():
 READS = ["follow", "get_events", "get_events_after", "state"]
 
 
+@only_client
 @pytest.mark.parametrize("call", ["add", "add_many", "stream", *READS])
 @pytest.mark.parametrize("inner", ["add", "add_many", "stream", *READS])
 def test_a_function_that_uses_its_own_client_gets_an_error_and_no_deadlock(call, inner):
@@ -489,6 +493,7 @@ def test_a_function_that_uses_its_own_client_gets_an_error_and_no_deadlock(call,
     assert gateway.requests == []
 
 
+@only_client
 @pytest.mark.parametrize("call", ["stream", "state"])
 def test_a_child_that_was_forked_while_another_thread_asks_can_ask_itself(call):
     asking, go_on, parent = threading.Event(), threading.Event(), os.getpid()
@@ -532,7 +537,7 @@ def test_no_error_and_no_log_line_has_the_token(caplog, call, status):
     # A follower repeats what may pass.
     with FakeGateway([given, None, given, problem(404)]) as gateway:
         client = Client(gateway.url, token=lambda: SECRET, retry_seconds=0)
-        texts = [repr(client), repr(vars(client)), repr(client._transport.credentials.current())]
+        texts = [repr(client), repr(vars(client)), repr(client._transport.credentials._bearer)]
         for _ in range(2):
             try:
                 CALLS[call](client)

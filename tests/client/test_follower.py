@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.client import Client, follower
+from app.client import Client
+from app.protocol.following import RECONNECT_SECONDS
 from app.streaming.errors import InvalidInput, Refused
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, response, stream
-from tests.clocks import replace_time
 
 OVER = response(204)
 
@@ -17,7 +18,7 @@ OVER = response(204)
 def pauses(monkeypatch) -> list[float]:
     """Record the pauses of a follower, which take no time."""
     pauses: list[float] = []
-    replace_time(monkeypatch, follower, sleep=pauses.append)
+    replace_pauses(monkeypatch, pauses.append)
     return pauses
 
 
@@ -75,7 +76,7 @@ def test_a_stream_that_ends_before_the_run_is_resumed_from_its_last_id(pauses, c
     events, requests = followed(script)
     assert events == ["1-0", "2-0", "caught_up", "6-0"]
     assert cursors(requests) == ["earliest", "2-0", "5-0", "6-0"]
-    assert pauses == [1.5, follower.RECONNECT_SECONDS, follower.RECONNECT_SECONDS]
+    assert pauses == [1.5, RECONNECT_SECONDS, RECONNECT_SECONDS]
 
 
 def test_a_follower_waits_through_an_outage_of_any_length(pauses):

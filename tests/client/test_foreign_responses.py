@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from app.client import Client, follower
-from app.client.session import MAX_REDIRECTS
+from app.client import Client
+from app.protocol.options import MAX_REDIRECTS
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable, StreamingError
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, response, stream
 from tests.client.test_follower import OVER
-from tests.clocks import replace_time
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
@@ -47,7 +47,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
 @pytest.fixture(autouse=True, scope="module")
 def no_pauses():
     with pytest.MonkeyPatch.context() as patch:
-        replace_time(patch, follower, sleep=lambda seconds: None)
+        replace_pauses(patch, lambda seconds: None)
         yield
 
 
@@ -280,6 +280,11 @@ def test_a_bad_proxy_is_refused_when_the_client_is_made(monkeypatch, proxy):
     monkeypatch.setenv("http_proxy", proxy)
     with pytest.raises(InvalidInput):
         Client("http://gateway.example")
+
+
+@pytest.mark.only_client(reason="httpx wants the proxies of all schemes to be right")
+def test_a_bad_proxy_of_another_scheme_does_not_matter(monkeypatch):
+    monkeypatch.setenv("http_proxy", "no-such://a:1")
     Client("https://gateway.example").close()
 
 
@@ -289,6 +294,7 @@ def test_missing_certificates_are_refused_when_the_client_is_made(monkeypatch):
         Client("https://gateway.example")
 
 
+@pytest.mark.only_client(reason="httpx reads the environment when the client is made")
 @pytest.mark.parametrize("call", CALLS)
 def test_a_proxy_that_becomes_bad_later_is_an_error_of_the_package(monkeypatch, call):
     client = Client("http://gateway.example", retry_seconds=0)

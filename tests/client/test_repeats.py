@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from app.client import Client, transport
+from app.protocol import repeats
 from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, response, stored
 from tests.clocks import replace_time
 from tests.interruptions import handled_at
@@ -24,14 +26,15 @@ PERHAPS_STORED = response(503, {"detail": "away", "stored": "unknown"})
 
 @pytest.fixture
 def clock(monkeypatch) -> SimpleNamespace:
-    """Give the transport a clock that only moves in its pauses, and record those."""
+    """Give the client a clock that only moves in its pauses, and record those."""
     clock = SimpleNamespace(now=0.0, pauses=[])
 
     def sleep(seconds: float) -> None:
         clock.now += seconds
         clock.pauses.append(seconds)
 
-    replace_time(monkeypatch, transport, monotonic=lambda: clock.now, sleep=sleep)
+    replace_time(monkeypatch, repeats, monotonic=lambda: clock.now)
+    replace_pauses(monkeypatch, sleep)
     return clock
 
 
@@ -141,7 +144,10 @@ def test_nothing_is_stored_if_no_gateway_listens():
 
 # Signal handlers
 
+only_client = pytest.mark.only_client(reason="AsyncClient is not for signal handlers")
 
+
+@only_client
 def test_a_signal_handler_can_emit_wherever_it_interrupts_an_append():
     """The interrupted code may hold the lock of the connection pool."""
     with FakeGateway([stored]) as gateway, Client(gateway.url) as client:
@@ -156,6 +162,7 @@ def test_a_signal_handler_can_emit_wherever_it_interrupts_an_append():
     assert run.stored == step - 1
 
 
+@only_client
 def test_any_other_call_in_a_signal_handler_succeeds_or_raises_reentrant_call():
     with FakeGateway([stored]) as gateway, Client(gateway.url) as client:
         run, outcomes = client.appender(1), []

@@ -5,7 +5,8 @@ import ssl
 import pytest
 import trustme
 
-from app.client import Client, session
+from app.client import Client
+from app.protocol import options
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable
 from tests.client.fake_gateway import FakeGateway, response
 from tests.client.test_credentials import answer, only, sent
@@ -45,10 +46,10 @@ def test_the_names_that_the_client_sets_are_those_that_it_refuses():
         for call in CALLS.values():
             call(client)
     names = {name for request in gateway.requests for name in request.headers}
-    assert names == {*session.OWN_HEADERS, "user-agent"}
+    assert names == {*options.OWN_HEADERS, "user-agent"}
 
 
-@pytest.mark.parametrize("name", session.OWN_HEADERS)
+@pytest.mark.parametrize("name", options.OWN_HEADERS)
 @pytest.mark.parametrize("write", [str.lower, str.title])
 def test_headers_that_the_client_sets_itself_are_refused(name, write):
     with pytest.raises(InvalidInput, match=write(name)) as refused:
@@ -101,11 +102,34 @@ def test_a_netrc_does_not_replace_the_token_after_a_redirect(call):
     assert sent(gateway) == ["Bearer mine"] * 2
 
 
+@pytest.mark.only_client(reason="httpx reads no netrc")
 @pytest.mark.usefixtures("netrc")
 def test_without_a_token_a_netrc_is_used():
     with FakeGateway([answer]) as gateway, Client(gateway.url) as client:
         client.state(1)
     assert sent(gateway) == ["Basic YTpi"]
+
+
+# Proxies and cookies
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_proxy_of_the_environment_is_used(monkeypatch, call):
+    with FakeGateway([answer]) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        CALLS[call](Client("http://gateway.example/base"))
+    [request] = proxy.requests
+    assert request.headers["host"] == "gateway.example"
+    assert request.path.startswith("/base/")
+
+
+def test_cookies_are_not_kept():
+    with FakeGateway([response(200, {}, set_cookie="a=b; Path=/")]) as gateway:
+        client = Client(gateway.url)
+        for _ in range(2):
+            client.state(1)
+    assert gateway.of_requests(lambda request: request.headers.get("cookie")) == [None, None]
 
 
 # Redirects

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.client.sse_parser import Message, SseParser
+from app.protocol.sse_parser import Message, SseParser
 
 
 def parsed(*pieces: bytes, last_event_id: str = "") -> list[Message]:

@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from app.client import Client, Ingested, keepalive
+from app.client import Client, Ingested
+from app.protocol import repeats
 from app.streaming.errors import RunEnded, StoreUnavailable, StreamingError
 from tests.client.fake_gateway import FakeGateway, problem, response
 
@@ -88,7 +89,7 @@ def test_a_stream_stops_at_the_first_event_after_an_early_response():
 
 
 def test_a_silent_stream_sends_blank_lines(monkeypatch):
-    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 0.02)
+    monkeypatch.setattr(repeats, "SILENT_SECONDS", 0.02)
     came, chunks = threading.Semaphore(0), []
 
     def take_chunks(listener: socket.socket) -> None:
@@ -128,6 +129,7 @@ def test_a_silent_stream_sends_blank_lines(monkeypatch):
     ],
     ids=["ends", "is refused", "breaks", "has a bad event"],
 )
+@pytest.mark.only_client(reason="AsyncClient starts no threads")
 def test_a_stream_ends_its_thread(events, given):
     with FakeGateway([given]) as gateway:
         before = threading.active_count()
@@ -136,6 +138,7 @@ def test_a_stream_ends_its_thread(events, given):
         assert threading.active_count() == before
 
 
+@pytest.mark.only_client(reason="Ctrl-C ends the event loop")
 def test_an_interrupted_stream_ends_its_thread():
     def events():
         yield EVENT

@@ -10,7 +10,7 @@ from tests.chaos.followers import Follower
 from tests.chaos.producers import Entry, Producer
 from tests.chaos.storm import Plan, storm
 
-KINDS = {"posts", "batches", "streams", "appender, Redis", "appender, HTTP"}
+KINDS = {"posts", "batches", "streams", "appender, Redis", "appender, HTTP", "appender, asyncio"}
 KINDS |= {"appender, JavaScript"}
 LOG = [Entry(f"{number}-0", number, 0, number) for number in range(1, 5)]
 ONE, TWO, THREE, FOUR = LOG

@@ -118,6 +118,23 @@ def test_the_client_commands_need_no_extra(client_only, gateway, run_id):
         assert "install Tailrace with [server]" in done.stderr
 
 
+def test_without_async_the_client_for_asyncio_says_what_is_missing(client_only):
+    script = (
+        "try:\n    import tailrace.async_client\n"
+        "except ImportError as error:\n    print(error)\n"
+        "import tailrace.logging"
+    )
+    printed = client_only.run("-c", script)
+    assert printed == "AsyncClient requires httpx: install Tailrace with [async]\n"
+
+
+def test_with_async_the_wheel_has_the_client_for_asyncio(tmp_path, wheel, gateway, run_id):
+    environment = Environment(tmp_path, wheel, "[async]")
+    assert [package for package in SERVER_ONLY if environment.has(package)] == []
+    printed = environment.run(PROGRAMS / "installed_async_client.py", gateway.url, run_id)
+    assert printed.split() == ["lifecycle.started", "llm.stream", "lifecycle.completed"]
+
+
 def test_with_redis_the_wheel_has_the_event_store(tmp_path, wheel, redis_server, run_id):
     environment = Environment(tmp_path, wheel, "[redis]")
     assert not environment.has("flask")

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from app.streaming import appender as module
-from app.streaming.appender import Appender
+from app.streaming.appender import Appender, is_sending
 from app.streaming.batch_sender import MAX_BATCH_BYTES
-from app.streaming.errors import EventTooLarge, InvalidEvent, InvalidInput
+from app.streaming.errors import AppenderFull, EventTooLarge, InvalidEvent, InvalidInput
 from app.streaming.event_queue import MAX_WAITING_BYTES, MAX_WAITING_EVENTS
 from app.streaming.event_store import EventStore
 from app.streaming.new_event import MAX_EVENTS
@@ -49,6 +49,29 @@ def test_an_event_is_sent_at_once(any_store, run_id):
             )
         run.flush()
         assert run.stored == 2
+
+
+def test_emit_nowait_raises_instead_of_waiting():
+    log = Log()
+    log.open.clear()
+    with Appender(log) as run:
+        emit(run, 0)
+        wait_until(lambda: log.calls, "the first event is being sent")
+        for number in range(1, MAX_WAITING_EVENTS + 1):
+            run.emit_nowait("llm", "stream", number)
+        with pytest.raises(AppenderFull):
+            run.emit_nowait("llm", "stream", -1)
+        log.open.set()
+    assert log.events == list(range(MAX_WAITING_EVENTS + 1))
+    with pytest.raises(ValueError, match="closed"):
+        run.emit_nowait("llm", "stream")
+
+
+def test_the_thread_that_sends_knows_it():
+    known = []
+    with Appender(Log(lambda: known.append(is_sending()))) as run:
+        emit(run, 0)
+    assert (known, is_sending()) == ([True], False)
 
 
 def test_flush_waits_until_all_events_are_in_the_log(any_store, run_id):

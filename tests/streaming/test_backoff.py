@@ -5,7 +5,7 @@ from itertools import islice
 
 import pytest
 
-from app.client import transport
+from app.protocol import repeats
 from app.streaming import backoff as backoff_module
 from app.streaming import batch_sender
 from app.streaming import event as event_module
@@ -16,7 +16,7 @@ from app.streaming.wire.frame import frames_from
 from tests.clocks import replace_time
 
 
-@pytest.mark.parametrize("module", [transport, batch_sender], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [repeats, batch_sender], ids=lambda module: module.__name__)
 def test_pauses_grow_up_to_a_bound_and_differ(module):
     initial, maximum = module.INITIAL_PAUSE_SECONDS, module.MAX_PAUSE_SECONDS
     several = [list(islice(backoff(initial, maximum), 12)) for _ in range(5)]

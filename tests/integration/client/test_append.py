@@ -101,6 +101,7 @@ def test_threads_share_a_client(client, store, run_id):
     assert [stored[event_id] for event_id in ids] == list(range(300))
 
 
+@pytest.mark.only_client(reason="the program uses it")
 def test_a_forked_child_has_its_own_connections(gateway, store, run_id):
     ended = run_program("client_in_fork", gateway.url, run_id)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -110,6 +111,7 @@ def test_a_forked_child_has_its_own_connections(gateway, store, run_id):
         assert [number for by, number in data[1:] if by == name] == list(range(100))
 
 
+@pytest.mark.only_client(reason="the program uses it")
 def test_greenlets_share_a_client(gateway, run_id):
     ended = run_program("client_in_greenlets", gateway.url, run_id, gevent=True)
     assert (ended.returncode, ended.stderr) == (0, "")

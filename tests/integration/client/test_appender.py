@@ -65,6 +65,12 @@ def test_an_appender_leaves_out_events_too_large_for_the_gateway(start_gateway, 
     assert (last.action, run.stored, run.refused) == ("completed", 1000, 2)
 
 
+# Programs
+
+only_client = pytest.mark.only_client(reason="the programs use it")
+
+
+@only_client
 @pytest.mark.parametrize("end", ["normally", "exit"])
 @pytest.mark.parametrize("gevent", [False, True], ids=["threads", "gevent"])
 def test_all_emitted_events_are_stored_before_the_interpreter_exits(
@@ -75,6 +81,7 @@ def test_all_emitted_events_are_stored_before_the_interpreter_exits(
     assert [event.data for event in store.get_events(run_id)] == list(range(3000))
 
 
+@only_client
 @pytest.mark.parametrize("way", ["idle", "first", "import"])
 @pytest.mark.parametrize("gevent", [False, True], ids=["threads", "gevent"])
 def test_an_exit_handler_that_runs_after_all_others_can_emit(gateway, store, run_id, gevent, way):
@@ -84,6 +91,7 @@ def test_an_exit_handler_that_runs_after_all_others_can_emit(gateway, store, run
     assert [event.data for event in events][-21:] == [*range(20), None]
 
 
+@only_client
 def test_many_greenlets_share_an_appender(gateway, store, run_id):
     ended = run_program("emit_in_greenlets", gateway.url, run_id, gevent=True)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -92,6 +100,7 @@ def test_many_greenlets_share_an_appender(gateway, store, run_id):
         assert [number for by, number in data if by == name] == list(range(150))
 
 
+@only_client
 def test_a_parent_and_its_forked_child_each_append_their_own_events(gateway, store, run_id):
     ended = run_program("emit_in_fork", gateway.url, run_id)
     assert (ended.returncode, ended.stderr) == (0, "")

@@ -7,12 +7,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from app.client import Client, Ingested, follower, transport
-from app.streaming import batch_sender
+from app.client import Client, Ingested
 from app.streaming.errors import RunEnded, StoreUnavailable
 from app.streaming.new_event import NewEvent
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request
-from tests.clocks import replace_time
 from tests.integration.client.proxy import Proxy
 from tests.raw_http import read_to_end
 
@@ -23,13 +22,12 @@ RESETS = pytest.mark.parametrize("reset", [False, True], ids=["end", "reset"])
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    for module in (transport, follower, batch_sender):
-        replace_time(monkeypatch, module, sleep=lambda seconds: None)
+    replace_pauses(monkeypatch, lambda seconds: None)
 
 
 @pytest.fixture
-def client(proxy) -> Iterator[Client]:
-    with Client(proxy.url) as client:
+def client(proxy, client_class) -> Iterator[Client]:
+    with client_class(proxy.url) as client:
         yield client
 
 

@@ -4,8 +4,7 @@ from itertools import islice
 
 import pytest
 
-from app.client.responses import Refused
-from app.streaming.errors import InvalidInput, RunEnded
+from app.streaming.errors import InvalidInput, Refused, RunEnded
 
 
 def test_a_producer_gets_each_request_once(client, store, run_id):

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.client import Client, Ingested, keepalive
+from app.client import Client, Ingested
+from app.protocol import repeats
 from app.streaming.errors import InvalidEvent, RunEnded, StoreUnavailable, UnexpectedSequence
 from tests.integration.client.following import Following
 from tests.integration.client.proxy import Proxy
@@ -85,7 +86,7 @@ def test_an_event_that_cannot_be_stored_ends_its_stream(client, store, run_id):
 
 
 def test_a_silent_stream_outlives_the_timeout_of_a_proxy(gateway, run_id, monkeypatch):
-    monkeypatch.setattr(keepalive, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(repeats, "SILENT_SECONDS", 0.1)
     proxy = Proxy(gateway.port, timeout=0.5)
 
     def events() -> Iterator[dict]:

@@ -4,11 +4,10 @@ Any server may have sent them. A response that does not look like a gateway's ra
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
-import requests
-import urllib3
 
 from ..streaming.errors import (
     EventTooLarge,
@@ -27,22 +26,30 @@ from ..streaming.errors import (
 )
 from ..streaming.event_id import EventId
 from ..streaming.new_event import Appended
-from .connections import is_framed
-
-# `requests` raises these if a connection cannot be made, breaks, or stays silent, and if the
-# lengths in the head of a response contradict each other.
-CONNECTION_ERRORS = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.InvalidHeader,
-    urllib3.exceptions.HTTPError,
-)
 
 # A shorter token is no secret, and it may be part of any word.
 MIN_SECRET_LENGTH = 8
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Response:
+    """A response that was read to its end.
+
+    Args:
+        headers: their names in any case.
+        body: decoded, or None if it cannot be: its Content-Encoding lies.
+        is_framed: whether the response said where its body ends, other than with its connection.
+        authorization: the header of the request, whose token no text of an error may show.
+    """
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    is_framed: bool
+    authorization: str
 
 
 class Answer(NamedTuple):
@@ -70,15 +77,15 @@ def not_a_gateway(status: int, reason: str) -> Refused:
     return Refused(status, f"the response is not from a Tailrace gateway: {reason}")
 
 
-def parse_answer(response: requests.Response) -> Answer:
+def parse_answer(response: Response) -> Answer:
     """Return the answer of a response. Raises Refused if it is no JSON object.
 
-    Raises StoreUnavailable, and CONNECTION_ERRORS, if the response was cut off.
+    Raises StoreUnavailable if the response was cut off.
     """
     document = _read_json(response)
     if type(document) is not dict:
-        raise not_a_gateway(response.status_code, "it has no JSON object")
-    return Answer(response.status_code, response.headers, document)
+        raise not_a_gateway(response.status, "it has no JSON object")
+    return Answer(response.status, response.headers, document)
 
 
 def parse_appended(answer: Answer, length: int) -> Appended:
@@ -108,7 +115,7 @@ def parse_ingested(answer: Answer) -> Ingested:
     )
 
 
-def parse_error(response: requests.Response) -> StreamingError:
+def parse_error(response: Response) -> StreamingError:
     """Return the error that a response describes, with what was stored of a stream before it.
 
     Raises as `parse_answer` does if the response was cut off.
@@ -116,7 +123,7 @@ def parse_error(response: requests.Response) -> StreamingError:
     try:
         answer = parse_answer(response)
     except Refused:  # the response of a proxy
-        answer = Answer(response.status_code, response.headers, {})
+        answer = Answer(response.status, response.headers, {})
     answer = answer._replace(document=_without_token(response, answer.document))
     error = _parse_error(response, answer.document)
     if "line" in answer.document:
@@ -124,32 +131,23 @@ def parse_error(response: requests.Response) -> StreamingError:
     return error
 
 
-def connection_error(error: Exception) -> StoreUnavailable:
-    """Return the error to raise for one of CONNECTION_ERRORS."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    never_sent = isinstance(reason, urllib3.exceptions.ConnectTimeoutError)
-    return StoreUnavailable(
-        f"no response from the gateway: {error}", stored=False if never_sent else None
-    )
-
-
-def _read_json(response: requests.Response) -> Any:
+def _read_json(response: Response) -> Any:
     """Return the JSON of a response, None if it has none.
 
     Raises StoreUnavailable for JSON that breaks off where only the connection ends it.
     """
-    try:
-        return orjson.loads(response.content)
-    except requests.exceptions.ContentDecodingError:
+    if response.body is None:
         return None
+    try:
+        return orjson.loads(response.body)
     except orjson.JSONDecodeError:
-        if is_framed(response) or "json" not in response.headers.get("Content-Type", ""):
+        if response.is_framed or "json" not in response.headers.get("Content-Type", ""):
             return None
         raise StoreUnavailable("the response of the gateway was cut off", None) from None
 
 
-def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> StreamingError:
-    status = response.status_code
+def _parse_error(response: Response, problem: Mapping[str, Any]) -> StreamingError:
+    status = response.status
     reason = _without_token(response, response.reason)
     detail = str(problem.get("detail") or reason or "no reason given")
     fields = _fields(problem)
@@ -169,9 +167,9 @@ def _parse_error(response: requests.Response, problem: Mapping[str, Any]) -> Str
     return Refused(status, detail, fields)
 
 
-def _without_token(response: requests.Response, value: Any) -> Any:
+def _without_token(response: Response, value: Any) -> Any:
     """Return a JSON value in whose texts the token of the request, if it came back, is "…"."""
-    token = response.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    token = response.authorization.removeprefix("Bearer ")
     if len(token) < MIN_SECRET_LENGTH:
         return value
     if isinstance(value, str):
@@ -208,7 +206,7 @@ def _fields(problem: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _retry_after(response: requests.Response) -> float:
+def _retry_after(response: Response) -> float:
     """Return the seconds of Retry-After. Gateways send no dates, which count as 0."""
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() and len(value) < 6 else 0.0

@@ -1,6 +1,6 @@
 """The body of an append request: events as JSON, or as lines of JSON while they come."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -8,21 +8,10 @@ import orjson
 from ..streaming.new_event import NewEvent, new_event_from
 
 
-class EventLines:
-    """Encodes events as lines. The first event that fails ends them, and `error` is its error."""
-
-    def __init__(self, events: Iterable[Mapping[str, Any]], max_event_bytes: int):
-        self.error: Exception | None = None
-        self._max_event_bytes = max_event_bytes
-        self._events = events
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            for index, event in enumerate(self._events):
-                new_event, lease_seconds = new_event_from(index, event, self._max_event_bytes)
-                yield orjson.dumps(encode_event(new_event, lease_seconds)) + b"\n"
-        except Exception as error:  # also of the caller's iterable; raised after the response
-            self.error = error
+def encode_line(index: int, event: Mapping[str, Any], max_event_bytes: int) -> bytes:
+    """Return one event of a stream as a line. Raises as `new_event_from` does."""
+    new_event, lease_seconds = new_event_from(index, event, max_event_bytes)
+    return orjson.dumps(encode_event(new_event, lease_seconds)) + b"\n"
 
 
 def encode_event(new_event: NewEvent, lease_seconds: int | None = None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Tests of what only AsyncClient has. tests/client runs over both clients."""
