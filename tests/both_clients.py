@@ -25,9 +25,10 @@ import pytest
 
 from app.async_client import AsyncAppender, AsyncClient
 from app.async_client import appender as async_appender
+from app.async_client import exported_lines as async_exported_lines
 from app.async_client import follower as async_follower
 from app.async_client import transport as async_transport
-from app.client import Client, follower, transport
+from app.client import Client, exported_lines, follower, transport
 from app.streaming import batch_sender
 from tests.clocks import replace_time
 
@@ -203,8 +204,8 @@ def replace_pauses(monkeypatch: pytest.MonkeyPatch, pause: Callable[[float], obj
         pause(seconds)
         await asyncio.sleep(0)
 
-    for module in (transport, follower, batch_sender):
+    for module in (transport, follower, exported_lines, batch_sender):
         replace_time(monkeypatch, module, sleep=pause)
-    for module in (async_transport, async_follower, async_appender):
+    for module in (async_transport, async_follower, async_exported_lines, async_appender):
         functions = SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
         monkeypatch.setattr(module, "asyncio", functions)

@@ -70,7 +70,7 @@ AUTH = (
 )
 PROTOCOL = (
     *("bearer", "options", "repeats", "sse_parser", "responses", "received_event"),
-    *("request_body", "calls", "following"),
+    *("request_body", "calls", "following", "exporting"),
 )
 CLIENT = (
     *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),
@@ -78,7 +78,7 @@ CLIENT = (
 )
 ASYNC_CLIENT = (
     *("own_loop", "credentials", "redirects", "connections", "reading", "long_body"),
-    *("transport", "follower", "appender", "client"),
+    *("transport", "follower", "exported_lines", "appender", "client"),
 )
 COMMAND_LINE_OUTPUT = (
     *("exit_status", "terminal", "failures", "event_line", "printers", "run_table"),

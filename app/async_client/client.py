@@ -19,6 +19,7 @@ from ..protocol.calls import (
     stream_request,
     with_key,
 )
+from ..protocol.exporting import Export
 from ..protocol.following import follow_changes, follow_run, follow_several
 from ..protocol.responses import parse_appended
 from ..streaming.errors import Ingested, Refused, StoreUnavailable, UnexpectedSequence
@@ -26,6 +27,7 @@ from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
 from ..streaming.new_event import MAX_EVENT_BYTES, Appended, AppendOptions, NewEvent
 from .appender import AsyncAppender
 from .credentials import AsyncCredentials, Token
+from .exported_lines import export_lines
 from .follower import follow
 from .long_body import Events, LongBody
 from .transport import AsyncTransport
@@ -258,6 +260,18 @@ class AsyncClient:
         end. A `gateway.deleted` names a run whose log is gone. Raises as `follow` does.
         """
         return follow(self._transport, follow_changes(last_event_id, prefix, tail))
+
+    def export_events(
+        self, run_id: int | str, last_event_id: str | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the JSON of every event that the log holds now, exactly as the gateway sends it.
+
+        With `last_event_id` it begins after that id. A history of any size takes little memory.
+        After a break it goes on after the last event. Raises StoreUnavailable if no event came
+        for `retry_seconds`, and as `follow` does.
+        """
+        export = Export(run_id, last_event_id, self._transport.retry_seconds)
+        return export_lines(self._transport, export)
 
     def runs(
         self, state: str | None = None, prefix: str | None = None, limit: int | None = None

@@ -10,7 +10,6 @@ from ..protocol.calls import (
     add_lease,
     append_request,
     end_of_stream,
-    events_path,
     is_no_log,
     is_request,
     note_part_of_stream,
@@ -19,16 +18,16 @@ from ..protocol.calls import (
     stream_request,
     with_key,
 )
+from ..protocol.exporting import Export
 from ..protocol.following import follow_changes, follow_run, follow_several
 from ..protocol.responses import parse_appended
 from ..streaming.appender import Appender
 from ..streaming.errors import Ingested, Refused, StoreUnavailable, UnexpectedSequence
 from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
-from ..streaming.event_id import EventId
 from ..streaming.new_event import MAX_EVENT_BYTES, Appended, AppendOptions, NewEvent
 from .credentials import Credentials
 from .event_lines import EventLines
-from .exported_lines import ExportedLines
+from .exported_lines import export_lines
 from .follower import follow
 from .transport import Transport
 
@@ -273,9 +272,8 @@ class Client:
         After a break it goes on after the last event. Raises StoreUnavailable if no event came
         for `retry_seconds`, and as `follow` does.
         """
-        if last_event_id is not None:
-            EventId.parse(last_event_id, "last_event_id")
-        return ExportedLines(self._transport, events_path(run_id), last_event_id).lines()
+        export = Export(run_id, last_event_id, self._transport.retry_seconds)
+        return export_lines(self._transport, export)
 
     def runs(
         self, state: str | None = None, prefix: str | None = None, limit: int | None = None

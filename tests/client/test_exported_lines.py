@@ -2,17 +2,17 @@
 
 import pytest
 
-from app.client import Client, exported_lines
+from app.client import Client
 from app.streaming.errors import InvalidInput, NotAllowed, Refused, StoreUnavailable
+from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, problem, response
-from tests.clocks import replace_time
 
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch) -> list[float]:
     """Record the pauses, which take no time."""
     pauses: list[float] = []
-    replace_time(monkeypatch, exported_lines, sleep=pauses.append)
+    replace_pauses(monkeypatch, pauses.append)
     return pauses
 
 
