@@ -6,6 +6,7 @@ import { ago, duration, nameOf, summary, visible } from "./format.js";
 export class RunRow {
   runId;
   element;
+  #link;
   #cells;
   #run;
 
@@ -21,11 +22,11 @@ export class RunRow {
       about: element("td.about"),
     };
     const { state, ...cells } = this.#cells;
-    const link = element("a", { href: url.href }, visible(runId));
+    this.#link = element("a", { href: url.href, title: visible(runId) }, visible(runId));
     this.element = element(
       "tr",
       { "data-run": runId },
-      element("th", { scope: "row" }, link),
+      element("th", { scope: "row" }, this.#link),
       element("td", {}, state),
       ...Object.values(cells),
     );
@@ -35,9 +36,18 @@ export class RunRow {
     return this.#run.state === "active";
   }
 
+  get hasFocus() {
+    return this.element.contains(document.activeElement);
+  }
+
   get isOnScreen() {
     const { top, bottom } = this.element.getBoundingClientRect();
     return bottom > 0 && top < innerHeight;
+  }
+
+  /** Focus the link to the page of the run. */
+  focus() {
+    this.#link.focus();
   }
 
   /** Show the state of the run. */
