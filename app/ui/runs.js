@@ -133,7 +133,7 @@ function show() {
 }
 
 function onState(state) {
-  showConnection(at("connection"), state, null);
+  showConnection(at("connection"), at("lag"), state, null);
 }
 
 function say(text) {
