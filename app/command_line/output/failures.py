@@ -10,6 +10,7 @@ from .terminal import printable
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\"')]*[^(\"') ])")
+_PASSWORD = re.compile(r"(?<=://)[^/]*@")
 _RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
 
 
@@ -20,6 +21,11 @@ def complain(message: str) -> None:
     with contextlib.suppress(OSError):  # nobody can be told
         for line in message.splitlines():
             print(f"tailrace: {printable(line)}", file=sys.stderr, flush=True)
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without the name and the password in it."""
+    return _PASSWORD.sub("", url)
 
 
 def describe(error: StreamingError) -> str:
@@ -42,7 +48,7 @@ class WaitingNotice(logging.Handler):
 
     def __init__(self, url: str) -> None:
         super().__init__(logging.WARNING)
-        self._url = url
+        self._url = shown_url(url)
         self._said = False
         logger = logging.getLogger("tailrace.client")
         logger.addHandler(self)
