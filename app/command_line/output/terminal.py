@@ -108,12 +108,22 @@ def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
-def give_output_up() -> None:
-    """Have the interpreter's exit flush the output into nothing: its error was dealt with."""
-    if sys.stdout is not None:
+def give_up(stream: TextIO | None) -> None:
+    """Have the interpreter's exit flush a stream into nothing: its error was dealt with."""
+    if stream is not None:
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
+        os.dup2(nothing, stream.fileno())
         os.close(nothing)
+
+
+def tell(line: str) -> None:
+    """Print a line to standard error, if that is open and can be written."""
+    if sys.stderr is None:  # `print` would take standard output
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told
+        give_up(sys.stderr)
 
 
 def _stdout() -> Any:
