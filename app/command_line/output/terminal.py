@@ -24,8 +24,6 @@ _UNSAFE = (
 )
 _unsafe = re.compile(f"[{_UNSAFE}]")
 _unsafe_but_layout = re.compile(f"(?![\n\t])[{_UNSAFE}]")
-# What JSON has raw: its own control characters are escaped already.
-_unsafe_in_json = re.compile(f"(?![\x00-\x1f])[{_UNSAFE}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 DEFAULT_WIDTH = 80
@@ -52,10 +50,10 @@ def printable_text(text: str) -> str:
 
 def printable_json(line: bytes) -> bytes:
     """Return the same JSON, on one line, with such characters as the escapes of JSON."""
-    if line.isascii() and b"\x7f" not in line:
-        return line
     text = line.decode("utf-8", "replace")
-    return _unsafe_in_json.sub(_escape_in_json, text).encode("utf-8", "replace")
+    if text.isascii() and text.isprintable():
+        return line
+    return _unsafe_but_layout.sub(_escape_in_json, text).encode("utf-8", "replace")
 
 
 def _escape(match: re.Match[str]) -> str:
