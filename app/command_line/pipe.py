@@ -13,7 +13,7 @@ from ..streaming.errors import InvalidInput, StreamingError
 from ..streaming.new_event import check_names
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
-from .given_json import event_of_line
+from .given_json import event_of_line, standard_input
 from .lines import StopSignals, read_input, split_lines, split_whole_lines
 from .output.exit_status import REFUSED, status_of
 from .output.failures import complain, describe, shown_url
@@ -135,6 +135,7 @@ def pipe(
     lifecycle.cancelled after SIGINT, SIGTERM or SIGHUP. What fails before the pipe, nobody knows.
     """
     check_names(category, action)
+    standard_input()  # before anything is appended
     signals = StopSignals()
     appender = connection.client(retry).appender(run)
     piping = Pipe(appender)
