@@ -73,16 +73,10 @@ export class Search {
 
   #isSearched(chunk) {
     const known = this.#found.get(chunk);
-    return known?.version === chunk.version && known.size === chunk.count + this.#lengthAfter(chunk);
+    return known?.version === chunk.version && known.size === sizeOf(chunk, [...this.#stretchesAfter(chunk)]);
   }
 
-  /** Return how many tokens after a chunk belong to its last row. */
-  #lengthAfter(chunk) {
-    let length = 0;
-    for (const { from, to } of this.#stretchesAfter(chunk)) length += to - from;
-    return length;
-  }
-
+  /** Yield the stretches after a chunk that belong to its last row. */
   *#stretchesAfter(chunk) {
     if (!this.#isJoined) return;
     let number = this.#log.chunks.indexOf(chunk);
@@ -90,7 +84,7 @@ export class Search {
       const next = this.#log.chunks[++number];
       let to = 0;
       while (to < (next?.count ?? 0) && next.continues(to)) to++;
-      if (to > 0) yield { chunk: next, from: 0, to };
+      if (to > 0) yield { chunk: next, to };
       if (to === 0 || to < next.count) return;
     }
   }
@@ -99,9 +93,9 @@ export class Search {
   async #searchIn(chunk) {
     await this.#log.hold(chunk);
     const { version, count } = chunk;
+    const after = [...this.#stretchesAfter(chunk)];
     const known = this.#found.get(chunk);
     const rows = new Set(known?.rows);
-    let size = count;
     let index = Math.max(0, (known?.count ?? 0) - 1);
     while (index > 0 && this.#continues(chunk, index)) index--;
     while (index < count && this.#continues(chunk, index)) index++; // of a row that begins before
@@ -110,22 +104,26 @@ export class Search {
       while (next < count && this.#continues(chunk, next)) next++;
       let text = textOf(chunk, index, next, this.#isJoined);
       if (next === count) {
-        for (const { chunk: after, from, to } of this.#stretchesAfter(chunk)) {
-          await this.#log.hold(after);
-          text += textOf(after, from, to, true);
-          size += to - from;
+        for (const stretch of after) {
+          await this.#log.hold(stretch.chunk);
+          text += textOf(stretch.chunk, 0, stretch.to, true);
         }
       }
       if (text.toLowerCase().includes(this.#wanted)) rows.add(index);
       index = next;
     }
-    this.#found.set(chunk, { version, count, size, rows });
+    this.#found.set(chunk, { version, count, size: sizeOf({ count }, after), rows });
     if (!known) this.done++;
   }
 
   #continues(chunk, index) {
     return this.#isJoined && chunk.continues(index);
   }
+}
+
+/** Return how many entries were searched for a chunk: its own, and those that its last row has. */
+function sizeOf({ count }, after) {
+  return after.reduce((size, { to }) => size + to, count);
 }
 
 /** Return the text of an entry, or of joined tokens. */

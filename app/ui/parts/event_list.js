@@ -57,7 +57,8 @@ export class EventList {
     if (place === null) return;
     this.selected = place;
     this.#selectedRow = this.#view.rowOf(place);
-    if (this.#selectedRow < this.count - 1) this.follow(false);
+    // The last row of a filter may be far from the end.
+    if (this.#selectedRow < this.count - 1 || this.#view.isFiltered) this.follow(false);
     this.#list.show(this.#selectedRow, isCentred);
     this.#events.selected();
   }
