@@ -21,7 +21,7 @@ import { hiddenFor, seen } from "./parts/visibility.js";
 
 // In milliseconds, while events come.
 const REFRESH = 100;
-const TIMELINE_REFRESH = 500;
+const TIMELINE_REFRESH = 250;
 // How often the run is asked for its state, and whether it was reopened.
 const STATE_SECONDS = 10;
 const HIDDEN_SECONDS = 10;

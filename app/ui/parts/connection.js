@@ -11,7 +11,7 @@ export function showConnection(stateBox, lagBox, stream, lag) {
   stateBox.dataset.state = stream.state;
   if (stateBox.textContent !== text) stateBox.textContent = text;
   stateBox.title = title;
-  lagBox.textContent = lag === null ? "" : duration(lag);
+  lagBox.textContent = lag === null || stream.state !== "open" ? "" : duration(lag);
 }
 
 function textOf(stream) {
