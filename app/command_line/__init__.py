@@ -16,7 +16,7 @@ from .. import __version__
 from ..streaming.errors import StreamingError
 from .output.exit_status import INTERRUPTED, USAGE, status_of
 from .output.failures import complain, describe
-from .output.terminal import OutputError, give_output_up
+from .output.terminal import OutputError, give_up
 
 PROGRAM = "python -m app" if __package__.startswith("app.") else "tailrace"
 COMPLETION_VARIABLE = "_TAILRACE_COMPLETE"
@@ -134,7 +134,7 @@ def run(
     except click.Abort:
         return INTERRUPTED
     except OutputError as error:
-        give_output_up()
+        give_up(sys.stdout)
         if error.message:
             complain(error.message)
         return error.status

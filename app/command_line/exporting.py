@@ -73,8 +73,9 @@ class Check:
         said = f"run {self._run_id}: {self.count} events"
         if self.count:
             said += f", up to {self._last.id}"
-        if self._missing:
-            said += f"; {self._missing} more had been deleted or trimmed between them"
+        # What was trimmed meanwhile is missing between them too, and is told below.
+        if (before := self._missing - max(missing, 0)) > 0:
+            said += f"; {before} more had been deleted or trimmed between them"
         if missing == 0:
             return said
         if after is None or after["last_id"] is None:

@@ -62,7 +62,7 @@ def event_of_line(line: bytes) -> GivenEvent:
         given = _decoder.decode(text)
     except orjson.JSONDecodeError as error:
         raise InvalidEvent("line", f"is not JSON: {error}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidEvent("line", f"is not an event: {error}") from None
     category, action = given.event_category, given.event_action
     if given.event is not None:

@@ -13,10 +13,10 @@ from ..streaming.errors import InvalidInput, StreamingError
 from ..streaming.new_event import check_names
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
-from .given_json import event_of_line
+from .given_json import event_of_line, standard_input
 from .lines import StopSignals, read_input, split_lines, split_whole_lines
 from .output.exit_status import REFUSED, status_of
-from .output.failures import complain, describe
+from .output.failures import complain, describe, shown_url
 
 # The gateway takes no longer line either.
 MAX_LINE_BYTES = 4 * 1024 * 1024
@@ -33,7 +33,7 @@ class StallNotice(threading.Thread):
     def __init__(self, appender: Appender, url: str) -> None:
         super().__init__(daemon=True)
         self._appender = appender
-        self._url = url
+        self._url = shown_url(url)
         self._ended = threading.Event()
 
     def run(self) -> None:
@@ -135,6 +135,7 @@ def pipe(
     lifecycle.cancelled after SIGINT, SIGTERM or SIGHUP. What fails before the pipe, nobody knows.
     """
     check_names(category, action)
+    standard_input()  # before anything is appended
     signals = StopSignals()
     appender = connection.client(retry).appender(run)
     piping = Pipe(appender)

@@ -36,7 +36,7 @@ class ImportFailed(Exception):
 
 
 class Numbered(NamedTuple):
-    """A new event, the line that it is from, and a text that no other event of its run has."""
+    """A new event, the line that it is from, and its id in the file or else its line."""
 
     line: int
     name: str
@@ -93,7 +93,8 @@ class RunImport:
         return said
 
     def _append(self, batch: list[Numbered], sequence: int) -> None:
-        key = f"{self._source}\n{batch[0].name}".encode()
+        # The sequence, too: a file may have an id twice, and a repeated key would store nothing.
+        key = f"{self._source}\n{sequence}\n{batch[0].name}".encode()
         try:
             self._client.append_new(
                 self.run_id,
@@ -127,12 +128,13 @@ class RunImport:
 
         Raises ImportFailed if they differ.
         """
-        compared = 0
+        compared = last = 0
         for line in self._client.export_events(self.run_id):
             event = event_of_line(line)
             if event.sequence is None:
                 raise ImportFailed(f"run {self.run_id}: another program has written to it")
-            if event.sequence > len(self._digests):
+            last = event.sequence
+            if last > len(self._digests):
                 break
             if self._digests[event.sequence - 1] != _digest(event):
                 raise ImportFailed(
@@ -140,6 +142,10 @@ class RunImport:
                     "import into a new run with --run or --map"
                 )
             compared += 1
+        if last < len(self._digests):  # a log is trimmed from its start
+            raise ImportFailed(
+                f"run {self.run_id}: event {len(self._digests)} is not in the log any more"
+            )
         return compared
 
 

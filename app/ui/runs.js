@@ -2,11 +2,12 @@
 
 import { Client } from "../../client.js";
 import { showConnection } from "./parts/connection.js";
+import { at } from "./parts/element.js";
 import { count } from "./parts/format.js";
 import { RunFeed } from "./parts/run_feed.js";
 import { RunTable } from "./parts/run_table.js";
 import { Session } from "./parts/session.js";
-import { watchVisibility } from "./parts/visibility.js";
+import { hiddenFor, seen } from "./parts/visibility.js";
 
 // In milliseconds.
 const TICK = 1000;
@@ -15,8 +16,6 @@ const RETRY = 5000;
 const SEARCH_DELAY = 250;
 // A browser allows six connections to a host by HTTP/1.1, so a hidden tab gives its own up.
 const HIDDEN_SECONDS = 10;
-
-const at = (id) => document.getElementById(id);
 
 const gateway = new URL("./", location.href);
 const session = new Session();
@@ -91,7 +90,7 @@ function showMore(isShown) {
 }
 
 function showState(state) {
-  showConnection(at("connection"), state, null);
+  showConnection(at("connection"), at("lag"), state, null);
 }
 
 /** Show another list whenever the user gives a token: it may read other runs. */
@@ -142,7 +141,17 @@ function keepFresh() {
   };
   setInterval(whenSeen(() => table.tick()), TICK);
   setInterval(whenSeen(() => feed.refresh(table.activeOnScreen())), REFRESH);
-  watchVisibility(HIDDEN_SECONDS, leave, list);
+}
+
+/** Close the stream when the tab has been hidden for a while, and list anew when it is seen. */
+async function leaveWhileHidden() {
+  for (;;) {
+    const hidden = hiddenFor(HIDDEN_SECONDS);
+    await new Promise((resolve) => hidden.addEventListener("abort", resolve));
+    leave();
+    await seen();
+    list();
+  }
 }
 
 /** Show the list that the link names. */
@@ -155,6 +164,7 @@ function begin() {
   const state = ["active", "ended"].includes(given.get("state")) ? given.get("state") : "";
   choose({ prefix: at("prefix").value, state });
   keepFresh();
+  leaveWhileHidden();
 }
 
 begin();

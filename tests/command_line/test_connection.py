@@ -9,7 +9,7 @@ import trustme
 
 from app.command_line.connection import Connection
 from app.command_line.output.exit_status import status_of
-from app.command_line.output.failures import describe
+from app.command_line.output.failures import describe, shown_url
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -92,6 +92,18 @@ def test_a_connection_that_is_refused_reads_in_a_few_words():
     with pytest.raises(StoreUnavailable) as refused:
         Connection(f"http://127.0.0.1:{free_port()}", None, None).client(0).state(1)
     assert describe(refused.value) == "no response from the gateway: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:secret@host/a", "http://host/a"),
+        ("https://me:a@b@host:1", "https://host:1"),
+        ("http://host/a@b", "http://host/a@b"),
+    ],
+)
+def test_a_notice_does_not_show_the_password_of_a_url(url, shown):
+    assert shown_url(url) == shown
 
 
 @pytest.mark.parametrize(

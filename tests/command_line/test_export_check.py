@@ -40,7 +40,12 @@ def test_what_was_trimmed_meanwhile_is_told():
     said = checked(state(3, 1, 3), state(3, 3, 5), line(3))
     assert said == "run a: 1 events, up to 3-0; 2 were trimmed meanwhile"
     said = checked(state(4, 1, 4), state(2, 4, 5), line(1), line(4))
-    assert "2 more had been deleted or trimmed between them" in said
+    assert said == "run a: 2 events, up to 4-0; 2 were trimmed meanwhile"
+    said = checked(state(3, 1, 4), state(2, 3, 4), line(1), line(4))
+    assert said == (
+        "run a: 2 events, up to 4-0; 1 more had been deleted or trimmed between them; "
+        "1 were trimmed meanwhile"
+    )
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,11 @@ def test_what_is_no_event_is_refused(line):
         event_of_line(line).new_event()
 
 
+def test_a_line_that_is_nested_too_deep_is_refused():
+    with pytest.raises(InvalidEvent):
+        event_of_line(b'{"data":%b%b}' % (b"[" * 1020, b"]" * 1020))
+
+
 @pytest.mark.parametrize("name", [b'"lifecycle","event_action":"lost"', b'"gateway"', b"5"])
 def test_a_name_that_nobody_may_append_is_refused(name):
     with pytest.raises(InvalidEvent):

@@ -52,6 +52,12 @@ def test_json_is_harmless_and_means_the_same(text):
     assert json.loads(shown) == {"data": text}
 
 
+def test_what_a_server_sends_instead_of_json_is_harmless_too():
+    assert printable_json(b'{"a":"\x1b]0;title\x07",\t"b":1}') == (
+        b'{"a":"\\u001b]0;title\\u0007",\t"b":1}'
+    )
+
+
 @pytest.mark.parametrize("text", ["plain", "Grüße, 世界", "👩‍👩‍👧 ok", "سلام", "a\\u001b"])
 def test_ordinary_text_stays_as_it_is(text):
     assert printable(text) == text

@@ -38,7 +38,7 @@ test("few entries are held, and the others are read again in their places", asyn
   for (const row of [0, 999, 1000, 123_456, 299_999]) {
     const place = view.at(row);
     await log.hold(place.chunk);
-    assert.equal(view.entriesOf(place, 10)[0].sequence, row + 1);
+    assert.equal(place.chunk.entries[place.index].sequence, row + 1);
     assert.ok(held(log) <= MAX_HELD);
   }
 });
@@ -64,6 +64,16 @@ test("events that were trimmed meanwhile are rows without an event", async () =>
   assert.equal(chunk.entries[999].sequence, 1000);
 });
 
+test("an event that was deleted in the middle leaves the others in their places", () => {
+  const log = logOf(100_000);
+  const [chunk] = log.chunks;
+  const events = Array.from({ length: 1000 }, (_, index) => event(1 + index));
+  events.splice(299, 1);
+  chunk.restore(events);
+  assert.equal(chunk.entries[299], null);
+  assert.deepEqual([chunk.entries[298].sequence, chunk.entries[300].sequence], [299, 301]);
+});
+
 test("what is on the screen stays, however much that is", async () => {
   const log = logOf(100_000);
   log.shown = new Set(log.chunks);
@@ -84,7 +94,11 @@ test("tokens are joined over the borders of chunks, in whatever order these came
     const view = new View(log);
     view.update();
     assert.equal(view.count, 1);
-    assert.equal(view.entriesOf(view.at(0), Infinity).length, 2500);
+    const lengths = [...view.stretches(view.at(0))].map(({ from, to }) => to - from);
+    assert.equal(lengths.reduce((sum, each) => sum + each), 2500);
+    const middle = { chunk: log.chunks[1], index: 500 };
+    assert.ok(view.shows(middle));
+    assert.equal(view.rowOf(middle), 0);
     view.join(false);
     view.update();
     assert.equal(view.count, 2500);
@@ -163,6 +177,46 @@ test("spans end with what has their key, and the innermost otherwise", () => {
     ["tool", "b", null, false],
     ["step", "", 5, true],
   ]);
+});
+
+test("a search looks at all events, at joined tokens as one text, and at what comes later", async () => {
+  const words = ["a nee", "dle in", " hay"];
+  const log = logOf(0);
+  for (let number = 1; number <= 3000; number++) {
+    log.append(event(number, { name: "llm.stream", data: number > 1998 ? words[number % 3] : "x", source: number < 1000 }));
+  }
+  log.append(event(3001, { data: "NEEDLE" }));
+  log.append(event(3002, { data: "hay" }));
+  const view = new View(log);
+  let searched;
+  const until = async (isTrue) => {
+    while (!isTrue()) await new Promise((resolve) => setTimeout(resolve));
+    view.update();
+  };
+  searched = view.search("needle");
+  searched.run(() => {});
+  view.update();
+  await until(() => searched.isDone);
+  assert.equal(view.count, 2); // the tokens from 1,000 on, which cross two borders, and the event
+  log.append(event(3003, { data: "one more needle" }));
+  view.update();
+  await until(() => searched.found(log.last).size === 2);
+  assert.equal(view.count, 3);
+  searched.stop();
+});
+
+test("a search is not ended by a gateway that is away", async () => {
+  const log = logOf(70_000);
+  const hold = log.hold.bind(log);
+  let failures = 0;
+  log.hold = (chunk) => (failures++ < 1 ? Promise.reject(new Error("away")) : hold(chunk));
+  const view = new View(log);
+  const searched = view.search("line 7");
+  searched.run(() => {});
+  while (!searched.isDone) await new Promise((resolve) => setTimeout(resolve, 50));
+  view.update();
+  assert.equal(view.count, 1 + 10 + 100 + 1000 + 1); // 7, 7x, 7xx, 7xxx, and 70,000
+  searched.stop();
 });
 
 test("what cannot be seen is shown as escapes", () => {

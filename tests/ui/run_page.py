@@ -78,13 +78,19 @@ class RunPage:
     def wait_for_state(self, text: str, seconds: float = 20) -> None:
         self.wait(lambda: text in self.text("#connection"), f"the connection is {text}", seconds)
 
+    def wait_for_rows(self) -> None:
+        """Wait until all rows on the screen show their events."""
+        self.page.evaluate(NEXT_FRAME)
+        is_shown = "there are rows, and all of them are read"
+        self.wait(lambda: self.rows() and all(r["data"] != "…" for r in self.rows()), is_shown)
+
     def all_sequences(self) -> list[int]:
         """Scroll from the first to the last row, and return all sequences."""
         self.press("g")
         found: dict[int, int] = {}
         while True:
             before = len(found)
-            self.wait(lambda: all(row["data"] != "…" for row in self.rows()), "the rows are read")
+            self.wait_for_rows()
             for row in self.rows():
                 if row["sequence"] not in (None, "–"):
                     found[row["row"]] = int(row["sequence"])
@@ -94,4 +100,4 @@ class RunPage:
                 "() => { const e = document.getElementById('events');"
                 " e.scrollTop += e.clientHeight - 60; }"
             )
-            self.page.wait_for_timeout(40)
+            self.page.evaluate(NEXT_FRAME)

@@ -1,25 +1,26 @@
 """What the command line says on standard error: failures, and that it waits for the gateway."""
 
-import contextlib
 import logging
 import re
-import sys
 
 from ...streaming.errors import NotAllowed, StreamingError
-from .terminal import printable
+from .terminal import printable, tell
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\"')]*[^(\"') ])")
+_PASSWORD = re.compile(r"(?<=://)[^/]*@")
 _RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
 
 
 def complain(message: str) -> None:
     """Print a message to standard error, each of its lines after the name of the program."""
-    if sys.stderr is None:  # it is closed, and `print` would take standard output
-        return
-    with contextlib.suppress(OSError):  # nobody can be told
-        for line in message.splitlines():
-            print(f"tailrace: {printable(line)}", file=sys.stderr, flush=True)
+    for line in message.splitlines():
+        tell(f"tailrace: {printable(line)}")
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without the name and the password in it."""
+    return _PASSWORD.sub("", url)
 
 
 def describe(error: StreamingError) -> str:
@@ -42,7 +43,7 @@ class WaitingNotice(logging.Handler):
 
     def __init__(self, url: str) -> None:
         super().__init__(logging.WARNING)
-        self._url = url
+        self._url = shown_url(url)
         self._said = False
         logger = logging.getLogger("tailrace.client")
         logger.addHandler(self)

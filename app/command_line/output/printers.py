@@ -10,6 +10,7 @@ from .terminal import (
     paint,
     printable_json,
     printable_text,
+    tell,
     terminal_width,
     write,
 )
@@ -114,7 +115,7 @@ class TextPrinter:
             return
         if is_terminal(sys.stdout):
             self._begin_line()
-        print(paint(text, sys.stderr, **style), file=sys.stderr, flush=True)
+        tell(paint(text, sys.stderr, **style))
 
 
 def text_of(data: Any) -> str | None:

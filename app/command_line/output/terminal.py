@@ -24,8 +24,6 @@ _UNSAFE = (
 )
 _unsafe = re.compile(f"[{_UNSAFE}]")
 _unsafe_but_layout = re.compile(f"(?![\n\t])[{_UNSAFE}]")
-# What JSON has raw: its own control characters are escaped already.
-_unsafe_in_json = re.compile(f"(?![\x00-\x1f])[{_UNSAFE}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 DEFAULT_WIDTH = 80
@@ -52,10 +50,10 @@ def printable_text(text: str) -> str:
 
 def printable_json(line: bytes) -> bytes:
     """Return the same JSON, on one line, with such characters as the escapes of JSON."""
-    if line.isascii() and b"\x7f" not in line:
-        return line
     text = line.decode("utf-8", "replace")
-    return _unsafe_in_json.sub(_escape_in_json, text).encode("utf-8", "replace")
+    if text.isascii() and text.isprintable():
+        return line
+    return _unsafe_but_layout.sub(_escape_in_json, text).encode("utf-8", "replace")
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -108,12 +106,22 @@ def _is_pipe(descriptor: int) -> bool:
     return stat.S_ISFIFO(os.fstat(descriptor).st_mode)
 
 
-def give_output_up() -> None:
-    """Have the interpreter's exit flush the output into nothing: its error was dealt with."""
-    if sys.stdout is not None:
+def give_up(stream: TextIO | None) -> None:
+    """Have the interpreter's exit flush a stream into nothing: its error was dealt with."""
+    if stream is not None:
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())
+        os.dup2(nothing, stream.fileno())
         os.close(nothing)
+
+
+def tell(line: str) -> None:
+    """Print a line to standard error, if that is open and can be written."""
+    if sys.stderr is None:  # `print` would take standard output
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # nobody can be told
+        give_up(sys.stderr)
 
 
 def _stdout() -> Any:

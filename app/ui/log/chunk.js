@@ -13,7 +13,11 @@ const NAME = 0x1fff;
 const PASSES = 0x2000; // every filter: a notice, or an event that ends the run
 const CONTINUES = 0x4000; // the text of the token before it
 
+let chunks = 0;
+
 export class Chunk {
+  /** Tells it from all others. */
+  number = ++chunks;
   /** Events and notices, or null while they are not held. */
   entries = [];
   count = 0;
@@ -31,8 +35,7 @@ export class Chunk {
   marks = [];
   /** The longest time without an entry: when it begins and ends. */
   silence = [0, 0];
-  start = 0;
-  #delays = new Uint32Array(MAX_ENTRIES); // milliseconds after the start
+  #times = new Float64Array(MAX_ENTRIES);
   #codes = new Uint16Array(MAX_ENTRIES);
   #notices = new Map(); // by index: no gateway tells them again
   #firstToken = null; // the source of the token that is the first entry, as JSON
@@ -48,13 +51,17 @@ export class Chunk {
     return this.count === MAX_ENTRIES || this.size > MAX_SIZE;
   }
 
+  get start() {
+    return this.timeOf(0);
+  }
+
   get end() {
     return this.timeOf(this.count - 1);
   }
 
   /** Return the Unix time of an entry in milliseconds. */
   timeOf(index) {
-    return this.start + this.#delays[index];
+    return this.#times[index];
   }
 
   nameOf(index) {
@@ -111,24 +118,24 @@ export class Chunk {
     return { after: idBefore(this.firstId), limit: this.count - this.#notices.size };
   }
 
-  /** Hold the entries again. null stands for an event that is gone: first the oldest ones go. */
+  /** Hold the entries again. null stands for an event that is gone; its time tells which. */
   restore(events) {
     const own = events.filter((event) => compareIds(event.id, this.lastId) <= 0);
-    let next = own.length - (this.count - this.#notices.size);
-    this.entries = Array.from({ length: this.count }, (_, index) =>
-      this.#notices.get(index) ?? own[next++] ?? null);
+    const entries = [];
+    for (let index = this.count - 1; index >= 0; index--) {
+      const notice = this.#notices.get(index);
+      const isThere = own.length > 0 && millisecondsOf(own.at(-1).id) === this.timeOf(index);
+      entries.push(notice ?? (isThere ? own.pop() : null));
+    }
+    this.entries = entries.reverse();
     this.version++;
   }
 
   #add(entry, code, time, size) {
-    if (this.count === 0) {
-      this.start = time;
-    } else if (time - this.end > this.silence[1] - this.silence[0]) {
-      this.silence = [this.end, time];
-    }
+    if (this.count && time - this.end > this.silence[1] - this.silence[0]) this.silence = [this.end, time];
     this.entries?.push(entry);
     this.#codes[this.count] = code;
-    this.#delays[this.count] = Math.max(0, time - this.start);
+    this.#times[this.count] = Math.max(time, this.count ? this.end : 0);
     this.size += size;
     this.count++;
     this.version++;

@@ -1,12 +1,11 @@
 /** The log of a run, as far as the page knows it: chunks, the oldest first, of which it holds some. */
 
 import { Chunk } from "./chunk.js";
-import { millisecondsOf } from "./ids.js";
 
 // What is held beside what is shown, in entries, and in characters, about.
 const MAX_HELD_ENTRIES = 60_000;
 const MAX_HELD_SIZE = 48_000_000;
-// What is known. An entry that is not held takes six bytes.
+// What is known. An entry that is not held takes ten bytes.
 export const MAX_KNOWN_ENTRIES = 2_000_000;
 const MAX_MARKS = 10_000;
 const MAX_NOTABLE = 10_000;
@@ -17,11 +16,6 @@ const ENDS = new Set(["completed", "failed", "cancelled", "lost"]);
 
 export function isTerminal(event) {
   return event.event.category === "lifecycle" && ENDS.has(event.event.action);
-}
-
-/** Return the Unix time of an entry in milliseconds. */
-export function timeOf(entry) {
-  return entry.notice ? entry.time : millisecondsOf(entry.id);
 }
 
 export class Log {

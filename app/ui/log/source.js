@@ -13,14 +13,16 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 export class Source {
   /** Whether all older events are known. */
   isComplete = false;
-  /** Milliseconds from the id of the last live event to its arrival; null before the first. */
+  /** Where following would go on. */
+  cursor = null;
+  /** How late the last live event came, in milliseconds; null if none has come since a break. */
   lag = null;
   #client;
   #runId;
   #log;
   #changed;
   #onState;
-  #isCaughtUp = false;
+  #offset = null; // of this computer's clock from the gateway's, once all of the history is there
   #isGap = false;
   #sequences = new Sequences();
   #leading = []; // the first events, until one has a sequence
@@ -36,10 +38,17 @@ export class Source {
     this.#onState = onState;
   }
 
-  /** Follow the run until it has ended, and again if it is called again. Rejects as the client. */
-  async follow() {
-    const start = this.cursor === undefined ? { tail: TAIL } : { after: this.cursor };
-    const stream = this.#client.follow(this.#runId, { ...start, onState: this.#onState });
+  /**
+   * Follow the run until it has ended or the signal aborts; another call goes on from there.
+   * Rejects as the client.
+   */
+  async follow(signal) {
+    const start = this.cursor === null ? { tail: TAIL } : { after: this.cursor };
+    const onState = (state) => {
+      if (state.state !== "open") this.#offset = this.lag = null;
+      this.#onState(state);
+    };
+    const stream = this.#client.follow(this.#runId, { ...start, signal, onState });
     for await (const event of stream) {
       this.cursor = stream.cursor ?? this.cursor;
       if (event.event.category === "gateway") this.#control(event);
@@ -56,14 +65,14 @@ export class Source {
     if (missing !== null) this.#log.appendNotice(gap(event, missing));
     this.#isGap = false;
     this.#log.append(event);
-    if (this.#isCaughtUp) this.lag = Math.max(0, Date.now() - millisecondsOf(event.id));
+    if (this.#offset !== null) this.lag = Math.max(0, Date.now() - this.#offset - millisecondsOf(event.id));
     if (this.#older === null) this.#readOlder(event);
   }
 
   #control(event) {
     const { action } = event.event;
     if (action === "caught_up") {
-      this.#isCaughtUp = true;
+      this.#offset = Date.now() - Date.parse(event.timestamp);
       if (this.#older === null) this.isComplete = true; // there are none
     } else if (action === "gap") {
       this.#isGap = true;

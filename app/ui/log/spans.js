@@ -9,7 +9,9 @@ const ENDS = new Set([
 const KEYS = ["span_id", "call_id", "tool_call_id", "id", "step", "name", "tool"];
 const MAX_KEY = 100;
 // Spans are drawn in as many rows at most.
-const MAX_LANES = 4;
+export const LANES = 4;
+// Of more spans at a time, the oldest have no end.
+const MAX_OPEN = 200;
 
 /** Return what an event begins or ends, null if it does neither. */
 export function spanMark(event, time) {
@@ -28,21 +30,24 @@ export function spanMark(event, time) {
  */
 export function pair(marks) {
   const open = [];
+  const used = new Array(LANES).fill(0);
   const spans = [];
   for (const mark of marks) {
     if (mark.starts) {
-      const taken = new Set(open.map((span) => span.lane));
-      const free = Array.from({ length: MAX_LANES }, (_, lane) => lane).find((lane) => !taken.has(lane));
-      const span = { ...mark, start: mark.time, end: null, lane: free ?? MAX_LANES - 1 };
+      const free = used.indexOf(0);
+      const lane = free < 0 ? LANES - 1 : free;
+      const span = { ...mark, start: mark.time, end: null, lane };
+      used[lane]++;
       open.push(span);
       spans.push(span);
-      if (open.length > 1000) open.shift();
+      if (open.length > MAX_OPEN) used[open.shift().lane]--;
       continue;
     }
     const at = open.findLastIndex((span) =>
       span.category === mark.category && (mark.which === "" || span.which === mark.which || span.which === ""));
     if (at < 0) continue;
     const [span] = open.splice(at, 1);
+    used[span.lane]--;
     span.end = mark.time;
     span.failed = mark.failed;
   }

@@ -4,21 +4,22 @@ import { Search } from "./search.js";
 
 export class View {
   #log;
-  #names = null; // the names that are shown; null for all
+  #names = null; // that are shown; null for all
   #search = null;
   #isJoined = true;
   #until = Infinity;
-  #rows = new WeakMap(); // of each chunk: the index of the first entry of each row
-  // As they were at the last update: the chunks, and the number of the first row of each.
-  #chunks = [];
-  #starts = [0];
   #version = 0;
+  #rows = new WeakMap(); // of each chunk: the indexes at which rows begin, and for what they were found
+  // As it was at the last update: the chunks, their rows, and the number of the first row of each.
+  #chunks = [];
+  #rowsOf = [];
+  #starts = [0];
 
   constructor(log) {
     this.#log = log;
   }
 
-  /** How many rows there are, after the last `update`. */
+  /** How many rows there are. */
   get count() {
     return this.#starts.at(-1);
   }
@@ -32,9 +33,16 @@ export class View {
     return this.#search?.text ?? "";
   }
 
+  /** Whether a search has not looked at all events yet. */
+  get isSearching() {
+    return this.#search !== null && !this.#search.isDone;
+  }
+
   get isFiltered() {
     return this.#names !== null || this.#search !== null;
   }
+
+  // What is chosen here counts from the next update on.
 
   /** Show only events of these names; of none for all. */
   showNames(names) {
@@ -48,7 +56,7 @@ export class View {
     this.search(""); // what it found are other rows
   }
 
-  /** Show only rows with a text. Returns the search, which goes on in the background, or null. */
+  /** Show only rows with a text. Returns the search, which is to be run, or null. */
   search(text) {
     this.#search?.stop();
     this.#search = text === "" ? null : new Search(this.#log, text, this.#isJoined);
@@ -61,76 +69,91 @@ export class View {
     this.#until = time;
   }
 
-  /** Count the rows anew. Call it after a change of the log or of a search. */
+  /** Find the rows anew, after a change of the log, of a search, or of what is chosen. */
   update() {
-    let count = 0;
-    this.#chunks = [...this.#log.chunks];
+    this.#search?.wake();
+    this.#chunks = this.#log.chunks.filter((chunk) => chunk.count);
+    this.#rowsOf = [];
     this.#starts = [0];
     for (const chunk of this.#chunks) {
-      count += chunk.start > this.#until ? 0 : this.#rowsOf(chunk).length;
-      this.#starts.push(count);
+      this.#rowsOf.push(chunk.start > this.#until ? [] : this.#find(chunk));
+      this.#starts.push(this.count + this.#rowsOf.at(-1).length);
     }
   }
 
-  /** Return where a row begins: its chunk, and the index in that. */
+  /** Return where a row begins, a chunk and an index; null if there is no such row. */
   at(row) {
+    if (row < 0 || row >= this.count) return null;
     const number = lastAtMost(this.#starts, row);
-    const chunk = this.#chunks[number];
-    return chunk && row < this.count ? { chunk, index: this.#rowsOf(chunk)[row - this.#starts[number]] } : null;
+    return { chunk: this.#chunks[number], index: this.#rowsOf[number][row - this.#starts[number]] };
   }
 
   /** Return the row of an entry, or the one before it if it is not shown. */
-  rowOf({ chunk, index }) {
+  rowOf(place) {
+    const { chunk, index } = this.beginning(place);
     const number = this.#chunks.indexOf(chunk);
     if (number < 0) return 0;
-    return Math.max(0, this.#starts[number] + lastAtMost(this.#rowsOf(chunk), index));
+    return Math.max(0, this.#starts[number] + lastAtMost(this.#rowsOf[number], index));
   }
 
-  /** Return whether an entry is shown: it has a row, or is joined to the token of one. */
+  /** Return whether an entry is shown, by itself or joined to others. */
   shows(place) {
+    const { chunk, index } = this.beginning(place);
     const shown = this.at(this.rowOf(place));
-    let { index } = place;
-    while (this.#isJoined && index > 0 && place.chunk.continues(index)) index--;
-    return shown !== null && shown.chunk === place.chunk && shown.index === index;
+    return shown !== null && shown.chunk === chunk && shown.index === index;
+  }
+
+  /** Return where the row of an entry begins: at the first of the tokens that it is joined to. */
+  beginning({ chunk, index }) {
+    let number = this.#chunks.indexOf(chunk);
+    while (this.#isJoined && number >= 0 && chunk.continues(index)) {
+      if (--index >= 0) continue;
+      if (--number < 0) return { chunk, index: 0 };
+      chunk = this.#chunks[number];
+      index = chunk.count - 1;
+    }
+    return { chunk, index };
+  }
+
+  /** Yield the stretches of a row that begins somewhere: a chunk, and the indexes from and to. */
+  *stretches({ chunk, index }) {
+    let number = this.#chunks.indexOf(chunk);
+    for (;;) {
+      let end = index + 1;
+      while (end < chunk.count && this.#joins(chunk, end)) end++;
+      yield { chunk, from: index, to: end };
+      const next = this.#chunks[++number];
+      if (end < chunk.count || !next || !this.#joins(next, 0)) return;
+      chunk = next;
+      index = 0;
+    }
   }
 
   /** Return the last row that is no later than a Unix time in milliseconds. */
   rowAtTime(time) {
-    const chunk = this.#chunks.findLast((each) => each.count && each.start <= time);
+    const chunk = this.#chunks.findLast((each) => each.start <= time);
     if (!chunk) return 0;
     let index = chunk.count - 1;
     while (index > 0 && chunk.timeOf(index) > time) index--;
     return this.rowOf({ chunk, index });
   }
 
-  /** Return the entries of a row that begins somewhere: at most `limit` joined tokens, or one. */
-  entriesOf({ chunk, index }, limit) {
-    const entries = [];
-    let number = this.#chunks.indexOf(chunk);
-    while (chunk?.entries && entries.length < limit) {
-      entries.push(chunk.entries[index]);
-      if (++index >= chunk.count) {
-        chunk = this.#chunks[++number];
-        index = 0;
-      }
-      const goesOn = this.#isJoined && chunk?.count && chunk.continues(index) && chunk.timeOf(index) <= this.#until;
-      if (!goesOn) break;
-    }
-    return entries;
+  #joins(chunk, index) {
+    return this.#isJoined && chunk.continues(index) && chunk.timeOf(index) <= this.#until;
   }
 
-  #rowsOf(chunk) {
+  #find(chunk) {
     const until = chunk.end > this.#until ? this.#until : "end";
     const key = `${chunk.version} ${this.#version} ${this.#search?.versionOf(chunk)} ${until}`;
     let known = this.#rows.get(chunk);
     if (known?.key !== key) {
-      known = { key, rows: this.#find(chunk) };
+      known = { key, rows: this.#findAnew(chunk) };
       this.#rows.set(chunk, known);
     }
     return known.rows;
   }
 
-  #find(chunk) {
+  #findAnew(chunk) {
     const found = this.#search?.found(chunk);
     const isWanted = this.#log.names.map(({ name }) => this.#names === null || this.#names.has(name));
     const rows = [];

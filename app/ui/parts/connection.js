@@ -2,20 +2,22 @@
 
 import { duration } from "./format.js";
 
-/** Show the state of a stream in an element. `lag` is in milliseconds, or null. */
-export function showConnection(shown, stream, lag) {
-  const [text, title] = textOf(stream, lag);
-  shown.dataset.state = stream.state;
-  if (shown.textContent !== text) shown.textContent = text;
-  shown.title = title;
+/**
+ * Show the state of a stream, and the lag in milliseconds, or null for none. A screen reader hears
+ * of changes of the first alone.
+ */
+export function showConnection(stateBox, lagBox, stream, lag) {
+  const [text, title] = textOf(stream);
+  stateBox.dataset.state = stream.state;
+  if (stateBox.textContent !== text) stateBox.textContent = text;
+  stateBox.title = title;
+  lagBox.textContent = lag === null || stream.state !== "open" ? "" : duration(lag);
 }
 
-function textOf(stream, lag) {
+function textOf(stream) {
   switch (stream.state) {
     case "open":
-      return lag === null
-        ? ["live", "Connected. Nothing has come live yet."]
-        : [`live, ${duration(lag)}`, "From when the last event was stored until it came here, by the clocks of both."];
+      return ["live", "Connected."];
     case "waiting":
       return ["reconnecting", stream.error ? stream.error.message : "The connection ended. It goes on where it stopped."];
     case "ended":

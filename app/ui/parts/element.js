@@ -17,6 +17,10 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
+export const at = (id) => document.getElementById(id);
+
+export const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+
 export function button(label, click, attributes = {}) {
   return element("button", { type: "button", click, ...attributes }, label);
 }

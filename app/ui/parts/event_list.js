@@ -1,13 +1,11 @@
 /** The list of events: which rows there are, which is selected, and whether it follows the end. */
 
-import { button, element } from "./element.js";
-import { rowElement } from "./row.js";
+import { button } from "./element.js";
+import { describeRow, rowElement } from "./row.js";
 import { VirtualList } from "./virtual_list.js";
 
 const ROW_HEIGHT = 26; // as in style.css
-const MAX_TOKENS_IN_ROW = 500;
-// That the selected row shows.
-const MAX_TOKENS = 200_000;
+const MAX_TOKENS_IN_ROW = 200;
 
 export class EventList {
   /** Where the selected row begins: a chunk and an index; null for none. */
@@ -17,37 +15,35 @@ export class EventList {
   #log;
   #view;
   #list;
-  #detail;
-  #panel;
   #events;
-  #selectedRow = -1;
-  #drawn = new Set(); // chunks
+  #selectedRow = -1; // -1 if it is not shown
   #lastSeen = null; // the last row when it stopped following
+  #places = new WeakMap(); // of the elements of rows
+  #drawn = new Set(); // chunks
   #news = button("", () => this.follow(true), { class: "news", hidden: true });
 
   /**
-   * `box` is the listbox, and `panel` the element that `detail` fills. `events` has `selected()`,
-   * `changed()` when more is there to show, and `failed(error)`.
+   * `box` is the listbox. `events` has `selected()`, `opened()` when a row is clicked, `changed()`
+   * when more is there to show, and `failed(error)`.
    */
-  constructor(box, { log, view, panel, detail, events }) {
+  constructor(box, log, view, events) {
     this.#box = box;
     this.#log = log;
     this.#view = view;
-    this.#panel = panel;
-    this.#detail = detail;
     this.#events = events;
-    this.#list = new VirtualList(box, {
-      rowHeight: ROW_HEIGHT,
-      render: (row) => this.#row(row),
-      onScroll: (isAtEnd) => this.follow(isAtEnd),
-      onDraw: () => this.#drew(),
+    this.#list = new VirtualList(box, ROW_HEIGHT, {
+      keyOf: (row) => this.#keyOf(row),
+      render: (row, old) => this.#render(row, old),
+      scrolled: (isAtEnd) => this.follow(isAtEnd),
+      drawn: () => this.#drew(),
+      resized: () => this.isFollowing && this.#list.toEnd(),
     });
     box.after(this.#news);
     box.addEventListener("click", (event) => {
-      const row = event.target.closest("[data-row]");
-      if (!row) return;
-      this.select(Number(row.dataset.row));
-      this.open(true);
+      const place = this.#places.get(event.target.closest("[data-row]"));
+      if (!place) return;
+      this.goTo(place);
+      this.#events.opened();
     });
   }
 
@@ -61,16 +57,21 @@ export class EventList {
     if (place === null) return;
     this.selected = place;
     this.#selectedRow = this.#view.rowOf(place);
-    if (this.#selectedRow < this.count - 1) this.follow(false);
+    // The last row of a filter may be far from the end.
+    if (this.#selectedRow < this.count - 1 || this.#view.isFiltered) this.follow(false);
     this.#list.show(this.#selectedRow, isCentred);
-    this.#showDetail();
     this.#events.selected();
+  }
+
+  selectLast() {
+    this.select(this.count - 1);
+    this.follow(true);
   }
 
   /** Select another row, so many rows away. */
   move(rows) {
     const screen = rows > 0 ? this.#list.firstRow - 1 : this.#list.firstRow + this.#list.pageRows;
-    this.select((this.selected ? this.#selectedRow : screen) + rows);
+    this.select((this.selected ? this.#view.rowOf(this.selected) : screen) + rows);
   }
 
   movePages(pages) {
@@ -81,7 +82,7 @@ export class EventList {
   moveToNotable(by) {
     const rows = this.#log.notable.map((place) => this.#view.rowOf(place));
     rows.sort((one, other) => one - other);
-    const from = this.selected ? this.#selectedRow : by > 0 ? -1 : this.count;
+    const from = this.selected ? this.#view.rowOf(this.selected) : by > 0 ? -1 : this.count;
     const row = by > 0 ? rows.find((each) => each > from) : rows.findLast((each) => each < from);
     if (row !== undefined) this.select(row, true);
   }
@@ -105,26 +106,58 @@ export class EventList {
     this.#showNews();
   }
 
-  /** Open or close the selected row. */
-  open(isOpen = this.#panel.hidden) {
-    if (isOpen && !this.selected) this.select(this.count - 1);
-    this.#panel.hidden = !isOpen;
-    if (isOpen) this.#showDetail();
-    else this.#detail.clear();
+  focus() {
+    this.#box.focus();
   }
 
-  /** Show what the view has now. What is on the screen stays where it is. */
+  /** Show what the view has now. The selected row, or else the first, stays where it is. */
   refresh() {
-    const top = this.#list.firstRow;
-    const anchor = this.#view.at(top);
+    const isInSight = this.#selectedRow >= 0 && this.#list.isOnScreen(this.#selectedRow);
+    const anchor = isInSight ? this.selected : this.#view.at(this.#list.firstRow);
+    const before = anchor ? this.#view.rowOf(anchor) : 0;
     this.#view.update();
-    this.#list.resize(this.count, anchor ? this.#view.rowOf(anchor) - top : 0);
+    this.#list.resize(this.count, anchor ? this.#view.rowOf(anchor) - before : 0);
     if (this.selected && !this.#log.chunks.includes(this.selected.chunk)) this.selected = null;
-    this.#selectedRow = this.selected && this.#view.shows(this.selected) ? this.#view.rowOf(this.selected) : -1;
+    if (this.selected) this.selected = this.#view.beginning(this.selected);
+    const isShown = this.selected && this.#view.shows(this.selected);
+    this.#selectedRow = isShown ? this.#view.rowOf(this.selected) : -1;
     if (this.isFollowing) this.#list.toEnd();
     this.#list.draw();
     this.#showNews();
-    this.#showDetail();
+  }
+
+  #keyOf(row) {
+    const { chunk, index } = this.#view.at(row);
+    return `${chunk.number} ${index}`;
+  }
+
+  #render(row, old) {
+    const place = this.#view.at(row);
+    const { chunk } = place;
+    this.#drawn.add(chunk);
+    const isLoading = chunk.entries === null;
+    this.#log.hold(chunk).then(
+      () => isLoading && this.#events.changed(),
+      (error) => this.#events.failed(error),
+    );
+    const shown = rowElement(old, ...this.#contentOf(place), isLoading);
+    describeRow(shown, row, this.count, row === this.#selectedRow);
+    this.#places.set(shown, place);
+    return shown;
+  }
+
+  /** Return the first entries of a row, and how many it has. */
+  #contentOf(place) {
+    const entries = [];
+    let length = 0;
+    for (const { chunk, from, to } of this.#view.stretches(place)) {
+      if (entries.length === length) {
+        const most = Math.min(to, from + MAX_TOKENS_IN_ROW - entries.length);
+        entries.push(...(chunk.entries?.slice(from, most) ?? []));
+      }
+      length += to - from;
+    }
+    return [entries, length];
   }
 
   #drew() {
@@ -132,36 +165,15 @@ export class EventList {
     this.#drawn = new Set();
     // A screen reader hears of the selected row, if that has an element now.
     const id = `row-${this.#selectedRow}`;
-    if (document.getElementById(id)) this.#box.setAttribute("aria-activedescendant", id);
-    else this.#box.removeAttribute("aria-activedescendant");
-  }
-
-  #row(row) {
-    const place = this.#view.at(row);
-    const isLoading = place.chunk.entries === null;
-    this.#drawn.add(place.chunk);
-    this.#hold(place.chunk, () => isLoading && this.#events.changed());
-    const entries = isLoading ? [null] : this.#view.entriesOf(place, MAX_TOKENS_IN_ROW);
-    return rowElement(entries, { row, count: this.count, isSelected: row === this.#selectedRow, isLoading });
-  }
-
-  #showDetail() {
-    if (this.#panel.hidden || !this.selected) return;
-    const place = this.selected;
-    this.#hold(place.chunk, () => {
-      if (this.selected !== place || this.#panel.hidden) return;
-      this.#detail.show(this.#view.entriesOf(place, MAX_TOKENS));
-    });
-  }
-
-  #hold(chunk, then) {
-    this.#log.hold(chunk).then(then, (error) => this.#events.failed(error));
+    if (!document.getElementById(id)) this.#box.removeAttribute("aria-activedescendant");
+    else if (this.#box.getAttribute("aria-activedescendant") !== id) this.#box.setAttribute("aria-activedescendant", id);
   }
 
   #showNews() {
     const seen = this.#lastSeen;
     const news = seen ? this.count - 1 - this.#view.rowOf(seen) : 0;
     this.#news.hidden = this.isFollowing || this.count === 0;
-    this.#news.replaceChildren(element("span", {}, news > 0 ? `↓ ${news.toLocaleString("en")} new` : "↓ End"));
+    const text = news > 0 ? `↓ ${news.toLocaleString("en")} new` : "↓ End";
+    if (this.#news.textContent !== text) this.#news.textContent = text;
   }
 }

@@ -14,11 +14,14 @@ export class Filters {
   #box;
   #changed;
   #chips = new Map(); // by name
-  #more = element("button.chip", { type: "button", click: () => this.#showAll() });
+  #more = element("button.chip.more", { type: "button", click: () => this.#toggleAll() });
   #isAll = false;
 
-  /** `bar` gets the chips, and `box` is the search field. `changed()` is called after a choice. */
-  constructor(bar, box, changed) {
+  /**
+   * `bar` gets the chips, and `box` is the search field. `changed()` is called after a choice, and
+   * `leave()` when the user has done with the field.
+   */
+  constructor(bar, box, { changed, leave }) {
     this.#bar = bar;
     this.#box = box;
     this.#changed = changed;
@@ -32,7 +35,7 @@ export class Filters {
       if (event.key === "Escape") box.value = "";
       clearTimeout(timer);
       this.#search();
-      box.blur();
+      leave();
     });
   }
 
@@ -45,6 +48,7 @@ export class Filters {
   /** Show the names and their counts: `{name, count}`, in any order. */
   show(names) {
     const shown = names.filter(({ name, count }) => name && (count || this.chosen.has(name)));
+    for (const name of this.chosen) if (!shown.some((each) => each.name === name)) shown.push({ name, count: 0 });
     shown.sort((one, other) => other.count - one.count || (one.name < other.name ? -1 : 1));
     const kept = this.#isAll ? shown : shown.filter(({ name }, at) => at < MAX_CHIPS || this.chosen.has(name));
     // A chip that stays does not move, so that nobody clicks the wrong one.
@@ -56,14 +60,14 @@ export class Filters {
         this.#chips.delete(name);
         continue;
       }
-      chip.setAttribute("aria-pressed", String(this.chosen.has(name)));
+      this.#mark(name);
       const text = counts.get(name).toLocaleString("en");
       if (chip.lastChild.textContent !== text) chip.lastChild.textContent = text;
     }
     const left = shown.length - this.#chips.size;
-    this.#more.textContent = `${left} more`;
-    if (left > 0) this.#bar.append(this.#more);
-    else this.#more.remove();
+    this.#more.textContent = this.#isAll ? "fewer" : `${left} more`;
+    if (left === 0 && !this.#isAll) this.#more.remove();
+    else if (this.#bar.lastElementChild !== this.#more) this.#bar.append(this.#more);
   }
 
   #add(name) {
@@ -74,17 +78,25 @@ export class Filters {
       element("span.count"),
     );
     this.#chips.set(name, chip);
-    this.#bar.append(chip);
+    if (this.#more.isConnected) this.#more.before(chip);
+    else this.#bar.append(chip);
   }
 
   #toggle(name) {
     if (!this.chosen.delete(name)) this.chosen.add(name);
-    this.#chips.get(name).setAttribute("aria-pressed", String(this.chosen.has(name)));
+    this.#mark(name);
     this.#changed();
   }
 
-  #showAll() {
-    this.#isAll = true;
+  #mark(name) {
+    const chip = this.#chips.get(name);
+    const isPressed = String(this.chosen.has(name));
+    if (chip.getAttribute("aria-pressed") !== isPressed) chip.setAttribute("aria-pressed", isPressed);
+  }
+
+  #toggleAll() {
+    this.#isAll = !this.#isAll;
+    this.#bar.classList.toggle("all", this.#isAll);
     this.#changed();
   }
 

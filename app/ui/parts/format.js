@@ -71,6 +71,13 @@ export function clock(ms) {
   return `${time}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
+/** Return the local date of a Unix time in milliseconds, such as "2026-11-26". */
+export function day(ms) {
+  const date = new Date(ms);
+  if (Number.isNaN(date.getTime())) return "";
+  return [date.getFullYear(), two(date.getMonth() + 1), two(date.getDate())].join("-");
+}
+
 const UNITS = [["d", 86_400_000], ["h", 3_600_000], ["min", 60_000], ["s", 1000]];
 
 /** Return a duration such as "1 h 5 min", "3.2 s" or "12 ms". */

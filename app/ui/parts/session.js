@@ -1,10 +1,8 @@
-/** Who the page reads as: a token that the user pastes, which the browser keeps as a cookie. */
+/** The token of the page: the user pastes it, and the browser keeps it as a cookie. */
 
-import { element } from "./element.js";
+import { at, element } from "./element.js";
 
 const NOT_KEPT = "The browser has not kept the cookie. It keeps it by HTTPS, and by HTTP only from localhost.";
-
-const at = (id) => document.getElementById(id);
 
 /** Asks for a token when the gateway or the user wants it, and says when it is about to expire. */
 export class Session {

@@ -23,19 +23,19 @@ function node(label, path, value, copy, isOpen) {
     "details",
     {
       // Filled when it is first opened: a value may have millions of members.
-      toggle: () => details.open && details.children.length === 1 && fill(details, path, value, copy),
+      toggle: () => details.open && details.children.length === 1 && fill(details, path, value, size, copy),
     },
     element("summary", {}, key, ": ", element("span.preview", {}, preview(value, size))),
   );
   if (isOpen && size > 0) {
-    fill(details, path, value, copy);
+    fill(details, path, value, size, copy);
     details.open = true;
   }
   // Beside the summary: that is a control too, and one cannot be in the other.
   return element("div.branch", {}, details, copying);
 }
 
-function fill(details, path, value, copy) {
+function fill(details, path, value, size, copy) {
   const list = element("div.members");
   details.append(list);
   const keys = Array.isArray(value) ? value.keys() : Object.keys(value).values();
@@ -49,7 +49,6 @@ function fill(details, path, value, copy) {
       list.append(node(String(key), pathOf(path, key), value[key], copy, false));
       shown++;
     }
-    const size = Array.isArray(value) ? value.length : Object.keys(value).length;
     if (shown === size) return;
     more.textContent = `${(size - shown).toLocaleString("en")} more`;
     list.append(more);

@@ -10,32 +10,29 @@ export class VirtualList {
   #viewport;
   #canvas = element("div.canvas", { role: "presentation" });
   #rowHeight;
-  #render;
-  #onScroll;
-  #onDraw;
+  #rows;
   #count = 0;
   #top = 0; // of the screen in the whole list, in pixels
   #scrolled = 0; // where the viewport was left
-  #rows = new Map(); // elements by the number of their row
+  #elements = new Map(); // by the keys of their rows
   #frame = null;
 
   /**
-   * `viewport` is the element that scrolls. `render(row)` returns the element of a row,
-   * `onScroll(atEnd)` is called after the user has scrolled, and `onDraw()` when rows were drawn.
+   * `viewport` is the element that scrolls. `rows` has `keyOf(row)`, which stays when rows come
+   * before it; `render(row, old)`, which returns the element of a row, best of all the old one;
+   * `scrolled(atEnd)` after the user has scrolled, `drawn()`, and `resized()`.
    */
-  constructor(viewport, { rowHeight, render, onScroll, onDraw }) {
+  constructor(viewport, rowHeight, rows) {
     this.#viewport = viewport;
     this.#rowHeight = rowHeight;
-    this.#render = render;
-    this.#onScroll = onScroll;
-    this.#onDraw = onDraw;
+    this.#rows = rows;
     viewport.append(this.#canvas);
     viewport.addEventListener("scroll", () => this.#scroll(), { passive: true });
-    new ResizeObserver(() => this.draw()).observe(viewport);
-  }
-
-  get count() {
-    return this.#count;
+    new ResizeObserver(() => {
+      this.#moveTo(this.#top);
+      rows.resized();
+      this.draw();
+    }).observe(viewport);
   }
 
   /** The first row on the screen. */
@@ -47,14 +44,17 @@ export class VirtualList {
     return Math.max(1, Math.floor(this.#viewport.clientHeight / this.#rowHeight) - 1);
   }
 
-  /** Change how many rows there are; `added` of them are new at the beginning. */
-  resize(count, added = 0) {
+  /** Return whether a row is on the screen. */
+  isOnScreen(row) {
+    const top = row * this.#rowHeight - this.#top;
+    return top > -this.#rowHeight && top < this.#viewport.clientHeight;
+  }
+
+  /** Change how many rows there are, and scroll by some of them. */
+  resize(count, by = 0) {
     this.#count = count;
     this.#canvas.style.height = `${Math.min(MAX_HEIGHT, this.#height)}px`;
-    if (added) {
-      this.#moveTo(this.#top + added * this.#rowHeight);
-    }
-    this.#moveTo(Math.min(this.#top, this.#maxTop));
+    this.#moveTo(this.#top + by * this.#rowHeight);
   }
 
   /** Draw the rows anew in the next frame. */
@@ -70,13 +70,13 @@ export class VirtualList {
     this.draw();
   }
 
-  /** Scroll until a row is on the screen; with `center` in its middle, if it was not there. */
-  show(row, center = false) {
+  /** Scroll until a row is on the screen; with `isCentred` in its middle, if it was not there. */
+  show(row, isCentred = false) {
     const top = row * this.#rowHeight;
     const { clientHeight } = this.#viewport;
     if (top < this.#top || top + this.#rowHeight > this.#top + clientHeight) {
-      const over = center ? (clientHeight - this.#rowHeight) / 2 : 0;
-      this.#moveTo(top < this.#top || center ? top - over : top + this.#rowHeight - clientHeight);
+      const above = isCentred ? (clientHeight - this.#rowHeight) / 2 : 0;
+      this.#moveTo(top < this.#top || isCentred ? top - above : top + this.#rowHeight - clientHeight);
     }
     this.draw();
   }
@@ -112,7 +112,9 @@ export class VirtualList {
     this.#top = Math.max(0, Math.min(this.#top, this.#maxTop));
     const drift = Math.abs(this.#scrolled - this.#top / this.#scale);
     if (drift > this.#viewport.clientHeight) this.#moveTo(this.#top);
-    this.#onScroll(this.#top >= this.#maxTop - this.#rowHeight);
+    // A slow movement away from the end stays near it for some steps.
+    if (moved > 0 && this.#top >= this.#maxTop - this.#rowHeight) this.#rows.scrolled(true);
+    else if (this.#top < this.#maxTop - 1) this.#rows.scrolled(false);
     this.draw();
   }
 
@@ -120,20 +122,21 @@ export class VirtualList {
     const first = Math.max(0, Math.floor(this.#top / this.#rowHeight) - EXTRA_ROWS);
     const screen = Math.ceil(this.#viewport.clientHeight / this.#rowHeight) + 2 * EXTRA_ROWS;
     const last = Math.min(this.#count, first + screen);
-    const rows = new Map();
+    const elements = new Map();
     for (let row = first; row < last; row++) {
-      const made = this.#render(row);
-      const old = this.#rows.get(row);
+      const key = this.#rows.keyOf(row);
+      const old = this.#elements.get(key);
+      const made = this.#rows.render(row, old);
       if (old !== made) {
-        if (old) old.replaceWith(made);
-        else this.#canvas.append(made);
+        old?.remove();
+        this.#canvas.append(made);
       }
-      // From the top of the screen, so that no offset is too large to be exact.
+      // Relative to the screen: an offset from the beginning may be too large to be exact.
       made.style.transform = `translateY(${row * this.#rowHeight - this.#top + this.#scrolled}px)`;
-      rows.set(row, made);
+      elements.set(key, made);
     }
-    for (const [row, old] of this.#rows) if (rows.get(row) !== old) old.remove();
-    this.#rows = rows;
-    this.#onDraw();
+    for (const [key, old] of this.#elements) if (!elements.has(key)) old.remove();
+    this.#elements = elements;
+    this.#rows.drawn();
   }
 }

@@ -1,26 +1,28 @@
-/** Whether somebody sees the page: a hidden tab should not keep a connection. */
+/** Whether the page is seen: browsers allow six connections to a host, over all tabs. */
 
-/**
- * Call `leave` when the page has been hidden for some seconds, and `comeBack` when it is seen
- * again after that. A page that is opened in a hidden tab counts as hidden from then on.
- */
-export function watchVisibility(seconds, leave, comeBack) {
+/** Return a promise that resolves when the page is seen. */
+export function seen() {
+  return new Promise((resolve) => {
+    const look = () => {
+      if (document.hidden) return;
+      document.removeEventListener("visibilitychange", look);
+      resolve();
+    };
+    document.addEventListener("visibilitychange", look);
+    look();
+  });
+}
+
+/** Return a signal that aborts when the page has been hidden for some seconds. */
+export function hiddenFor(seconds) {
+  const controller = new AbortController();
+  const { signal } = controller;
   let timer;
-  let hasLeft = false;
-
-  function look() {
+  const look = () => {
     clearTimeout(timer);
-    if (document.hidden) {
-      timer = setTimeout(() => {
-        hasLeft = true;
-        leave();
-      }, seconds * 1000);
-    } else if (hasLeft) {
-      hasLeft = false;
-      comeBack();
-    }
-  }
-
-  document.addEventListener("visibilitychange", look);
+    if (document.hidden) timer = setTimeout(() => controller.abort(), seconds * 1000);
+  };
+  document.addEventListener("visibilitychange", look, { signal });
   look();
+  return signal;
 }

@@ -248,6 +248,26 @@ def test_an_import_that_is_killed_goes_on_without_doubling(own_gateway, store, r
     assert contents(run(own_gateway.url, "export", copy).stdout) == contents(file.read_bytes())
 
 
+def test_a_file_that_has_its_ids_twice_is_imported_whole(gateway, store, run_id):
+    fill(store, run_id, 500)
+    twice = run(gateway.url, "export", run_id).stdout * 2
+    done = run(gateway.url, "import", "--run", f"{run_id}x", stdin=twice)
+    assert "1000 events appended; 1000 compared" in said(done)
+    assert store.state(f"{run_id}x").last_sequence == 1000
+
+
+def test_a_log_that_is_deleted_before_the_end_is_a_failed_comparison(
+    own_gateway, store, run_id, folder
+):
+    line = b'{"event_category": "a", "event_action": "b"}\n'
+    with Background(folder, own_gateway.url, "import", "--run", run_id) as importing:
+        importing.write(line * 500)
+        wait_until(lambda: store.state(run_id).last_sequence == 500, "the first batch is there")
+        store.delete(run_id)
+        assert importing.end() == 65
+        assert "event 500 is not in the log any more" in importing.err
+
+
 def test_an_import_goes_on_over_crashes_and_reloads(own_gateway, store, run_id, folder):
     fill(store, run_id, 9000)
     exported = run(own_gateway.url, "export", run_id).stdout

@@ -243,6 +243,12 @@ def test_an_output_that_cannot_be_written_is_one_line(gateway, ended, redirectio
     assert said.startswith("tailrace: ")
 
 
+def test_a_failure_that_cannot_be_told_keeps_its_status(gateway):
+    script = f"{' '.join(COMMAND)} export nothing 2>/dev/full"
+    done = subprocess.run(["bash", "-c", script], env=environment(gateway.url), timeout=50)
+    assert done.returncode == 65
+
+
 def test_missing_events_are_told_with_their_number(gateway, store, redis_client, run_id):
     for number in range(20):
         store.add(run_id, "llm", "stream", number)
@@ -251,6 +257,19 @@ def test_missing_events_are_told_with_their_number(gateway, store, redis_client,
     done = run(gateway.url, "follow", run_id)
     assert lines(done)[0] == "… 12 events are gone"
     assert len(lines(done)) == 10
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_a_gap_never_stands_in_the_text(gateway, store, redis_client, run_id, redirection):
+    for text in ("a", "b"):
+        store.add(run_id, "llm", "stream", text)
+    redis_client.xtrim(f"run:{run_id}:events", maxlen=1, approximate=False)
+    store.add(run_id, "lifecycle", "completed")
+    script = f"{' '.join(COMMAND)} follow {run_id} --text {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(gateway.url), capture_output=True, timeout=50
+    )
+    assert (done.returncode, done.stdout) == (0, b"b")
 
 
 def test_every_event_is_shown_once_over_reloads_and_crashes(own_gateway, store, run_id, folder):

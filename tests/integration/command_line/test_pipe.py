@@ -54,9 +54,11 @@ def test_names_and_lifecycle_can_be_asked_for(gateway, store, run_id):
 
 
 @pytest.mark.parametrize(
-    "command", ["pipe {}", "append {} a.b --data -", "import"], ids=["pipe", "append", "import"]
+    "command",
+    ["pipe {} --lifecycle", "append {} a.b --data -", "import"],
+    ids=["pipe", "append", "import"],
 )
-def test_a_closed_input_is_a_usage_error(gateway, run_id, command):
+def test_a_closed_input_is_a_usage_error(gateway, store, run_id, command):
     script = f"{' '.join(COMMAND)} {command.format(run_id)} <&-"
     done = subprocess.run(
         ["bash", "-c", script], env=environment(gateway.url), capture_output=True, timeout=50
@@ -64,6 +66,7 @@ def test_a_closed_input_is_a_usage_error(gateway, run_id, command):
     assert done.returncode == 64
     assert b"standard input is closed" in done.stderr
     assert b"Traceback" not in done.stderr
+    assert store.get_events(run_id) == []
 
 
 def test_tee_passes_the_bytes_on(gateway, run_id):
