@@ -1,21 +1,20 @@
 /** Keeps the table of runs up to date: reads the list, and follows the changes of runs. */
 
+import { pause } from "./element.js";
 import { MAX_ROWS } from "./run_table.js";
 
 const PAGE = 50;
 const MAX_ASKED = 20; // how many states are asked for at a time
 const MAX_CHANGES = 100; // with more of them, the feed reads the list again
-// In milliseconds.
-const PAUSE = 300; // between requests
-const ASK_TIMEOUT = 5000;
-const RETRY = 5000;
+// In seconds.
+const PAUSE = 0.3; // between requests
+const ASK_TIMEOUT = 5;
+const RETRY = 5;
 
 // What a run needs: its row goes to the top, goes away, or only shows the present state.
 const CHANGED = "changed";
 const DELETED = "deleted";
 const REFRESH = "refresh";
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
  * Shows the runs that pass a filter, from `start` to `stop`.
@@ -181,11 +180,12 @@ export class RunFeed {
 
   /** Return the state of a run; null if it has no log; undefined if it cannot be had now. */
   async #stateOf(runId, change) {
-    const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(ASK_TIMEOUT)]);
+    const signal = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(ASK_TIMEOUT * 1000)]);
     try {
       return await (runId === "stream" ? this.#findInList(runId, signal) : this.#client.state(runId, { signal }));
     } catch (error) {
-      if (error.isTemporary || error.name === "TimeoutError") setTimeout(() => this.#askAgain(runId, change), RETRY);
+      const isTemporary = error.isTemporary || error.name === "TimeoutError";
+      if (isTemporary) pause(RETRY).then(() => this.#askAgain(runId, change));
       return undefined;
     }
   }
