@@ -431,7 +431,7 @@ class Appender {
       this.#take(this.#isHidden ? MAX_KEEPALIVE_LENGTH : 2 ** 19);
     const { events } = this.#batch;
     try {
-      const stored = await this.#send(this.#batch, this.#expected, this.#isHidden);
+      const stored = await this.#send(this.#batch, this.#expected);
       ({ id: this.lastId, sequence: this.lastSequence } = stored.events.at(-1));
       this.stored += events.length;
       if (this.#expected) this.#expected += events.length;
@@ -442,7 +442,8 @@ class Appender {
     this.#round = this.waiting && !this.#error ? this.#sendNext() : undefined;
   }
 
-  #send({ body, idempotencyKey }, expectedSequence, keepalive) {
+  #send({ body, idempotencyKey }, expectedSequence) {
+    const keepalive = body.length <= MAX_KEEPALIVE_LENGTH;
     return this.#append(body, { idempotencyKey, expectedSequence, keepalive });
   }
 
@@ -484,12 +485,11 @@ class Appender {
 
   // The keys make repeats safe.
   #hurry(batch) {
-    this.#send(batch, this.#expected, true).catch(() => {});
     const begins = this.#expected ?? (this.lastSequence && this.lastSequence + 1);
     // A sequence keeps what waits from overtaking the batch.
     if (!begins || this.#batches.length || !this.#waiting.length) return;
     this.#batches.push(this.#take(MAX_KEEPALIVE_LENGTH - batch.body.length));
-    this.#send(this.#batches[0], begins + batch.events.length, true).catch(() => {});
+    this.#send(this.#batches[0], begins + batch.events.length).catch(() => {});
   }
 }
 

@@ -72,7 +72,7 @@ BAD_REQUESTS = [
     BadRequest(400, ("run_id",), "GET", "/runs/.."),
     BadRequest(400, ("run_id",), "GET", f"/runs/{'x' * 129}/events/stream"),
     BadRequest(400, ("run_id",), "POST", "/runs/a:b/events", _JSON, _event()),
-    BadRequest(404, (), "GET", "/"),
+    BadRequest(404, (), "GET", "/nothing"),
     BadRequest(404, (), "GET", "/runs/{}/nothing"),
     BadRequest(405, (), "PUT", _PAGE),
     BadRequest(405, (), "POST", "/runs/{}"),
