@@ -70,7 +70,7 @@ AUTH = (
 )
 PROTOCOL = (
     *("bearer", "options", "repeats", "sse_parser", "responses", "received_event"),
-    *("request_body", "calls", "following", "exporting"),
+    *("run_state", "request_body", "calls", "following", "exporting"),
 )
 CLIENT = (
     *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),

@@ -4,12 +4,14 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import click
-import orjson
-
 from ..client import Client
+from ..protocol.received_event import parse_message
+from ..protocol.responses import not_a_gateway
+from ..streaming.errors import InvalidInput
 from ..streaming.event_id import ZERO, EventId
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
@@ -18,7 +20,9 @@ from .output.failures import WaitingNotice, complain
 from .output.terminal import flush, is_terminal, printable_json, write
 
 # As gateways begin a line.
-_HEAD = re.compile(rb'\{"id":"([0-9]+)-([0-9]+)","run_id":"[^"]*","sequence":([0-9]+|null),')
+_HEAD = re.compile(
+    rb'\{"id":"([0-9]{1,20})-([0-9]{1,20})","run_id":"[^"]*","sequence":([0-9]{1,20}|null),'
+)
 
 
 class CheckFailed(Exception):
@@ -33,12 +37,18 @@ class Mark(NamedTuple):
 
 
 def mark_of(line: bytes) -> Mark:
-    """Return the mark of the event of a line, without reading its data."""
+    """Return the mark of the event of a line, without reading its data if it has the usual form.
+
+    Raises Refused for a line that no gateway sends.
+    """
     if match := _HEAD.match(line):
         number = None if match[3] == b"null" else int(match[3])
         return Mark(EventId(int(match[1]), int(match[2])), number)
-    document = orjson.loads(line)
-    return Mark(EventId.parse(document["id"]), document["sequence"])
+    event = parse_message(HTTPStatus.OK, line)
+    try:
+        return Mark(EventId.parse(event.id or ""), event.sequence)
+    except InvalidInput as error:
+        raise not_a_gateway(HTTPStatus.OK, str(error)) from None
 
 
 class Check:

@@ -20,6 +20,7 @@ from ..streaming.new_event import (
 from .received_event import parse_event
 from .request_body import encode_event, encode_request
 from .responses import Answer, not_a_gateway, parse_ingested
+from .run_state import RunState, parse_run_state
 
 MAX_PAGE_EVENTS = 1000
 MAX_PAGE_RUNS = 100
@@ -210,11 +211,9 @@ class RunPages:
             return None
         return Request("GET", "/runs", {**self._query, "limit": min(left, MAX_PAGE_RUNS)})
 
-    def take(self, answer: Answer) -> Iterator[dict[str, Any]]:
+    def take(self, answer: Answer) -> Iterator[RunState]:
         """Return the runs of a page. Raises Refused if it is not from a gateway."""
-        runs = answer.value("runs", list)
-        if not all(type(run) is dict for run in runs):
-            raise not_a_gateway(answer.status, "a run is no object")
+        runs = [parse_run_state(answer.status, run) for run in answer.value("runs", list)]
         following = answer.value("next", str, type(None))
         self._is_last = following is None
         if not self._is_last and following == self._query.get("after"):

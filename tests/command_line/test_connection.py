@@ -23,10 +23,10 @@ from app.streaming.errors import (
     StoreUnavailable,
     UnexpectedSequence,
 )
-from tests.client.fake_gateway import FakeGateway, problem, response
+from tests.client.fake_gateway import FakeGateway, problem, response, run_state
 from tests.servers import free_port
 
-STATE = response(200, {"run_id": "1", "ended": False})
+STATE = response(200, run_state())
 
 
 @pytest.fixture(autouse=True)
