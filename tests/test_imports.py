@@ -144,8 +144,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_protocol, _root),
         (_client, [*_root, *_protocol]),
         (_async_client, [*_root, *_protocol]),
-        (_output, _root),
-        (_commands, [*_root, *_output, "app.client"]),
+        (_output, [*_root, *_protocol]),
+        (_commands, [*_root, *_protocol, *_output, "app.client"]),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):

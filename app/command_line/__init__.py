@@ -14,8 +14,8 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..streaming.errors import StreamingError
-from .output.exit_status import INTERRUPTED, USAGE, status_of
-from .output.failures import complain, describe
+from .output.exit_status import INTERRUPTED, SOFTWARE, USAGE, status_of
+from .output.failures import complain, describe, show_traceback
 from .output.terminal import OutputError, give_up
 
 PROGRAM = "python -m app" if __package__.startswith("app.") else "tailrace"
@@ -141,4 +141,7 @@ def run(
     except StreamingError as error:
         complain(describe(error))
         return status_of(error)
+    except Exception:  # the interpreter would exit with 1, which says that the run has failed
+        show_traceback()
+        return SOFTWARE
     return status if isinstance(status, int) else 0

@@ -11,6 +11,7 @@ import click
 
 from ..client import Client
 from ..streaming.errors import InvalidInput, StoreUnavailable
+from .output.failures import WaitingNotice
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 
@@ -29,7 +30,11 @@ class Connection(NamedTuple):
     ca: str | None
 
     def client(self, retry_seconds: float = 30.0) -> Client:
-        """Return a client of the gateway. Raises UsageError if it cannot be made."""
+        """Return a client of the gateway, and tell people while it waits for that.
+
+        Raises UsageError if it cannot be made.
+        """
+        WaitingNotice(self.url).listen()
         token: str | Callable[[], str] | None = os.environ.get(TOKEN_VARIABLE) or None
         if self.token_file is not None:
             token = partial(_read_token, self.token_file)

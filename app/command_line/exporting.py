@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import click
+
 from ..client import Client
 from ..protocol.received_event import parse_message
 from ..protocol.responses import not_a_gateway
@@ -16,7 +17,7 @@ from ..streaming.event_id import ZERO, EventId
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
 from .output.exit_status import REFUSED
-from .output.failures import WaitingNotice, complain
+from .output.failures import complain
 from .output.terminal import flush, is_terminal, printable_json, write
 
 # As gateways begin a line.
@@ -111,7 +112,7 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
     What is appended meanwhile is left out. At the end the events are compared with the state of
     the run: their number, and their ids, which must ascend.
     """
-    client, notice = connection.client(LONG_RETRY_SECONDS), WaitingNotice(connection.url)
+    client = connection.client(LONG_RETRY_SECONDS)
     states = {run_id: client.state(run_id) for run_id in runs}
     total = sum(state["length"] for state in states.values() if state is not None)
     status = 0
@@ -124,7 +125,7 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
                 continue
             check = Check(run_id, state)
             try:
-                _write(client, notice, run_id, check, advance)
+                _write(client, run_id, check, advance)
                 text = check.finish(client.state(run_id))
                 said += [] if quiet else [text]
             except CheckFailed as failure:
@@ -137,14 +138,12 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
 
 def _write(
     client: Client,
-    notice: WaitingNotice,
     run_id: str,
     check: Check,
     advance: Callable[[int], None],
 ) -> None:
     escape = is_terminal(sys.stdout)
     for line in client.export_events(run_id):
-        notice.over()
         check.take(line)
         write((printable_json(line) if escape else line) + b"\n", flush=False)
         advance(1)

@@ -14,7 +14,6 @@ from .completion import RunParameter
 from .connection import Connection, connects
 from .output.event_line import MissingEvents
 from .output.exit_status import LOST, status_of_end
-from .output.failures import WaitingNotice
 from .output.printers import JsonPrinter, LinePrinter, Printer, TextPrinter
 from .output.terminal import exit_when_nobody_reads
 
@@ -123,11 +122,10 @@ def follow(
     else:
         run_width = max(map(len, cursors)) if len(cursors) > 1 else 0
         printer = LinePrinter(missing, run_width, full)
-    client, notice = connection.client(), WaitingNotice(connection.url)
+    client = connection.client()
     exit_when_nobody_reads()
     outcomes = Outcomes(list(cursors))
     for event in _events(client, cursors, start, categories, actions):
-        notice.over()
         outcomes.take(event)
         printer.show(event)
     printer.end()

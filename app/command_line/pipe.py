@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import click
 import orjson
 
+from ..protocol.options import shown_url
 from ..streaming.appender import Appender
 from ..streaming.errors import InvalidInput, StreamingError
 from ..streaming.new_event import check_names
@@ -16,7 +17,7 @@ from .connection import LONG_RETRY_SECONDS, Connection, connects
 from .given_json import event_of_line, standard_input
 from .lines import StopSignals, read_input, split_lines, split_whole_lines
 from .output.exit_status import REFUSED, status_of
-from .output.failures import complain, describe, shown_url
+from .output.failures import complain, describe
 
 # The gateway takes no longer line either.
 MAX_LINE_BYTES = 4 * 1024 * 1024

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import queue
 from types import SimpleNamespace
 
@@ -105,6 +106,26 @@ def test_a_pause_lasts_at_least_as_long_as_retry_after_asks(clock):
         client.add(1, "llm", "stream")
     assert all(7 < pause < 8 for pause in clock.pauses)
     assert len(clock.pauses) == 2
+
+
+def test_an_outage_is_logged_once_and_its_end_too_without_the_password(clock, caplog):
+    caplog.set_level(logging.INFO, logger="tailrace.client")
+    with FakeGateway([*[NOT_STORED] * 8, STORED]) as gateway:
+        url = gateway.url.replace("://", "://me:secret@")
+        with Client(url, token="token-of-mine") as client:
+            client.add(1, "llm", "stream")
+    assert clock.now > repeats.QUIET_SECONDS
+    assert caplog.messages == [
+        f"cannot reach {gateway.url}, trying again: 503: away",
+        f"reached {gateway.url} again",
+    ]
+
+
+def test_a_short_outage_is_not_logged(clock, caplog):
+    caplog.set_level(logging.INFO, logger="tailrace.client")
+    with FakeGateway([NOT_STORED, STORED]) as gateway, Client(gateway.url) as client:
+        client.add(1, "llm", "stream")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """How the command line reaches a gateway: URL, token, certificates, and how failures read."""
 
+import logging
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,7 +11,8 @@ import trustme
 
 from app.command_line.connection import Connection
 from app.command_line.output.exit_status import status_of
-from app.command_line.output.failures import describe, shown_url
+from app.command_line.output.failures import describe
+from app.protocol.options import shown_url
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -27,6 +30,16 @@ from tests.client.fake_gateway import FakeGateway, problem, response, run_state
 from tests.servers import free_port
 
 STATE = response(200, run_state())
+
+
+@pytest.fixture(autouse=True)
+def logger() -> Iterator[None]:
+    """Restore the logger that a client of the command line changes."""
+    logger = logging.getLogger("tailrace.client")
+    before, level = [*logger.handlers], logger.level
+    yield
+    logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

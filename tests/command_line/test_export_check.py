@@ -5,7 +5,6 @@ import pytest
 from app.command_line.exporting import Check, CheckFailed, mark_of
 from app.streaming.errors import Refused
 
-
 ORDERED_OTHERWISE = (
     b'{"sequence": 4, "id": "10-2", "run_id": "a", "timestamp": null, '
     b'"event": {"category": "a", "action": "b"}, "data": 0, "source": null}'
