@@ -85,7 +85,7 @@ COMMAND_LINE_OUTPUT = (
 )
 COMMAND_LINE = (
     *("connection", "given_json", "lines", "completion", "append", "follow", "pipe", "runs"),
-    *("exporting", "run_import", "importing"),
+    *("exporting", "run_import", "importing", "help"),
 )
 
 
@@ -181,11 +181,11 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
-    server_commands |= {"app", "app.check", "app.launcher"}
+    server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
     yield "app.command_line.server_commands", server_commands
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.
-    yield "app.command_line", {"app", "app.streaming.errors", *own_output}
+    yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
     yield "app.__main__", {"app.command_line"}
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()

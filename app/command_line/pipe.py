@@ -1,9 +1,8 @@
 """The command `pipe`: appends each line of standard input as an event, as soon as it comes."""
 
-import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import click
 import orjson
@@ -14,13 +13,11 @@ from ..streaming.errors import InvalidInput, StreamingError
 from ..streaming.new_event import check_names
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
-from .given_json import event_of_line, standard_input
+from .given_json import MAX_LINE_BYTES, event_of_line, standard_input
 from .lines import StopSignals, read_input, split_lines, split_whole_lines
 from .output.exit_status import REFUSED, status_of
 from .output.failures import complain, describe
-
-# The gateway takes no longer line either.
-MAX_LINE_BYTES = 4 * 1024 * 1024
+from .output.terminal import OutputError, give_up, write
 
 # If nothing was stored for so long, though something waits, that is said.
 STALL_SECONDS = 3.0
@@ -142,7 +139,8 @@ def pipe(
     piping = Pipe(appender)
     notice = StallNotice(appender, connection.url)
     notice.start()
-    pieces = read_input(signals, _tee() if tee else None)
+    passed_on = Tee()
+    pieces = read_input(signals, passed_on.write if tee else None)
     if lifecycle:
         piping.emit("lifecycle", "started")
     if ndjson:
@@ -156,15 +154,13 @@ def pipe(
     notice.end()
     if signals.received:
         return 128 + signals.received
-    return piping.status
+    return piping.status or passed_on.status
 
 
 def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
     for number, line in enumerate(lines, 1):
         try:
-            if line is None:
-                raise InvalidInput("line", f"has more than {MAX_LINE_BYTES} bytes")
-            if not line.strip():
+            if line is not None and not line.strip():
                 continue
             new_event = event_of_line(line).new_event()
         except InvalidInput as error:
@@ -175,17 +171,22 @@ def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
         piping.emit(new_event.category, new_event.action, data, source)
 
 
-def _tee() -> Callable[[bytes], None]:
-    """Return what writes to standard output, until nobody reads it any more."""
-    is_open = sys.stdout is not None
+class Tee:
+    """Writes pieces to standard output until that fails. Then it says why, unless nobody reads."""
 
-    def write_all(piece: bytes) -> None:
-        nonlocal is_open
-        view = memoryview(piece)
+    def __init__(self) -> None:
+        self.status = 0
+        self._is_open = True
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece, if nothing has failed yet."""
+        if not self._is_open:
+            return
         try:
-            while is_open and view:
-                view = view[os.write(1, view) :]
-        except OSError:
-            is_open = False
-
-    return write_all
+            write(piece)
+        except OutputError as error:
+            self._is_open = False
+            give_up(sys.stdout)
+            if error.message:
+                complain(error.message)
+                self.status = error.status

@@ -193,7 +193,7 @@ def test_idle_connections_are_kept_while_there_are_many_streams():
         async def respond(reader, writer):
             nonlocal appends
             appends += 1
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            writer.write(response(200, run_state()).replace(b"Connection: close\r\n", b""))
 
         async with (
             Server(endless) as streams,

@@ -200,7 +200,7 @@ def test_too_many_redirects_are_refused(call):
 
 @pytest.mark.parametrize("call", ["follow", "get_events", "state"])
 def test_a_get_is_redirected(call):
-    page = response(200, {"events": [], "next": None})
+    page = response(200, {"events": [], "next": None, **run_state()})
     answer = OVER if call == "follow" else page
     script = [response(307, location="/elsewhere")] * MAX_REDIRECTS
     with FakeGateway([*script, answer]) as gateway:

@@ -86,6 +86,18 @@ def test_tee_goes_on_storing_when_nobody_reads_any_more(gateway, store, run_id):
     assert store.state(run_id).last_sequence == 20000
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_tee_says_once_that_the_output_cannot_be_written(gateway, store, run_id, redirection):
+    script = f"seq 20000 | {' '.join(COMMAND)} pipe {run_id} --tee {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(gateway.url), capture_output=True, timeout=50
+    )
+    assert done.returncode == 74
+    [said] = done.stderr.decode().splitlines()
+    assert said.startswith(("tailrace: cannot write to", "tailrace: standard output is closed"))
+    assert store.state(run_id).last_sequence == 20000
+
+
 def test_lines_of_json_are_events(gateway, store, run_id):
     lines = [
         {"event_category": "tool", "event_action": "called", "data": {"z": 1.0, "a": 2}},
