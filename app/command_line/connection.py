@@ -50,9 +50,12 @@ class Connection(NamedTuple):
 def _read_token(path: str) -> str:
     """Return the token in a file. Raises StoreUnavailable while it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreUnavailable(f"cannot read the token file {path}: {error}") from None
+    if not token:  # perhaps somebody is writing it
+        raise StoreUnavailable(f"the token file {path} is empty")
+    return token
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -72,6 +72,8 @@ def import_events(
         said.append(str(failure))
         status = failure.status
     except OSError as error:
+        if error.filename is None:
+            raise
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
     for text in [*said, *targets.notes()]:
         complain(text)

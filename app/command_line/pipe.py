@@ -1,8 +1,10 @@
 """The command `pipe`: appends each line of standard input as an event, as soon as it comes."""
 
+import math
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import click
 import orjson
@@ -25,31 +27,59 @@ STALL_SECONDS = 3.0
 _CONTINUED = {"continued": True}
 
 
-class StallNotice(threading.Thread):
-    """Says once that events wait for a gateway that is away, and that it is back."""
+class Seconds(click.FloatRange):
+    """A time that ends."""
 
-    def __init__(self, appender: Appender, url: str) -> None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds. Fails for anything else."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+class StallNotice(threading.Thread):
+    """Says once that events wait for a gateway that is away, and that it is back.
+
+    After a signal it says once how many the pipe still waits for.
+    """
+
+    def __init__(self, appender: Appender, signals: StopSignals, url: str) -> None:
         super().__init__(daemon=True)
         self._appender = appender
+        self._signals = signals
+        self._stored = -1
+        self._has_stalled = self._is_stopping = self._told_stopping = False
         self._url = shown_url(url)
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Watch how many events are stored, until `end`."""
-        last, said = -1, False
         while not self._ended.wait(STALL_SECONDS):
-            stored = self._appender.stored
             waiting = self._appender.not_stored - self._appender.refused
-            has_stalled = stored == last and waiting > 0
-            if has_stalled and not said and not self._appender.has_final_error:
-                complain(f"waiting for {self._url}: {waiting} events are not stored yet")
-            elif said and not has_stalled:
-                complain(f"{self._url} is back")
-            last, said = stored, has_stalled
+            self._tell_stall(waiting)
+            self._tell_stopping(waiting)
 
     def end(self) -> None:
         """Stop watching."""
         self._ended.set()
+
+    def _tell_stall(self, waiting: int) -> None:
+        stored, stalled_before = self._appender.stored, self._has_stalled
+        self._has_stalled = stored == self._stored and waiting > 0
+        self._stored = stored
+        if self._has_stalled and not stalled_before and not self._appender.has_final_error:
+            complain(f"waiting for {self._url}: {waiting} events are not stored yet")
+        elif stalled_before and not self._has_stalled:
+            complain(f"{self._url} is back")
+
+    def _tell_stopping(self, waiting: int) -> None:
+        if self._is_stopping and not self._told_stopping and waiting > 0:
+            self._told_stopping = True
+            complain(f"{waiting} events are not stored yet; a second signal ends this at once")
+        self._is_stopping = self._signals.received is not None
 
 
 class Pipe:
@@ -109,7 +139,7 @@ class Pipe:
 @click.option("--tee", is_flag=True, help="Pass the input on to the output.")
 @click.option(
     "--retry",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=LONG_RETRY_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -137,7 +167,7 @@ def pipe(
     signals = StopSignals()
     appender = connection.client(retry).appender(run)
     piping = Pipe(appender)
-    notice = StallNotice(appender, connection.url)
+    notice = StallNotice(appender, signals, connection.url)
     notice.start()
     passed_on = Tee()
     pieces = read_input(signals, passed_on.write if tee else None)

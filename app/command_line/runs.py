@@ -21,8 +21,9 @@ from .output.terminal import exit_when_nobody_reads, printable_json, terminal_wi
 MIN_REDRAW_SECONDS = 0.25
 MAX_REDRAW_SECONDS = 2.0
 
-# Moves to the top, and clears the screen.
-_CLEAR = "\x1b[H\x1b[2J"
+# Without clearing the whole screen, which flickers. A line is cleared before it is written: behind
+# its end the cursor may stand on its last character.
+_TO_TOP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @click.command()
@@ -50,8 +51,9 @@ def runs(
     """
     client = connection.client()
     if watch and (as_json or terminal_width() is None):
-        if state is not None:
-            raise click.UsageError("--state cannot stand beside --watch in a pipe")
+        for option, given in (("--state", state), ("--limit", limit)):
+            if given is not None:
+                raise click.UsageError(f"{option} cannot stand beside --watch in a pipe")
         return _print_changes(client, prefix, as_json)
     if watch:
         return _draw_live(client, state, prefix, limit)
@@ -118,7 +120,7 @@ def _draw_live(
         shown = max(1, min(limit or size.lines, size.lines - 2))
         with contextlib.suppress(StoreUnavailable):  # the table stays, and the other thread tells
             lines = table(list(client.runs(state, prefix, shown)), size.columns, time.time())
-            write(_CLEAR + "\n".join(lines) + "\n")
+            write(_TO_TOP + "".join(f"{_CLEAR_LINE}{line}\n" for line in lines) + _CLEAR_BELOW)
         changes.came.wait(MAX_REDRAW_SECONDS)
         time.sleep(MIN_REDRAW_SECONDS)
     raise changes.error

@@ -109,7 +109,7 @@ def producer_request(
     run_id: int | str, new_event: NewEvent, idempotency_key: str | None
 ) -> Request:
     """Return the request that asks something of a run's producer. Raises InvalidInput."""
-    key = idempotency_key or uuid.uuid4().hex
+    key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
     check_idempotency_key("idempotency_key", key)
     return Request(
         "POST",

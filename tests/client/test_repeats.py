@@ -11,7 +11,7 @@ import pytest
 
 from app.client import Client, transport
 from app.protocol import repeats
-from app.streaming.errors import ReentrantCall, StoreUnavailable
+from app.streaming.errors import InvalidInput, ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
 from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, response, stored
@@ -63,6 +63,14 @@ def test_the_client_makes_a_key_for_each_append_without_one():
     first, second, third = gateway.of_requests(lambda request: request.headers["idempotency-key"])
     assert first != second
     assert third == '"a"b"'
+
+
+def test_an_empty_key_of_a_request_is_refused_and_not_replaced():
+    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+        with pytest.raises(InvalidInput, match="idempotency_key"):
+            client.request(1, "cancel", idempotency_key="")
+        client.request(1, "cancel")
+    assert len(gateway.requests) == 1
 
 
 def test_a_repeat_of_a_stored_event_succeeds(clock):

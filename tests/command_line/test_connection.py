@@ -75,6 +75,13 @@ def test_a_file_that_has_gone_is_an_outage(tmp_path):
         client.state(1)
 
 
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "token").write_text("\n")
+    client = Connection("http://127.0.0.1:1", str(tmp_path / "token"), None).client(0)
+    with pytest.raises(StoreUnavailable, match=f"the token file {tmp_path}/token is empty"):
+        client.state(1)
+
+
 @pytest.mark.parametrize(("url", "name"), [("ftp://a", "--url"), ("http://[", "--url")])
 def test_a_url_that_cannot_be_used_is_a_usage_error(url, name):
     with pytest.raises(click.UsageError, match=name):

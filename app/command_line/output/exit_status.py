@@ -36,5 +36,5 @@ def status_of(error: StreamingError) -> int:
 
 
 def status_of_end(action: str | None) -> int:
-    """Return the exit status for a run that ended with `lifecycle.<action>`."""
-    return _BY_ACTION.get(action or "", FAILED)
+    """Return the exit status for a run that ended with `lifecycle.<action>`, None if unknown."""
+    return _BY_ACTION.get(action or "", REFUSED)

@@ -24,6 +24,24 @@ def answers(state: object, lines: bytes = b"", runs: object = ()) -> FakeGateway
 
 
 @pytest.mark.parametrize(
+    "state",
+    [
+        run_state(ended=True),
+        run_state(ended=False),
+        run_state(
+            ended=True,
+            last_event={"timestamp": None, "event": {"category": None, "action": None}},
+        ),
+    ],
+)
+def test_an_end_that_nobody_knows_is_not_that_of_a_failed_run(state):
+    with answers(state) as other:
+        done = run(other.url, "follow", "1")
+    assert done.stderr.decode() == "tailrace: the gateway does not say how the run 1 has ended\n"
+    assert done.returncode == 65
+
+
+@pytest.mark.parametrize(
     ("command", "server"),
     [
         (["follow", "1"], {"state": {"ended": True}}),

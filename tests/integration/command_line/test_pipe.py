@@ -231,6 +231,25 @@ def test_after_a_final_error_it_says_so_and_reads_on(gateway, store, run_id):
     assert len(said) == 2
 
 
+def test_after_a_signal_it_says_what_waits_and_how_to_end_it(own_gateway, run_id, folder):
+    own_gateway.stop()
+    with Background(folder, own_gateway.url, "pipe", run_id) as piping:
+        piping.write(b"a\nb\n")
+        wait_until(lambda: "waiting for" in piping.err, "it has begun")
+        piping.process.send_signal(signal.SIGTERM)
+        told = "tailrace: 2 events are not stored yet; a second signal ends this at once"
+        wait_until(lambda: told in piping.err.splitlines(), "it says so")
+        piping.process.send_signal(signal.SIGTERM)
+        assert piping.process.wait(50) == 143
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_time_that_is_no_number_is_a_usage_error(gateway, run_id, seconds):
+    done = run(gateway.url, "pipe", run_id, "--retry", seconds)
+    assert done.returncode == 64
+    assert b"--retry" in done.stderr
+
+
 def test_a_gateway_that_stays_away_ends_it_with_its_own_status(own_gateway, run_id):
     own_gateway.stop()
     done = run(own_gateway.url, "pipe", run_id, "--retry", "0.1", stdin=b"a\nb\n")
