@@ -56,14 +56,16 @@ class WaitingNotice(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a notice if that is news."""
-        is_away = str(record.msg).startswith("cannot ")
-        if is_away and not self._said:
-            error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-            reason = describe(error) if isinstance(error, StreamingError) else str(error)
-            complain(f"waiting for {self._url}: {reason}")
-        elif self._said and str(record.msg).startswith("reached "):
+        message = str(record.msg)
+        if message.startswith("cannot ") and not self._said:
+            self._said = True
+            complain(f"waiting for {self._url}: {_reason(record)}")
+        elif message.startswith("reached ") and self._said:
+            self._said = False
             complain(f"{self._url} is back")
-            is_away = False
-        else:
-            return
-        self._said = is_away
+
+
+def _reason(record: logging.LogRecord) -> str:
+    """Return what the error says that a record ends with."""
+    error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+    return describe(error) if isinstance(error, StreamingError) else str(error)

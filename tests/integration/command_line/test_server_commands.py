@@ -8,6 +8,7 @@ import pytest
 from app import __version__
 from tests.command_line.test_terminal import is_harmless
 from tests.integration.command_line.running import COMMAND, environment, run
+from tests.servers import free_port
 
 PUBLIC_KEY = (
     "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n"
@@ -17,7 +18,7 @@ PUBLIC_KEY = (
 
 @pytest.mark.parametrize("command", [["token", "--read", "a"], ["check"], ["serve"]])
 def test_a_public_key_is_no_secret_and_that_is_one_line(gateway, command):
-    done = run(gateway.url, *command, AUTH_SECRET=PUBLIC_KEY)
+    done = run(gateway.url, *command, AUTH_SECRET=PUBLIC_KEY, PORT=str(free_port()))
     assert done.returncode != 0
     assert b"Traceback" not in done.stderr
     expected = b"AUTH_SECRET: a secret must not be a public key or a certificate"
