@@ -14,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..streaming.errors import StreamingError
-from .help import show_usage_error, with_help
+from .help import HELP_OPTIONS, show_usage_error, with_help
 from .output.exit_status import INTERRUPTED, OUTPUT_CLOSED, SOFTWARE, USAGE, status_of
 from .output.failures import complain, describe, show_traceback
 from .output.terminal import OutputError, give_up, write
@@ -104,7 +104,7 @@ def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.group(
     cls=LazyGroup,
     invoke_without_command=True,
-    context_settings={"max_content_width": 100},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 100},
     epilog="Without a command it serves. Settings of the gateway are environment variables, such "
     "as REDIS_URL, HOST and PORT. The other commands use TAILRACE_URL and TAILRACE_TOKEN.",
 )

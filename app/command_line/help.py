@@ -6,6 +6,8 @@ import click
 
 from .output.terminal import printable, tell, write
 
+HELP_OPTIONS = ["-h", "--help"]
+
 
 class Formatter(click.HelpFormatter):
     """Writes `usage:` in lower case."""
@@ -27,14 +29,13 @@ def _show_help(ctx: click.Context, param: click.Parameter, value: bool) -> None:
         ctx.exit()
 
 
-_add_help = click.help_option("-h", "--help", callback=_show_help)
-
-
 def with_help(command: click.Command) -> click.Command:
-    """Give a command, once, the layout and the option of its help. Raises OutputError in use."""
-    if command.context_class is not Context:
-        command.context_class = Context
-        command.params += _add_help(click.Command(None)).params
+    """Give a command the layout of its help, and an option that raises OutputError."""
+    command.context_class = Context
+    context = Context(command, help_option_names=HELP_OPTIONS)
+    option = command.get_help_option(context)  # the command keeps it
+    assert option is not None
+    option.callback = _show_help
     return command
 
 

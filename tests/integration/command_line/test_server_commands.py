@@ -98,6 +98,12 @@ def test_an_output_that_nobody_reads_ends_a_command_quietly(gateway, command):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+def test_a_usage_error_names_the_help(gateway):
+    said = run(gateway.url, "follow").stderr.decode()
+    assert "Try 'python -m app follow --help' for help." in said
+    assert said.startswith("usage: ")
+
+
 def test_a_usage_error_shows_no_raw_bytes(gateway):
     done = run(gateway.url, "follow", "a", b"--from=\xff\x1b[2J")
     assert done.returncode == 64
