@@ -70,7 +70,7 @@ AUTH = (
 )
 PROTOCOL = (
     *("bearer", "options", "repeats", "sse_parser", "responses", "received_event"),
-    *("request_body", "calls", "following", "exporting"),
+    *("run_state", "request_body", "calls", "following", "exporting"),
 )
 CLIENT = (
     *("keepalive", "connections", "credentials", "early_response", "session", "event_lines"),
@@ -85,7 +85,7 @@ COMMAND_LINE_OUTPUT = (
 )
 COMMAND_LINE = (
     *("connection", "given_json", "lines", "completion", "append", "follow", "pipe", "runs"),
-    *("exporting", "run_import", "importing"),
+    *("exporting", "run_import", "importing", "help"),
 )
 
 
@@ -144,8 +144,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_protocol, _root),
         (_client, [*_root, *_protocol]),
         (_async_client, [*_root, *_protocol]),
-        (_output, _root),
-        (_commands, [*_root, *_output, "app.client"]),
+        (_output, [*_root, *_protocol]),
+        (_commands, [*_root, *_protocol, *_output, "app.client"]),
     )
     for modules, below in layers:
         for number, module in enumerate(modules):
@@ -181,11 +181,11 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.check", known
     yield "app.launcher", {*known, "app.check", "app.child_processes"}
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
-    server_commands |= {"app", "app.check", "app.launcher"}
+    server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
     yield "app.command_line.server_commands", server_commands
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.
-    yield "app.command_line", {"app", "app.streaming.errors", *own_output}
+    yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
     yield "app.__main__", {"app.command_line"}
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()

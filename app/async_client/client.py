@@ -22,6 +22,7 @@ from ..protocol.calls import (
 from ..protocol.exporting import Export
 from ..protocol.following import follow_changes, follow_run, follow_several
 from ..protocol.responses import parse_appended
+from ..protocol.run_state import RunState, parse_run_state
 from ..streaming.errors import Ingested, Refused, StoreUnavailable, UnexpectedSequence
 from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
 from ..streaming.new_event import MAX_EVENT_BYTES, Appended, AppendOptions, NewEvent
@@ -275,7 +276,7 @@ class AsyncClient:
 
     def runs(
         self, state: str | None = None, prefix: str | None = None, limit: int | None = None
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    ) -> AsyncGenerator[RunState, None]:
         """Yield the runs, the latest activity first, page by page, at most `limit` of them.
 
         Each is the state of a run. `state` is `active` or `ended`; `prefix` is how their ids
@@ -304,16 +305,17 @@ class AsyncClient:
         """Return the events after the id `last_id`, at most `limit` of them."""
         return await self._read(Pages.after(run_id, last_id, limit))
 
-    async def state(self, run_id: int | str) -> dict[str, Any] | None:
+    async def state(self, run_id: int | str) -> RunState | None:
         """Return the run's state (`state`, `length`, `last_id` …), None without a log."""
         try:
-            return (await self._transport.request(state_request(run_id))).document
+            answer = await self._transport.request(state_request(run_id))
+            return parse_run_state(answer.status, answer.document)
         except Refused as error:
             if is_no_log(error):
                 return None
             raise
 
-    async def _runs(self, pages: RunPages) -> AsyncGenerator[dict[str, Any], None]:
+    async def _runs(self, pages: RunPages) -> AsyncGenerator[RunState, None]:
         while request := pages.next_request():
             for run in pages.take(await self._transport.request(request)):
                 yield run

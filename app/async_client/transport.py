@@ -62,14 +62,17 @@ class AsyncTransport:
         Returns a response of status 2xx. Raises the error that another response describes, or
         StoreUnavailable.
         """
-        repeats = Repeats(self.retry_seconds)
+        repeats = Repeats(self.retry_seconds, self._url)
         while True:
             try:
-                return await self.send_once(request)
+                answer = await self.send_once(request)
             except StoreUnavailable as error:
                 pause = repeats.pause_after(error)
                 if pause is None:
                     raise
+            else:
+                repeats.succeeded()
+                return answer
             await asyncio.sleep(pause)
 
     async def send_once(self, request: Request) -> Answer:

@@ -21,6 +21,7 @@ from ..protocol.calls import (
 from ..protocol.exporting import Export
 from ..protocol.following import follow_changes, follow_run, follow_several
 from ..protocol.responses import parse_appended
+from ..protocol.run_state import RunState, parse_run_state
 from ..streaming.appender import Appender
 from ..streaming.errors import Ingested, Refused, StoreUnavailable, UnexpectedSequence
 from ..streaming.event import REQUEST_CATEGORY, Event, check_run_id
@@ -277,7 +278,7 @@ class Client:
 
     def runs(
         self, state: str | None = None, prefix: str | None = None, limit: int | None = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[RunState]:
         """Yield the state of each run that the token may read, the latest activity first.
 
         `state` is `active` or `ended`; `prefix` is how their ids begin; at most `limit` are
@@ -299,10 +300,11 @@ class Client:
         """
         return follow(self._transport, follow_changes(last_event_id, prefix, tail))
 
-    def state(self, run_id: int | str) -> dict[str, Any] | None:
+    def state(self, run_id: int | str) -> RunState | None:
         """Return the run's state (`state`, `length`, `last_id` …), None without a log."""
         try:
-            return self._transport.request(state_request(run_id)).document
+            answer = self._transport.request(state_request(run_id))
+            return parse_run_state(answer.status, answer.document)
         except Refused as error:
             if is_no_log(error):
                 return None

@@ -130,14 +130,17 @@ class Transport:
         return self._session
 
     def _send_or_repeat(self, request: Request) -> Answer:
-        repeats = Repeats(self.retry_seconds)
+        repeats = Repeats(self.retry_seconds, self._url)
         while True:
             try:
-                return self._send(request)
+                answer = self._send(request)
             except StoreUnavailable as error:
                 pause = repeats.pause_after(error)
                 if pause is None:
                     raise
+            else:
+                repeats.succeeded()
+                return answer
             time.sleep(pause)
 
     def _send(self, request: Request) -> Answer:

@@ -14,9 +14,10 @@ from click.shell_completion import CompletionItem
 
 from .. import __version__
 from ..streaming.errors import StreamingError
-from .output.exit_status import INTERRUPTED, USAGE, status_of
-from .output.failures import complain, describe
-from .output.terminal import OutputError, give_up
+from .help import HELP_OPTIONS, show_usage_error, with_help
+from .output.exit_status import INTERRUPTED, OUTPUT_CLOSED, SOFTWARE, USAGE, status_of
+from .output.failures import complain, describe, show_traceback
+from .output.terminal import OutputError, give_up, write
 
 PROGRAM = "python -m app" if __package__.startswith("app.") else "tailrace"
 COMPLETION_VARIABLE = "_TAILRACE_COMPLETE"
@@ -46,14 +47,6 @@ COMMANDS = {
 }
 
 
-class _Formatter(click.HelpFormatter):
-    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
-        super().write_usage(prog, args, "usage: ")
-
-
-click.Context.formatter_class = _Formatter
-
-
 class LazyGroup(click.Group):
     """A group that imports the module of a command when the command is used."""
 
@@ -78,8 +71,14 @@ class LazyGroup(click.Group):
             sys.exit(
                 f"tailrace: the package {error.name} is missing; install Tailrace with [server]"
             )
-        command: click.Command = getattr(module, entry.attribute)
-        return command
+        return with_help(getattr(module, entry.attribute))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Raises OutputError if a pipe breaks: click would exit with 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise OutputError(OUTPUT_CLOSED) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands, without loading them."""
@@ -96,14 +95,27 @@ class LazyGroup(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
+def _show_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        write(f"tailrace {__version__}\n")
+        ctx.exit()
+
+
 @click.group(
     cls=LazyGroup,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": HELP_OPTIONS, "max_content_width": 100},
     epilog="Without a command it serves. Settings of the gateway are environment variables, such "
     "as REDIS_URL, HOST and PORT. The other commands use TAILRACE_URL and TAILRACE_TOKEN.",
 )
-@click.version_option(__version__, prog_name="tailrace", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
+)
 @click.pass_context
 def cli(ctx: click.Context) -> Any:
     """Durable, resumable event streams for runs, over HTTP."""
@@ -111,6 +123,9 @@ def cli(ctx: click.Context) -> Any:
         serve = LazyGroup.get_command(cli, ctx, "serve")
         return ctx.invoke(serve) if serve is not None else None
     return None
+
+
+with_help(cli)
 
 
 def run(
@@ -129,7 +144,7 @@ def run(
             obj=later_signals,
         )
     except click.ClickException as error:
-        error.show()
+        show_usage_error(error)
         return USAGE
     except click.Abort:
         return INTERRUPTED
@@ -141,4 +156,7 @@ def run(
     except StreamingError as error:
         complain(describe(error))
         return status_of(error)
+    except Exception:  # the interpreter would exit with 1, which says that the run has failed
+        show_traceback()
+        return SOFTWARE
     return status if isinstance(status, int) else 0

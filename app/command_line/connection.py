@@ -11,6 +11,7 @@ import click
 
 from ..client import Client
 from ..streaming.errors import InvalidInput, StoreUnavailable
+from .output.failures import WaitingNotice
 
 DEFAULT_URL = "http://127.0.0.1:8082"
 
@@ -29,7 +30,11 @@ class Connection(NamedTuple):
     ca: str | None
 
     def client(self, retry_seconds: float = 30.0) -> Client:
-        """Return a client of the gateway. Raises UsageError if it cannot be made."""
+        """Return a client of the gateway, and tell people while it waits for that.
+
+        Raises UsageError if it cannot be made.
+        """
+        WaitingNotice(self.url).listen()
         token: str | Callable[[], str] | None = os.environ.get(TOKEN_VARIABLE) or None
         if self.token_file is not None:
             token = partial(_read_token, self.token_file)
@@ -45,9 +50,12 @@ class Connection(NamedTuple):
 def _read_token(path: str) -> str:
     """Return the token in a file. Raises StoreUnavailable while it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        token = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise StoreUnavailable(f"cannot read the token file {path}: {error}") from None
+    if not token:  # perhaps somebody is writing it
+        raise StoreUnavailable(f"the token file {path} is empty")
+    return token
 
 
 def connects(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,21 +4,26 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import click
-import orjson
 
 from ..client import Client
+from ..protocol.received_event import parse_message
+from ..protocol.responses import not_a_gateway
+from ..streaming.errors import InvalidInput
 from ..streaming.event_id import ZERO, EventId
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
 from .output.exit_status import REFUSED
-from .output.failures import WaitingNotice, complain
+from .output.failures import complain
 from .output.terminal import flush, is_terminal, printable_json, write
 
 # As gateways begin a line.
-_HEAD = re.compile(rb'\{"id":"([0-9]+)-([0-9]+)","run_id":"[^"]*","sequence":([0-9]+|null),')
+_HEAD = re.compile(
+    rb'\{"id":"([0-9]{1,20})-([0-9]{1,20})","run_id":"[^"]*","sequence":([0-9]{1,20}|null),'
+)
 
 
 class CheckFailed(Exception):
@@ -33,12 +38,18 @@ class Mark(NamedTuple):
 
 
 def mark_of(line: bytes) -> Mark:
-    """Return the mark of the event of a line, without reading its data."""
+    """Return the mark of the event of a line, without reading its data if it has the usual form.
+
+    Raises Refused for a line that no gateway sends.
+    """
     if match := _HEAD.match(line):
         number = None if match[3] == b"null" else int(match[3])
         return Mark(EventId(int(match[1]), int(match[2])), number)
-    document = orjson.loads(line)
-    return Mark(EventId.parse(document["id"]), document["sequence"])
+    event = parse_message(HTTPStatus.OK, line)
+    try:
+        return Mark(EventId.parse(event.id or ""), event.sequence)
+    except InvalidInput as error:
+        raise not_a_gateway(HTTPStatus.OK, str(error)) from None
 
 
 class Check:
@@ -101,7 +112,7 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
     What is appended meanwhile is left out. At the end the events are compared with the state of
     the run: their number, and their ids, which must ascend.
     """
-    client, notice = connection.client(LONG_RETRY_SECONDS), WaitingNotice(connection.url)
+    client = connection.client(LONG_RETRY_SECONDS)
     states = {run_id: client.state(run_id) for run_id in runs}
     total = sum(state["length"] for state in states.values() if state is not None)
     status = 0
@@ -114,7 +125,7 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
                 continue
             check = Check(run_id, state)
             try:
-                _write(client, notice, run_id, check, advance)
+                _write(client, run_id, check, advance)
                 text = check.finish(client.state(run_id))
                 said += [] if quiet else [text]
             except CheckFailed as failure:
@@ -127,14 +138,12 @@ def export(connection: Connection, runs: tuple[str, ...], quiet: bool) -> int:
 
 def _write(
     client: Client,
-    notice: WaitingNotice,
     run_id: str,
     check: Check,
     advance: Callable[[int], None],
 ) -> None:
     escape = is_terminal(sys.stdout)
     for line in client.export_events(run_id):
-        notice.over()
         check.take(line)
         write((printable_json(line) if escape else line) + b"\n", flush=False)
         advance(1)

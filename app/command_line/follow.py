@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import click
 
 from ..client import Client
+from ..protocol.run_state import RunState
 from ..streaming.errors import InvalidInput
 from ..streaming.event import RESERVED_CATEGORY, Event
 from ..streaming.event_id import EventId
@@ -14,7 +15,7 @@ from .completion import RunParameter
 from .connection import Connection, connects
 from .output.event_line import MissingEvents
 from .output.exit_status import LOST, status_of_end
-from .output.failures import WaitingNotice
+from .output.failures import complain
 from .output.printers import JsonPrinter, LinePrinter, Printer, TextPrinter
 from .output.terminal import exit_when_nobody_reads
 
@@ -25,6 +26,9 @@ class Start(NamedTuple):
     cursor: str
     tail: int | None = None
     from_sequence: int | None = None
+
+
+_STARTS = "earliest, latest, an event ID, a sequence N, or -N for the last N events"
 
 
 class StartParameter(click.ParamType):  # type: ignore[type-arg]
@@ -45,7 +49,7 @@ class StartParameter(click.ParamType):  # type: ignore[type-arg]
         try:
             return Start(cursor_of(value))
         except InvalidInput:
-            self.fail(f"{value!r} is not {StartParameter.__doc__}".rstrip("."), param, ctx)
+            self.fail(f"{value!r} is not {_STARTS}", param, ctx)
 
 
 def cursor_of(text: str) -> str:
@@ -69,14 +73,18 @@ class Outcomes:
         for run_id, action in self._ends.items():
             if action is None:
                 self._ends[run_id] = _end_of(client.state(run_id))
+                if self._ends[run_id] is None:
+                    complain(f"the gateway does not say how the run {run_id} has ended")
         statuses = [status_of_end(action) for action in self._ends.values()]
         return LOST if LOST in statuses else max(statuses)
 
 
-def _end_of(state: dict[str, Any] | None) -> str | None:
-    if state is None or not state.get("ended"):
+def _end_of(state: RunState | None) -> str | None:
+    """Return the action of the event that ended a run, None if the state does not say that."""
+    if state is None or not state["ended"] or state["last_event"] is None:
         return None
-    return str(state["last_event"]["event"]["action"])
+    action: str | None = state["last_event"]["event"]["action"]
+    return action
 
 
 @click.command()
@@ -88,7 +96,7 @@ def _end_of(state: dict[str, Any] | None) -> str | None:
     default="earliest",
     show_default=True,
     metavar="START",
-    help="earliest, latest, an event ID, a sequence N, or -N for the last N events.",
+    help=f"{_STARTS}.",
 )
 @click.option("--category", "categories", multiple=True, help="Only these; may be repeated.")
 @click.option("--action", "actions", multiple=True, help="Only these; may be repeated.")
@@ -123,11 +131,10 @@ def follow(
     else:
         run_width = max(map(len, cursors)) if len(cursors) > 1 else 0
         printer = LinePrinter(missing, run_width, full)
-    client, notice = connection.client(), WaitingNotice(connection.url)
+    client = connection.client()
     exit_when_nobody_reads()
     outcomes = Outcomes(list(cursors))
     for event in _events(client, cursors, start, categories, actions):
-        notice.over()
         outcomes.take(event)
         printer.show(event)
     printer.end()

@@ -13,6 +13,11 @@ from ..streaming.new_event import NewEvent, check_names
 
 STDIN = "-"
 
+# The gateway takes no longer line either.
+MAX_LINE_BYTES = 4 * 1024 * 1024
+
+_GZIP = b"\x1f\x8b"
+
 
 class _Names(msgspec.Struct):
     category: Any = None
@@ -51,12 +56,16 @@ class GivenEvent(NamedTuple):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def event_of_line(line: bytes) -> GivenEvent:
+def event_of_line(line: bytes | None) -> GivenEvent:
     """Return the event of a line. Its data and source keep their bytes.
 
-    Numbers of any size and spelling stay what they are: it is the gateway that refuses some.
-    Raises InvalidEvent.
+    None stands for a line that is too long. Numbers of any size and spelling stay what they are:
+    it is the gateway that refuses some. Raises InvalidEvent.
     """
+    if line is None:
+        raise InvalidEvent("line", f"has more than {MAX_LINE_BYTES} bytes")
+    if line.startswith(_GZIP):
+        raise InvalidEvent("line", "is compressed with gzip; use gunzip -c")
     try:
         _, text = read_json(line)
         given = _decoder.decode(text)

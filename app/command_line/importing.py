@@ -4,9 +4,11 @@ The n-th event of a run in the file becomes the event of sequence n. So a run sa
 sequence how far an import has come, and one that was interrupted goes on there.
 """
 
+import codecs
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -15,7 +17,9 @@ from ..streaming.errors import InvalidInput
 from ..streaming.event import LIFECYCLE, RESERVED_CATEGORY, check_run_id
 from .connection import LONG_RETRY_SECONDS, Connection, connects
 from .exporting import progress
-from .given_json import STDIN, event_of_line, standard_input
+from .given_json import MAX_LINE_BYTES, STDIN, event_of_line, standard_input
+from .lines import READ_BYTES, split_whole_lines
+from .output.exit_status import REFUSED
 from .output.failures import complain, describe
 from .run_import import ImportFailed, Numbered, RunImport
 
@@ -46,6 +50,8 @@ def import_events(
     first of these events: then the import goes on behind them. At the end the events in the log
     are compared with those in the file.
     """
+    if run_id is not None and maps:
+        raise click.UsageError("--run cannot stand beside --map")
     targets = Targets(connection.client(LONG_RETRY_SECONDS), run_id, _mapping(maps))
     paths = files or (STDIN,)
     status = 0
@@ -55,14 +61,19 @@ def import_events(
         total = sum(sizes) if len(sizes) == len(paths) else 0
         with progress(total, "import") as advance:
             for number, line in enumerate(_lines(paths, advance), 1):
-                if line.strip():
+                if line is None or line.strip():
                     targets.take(number, line)
             results = [each.finish() for each in targets.all()]
-            said += [] if quiet else results
+            said += [] if quiet else results or ["no events"]
+            if missing := targets.not_in_input():
+                said += missing
+                status = REFUSED
     except ImportFailed as failure:
         said.append(str(failure))
         status = failure.status
     except OSError as error:
+        if error.filename is None:
+            raise
         raise click.UsageError(f"{error.filename}: {error.strerror}") from None
     for text in [*said, *targets.notes()]:
         complain(text)
@@ -79,12 +90,19 @@ def _mapping(maps: tuple[str, ...]) -> dict[str, str]:
     return mapping
 
 
-def _lines(paths: tuple[str, ...], advance: Callable[[int], None]) -> Iterator[bytes]:
+def _lines(paths: tuple[str, ...], advance: Callable[[int], None]) -> Iterator[bytes | None]:
+    """Yield the lines of all files, without byte order marks; None for one that is too long."""
     for path in paths:
         with standard_input() if path == STDIN else Path(path).open("rb") as file:
-            for line in file:
-                advance(len(line))
-                yield line
+            lines = split_whole_lines(_pieces(file, advance), MAX_LINE_BYTES)
+            for number, line in enumerate(lines):
+                yield line if line is None or number else line.removeprefix(codecs.BOM_UTF8)
+
+
+def _pieces(file: BinaryIO, advance: Callable[[int], None]) -> Iterator[bytes]:
+    while piece := os.read(file.fileno(), READ_BYTES):
+        advance(len(piece))
+        yield piece
 
 
 class Targets:
@@ -112,7 +130,15 @@ class Targets:
             notes.append(f"{self._controls} events of the category gateway were left out")
         return notes
 
-    def take(self, number: int, line: bytes) -> None:
+    def not_in_input(self) -> list[str]:
+        """Return what to say of each run to map of which there was no event."""
+        return [
+            f"--map {old}={new}: the input has no events of the run {old}"
+            for old, new in self._mapping.items()
+            if self._sources.get(new) != old
+        ]
+
+    def take(self, number: int, line: bytes | None) -> None:
         """Import the event of a line. Raises ImportFailed."""
         try:
             event = event_of_line(line)

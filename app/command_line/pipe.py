@@ -1,25 +1,25 @@
 """The command `pipe`: appends each line of standard input as an event, as soon as it comes."""
 
-import os
+import math
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import click
 import orjson
 
+from ..protocol.options import shown_url
 from ..streaming.appender import Appender
 from ..streaming.errors import InvalidInput, StreamingError
 from ..streaming.new_event import check_names
 from .completion import RunParameter
 from .connection import LONG_RETRY_SECONDS, Connection, connects
-from .given_json import event_of_line, standard_input
+from .given_json import MAX_LINE_BYTES, event_of_line, standard_input
 from .lines import StopSignals, read_input, split_lines, split_whole_lines
 from .output.exit_status import REFUSED, status_of
-from .output.failures import complain, describe, shown_url
-
-# The gateway takes no longer line either.
-MAX_LINE_BYTES = 4 * 1024 * 1024
+from .output.failures import complain, describe
+from .output.terminal import OutputError, give_up, write
 
 # If nothing was stored for so long, though something waits, that is said.
 STALL_SECONDS = 3.0
@@ -27,31 +27,59 @@ STALL_SECONDS = 3.0
 _CONTINUED = {"continued": True}
 
 
-class StallNotice(threading.Thread):
-    """Says once that events wait for a gateway that is away, and that it is back."""
+class Seconds(click.FloatRange):
+    """A time that ends."""
 
-    def __init__(self, appender: Appender, url: str) -> None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the seconds. Fails for anything else."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+class StallNotice(threading.Thread):
+    """Says once that events wait for a gateway that is away, and that it is back.
+
+    After a signal it says once how many the pipe still waits for.
+    """
+
+    def __init__(self, appender: Appender, signals: StopSignals, url: str) -> None:
         super().__init__(daemon=True)
         self._appender = appender
+        self._signals = signals
+        self._stored = -1
+        self._has_stalled = self._is_stopping = self._told_stopping = False
         self._url = shown_url(url)
         self._ended = threading.Event()
 
     def run(self) -> None:
         """Watch how many events are stored, until `end`."""
-        last, said = -1, False
         while not self._ended.wait(STALL_SECONDS):
-            stored = self._appender.stored
             waiting = self._appender.not_stored - self._appender.refused
-            has_stalled = stored == last and waiting > 0
-            if has_stalled and not said and not self._appender.has_final_error:
-                complain(f"waiting for {self._url}: {waiting} events are not stored yet")
-            elif said and not has_stalled:
-                complain(f"{self._url} is back")
-            last, said = stored, has_stalled
+            self._tell_stall(waiting)
+            self._tell_stopping(waiting)
 
     def end(self) -> None:
         """Stop watching."""
         self._ended.set()
+
+    def _tell_stall(self, waiting: int) -> None:
+        stored, stalled_before = self._appender.stored, self._has_stalled
+        self._has_stalled = stored == self._stored and waiting > 0
+        self._stored = stored
+        if self._has_stalled and not stalled_before and not self._appender.has_final_error:
+            complain(f"waiting for {self._url}: {waiting} events are not stored yet")
+        elif stalled_before and not self._has_stalled:
+            complain(f"{self._url} is back")
+
+    def _tell_stopping(self, waiting: int) -> None:
+        if self._is_stopping and not self._told_stopping and waiting > 0:
+            self._told_stopping = True
+            complain(f"{waiting} events are not stored yet; a second signal ends this at once")
+        self._is_stopping = self._signals.received is not None
 
 
 class Pipe:
@@ -111,7 +139,7 @@ class Pipe:
 @click.option("--tee", is_flag=True, help="Pass the input on to the output.")
 @click.option(
     "--retry",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=LONG_RETRY_SECONDS,
     show_default=True,
     metavar="SECONDS",
@@ -139,9 +167,10 @@ def pipe(
     signals = StopSignals()
     appender = connection.client(retry).appender(run)
     piping = Pipe(appender)
-    notice = StallNotice(appender, connection.url)
+    notice = StallNotice(appender, signals, connection.url)
     notice.start()
-    pieces = read_input(signals, _tee() if tee else None)
+    passed_on = Tee()
+    pieces = read_input(signals, passed_on.write if tee else None)
     if lifecycle:
         piping.emit("lifecycle", "started")
     if ndjson:
@@ -155,15 +184,13 @@ def pipe(
     notice.end()
     if signals.received:
         return 128 + signals.received
-    return piping.status
+    return piping.status or passed_on.status
 
 
 def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
     for number, line in enumerate(lines, 1):
         try:
-            if line is None:
-                raise InvalidInput("line", f"has more than {MAX_LINE_BYTES} bytes")
-            if not line.strip():
+            if line is not None and not line.strip():
                 continue
             new_event = event_of_line(line).new_event()
         except InvalidInput as error:
@@ -174,17 +201,22 @@ def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
         piping.emit(new_event.category, new_event.action, data, source)
 
 
-def _tee() -> Callable[[bytes], None]:
-    """Return what writes to standard output, until nobody reads it any more."""
-    is_open = sys.stdout is not None
+class Tee:
+    """Writes pieces to standard output until that fails. Then it says why, unless nobody reads."""
 
-    def write_all(piece: bytes) -> None:
-        nonlocal is_open
-        view = memoryview(piece)
+    def __init__(self) -> None:
+        self.status = 0
+        self._is_open = True
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece, if nothing has failed yet."""
+        if not self._is_open:
+            return
         try:
-            while is_open and view:
-                view = view[os.write(1, view) :]
-        except OSError:
-            is_open = False
-
-    return write_all
+            write(piece)
+        except OutputError as error:
+            self._is_open = False
+            give_up(sys.stdout)
+            if error.message:
+                complain(error.message)
+                self.status = error.status

@@ -10,11 +10,10 @@ import click
 import orjson
 
 from ..client import Client
-from ..streaming.errors import StoreUnavailable, StreamingError
+from ..streaming.errors import StoreUnavailable
 from ..streaming.event import RESERVED_CATEGORY
 from .connection import Connection, connects
 from .output.event_line import event_line
-from .output.failures import WaitingNotice
 from .output.run_table import Run, row_of, table
 from .output.terminal import exit_when_nobody_reads, printable_json, terminal_width, write
 
@@ -22,8 +21,9 @@ from .output.terminal import exit_when_nobody_reads, printable_json, terminal_wi
 MIN_REDRAW_SECONDS = 0.25
 MAX_REDRAW_SECONDS = 2.0
 
-# Moves to the top, and clears the screen.
-_CLEAR = "\x1b[H\x1b[2J"
+# Without clearing the whole screen, which flickers. A line is cleared before it is written: behind
+# its end the cursor may stand on its last character.
+_TO_TOP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
 @click.command()
@@ -50,13 +50,13 @@ def runs(
     run begins or ends, from now on.
     """
     client = connection.client()
-    notice = WaitingNotice(connection.url)
     if watch and (as_json or terminal_width() is None):
-        if state is not None:
-            raise click.UsageError("--state cannot stand beside --watch in a pipe")
-        return _print_changes(client, notice, prefix, as_json)
+        for option, given in (("--state", state), ("--limit", limit)):
+            if given is not None:
+                raise click.UsageError(f"{option} cannot stand beside --watch in a pipe")
+        return _print_changes(client, prefix, as_json)
     if watch:
-        return _draw_live(client, notice, state, prefix, limit)
+        return _draw_live(client, state, prefix, limit)
     for line in _lines(client.runs(state, prefix, limit or 50), as_json):
         write(line)
     return 0
@@ -73,11 +73,10 @@ def _lines(found: Iterable[Run], as_json: bool) -> Iterator[str | bytes]:
         yield from (f"{line}\n" for line in table(list(found), width, time.time()))
 
 
-def _print_changes(client: Client, notice: WaitingNotice, prefix: str | None, as_json: bool) -> int:
+def _print_changes(client: Client, prefix: str | None, as_json: bool) -> int:
     """Print each change of a run as a line, for ever."""
     exit_when_nobody_reads()
     for event in client.follow_runs("latest", prefix):
-        notice.over()
         if event.category == RESERVED_CATEGORY and event.action != "deleted":
             continue
         if as_json:
@@ -90,32 +89,30 @@ def _print_changes(client: Client, notice: WaitingNotice, prefix: str | None, as
 class _Changes(threading.Thread):
     """Follows the changes of runs, and notes that there were some, or why it has ended."""
 
-    def __init__(self, client: Client, notice: WaitingNotice, prefix: str | None) -> None:
+    def __init__(self, client: Client, prefix: str | None) -> None:
         super().__init__(daemon=True)
         self.came = threading.Event()
-        self.error: StreamingError | None = None
-        self._client, self._notice, self._prefix = client, notice, prefix
+        self.error: Exception | None = None
+        self._client, self._prefix = client, prefix
 
     def run(self) -> None:
         """Follow, until an error that no repeat can mend."""
         try:
             for _ in self._client.follow_runs("latest", self._prefix):
-                self._notice.over()
                 self.came.set()
-        except StreamingError as error:
+        except Exception as error:  # the main thread raises it
             self.error = error
         self.came.set()
 
 
 def _draw_live(
     client: Client,
-    notice: WaitingNotice,
     state: str | None,
     prefix: str | None,
     limit: int | None,
 ) -> int:
-    """Draw the table again after each change, for ever. Raises StreamingError."""
-    changes = _Changes(client, notice, prefix)
+    """Draw the table again after each change, for ever. Raises what ends the changes."""
+    changes = _Changes(client, prefix)
     changes.start()
     while changes.error is None:
         changes.came.clear()
@@ -123,7 +120,7 @@ def _draw_live(
         shown = max(1, min(limit or size.lines, size.lines - 2))
         with contextlib.suppress(StoreUnavailable):  # the table stays, and the other thread tells
             lines = table(list(client.runs(state, prefix, shown)), size.columns, time.time())
-            write(_CLEAR + "\n".join(lines) + "\n")
+            write(_TO_TOP + "".join(f"{_CLEAR_LINE}{line}\n" for line in lines) + _CLEAR_BELOW)
         changes.came.wait(MAX_REDRAW_SECONDS)
         time.sleep(MIN_REDRAW_SECONDS)
     raise changes.error

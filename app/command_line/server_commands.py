@@ -1,5 +1,7 @@
 """The commands of the server: `serve`, `check` and `token`."""
 
+import contextlib
+import io
 import re
 import uuid
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from ..auth.grants import ACTIONS
 from ..auth.keys import secret_keys
 from ..auth.tokens import make_token
 from ..settings import Settings, SettingsError
+from .output.terminal import write
 
 # Of a start that was refused.
 REFUSED = 2
@@ -37,7 +40,14 @@ def serve() -> int:
 @click.command()
 def check() -> int:
     """Check the settings and Redis, and print the settings as JSON."""
-    return _unless_refused(checking.check)
+    return _unless_refused(_check)
+
+
+def _check() -> int:
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        status = checking.check()
+    write(shown.getvalue())
+    return status
 
 
 class TimeParameter(click.ParamType):  # type: ignore[type-arg]
@@ -101,5 +111,5 @@ def _make(grants: dict[str, list[str]], ttl: int, sub: str | None, jti: str) -> 
         made = make_token(settings.auth_secret[0], settings.auth_claim, grants, ttl, **more)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    click.echo(made)
+    write(f"{made}\n")
     return 0

@@ -20,6 +20,7 @@ from ..streaming.new_event import (
 from .received_event import parse_event
 from .request_body import encode_event, encode_request
 from .responses import Answer, not_a_gateway, parse_ingested
+from .run_state import RunState, parse_run_state
 
 MAX_PAGE_EVENTS = 1000
 MAX_PAGE_RUNS = 100
@@ -108,7 +109,7 @@ def producer_request(
     run_id: int | str, new_event: NewEvent, idempotency_key: str | None
 ) -> Request:
     """Return the request that asks something of a run's producer. Raises InvalidInput."""
-    key = idempotency_key or uuid.uuid4().hex
+    key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
     check_idempotency_key("idempotency_key", key)
     return Request(
         "POST",
@@ -210,11 +211,9 @@ class RunPages:
             return None
         return Request("GET", "/runs", {**self._query, "limit": min(left, MAX_PAGE_RUNS)})
 
-    def take(self, answer: Answer) -> Iterator[dict[str, Any]]:
+    def take(self, answer: Answer) -> Iterator[RunState]:
         """Return the runs of a page. Raises Refused if it is not from a gateway."""
-        runs = answer.value("runs", list)
-        if not all(type(run) is dict for run in runs):
-            raise not_a_gateway(answer.status, "a run is no object")
+        runs = [parse_run_state(answer.status, run) for run in answer.value("runs", list)]
         following = answer.value("next", str, type(None))
         self._is_last = following is None
         if not self._is_last and following == self._query.get("after"):

@@ -38,6 +38,7 @@ class Export:
     def _begin_outage(self) -> None:
         self._deadline = time.monotonic() + self._retry_seconds
         self._pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._is_away = False
 
     def request(self) -> Request:
         """Return the next request."""
@@ -48,6 +49,9 @@ class Export:
         """Take the head of a response. Raises Refused if it is not from a gateway."""
         if not content_type.startswith(_TYPE):
             raise not_a_gateway(status, f"it is of the type {content_type!r}")
+        if self._is_away:
+            log.info("reached %s again", self._path)
+            self._is_away = False
         self._status = status
         self._unfinished = [b""]
 
@@ -79,6 +83,7 @@ class Export:
         Raises the error if no line came for `retry_seconds`.
         """
         log.warning("cannot read %s now: %s", self._path, error)
+        self._is_away = True
         pause = error.retry_after + next(self._pauses)
         if time.monotonic() + pause > self._deadline:
             raise error

@@ -58,6 +58,7 @@ class Following:
 
     def _begin_outage(self) -> None:
         self._pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+        self._is_away = False
 
     def request(self) -> Request:
         """Return the next request."""
@@ -72,6 +73,7 @@ class Following:
     def unavailable(self, error: StoreUnavailable) -> float:
         """Take the error of a request, and return the pause before the next one."""
         log.warning("cannot follow %s now: %s", self._path, error)
+        self._is_away = True
         return error.retry_after + next(self._pauses)
 
     def opened(self, status: int, content_type: str) -> bool:
@@ -79,10 +81,12 @@ class Following:
 
         Raises Refused if it is not from a gateway.
         """
+        if status != 204 and not content_type.startswith("text/event-stream"):
+            raise not_a_gateway(status, f"it is of the type {content_type!r}")
+        if self._is_away:
+            log.info("reached %s again", self._path)
         if status == 204:
             return False
-        if not content_type.startswith("text/event-stream"):
-            raise not_a_gateway(status, f"it is of the type {content_type!r}")
         self._begin_outage()
         self._status = status
         self._parser = SseParser(self._cursor)

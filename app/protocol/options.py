@@ -14,6 +14,8 @@ OWN_HEADERS = (
     *("content-type", "host", "idempotency-key", "last-event-id", "transfer-encoding"),
 )
 
+_PASSWORD = re.compile(r"(?<=://)[^/]*@")
+
 # RFC 9110, sections 5.6.2 and 5.5, without what is obsolete.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[!-~]([\t -~]*[!-~])?|")
@@ -24,6 +26,11 @@ def check_url(url: str) -> str:
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         raise InvalidInput("url", "must begin with http:// or https://")
     return url.rstrip("/")
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without the name and the password in it."""
+    return _PASSWORD.sub("", url)
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

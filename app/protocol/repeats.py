@@ -1,9 +1,11 @@
 """When a request is sent again, how long to wait before that, and how long to wait for data."""
 
+import logging
 import time
 
 from ..streaming.backoff import backoff
 from ..streaming.errors import StoreUnavailable
+from .options import shown_url
 
 # Seconds to connect (and to send), and seconds to wait for data. A long body is sent at the pace
 # of the gateway's Redis. A followed stream gets something every 15 seconds.
@@ -21,11 +23,23 @@ MAX_PAUSE_SECONDS = 5.0
 MAX_IDLE_CONNECTIONS = 100
 
 
-class Repeats:
-    """The attempts to send one request, for `retry_seconds` from now."""
+# A short outage is no news.
+QUIET_SECONDS = 2.0
 
-    def __init__(self, retry_seconds: float):
-        self._deadline = time.monotonic() + retry_seconds
+log = logging.getLogger("tailrace.client")
+
+
+class Repeats:
+    """The attempts to send one request to the gateway at `url`, for `retry_seconds` from now.
+
+    If they take more than QUIET_SECONDS, that is logged once.
+    """
+
+    def __init__(self, retry_seconds: float, url: str):
+        self._began = time.monotonic()
+        self._deadline = self._began + retry_seconds
+        self._url = shown_url(url)
+        self._was_logged = False
         self._pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         self._stored: bool | None = False
 
@@ -35,8 +49,18 @@ class Repeats:
         The `stored` of the last error is about all attempts.
         """
         self._stored = None if error.stored is None else self._stored
-        left = self._deadline - time.monotonic()
+        now = time.monotonic()
+        left = self._deadline - now
         if left <= 0:
             error.stored = self._stored
             return None
-        return min(error.retry_after + next(self._pauses), left)
+        pause = min(error.retry_after + next(self._pauses), left)
+        if not self._was_logged and now + pause > self._began + QUIET_SECONDS:
+            log.warning("cannot reach %s, trying again: %s", self._url, error)
+            self._was_logged = True
+        return pause
+
+    def succeeded(self) -> None:
+        """Log that the gateway is back, if it was logged to be away."""
+        if self._was_logged:
+            log.info("reached %s again", self._url)

@@ -9,7 +9,7 @@ import pytest
 from app.async_client import AsyncClient, Ingested, transport
 from app.protocol import repeats
 from app.streaming.errors import InvalidEvent, InvalidInput, ReentrantCall
-from tests.client.fake_gateway import FakeGateway, response, stored, stream
+from tests.client.fake_gateway import FakeGateway, response, run_state, stored, stream
 from tests.client.test_credentials import Numbered, answer, only, sent
 from tests.client.test_follower import OVER, event
 
@@ -98,7 +98,7 @@ async def _follow_one(client):
 
 
 STEPS = {
-    "state": (lambda client: client.state(1), {}),
+    "state": (lambda client: client.state(1), run_state()),
     "stream": (lambda client: client.stream(1, [EVENT] * 2), Ingested(1, "1-0", 1)),
     "follow": (_follow_one, "1-0"),
 }
@@ -111,7 +111,7 @@ def test_a_call_can_be_cancelled_at_every_step(call):
             await reader.readuntil(b"0\r\n\r\n")
         given = stream(event(1)) if call == "follow" else INGESTED
         if call == "state":
-            given = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+            given = response(200, run_state())
         for part in (given[:-2], given[-2:]):
             writer.write(part)
             await writer.drain()
@@ -193,7 +193,7 @@ def test_idle_connections_are_kept_while_there_are_many_streams():
         async def respond(reader, writer):
             nonlocal appends
             appends += 1
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            writer.write(response(200, run_state()).replace(b"Connection: close\r\n", b""))
 
         async with (
             Server(endless) as streams,
@@ -454,7 +454,7 @@ def test_a_cancelled_stream_cancels_what_its_iterable_waits_for():
 
 
 def test_runs_are_read_page_by_page():
-    pages = [{"runs": [{"run_id": "a"}], "next": "c1"}, {"runs": [{"run_id": "b"}], "next": None}]
+    pages = [{"runs": [run_state("a")], "next": "c1"}, {"runs": [run_state("b")], "next": None}]
 
     async def main(**options):
         with FakeGateway([response(200, page) for page in pages]) as gateway:

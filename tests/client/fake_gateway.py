@@ -38,6 +38,16 @@ def response(status: int, document: object = None, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
+def run_state(run_id: str = "1", **members: object) -> dict[str, object]:
+    """Return the state of a run as a gateway sends it."""
+    state = {
+        "run_id": run_id, "state": "active", "started_at": None, "ended_at": None,
+        "last_event": None, "length": 0, "first_id": None, "last_id": "0-0", "last_sequence": 0,
+        "ended": False, "ttl": None, "lease_seconds": None, "meta": None,
+    }  # fmt: skip
+    return {**state, **members}
+
+
 def problem(status: int, **members: object) -> bytes:
     """Return a response with problem details."""
     return response(status, {"type": "about:blank", "status": status, "detail": "so", **members})

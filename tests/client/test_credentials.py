@@ -14,7 +14,15 @@ import pytest
 from app.client import Client, transport
 from app.streaming.errors import InvalidInput, NotAllowed, ReentrantCall, StoreUnavailable
 from tests.both_clients import replace_pauses
-from tests.client.fake_gateway import FakeGateway, Request, problem, response, stored, stream
+from tests.client.fake_gateway import (
+    FakeGateway,
+    Request,
+    problem,
+    response,
+    run_state,
+    stored,
+    stream,
+)
 from tests.client.test_follower import OVER, event
 from tests.client.test_foreign_responses import CALLS
 
@@ -35,7 +43,7 @@ def answer(request: Request) -> bytes:
     if request.path.endswith("/stream"):
         return OVER
     if request.method == "GET":
-        return response(200, {"events": [], "next": None, "length": 0})
+        return response(200, {"events": [], "runs": [], "next": None, **run_state()})
     if "ndjson" in request.headers["content-type"]:
         return INGESTED
     return stored(request)

@@ -14,7 +14,7 @@ from app.client import Client
 from app.protocol.options import MAX_REDIRECTS
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable, StreamingError
 from tests.both_clients import replace_pauses
-from tests.client.fake_gateway import FakeGateway, response, stream
+from tests.client.fake_gateway import FakeGateway, response, run_state, stream
 from tests.client.test_follower import OVER
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
@@ -41,6 +41,7 @@ CALLS: dict[str, Callable[[Client], object]] = {
     ],
     "get_events_after": lambda client: client.get_events_after(1, "1-0"),
     "state": lambda client: client.state(1),
+    "runs": lambda client: list(client.runs(limit=10)),
 }
 
 
@@ -199,7 +200,7 @@ def test_too_many_redirects_are_refused(call):
 
 @pytest.mark.parametrize("call", ["follow", "get_events", "state"])
 def test_a_get_is_redirected(call):
-    page = response(200, {"events": [], "next": None})
+    page = response(200, {"events": [], "next": None, **run_state()})
     answer = OVER if call == "follow" else page
     script = [response(307, location="/elsewhere")] * MAX_REDIRECTS
     with FakeGateway([*script, answer]) as gateway:
@@ -235,6 +236,46 @@ def test_an_id_that_no_header_can_carry_is_not_a_gateways(odd_id):
 
 def test_a_page_that_follows_itself_is_not_a_gateways():
     assert isinstance(outcome("get_events", response(200, {"events": [], "next": "1-0"})), Refused)
+
+
+WRONG_STATES = [
+    {},
+    *(
+        {name: value for name, value in run_state().items() if name != missing}
+        for missing in ("started_at", "first_id", "last_event")
+    ),
+    {"ended": True},
+    5,
+    *(
+        run_state(**{name: value})
+        for name, value in [
+            ("run_id", None),
+            ("state", 1),
+            ("ended", 0),
+            ("length", True),
+            ("last_sequence", None),
+            ("first_id", "one"),
+            ("first_id", ""),
+            ("last_id", None),
+            ("last_id", "99999999999999999999-0"),
+            ("last_event", 5),
+            ("last_event", {}),
+            ("last_event", {"timestamp": None, "event": None}),
+            ("last_event", {"timestamp": None, "event": {"category": "a"}}),
+            ("last_event", {"timestamp": None, "event": {"category": [], "action": "a"}}),
+            ("started_at", 5),
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize("state", WRONG_STATES)
+@pytest.mark.parametrize("call", ["state", "runs"])
+def test_a_state_that_lacks_something_is_not_a_gateways(call, state):
+    given = state if call == "state" else {"runs": [run_state(), state], "next": None}
+    error = outcome(call, response(200, given))
+    assert isinstance(error, Refused)
+    assert "not from a Tailrace gateway" in error.detail
 
 
 # URLs and proxies

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import queue
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from app.client import Client, transport
 from app.protocol import repeats
-from app.streaming.errors import ReentrantCall, StoreUnavailable
+from app.streaming.errors import InvalidInput, ReentrantCall, StoreUnavailable
 from app.streaming.new_event import NewEvent
 from tests.both_clients import replace_pauses
 from tests.client.fake_gateway import FakeGateway, Request, response, stored
@@ -64,6 +65,14 @@ def test_the_client_makes_a_key_for_each_append_without_one():
     assert third == '"a"b"'
 
 
+def test_an_empty_key_of_a_request_is_refused_and_not_replaced():
+    with FakeGateway([STORED]) as gateway, Client(gateway.url) as client:
+        with pytest.raises(InvalidInput, match="idempotency_key"):
+            client.request(1, "cancel", idempotency_key="")
+        client.request(1, "cancel")
+    assert len(gateway.requests) == 1
+
+
 def test_a_repeat_of_a_stored_event_succeeds(clock):
     replayed = response(200, {"id": "1-0", "sequence": 1}, idempotent_replayed="true")
     with FakeGateway([None, replayed]) as gateway, Client(gateway.url) as client:
@@ -105,6 +114,26 @@ def test_a_pause_lasts_at_least_as_long_as_retry_after_asks(clock):
         client.add(1, "llm", "stream")
     assert all(7 < pause < 8 for pause in clock.pauses)
     assert len(clock.pauses) == 2
+
+
+def test_an_outage_is_logged_once_and_its_end_too_without_the_password(clock, caplog):
+    caplog.set_level(logging.INFO, logger="tailrace.client")
+    with FakeGateway([*[NOT_STORED] * 8, STORED]) as gateway:
+        url = gateway.url.replace("://", "://me:secret@")
+        with Client(url, token="token-of-mine") as client:
+            client.add(1, "llm", "stream")
+    assert clock.now > repeats.QUIET_SECONDS
+    assert caplog.messages == [
+        f"cannot reach {gateway.url}, trying again: 503: away",
+        f"reached {gateway.url} again",
+    ]
+
+
+def test_a_short_outage_is_not_logged(clock, caplog):
+    caplog.set_level(logging.INFO, logger="tailrace.client")
+    with FakeGateway([NOT_STORED, STORED]) as gateway, Client(gateway.url) as client:
+        client.add(1, "llm", "stream")
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize(

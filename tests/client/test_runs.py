@@ -7,12 +7,12 @@ import pytest
 
 from app.client import Client, follower
 from app.streaming.errors import InvalidInput, Refused
-from tests.client.fake_gateway import FakeGateway, response, stream
+from tests.client.fake_gateway import FakeGateway, response, run_state, stream
 from tests.clocks import replace_time
 
 
 def page(*names: str, after: str | None = None) -> bytes:
-    return response(200, {"runs": [{"run_id": name} for name in names], "next": after})
+    return response(200, {"runs": [run_state(name) for name in names], "next": after})
 
 
 def listed(script: list[bytes], **options: object) -> tuple[list[str], list[dict]]:

@@ -8,12 +8,12 @@ import trustme
 from app.client import Client
 from app.protocol import options
 from app.streaming.errors import InvalidInput, Refused, StoreUnavailable
-from tests.client.fake_gateway import FakeGateway, response
+from tests.client.fake_gateway import FakeGateway, response, run_state
 from tests.client.test_credentials import answer, only, sent
 from tests.client.test_follower import OVER
 from tests.client.test_foreign_responses import CALLS
 
-READS = ["follow", "get_events", "get_events_after", "state"]
+READS = ["follow", "get_events", "get_events_after", "state", "runs"]
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch, call):
 
 
 def test_cookies_are_not_kept():
-    with FakeGateway([response(200, {}, set_cookie="a=b; Path=/")]) as gateway:
+    with FakeGateway([response(200, run_state(), set_cookie="a=b; Path=/")]) as gateway:
         client = Client(gateway.url)
         for _ in range(2):
             client.state(1)

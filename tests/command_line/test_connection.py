@@ -1,6 +1,8 @@
 """How the command line reaches a gateway: URL, token, certificates, and how failures read."""
 
+import logging
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,7 +11,8 @@ import trustme
 
 from app.command_line.connection import Connection
 from app.command_line.output.exit_status import status_of
-from app.command_line.output.failures import describe, shown_url
+from app.command_line.output.failures import describe
+from app.protocol.options import shown_url
 from app.streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -23,10 +26,20 @@ from app.streaming.errors import (
     StoreUnavailable,
     UnexpectedSequence,
 )
-from tests.client.fake_gateway import FakeGateway, problem, response
+from tests.client.fake_gateway import FakeGateway, problem, response, run_state
 from tests.servers import free_port
 
-STATE = response(200, {"run_id": "1", "ended": False})
+STATE = response(200, run_state())
+
+
+@pytest.fixture(autouse=True)
+def logger() -> Iterator[None]:
+    """Restore the logger that a client of the command line changes."""
+    logger = logging.getLogger("tailrace.client")
+    before, level = [*logger.handlers], logger.level
+    yield
+    logger.handlers[:] = before
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +72,13 @@ def test_the_file_counts_before_the_variable_and_is_read_again(monkeypatch, tmp_
 def test_a_file_that_has_gone_is_an_outage(tmp_path):
     client = Connection("http://127.0.0.1:1", str(tmp_path / "gone"), None).client(0)
     with pytest.raises(StoreUnavailable, match="cannot read the token file"):
+        client.state(1)
+
+
+def test_an_empty_file_is_named(tmp_path):
+    (tmp_path / "token").write_text("\n")
+    client = Connection("http://127.0.0.1:1", str(tmp_path / "token"), None).client(0)
+    with pytest.raises(StoreUnavailable, match=f"the token file {tmp_path}/token is empty"):
         client.state(1)
 
 

@@ -3,6 +3,12 @@
 import pytest
 
 from app.command_line.exporting import Check, CheckFailed, mark_of
+from app.streaming.errors import Refused
+
+ORDERED_OTHERWISE = (
+    b'{"sequence": 4, "id": "10-2", "run_id": "a", "timestamp": null, '
+    b'"event": {"category": "a", "action": "b"}, "data": 0, "source": null}'
+)
 
 
 def line(number: int, sequence: int | None = None) -> bytes:
@@ -24,8 +30,23 @@ def checked(before: dict, after: dict | None, *lines: bytes) -> str:
 
 def test_the_mark_of_a_line_needs_no_parsing_of_its_data_nor_an_order_of_its_members():
     assert mark_of(line(3)) == ((3, 0), 3)
-    assert mark_of(b'{"sequence": 4, "id": "10-2"}') == ((10, 2), 4)
+    assert mark_of(ORDERED_OTHERWISE) == ((10, 2), 4)
     assert mark_of(b'{"id":"10-2","run_id":"a","sequence":null,"data":0}') == ((10, 2), None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id":"1-1" garbage',
+        b'{"id":"1-1"}',
+        b'{"id":5,"sequence":1}',
+        ORDERED_OTHERWISE.replace(b"10-2", b"99999999999999999999-1"),
+        ORDERED_OTHERWISE.replace(b'"10-2"', b"null"),
+    ],
+)
+def test_a_line_that_no_gateway_sends_is_refused(line):
+    with pytest.raises(Refused, match="not from a Tailrace gateway"):
+        mark_of(line)
 
 
 def test_all_events_are_counted():

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from app.command_line.output.terminal import (
+    MAX_MARKS,
     cells,
     cut,
     printable,
@@ -79,6 +80,8 @@ def test_text_of_several_lines_keeps_its_layout():
         ("世界人", 4, "世…"),
         ("e\u0301e\u0301e\u0301", 2, "e\u0301…"),
         ("abc", 0, ""),
+        ("a" + "\u0301" * 99, 3, "a" + "\u0301" * MAX_MARKS),
+        ("a" + "\u0301" * 99 + "bcd", 3, "a" + "\u0301" * MAX_MARKS + "b…"),
     ],
 )
 def test_a_text_is_cut_to_the_columns_that_it_takes(text, width, shown):

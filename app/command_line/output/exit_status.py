@@ -15,6 +15,7 @@ LOST = 2
 USAGE = 64
 REFUSED = 65
 UNAVAILABLE = 69
+SOFTWARE = 70
 NOT_WRITTEN = 74
 NOT_ALLOWED = 77
 INTERRUPTED = 130
@@ -35,5 +36,5 @@ def status_of(error: StreamingError) -> int:
 
 
 def status_of_end(action: str | None) -> int:
-    """Return the exit status for a run that ended with `lifecycle.<action>`."""
-    return _BY_ACTION.get(action or "", FAILED)
+    """Return the exit status for a run that ended with `lifecycle.<action>`, None if unknown."""
+    return _BY_ACTION.get(action or "", REFUSED)

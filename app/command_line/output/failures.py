@@ -2,13 +2,14 @@
 
 import logging
 import re
+import traceback
 
+from ...protocol.options import shown_url
 from ...streaming.errors import NotAllowed, StreamingError
 from .terminal import printable, tell
 
 _ERRNO = re.compile(r"\[Errno -?\d+\] ([^'\")\]]+)")
 _CERTIFICATE = re.compile(r"certificate verify failed: ([^(\"')]*[^(\"') ])")
-_PASSWORD = re.compile(r"(?<=://)[^/]*@")
 _RESOLVE = re.compile(r"Failed to resolve '([^']*)'")
 
 
@@ -18,9 +19,10 @@ def complain(message: str) -> None:
         tell(f"tailrace: {printable(line)}")
 
 
-def shown_url(url: str) -> str:
-    """Return a URL without the name and the password in it."""
-    return _PASSWORD.sub("", url)
+def show_traceback() -> None:
+    """Print the traceback of the exception that is handled to standard error."""
+    for line in traceback.format_exc().splitlines():
+        tell(printable(line))
 
 
 def describe(error: StreamingError) -> str:
@@ -39,27 +41,31 @@ def describe(error: StreamingError) -> str:
 
 
 class WaitingNotice(logging.Handler):
-    """Says once that the gateway is away, from what the client logs, until it is back."""
+    """Says once that the gateway is away, from what the client logs, and that it is back."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(logging.WARNING)
+        super().__init__(logging.INFO)
         self._url = shown_url(url)
         self._said = False
+
+    def listen(self) -> None:
+        """Take what the client logs from now on."""
         logger = logging.getLogger("tailrace.client")
         logger.addHandler(self)
-        logger.propagate = False
+        logger.setLevel(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a notice if the gateway does not answer, and none was printed yet."""
-        if self._said or not str(record.msg).startswith("cannot "):
-            return
-        self._said = True
-        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
-        reason = describe(error) if isinstance(error, StreamingError) else str(error)
-        complain(f"waiting for {self._url}: {reason}")
-
-    def over(self) -> None:
-        """Say that the gateway is back, if it was said to be away."""
-        if self._said:
+        """Print a notice if that is news."""
+        message = str(record.msg)
+        if message.startswith("cannot ") and not self._said:
+            self._said = True
+            complain(f"waiting for {self._url}: {_reason(record)}")
+        elif message.startswith("reached ") and self._said:
             self._said = False
             complain(f"{self._url} is back")
+
+
+def _reason(record: logging.LogRecord) -> str:
+    """Return what the error says that a record ends with."""
+    error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+    return describe(error) if isinstance(error, StreamingError) else str(error)

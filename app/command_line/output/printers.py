@@ -101,7 +101,7 @@ class TextPrinter:
         return text
 
     def _write(self, text: str) -> None:
-        shown = printable_text(text)
+        shown = printable_text(text) if is_terminal(sys.stdout) else text
         write(shown)
         self._last = shown[-1:] or self._last
 

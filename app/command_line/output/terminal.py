@@ -28,6 +28,9 @@ _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 DEFAULT_WIDTH = 80
 
+# How many combining marks a character may carry: any number would reach over the lines above.
+MAX_MARKS = 8
+
 
 class OutputError(Exception):
     """The output cannot be written. Without a message its reader has gone, as `head` does."""
@@ -167,16 +170,26 @@ def cells(text: str) -> int:
 
 
 def cut(text: str, width: int) -> str:
-    """Return a text that takes at most `width` columns; `…` stands for what was cut off."""
-    if cells(text) <= width:
+    """Return a text that takes at most `width` columns; `…` stands for what was cut off.
+
+    A character keeps MAX_MARKS of its combining marks.
+    """
+    if text.isascii() and len(text) <= width:
         return text
-    taken, left = 0, max(width - 1, 0)
+    taken: list[str] = []
+    used = marks = before_end = 0
     for character in text:
-        left -= _cells_of(character)
-        if left < 0:
-            break
-        taken += 1
-    return text[:taken] + "…" if width > 0 else ""
+        size = _cells_of(character)
+        marks = 0 if size else marks + 1
+        if marks > MAX_MARKS:
+            continue
+        used += size
+        if used > width:
+            return "".join(taken[:before_end]) + "…" if width > 0 else ""
+        taken.append(character)
+        if used < width:
+            before_end = len(taken)
+    return "".join(taken)
 
 
 @lru_cache(maxsize=4096)

@@ -1,11 +1,13 @@
 """The commands `export` and `import`: every event, byte for byte, over breaks and repeats."""
 
+import gzip
 import json
 import signal
 import subprocess
 
 import pytest
 
+from app.command_line.given_json import MAX_LINE_BYTES
 from tests.command_line.test_terminal import is_harmless
 from tests.integration.command_line.running import COMMAND, Background, Terminal, environment, run
 from tests.servers import wait_until
@@ -37,6 +39,10 @@ def contents(lines: bytes) -> list[tuple]:
         (line[line.index(b'"event":') :], json.loads(line)["sequence"])
         for line in lines.splitlines()
     ]
+
+
+def line_of(run_id: str) -> bytes:
+    return b'{"event":{"category":"a","action":"b"},"run_id":"%b"}\n' % run_id.encode()
 
 
 @pytest.fixture
@@ -173,7 +179,9 @@ def test_a_line_that_cannot_be_imported_is_named(gateway, run_id, line, part):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--map", "a"], ["--run", "a b"], ["/does/not/exist"]], ids=" ".join
+    "arguments",
+    [["--map", "a"], ["--run", "a b"], ["--run", "a", "--map", "b=c"], ["/does/not/exist"]],
+    ids=" ".join,
 )
 def test_wrong_arguments_of_an_import_are_usage_errors(gateway, arguments):
     done = run(gateway.url, "import", *arguments)
@@ -301,3 +309,41 @@ def test_a_terminal_shows_the_progress(gateway, store, run_id, folder):
         assert "export" in terminal.shown
         assert "100%" in terminal.shown
     assert (folder / "y.ndjson").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n"], ids=repr)
+def test_an_input_without_events_is_told(gateway, content):
+    done = run(gateway.url, "import", stdin=content)
+    assert (done.returncode, said(done)) == (0, "tailrace: no events\n")
+
+
+def test_a_run_to_map_that_is_not_in_the_input_is_told(gateway, store, run_id):
+    options = ["--map", f"{run_id}={run_id}x", "--map", "typo=y", "--map", "other=z"]
+    done = run(gateway.url, "import", *options, stdin=line_of(run_id))
+    assert done.returncode == 65
+    assert said(done).splitlines()[-2:] == [
+        "tailrace: --map typo=y: the input has no events of the run typo",
+        "tailrace: --map other=z: the input has no events of the run other",
+    ]
+    assert store.state(f"{run_id}x").length == 1
+
+
+def test_a_line_that_is_too_long_is_refused_without_reading_it_whole(gateway, store, run_id):
+    long = line_of(run_id)[:-2] + b',"data":"' + b"x" * MAX_LINE_BYTES + b'"}\n'
+    done = run(gateway.url, "import", stdin=line_of(run_id) + long)
+    assert done.returncode == 65
+    assert f"line 2: line: has more than {MAX_LINE_BYTES} bytes" in said(done)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(gateway, store, run_id, folder):
+    for name in "ab":
+        (folder / name).write_bytes(b"\xef\xbb\xbf" + line_of(run_id))
+    done = run(gateway.url, "import", str(folder / "a"), str(folder / "b"))
+    assert done.returncode == 0, said(done)
+    assert store.state(run_id).length == 2
+
+
+def test_a_compressed_file_is_named(gateway, run_id):
+    done = run(gateway.url, "import", stdin=gzip.compress(line_of(run_id)))
+    assert done.returncode == 65
+    assert "line 1: line: is compressed with gzip; use gunzip -c" in said(done)

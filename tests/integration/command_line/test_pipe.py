@@ -86,6 +86,18 @@ def test_tee_goes_on_storing_when_nobody_reads_any_more(gateway, store, run_id):
     assert store.state(run_id).last_sequence == 20000
 
 
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+def test_tee_says_once_that_the_output_cannot_be_written(gateway, store, run_id, redirection):
+    script = f"seq 20000 | {' '.join(COMMAND)} pipe {run_id} --tee {redirection}"
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment(gateway.url), capture_output=True, timeout=50
+    )
+    assert done.returncode == 74
+    [said] = done.stderr.decode().splitlines()
+    assert said.startswith(("tailrace: cannot write to", "tailrace: standard output is closed"))
+    assert store.state(run_id).last_sequence == 20000
+
+
 def test_lines_of_json_are_events(gateway, store, run_id):
     lines = [
         {"event_category": "tool", "event_action": "called", "data": {"z": 1.0, "a": 2}},
@@ -217,6 +229,25 @@ def test_after_a_final_error_it_says_so_and_reads_on(gateway, store, run_id):
     said = done.stderr.decode().splitlines()
     assert said[0].startswith("tailrace: nothing more is stored: ")
     assert len(said) == 2
+
+
+def test_after_a_signal_it_says_what_waits_and_how_to_end_it(own_gateway, run_id, folder):
+    own_gateway.stop()
+    with Background(folder, own_gateway.url, "pipe", run_id) as piping:
+        piping.write(b"a\nb\n")
+        wait_until(lambda: "waiting for" in piping.err, "it has begun")
+        piping.process.send_signal(signal.SIGTERM)
+        told = "tailrace: 2 events are not stored yet; a second signal ends this at once"
+        wait_until(lambda: told in piping.err.splitlines(), "it says so")
+        piping.process.send_signal(signal.SIGTERM)
+        assert piping.process.wait(50) == 143
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1"])
+def test_a_time_that_is_no_number_is_a_usage_error(gateway, run_id, seconds):
+    done = run(gateway.url, "pipe", run_id, "--retry", seconds)
+    assert done.returncode == 64
+    assert b"--retry" in done.stderr
 
 
 def test_a_gateway_that_stays_away_ends_it_with_its_own_status(own_gateway, run_id):

@@ -111,6 +111,22 @@ def test_a_terminal_draws_the_table_again_until_ctrl_c(gateway, store, prefix):
         assert "Traceback" not in terminal.shown
 
 
+@pytest.mark.parametrize("option", [["--state", "active"], ["--limit", "5"]], ids=" ".join)
+def test_a_list_of_changes_cannot_be_narrowed_so(gateway, option):
+    done = run(gateway.url, "runs", "--watch", *option)
+    assert done.returncode == 64
+    assert f"{option[0]} cannot stand beside --watch in a pipe" in done.stderr.decode()
+
+
+def test_a_live_table_is_drawn_without_clearing_the_screen(gateway, prefix):
+    with Terminal(gateway.url, "runs", "--watch", "--prefix", prefix, columns=100) as terminal:
+        wait_until(lambda: terminal.shown.count("\x1b[H") > 1, "it is drawn again")
+        assert "\x1b[2J" not in terminal.shown
+        drawing = terminal.shown.split("\x1b[H")[1]
+        assert drawing.endswith("\x1b[J")
+        assert drawing.count("\x1b[K") == len(drawing.splitlines()) - 1
+
+
 def test_a_live_table_survives_an_outage(own_gateway, store, prefix):
     arguments = ["runs", "--watch", "--prefix", prefix]
     with Terminal(own_gateway.url, *arguments, columns=100) as terminal:
