@@ -150,6 +150,55 @@ test("entries of other programs count, and hide no gap", async () => {
   }
 });
 
+test("older events come once, though reading them fails on the way", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const events = Array.from({ length: 5000 }, (_, index) => event(index + 1));
+  const client = clientOf(events, 10);
+  const read = client.events;
+  let failures = 0;
+  client.events = async function* (...given) {
+    let count = 0;
+    for await (const each of read(...given)) {
+      if (++count === 1500 && failures++ < 3) throw new Error("away");
+      yield each;
+    }
+  };
+  const log = new Log(async () => []);
+  const source = new Source(client, "1", log, { changed() {}, onState() {} });
+  await source.follow();
+  while (!source.isComplete) {
+    t.mock.timers.tick(3000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  const sequences = log.chunks.flatMap((chunk) => chunk.entries.map((each) => each.sequence));
+  assert.deepEqual(sequences, events.map((each) => each.sequence));
+});
+
+test("a first event of ours after many of others makes no gap in what is older", async () => {
+  const events = Array.from({ length: 2500 }, (_, index) => ({ ...event(index + 1), sequence: null }));
+  const client = clientOf(events, 10);
+  let more;
+  const gate = new Promise((resolve) => (more = resolve));
+  const read = client.events;
+  client.events = async function* (...given) {
+    let count = 0;
+    for await (const each of read(...given)) {
+      yield each;
+      if (++count === 1200) await gate;
+    }
+  };
+  const log = new Log(async () => []);
+  const source = new Source(client, "1", log, { changed() {}, onState() {} });
+  await source.follow();
+  while (log.size < 1010) await new Promise((resolve) => setTimeout(resolve));
+  client.follow = clientOf([event(2501)], 1).follow;
+  await source.follow();
+  more();
+  while (!source.isComplete) await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(log.notable, []);
+  assert.equal(log.size, 2501);
+});
+
 test("ids compare as numbers, and have one before them", () => {
   const ids = ["5-18446744073709551615", "5-9", "10-0", "5-10", "6-0"];
   assert.deepEqual(ids.sort(compareIds), ["5-9", "5-10", "5-18446744073709551615", "6-0", "10-0"]);

@@ -25,8 +25,9 @@ export class Source {
   #offset = null; // of this computer's clock from the gateway's, once all of the history is there
   #isGap = false;
   #sequences = new Sequences();
-  #leading = []; // the first events, until one has a sequence
-  #first = null; // the sequence that the oldest known event must have; null if nobody knows
+  #oldest = null; // the oldest known event
+  #first = null; // the sequence that it must have; null if nobody knows
+  #leading = []; // the events until one has a sequence; null once older ones are known
   #older = null; // aborts reading of older events
 
   /** `changed` is called after each change of the log, and `onState` with the stream's state. */
@@ -59,14 +60,16 @@ export class Source {
 
   #receive(event) {
     const missing = this.#sequences.missingBefore(event.sequence, this.#isGap);
-    this.#leading.push(event);
-    this.#first ??= firstSequence(this.#leading);
-    if (this.#first !== null) this.#leading = [];
+    if (this.#first === null && this.#leading !== null) {
+      this.#leading.push(event);
+      this.#first = firstSequence(this.#leading);
+    }
     if (missing !== null) this.#log.appendNotice(gap(event, missing));
     this.#isGap = false;
     this.#log.append(event);
     if (this.#offset !== null) this.lag = Math.max(0, Date.now() - this.#offset - millisecondsOf(event.id));
-    if (this.#older === null) this.#readOlder(event);
+    this.#oldest ??= event;
+    if (this.#older === null) this.#readOlder();
   }
 
   #control(event) {
@@ -87,12 +90,12 @@ export class Source {
     }
   }
 
-  async #readOlder(oldest) {
+  async #readOlder() {
     this.#older = new AbortController();
     const { signal } = this.#older;
     while (!signal.aborted) {
       try {
-        oldest = await this.#readBefore(oldest, signal);
+        await this.#readBeforeOldest(signal);
         break;
       } catch {
         if (!signal.aborted) await pause(RETRY); // the stream tells what is wrong
@@ -104,40 +107,42 @@ export class Source {
     if (this.#first > 1 || !isAll) {
       const events = this.#first === 2 ? "1 older event is" : `${(this.#first - 1).toLocaleString("en")} older events are`;
       const text = `${events} ${isAll ? "no longer kept" : "not shown: download them"}.`;
-      this.#log.prepend([{ notice: "gap", time: millisecondsOf(oldest.id), text }]);
+      this.#log.prepend([{ notice: "gap", time: millisecondsOf(this.#oldest.id), text }]);
     }
     this.#changed();
   }
 
-  /** Read all events before one, the newest first, and return the oldest. */
-  async #readBefore(oldest, signal) {
+  /** Read all events before the oldest known one, the newest first. */
+  async #readBeforeOldest(signal) {
     let page = [];
-    const add = () => {
-      if (signal.aborted) return;
-      const entries = [];
-      const sequences = new Sequences();
-      for (const event of page.toReversed()) {
-        const missing = sequences.missingBefore(event.sequence, false);
-        if (missing !== null) entries.push(gap(event, missing));
-        entries.push(event);
-      }
-      const missing = sequences.missingBefore(this.#first, false);
-      if (missing !== null) entries.push(gap(oldest, missing));
-      this.#log.prepend(entries);
-      this.#first = firstSequence(page.toReversed()) ?? (this.#first && this.#first - page.length);
-      oldest = page.at(-1) ?? oldest;
-      page = [];
-      this.#changed();
-    };
-    const options = { before: oldest.id, order: "desc", signal };
+    const options = { before: this.#oldest.id, order: "desc", signal };
     for await (const event of this.#client.events(this.#runId, options)) {
       page.push(event);
       if (page.length < PAGE) continue;
-      add();
-      if (this.#log.size >= MAX_KNOWN_ENTRIES) return oldest;
+      if (signal.aborted) return;
+      this.#prepend(page.reverse());
+      page = [];
+      if (this.#log.size >= MAX_KNOWN_ENTRIES) return;
     }
-    add();
-    return oldest;
+    if (page.length && !signal.aborted) this.#prepend(page.reverse());
+  }
+
+  /** Add events before the oldest known one; they are the oldest first. */
+  #prepend(events) {
+    const entries = [];
+    const sequences = new Sequences();
+    for (const event of events) {
+      const missing = sequences.missingBefore(event.sequence, false);
+      if (missing !== null) entries.push(gap(event, missing));
+      entries.push(event);
+    }
+    const missing = sequences.missingBefore(this.#first, false);
+    if (missing !== null) entries.push(gap(this.#oldest, missing));
+    this.#log.prepend(entries);
+    this.#leading = null;
+    this.#first = firstSequence(events) ?? (this.#first && this.#first - events.length);
+    [this.#oldest] = events;
+    this.#changed();
   }
 }
 
@@ -146,9 +151,10 @@ class Sequences {
   #expected = null;
 
   /**
-   * Return how many events are missing before one with a sequence, or with none: null.
+   * Return how many events are missing before the next one: null for none, 0 for an unknown number.
    *
-   * @returns null for none, 0 for an unknown number
+   * @param sequence that of the next event; null if it has none
+   * @param isGap whether the stream has told a gap before it
    */
   missingBefore(sequence, isGap) {
     let missing = null;
