@@ -116,8 +116,13 @@ function showCounts() {
   at("notable").hidden = log.notable.length === 0;
   at("notable").firstElementChild.textContent = count(log.notable.length, "notice");
   at("empty").hidden = view.count > 0;
-  at("nothing").textContent = log.size ? "No event passes the filter." : "Nothing yet. Waiting for the first event.";
+  at("nothing").textContent = whyNothing();
   at("all").hidden = !log.size;
+}
+
+function whyNothing() {
+  if (log.size) return "No event passes the filter.";
+  return stream.state === "failed" ? stream.error.message : "Nothing yet. Waiting for the first event.";
 }
 
 // What the user chooses

@@ -26,6 +26,7 @@ const table = new RunTable(at("runs"), (runId) => new URL(`ui/runs/${encodeURICo
 let filter = { state: "", prefix: "" };
 let feed = null;
 let retry; // the timer of the next attempt
+let isOpen = false; // the stream of changes
 
 /** Read the list, and follow the changes from now on. Rows stay until the list has come. */
 function list() {
@@ -90,6 +91,7 @@ function showMore(isShown) {
 }
 
 function showState(state) {
+  isOpen = state.state === "open";
   showConnection(at("connection"), at("lag"), state, null);
 }
 
@@ -121,6 +123,9 @@ function listenToFilters() {
   for (const chip of document.querySelectorAll(".chip")) {
     chip.addEventListener("click", () => choose({ state: chip.dataset.state }));
   }
+  at("prefix").addEventListener("keydown", (event) => {
+    if (event.key === "Escape" || event.key === "Enter") at("prefix").blur();
+  });
   at("more").addEventListener("click", () => feed.more());
 }
 
@@ -140,7 +145,7 @@ function keepFresh() {
     if (!document.hidden) call();
   };
   setInterval(whenSeen(() => table.tick()), TICK);
-  setInterval(whenSeen(() => feed.refresh(table.activeOnScreen())), REFRESH);
+  setInterval(whenSeen(() => isOpen && feed.refresh(table.activeOnScreen())), REFRESH);
 }
 
 /** Close the stream when the tab has been hidden for a while, and list anew when it is seen. */

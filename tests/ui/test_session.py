@@ -68,6 +68,7 @@ def test_a_token_for_other_runs_is_told(store, run_id, open_guarded):
     run.wait_for_state("stopped")
     assert "403" in run.page.get_attribute("#connection", "title")
     assert "403" in run.text("#message")
+    run.wait(lambda: "403" in run.text("#nothing"), "the reason is in sight")
 
 
 def test_an_api_key_lasts_as_long_as_the_page(store, run_id, open_guarded):

@@ -53,6 +53,7 @@ export class Session {
   /** Ask for a token, since an error came without one; resolve when there is one. */
   ask(error) {
     this.#isNeeded = this.isUsed = true;
+    at("renew").hidden = true;
     // That none came says nothing new, but soon after one was given.
     const isNone = error.problem.detail?.includes("is needed") ?? true;
     const isNotKept = isNone && Date.now() < this.#expiresAt;

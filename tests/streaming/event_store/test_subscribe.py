@@ -136,6 +136,12 @@ def test_a_trimmed_id_is_told_with_the_events_after_the_gap(any_store, client, r
     assert (gap.action, event.data) == ("gap", 4)
 
 
+def milliseconds(client: redis.Redis) -> int:
+    """Return the time of the server."""
+    seconds, microseconds = client.time()
+    return seconds * 1000 + microseconds // 1000
+
+
 def test_a_log_that_lost_its_end_in_a_failover_is_told(store, redis_client, run_id):
     assert store.subscribe(run_id, block_ms=None) == []
     add_many(store, run_id, 3)
@@ -146,6 +152,9 @@ def test_a_log_that_lost_its_end_in_a_failover_is_told(store, redis_client, run_
     redis_client.execute_command("XSETID", key(run_id), "0-0", "ENTRIESADDED", 0)
     for entry_id, fields in entries[:2]:
         redis_client.xadd(key(run_id), fields, id=entry_id)
+    # In the same millisecond the other event would get the id and the sequence of the lost one.
+    lost = int(entries[2][0].split(b"-")[0])
+    wait_until(lambda: milliseconds(redis_client) > lost, "a later millisecond")
     store.add(run_id, "llm", "stream", "other")
     assert actions_of(store.subscribe(run_id, block_ms=None)) == ["reset"]
     assert data_of(store.subscribe(run_id, block_ms=None)) == [0, 1, "other"]
