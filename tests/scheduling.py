@@ -2,9 +2,9 @@
 
 from xdist.scheduler import LoadScopeScheduling
 
-# Tests that use the same servers run in one process. So do tests that start a launcher: its
-# Redis takes the first free port from 6379 on, and after a crash it needs that port again, which
-# a launcher of another process might have taken.
+# Tests that use the same servers, or the same browser, run in one process. So do tests that start
+# a launcher: its Redis takes the first free port from 6379 on, and after a crash it needs that port
+# again, which a launcher of another process might have taken.
 GROUPS = {
     "tests/field/test_clients.py": "clients",
     "tests/field/test_proxies.py": "proxies",
@@ -22,6 +22,14 @@ GROUPS = {
     "tests/integration/test_redis_away.py": "Redis away",
     "tests/integration/test_redis_full.py": "Redis full",
     "tests/integration/test_stalled_clients.py": "stalled clients",
+    "tests/ui/test_accessibility.py": "accessibility",
+    "tests/ui/test_hostile_events.py": "hostile events",
+    "tests/ui/test_large_runs.py": "large runs",
+    "tests/ui/test_place_and_search.py": "place and search",
+    "tests/ui/test_resume.py": "resume",
+    "tests/ui/test_run_page.py": "run page",
+    "tests/ui/test_runs_page.py": "runs page",
+    "tests/ui/test_session.py": "session",
 }
 
 

@@ -160,7 +160,8 @@ def pipe(
 
     The text of the line is the data of the event. With --lifecycle the run begins with
     lifecycle.started. It ends with lifecycle.completed at the end of the input, and with
-    lifecycle.cancelled after SIGINT, SIGTERM or SIGHUP. It cannot know whether the program before it failed.
+    lifecycle.cancelled after SIGINT, SIGTERM or SIGHUP. It cannot know whether the program
+    before it failed.
     """
     check_names(category, action)
     standard_input()  # before anything is appended
