@@ -50,7 +50,8 @@ export class RunHeader {
 
   #showLease() {
     const left = this.leaseEnd === null ? null : Math.max(0, Math.ceil((this.leaseEnd - Date.now()) / 1000));
-    at("lease").textContent = left === null ? "" : `lease ${duration(left * 1000)}`;
+    const shown = left === null ? "" : left < 60 ? `${left} s` : duration(left * 1000);
+    at("lease").textContent = shown && `lease ${shown}`;
   }
 
   async #cancel() {
