@@ -57,7 +57,7 @@ ROUTES = (
         "writing.plain_appends",
     ),
     *("reading.accept", "reading.history", "reading.stream", "reading.merged", "reading.runs"),
-    *("access.session", "access.revocations", "client_module", "ui"),
+    *("access.session", "access.revocations", "client_module", "page_files", "ui"),
     *("description.operation", "description.documents", "description.shared_answers"),
     *("description.parameters", "description.example_runs", "description.control_events"),
     *("description.appending", "description.writing", "description.reading"),

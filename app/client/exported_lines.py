@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from ..protocol.exporting import Export
 from ..streaming.errors import StoreUnavailable
 from .connections import is_framed
-from .reading import CONNECTION_ERRORS, connection_error
+from .reading import CONNECTION_ERRORS, connection_error, pieces
 from .transport import Transport
-
-READ_BYTES = 65536
 
 
 def export_lines(transport: Transport, export: Export) -> Iterator[bytes]:
@@ -29,7 +27,7 @@ def _read(transport: Transport, export: Export) -> Iterator[bytes]:
     with response:
         export.opened(response.status_code, response.headers.get("Content-Type", ""))
         try:
-            while piece := response.raw.read1(READ_BYTES, decode_content=True):
+            for piece in pieces(response):
                 yield from export.receive(piece)
         except CONNECTION_ERRORS as error:
             raise connection_error(error) from error

@@ -12,10 +12,8 @@ from ..protocol.responses import not_a_gateway
 from ..streaming.errors import StoreUnavailable
 from ..streaming.event import Event
 from .connections import is_framed
-from .reading import CONNECTION_ERRORS
+from .reading import CONNECTION_ERRORS, pieces
 from .transport import Transport
-
-READ_BYTES = 65536
 
 
 def follow(transport: Transport, following: Following) -> Iterator[Event]:
@@ -44,7 +42,7 @@ def _read(
     if not following.opened(response.status_code, response.headers.get("Content-Type", "")):
         return None
     try:
-        while piece := response.raw.read1(READ_BYTES, decode_content=True):
+        for piece in pieces(response):
             yield from following.receive(piece)
             if following.is_expiring:
                 transport.credentials.drop(bearer)

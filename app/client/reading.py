@@ -1,5 +1,7 @@
 """Reads the responses of `requests`, and raises its errors by the client's own types."""
 
+from collections.abc import Iterator
+
 import requests
 import urllib3
 
@@ -16,6 +18,15 @@ CONNECTION_ERRORS = (
     requests.exceptions.InvalidHeader,
     urllib3.exceptions.HTTPError,
 )
+
+
+READ_BYTES = 65536
+
+
+def pieces(response: requests.Response) -> Iterator[bytes]:
+    """Yield the body of a response as it comes. Raises CONNECTION_ERRORS."""
+    while piece := response.raw.read1(READ_BYTES, decode_content=True):
+        yield piece
 
 
 def read(response: requests.Response) -> Response:

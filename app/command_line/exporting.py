@@ -84,7 +84,7 @@ class Check:
         said = f"run {self._run_id}: {self.count} events"
         if self.count:
             said += f", up to {self._last.id}"
-        # What was trimmed meanwhile is missing between them too, and is told below.
+        # `_missing` includes the events that were trimmed meanwhile, which are told below.
         if (before := self._missing - max(missing, 0)) > 0:
             said += f"; {before} more had been deleted or trimmed between them"
         if missing == 0:

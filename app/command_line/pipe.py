@@ -85,7 +85,7 @@ class StallNotice(threading.Thread):
 class Pipe:
     """Puts events into an appender, and reads on after a final error.
 
-    Whoever writes the input would be killed if nobody read it any more.
+    If `pipe` stopped reading, SIGPIPE would kill the program that writes the input.
     """
 
     def __init__(self, appender: Appender) -> None:

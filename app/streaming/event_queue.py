@@ -56,7 +56,7 @@ class Taken(NamedTuple, Generic[Mark]):
 
 
 class WaitingEvents(Generic[Mark]):
-    """The events that wait, and marks among them that say who waits until they are sent."""
+    """The events that are not sent yet, with a mark for each caller that waits until they are."""
 
     def __init__(self) -> None:
         self._items: deque[_Waiting | Mark] = deque()

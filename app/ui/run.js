@@ -7,7 +7,7 @@ import { Source } from "./log/source.js";
 import { View } from "./log/view.js";
 import { showConnection } from "./parts/connection.js";
 import { Detail } from "./parts/detail.js";
-import { at, pause, throttled } from "./parts/element.js";
+import { at } from "./parts/element.js";
 import { EventList } from "./parts/event_list.js";
 import { Filters } from "./parts/filters.js";
 import { count, visible } from "./parts/format.js";
@@ -18,6 +18,7 @@ import { RunHeader } from "./parts/run_header.js";
 import { Session } from "./parts/session.js";
 import { Timeline } from "./parts/timeline.js";
 import { hiddenFor, seen } from "./parts/visibility.js";
+import { pause, throttled } from "./timing.js";
 
 // In milliseconds, while events come.
 const REFRESH = 100;

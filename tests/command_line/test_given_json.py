@@ -1,4 +1,4 @@
-"""Events in lines of JSON: their bytes stay, whatever the numbers are."""
+"""Events in lines of JSON: their bytes do not change, even those of odd numbers."""
 
 import pytest
 

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
-from app.routes.ui import CONTENT_SECURITY_POLICY
+from app.routes.page_files import CONTENT_SECURITY_POLICY
 from app.settings import Settings
 from tests.servers import ROOT
 

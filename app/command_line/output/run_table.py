@@ -54,7 +54,7 @@ def table(found: Iterable[Run], width: int, now: float) -> list[str]:
             ]
         )
     widths = [max(cells(row[at][0]) for row in rows) for at in range(len(COLUMNS))]
-    # The id gives way first, since all others are short.
+    # Shorten the run id first: the other columns are short.
     others = sum(widths[1:]) + _GAP * (len(COLUMNS) - 1)
     widths[0] = min(widths[0], max(MIN_ID_WIDTH, width - others))
     return [_line(row, widths, width) for row in rows]

@@ -14,7 +14,7 @@ const MAX_NAMES = 2000;
 
 const ENDS = new Set(["completed", "failed", "cancelled", "lost"]);
 
-export function isTerminal(event) {
+function isTerminal(event) {
   return event.event.category === "lifecycle" && ENDS.has(event.event.action);
 }
 

@@ -1,12 +1,11 @@
 /** Searches the log for a text, the newest chunk first, reads what is not held, and goes on live. */
 
+import { pause } from "../timing.js";
 import { tokenText } from "./tokens.js";
 
 // After so many milliseconds the page gets a turn.
 const TURN = 8;
-const RETRY = 3000;
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const RETRY = 3; // seconds
 
 export class Search {
   text;

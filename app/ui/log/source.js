@@ -1,14 +1,13 @@
 /** Fills the log of a run: its end first, then live, and meanwhile all that is older. */
 
+import { pause } from "../timing.js";
 import { MAX_KNOWN_ENTRIES } from "./log.js";
 import { millisecondsOf } from "./ids.js";
 
 // How much of the end comes first.
 const TAIL = 300;
 const PAGE = 1000;
-const RETRY = 3000; // milliseconds
-
-const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const RETRY = 3; // seconds
 
 export class Source {
   /** Whether all older events are known. */

@@ -19,22 +19,6 @@ export function element(name, attributes = {}, ...children) {
 
 export const at = (id) => document.getElementById(id);
 
-export const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
-
 export function button(label, click, attributes = {}) {
   return element("button", { type: "button", click, ...attributes }, label);
-}
-
-/** Return what is called at most once in `milliseconds`, and once more after the last call. */
-export function throttled(milliseconds, call) {
-  let timer = null;
-  let last = -Infinity;
-  return () => {
-    if (timer !== null) return;
-    timer = setTimeout(() => {
-      timer = null;
-      last = performance.now();
-      call();
-    }, Math.max(0, last + milliseconds - performance.now()));
-  };
 }

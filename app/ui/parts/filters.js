@@ -51,7 +51,7 @@ export class Filters {
     for (const name of this.chosen) if (!shown.some((each) => each.name === name)) shown.push({ name, count: 0 });
     shown.sort((one, other) => other.count - one.count || (one.name < other.name ? -1 : 1));
     const kept = this.#isAll ? shown : shown.filter(({ name }, at) => at < MAX_CHIPS || this.chosen.has(name));
-    // A chip that stays does not move, so that nobody clicks the wrong one.
+    // Chips keep their places: otherwise a user may click the wrong one.
     for (const { name } of kept) if (!this.#chips.has(name)) this.#add(name);
     const counts = new Map(kept.map(({ name, count }) => [name, count]));
     for (const [name, chip] of this.#chips) {

@@ -1,6 +1,6 @@
 /** Keeps the table of runs up to date: reads the list, and follows the changes of runs. */
 
-import { pause } from "./element.js";
+import { pause } from "../timing.js";
 import { MAX_ROWS } from "./run_table.js";
 
 const PAGE = 50;

@@ -1,4 +1,4 @@
-"""The command `pipe`: every line once, at once, whatever the bytes and whatever restarts."""
+"""The command `pipe` stores each line once and at once, with any bytes and over restarts."""
 
 import json
 import signal
@@ -216,7 +216,7 @@ def test_what_is_typed_is_stored_until_ctrl_c(gateway, store, run_id):
 
 
 def test_after_a_final_error_it_says_so_and_reads_on(gateway, store, run_id):
-    """Whoever writes would be killed if nobody read any more."""
+    """If `pipe` stopped reading, SIGPIPE would kill the program that writes."""
     store.add(run_id, "lifecycle", "completed")
     script = f"set -o pipefail; seq 100000 | {' '.join(COMMAND)} pipe {run_id} --tee | wc -l"
     done = subprocess.run(
