@@ -166,13 +166,18 @@ class OwnRedis:
             configuration.write(f"requirepass {self._password}\n".encode())
 
     def _answers(self) -> bool:
-        """Wait until the server answers; return False if it ended, or if another has the port."""
+        """Wait until the server has its data; return False if it ended, or another has the port.
+
+        It answers INFO while it loads its data, which it may yet find damaged.
+        """
         store, until = EventStore(self.url), time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.running:
-            try:
-                return store.server()["process_id"] == str(self.pid)
-            except StoreUnavailable:
-                time.sleep(0.02)
+            with contextlib.suppress(StoreUnavailable):
+                if store.server()["process_id"] != str(self.pid):
+                    return False
+                if store.server("persistence")["loading"] == "0":
+                    return True
+            time.sleep(0.02)
         return False
 
 

@@ -289,9 +289,9 @@ class EventStore(LogReader):
         """
         self._readiness.check(*streams)
 
-    def server(self) -> dict[str, str]:
-        """Return the section `server` of INFO, or {} if this user may not read it."""
-        [reply] = connection.call_all(self._client, ("INFO", "server"))
+    def server(self, section: str = "server") -> dict[str, str]:
+        """Return a section of INFO, or {} if this user may not read it."""
+        [reply] = connection.call_all(self._client, ("INFO", section))
         if isinstance(reply, NoPermissionError):
             return {}
         lines = connection.checked(reply).decode().splitlines()

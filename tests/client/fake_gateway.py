@@ -109,6 +109,8 @@ class FakeGateway:
                 if self.tls:
                     connection = self.tls.wrap_socket(connection, server_side=True)
                 with connection, connection.makefile("rb") as reader:
+                    if not reader.peek(1):  # the client is gone before it has sent a request
+                        continue
                     self.requests.append(_read(reader))
                     given = self.script.pop(0) if len(self.script) > 1 else self.script[0]
                     if given is not None:

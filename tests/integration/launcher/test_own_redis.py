@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,34 @@ def test_no_other_damage_of_its_file_is_cut_away(tmp_path, damage):
         server.start()
     server.stop()
     assert file.read_bytes() == content
+
+
+def test_a_server_that_finds_damage_late_has_not_started(tmp_path):
+    """While it loads its data it answers INFO, but it may still find that they are damaged."""
+
+    def spawn_slow(arguments: list, **options: object) -> subprocess.Popen:
+        return subprocess.Popen([*arguments, "--key-load-delay", "500"], **options)
+
+    server = OwnRedis(tmp_path, spawn_slow)
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url, protocol=2) as client:
+            pipeline = client.pipeline(transaction=False)
+            for number in range(4000):
+                pipeline.set(f"key-{number}", number)
+            pipeline.execute()
+    finally:
+        os.kill(server.pid, signal.SIGKILL)
+        server.stop()
+    file = tmp_path / "appendonlydir" / "appendonly.aof.1.incr.aof"
+    content = file.read_bytes()
+    last = content.rindex(b"\r\n*") + 2
+    file.write_bytes(content[:last] + b"!" + content[last + 1 :])
+    try:
+        with pytest.raises(OwnRedisError):
+            server.start()
+    finally:
+        server.stop()
 
 
 def test_a_server_that_has_ended_in_order_needs_no_check(tmp_path, monkeypatch):
