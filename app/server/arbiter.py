@@ -209,7 +209,7 @@ class AccessLogger(Logger):
             "client": environ.get("REMOTE_ADDR", "-"),
             "method": environ["REQUEST_METHOD"],
             "path": re.split(r"[?#]", environ["RAW_URI"], maxsplit=1)[0],
-            "status": int(str(resp.status).partition(" ")[0]),
+            "status": resp.status_code,
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
         }
