@@ -44,7 +44,9 @@ _NO_SCRIPT = "0" * 40  # no source has this digest
 
 _REFUSED_ID = "0-0"  # no entry can have it
 
-_ABOUT_KEYS = re.compile(r"access (a|the) .*key", re.IGNORECASE)
+# How servers refuse a command to a user. Redis 7.0 names no ACL if a script calls it.
+_FORBIDDEN = re.compile(r"^NOPERM|ACL failure|user executing the script can't")
+_ABOUT_KEYS = re.compile(r"access (a|the|(at least )?one) .*key", re.IGNORECASE)
 
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 
@@ -130,7 +132,7 @@ def _check(command: str, reply: Reply) -> None:
 
 def _check_reason(command: str, reason: str) -> None:
     """Raise UnsupportedServer if the reason of a refusal is one that lasts."""
-    if "ACL failure" in reason or reason.startswith("NOPERM"):
+    if _FORBIDDEN.search(reason):
         about = "keys like run:* and {run:*" if _ABOUT_KEYS.search(reason) else command
         raise UnsupportedServer(f"Redis forbids {about} to this user")
     if "unknown" in reason.lower() and "command" in reason:
