@@ -148,16 +148,19 @@ class RedisServer(Server):
 
 
 class ReplicatedServers:
-    """A master, a replica, and one Sentinel that watches them."""
+    """A master, a replica, and one Sentinel that watches them.
 
-    def __init__(self, directory: Path):
+    The paths of the two servers' programs may be given.
+    """
+
+    def __init__(self, directory: Path, master: str | None = None, replica: str | None = None):
         for name in ("master", "replica"):
             (directory / name).mkdir()
-        self.master = RedisServer(directory / "master").start()
+        self.master = RedisServer(directory / "master", binary=master).start()
         source = ("--replicaof", f"127.0.0.1 {self.master.port}")
         with self.master.client() as client:
             client.config_set("repl-diskless-sync-delay", 0)
-        self.replica = RedisServer(directory / "replica", *source).start()
+        self.replica = RedisServer(directory / "replica", *source, binary=replica).start()
         self.port = free_port()
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
         configuration = directory / "sentinel.conf"
