@@ -13,7 +13,7 @@ from tests.contract.stories import Tally, compare
 from tests.contract.world import World
 from tests.redis.acl import SECRET, acl_of, refused, set_user, url_of, use_everything
 from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, every_program, needs
-from tests.servers import GatewayServer, RedisServer
+from tests.servers import GatewayServer, RedisServer, ReplicatedServers, wait_until
 
 RULES = acl_of("tailrace")
 KEYS = [rule for rule in RULES if rule.startswith("~")]
@@ -150,3 +150,28 @@ def test_a_reader_reads_and_writes_nothing(program, start_program):
             reader.delete("a")
         assert client.dbsize() == before
         assert owner.state("a").last_sequence == 3
+
+
+def test_a_gateway_may_do_at_sentinels_only_what_it_needs(tmp_path):
+    servers = ReplicatedServers(tmp_path)
+    try:
+        with redis.Redis(port=servers.port, protocol=2) as sentinel:
+            set_user(sentinel, "gateway", acl_of("gateway"))
+            store = EventStore(
+                f"{servers.url}?sentinel_username=gateway&sentinel_password=password"
+            )
+            store.add("a", "llm", "stream", 1)
+            servers.switch()
+            wait_until(lambda: servers.master_port() == servers.replica.port, "promoted", 30)
+            wait_until(lambda: is_ready(store), "the store has found the new master", 30)
+            assert store.add("a", "llm", "stream", 2)
+            assert refused(sentinel) == set()
+    finally:
+        servers.stop()
+
+
+def is_ready(store: EventStore) -> bool:
+    with contextlib.suppress(StoreUnavailable):
+        store.check_ready()
+        return True
+    return False
