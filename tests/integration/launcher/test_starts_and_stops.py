@@ -8,6 +8,7 @@ import sys
 
 import psutil
 import pytest
+import requests
 
 from tests.clients import Stream
 from tests.integration.launcher.launched import (
@@ -29,6 +30,12 @@ def test_one_line_shows_the_urls_of_the_gateway_and_one_that_of_its_redis(home, 
     assert redis_url == f"REDIS_URL={own_url(gateway)}"
     assert (home.directory / ".data" / "appendonlydir").is_dir()
     assert gateway.redis().net_connections("tcp")[0].laddr.port == own_port(gateway)
+
+
+def test_of_its_own_redis_it_has_nothing_to_warn_of(home, gateway):
+    ready = requests.get(f"{gateway.url}/readyz", timeout=20)
+    assert ready.json() == {"status": "ready"}
+    assert "warning" not in gateway.err
 
 
 def test_a_redis_url_in_dotenv_is_used_and_no_redis_is_started(home, redis_server):
