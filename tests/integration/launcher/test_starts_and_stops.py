@@ -99,7 +99,9 @@ def test_it_starts_and_reloads_in_any_directory(home, redis_server, tmp_path_fac
         wait_until(lambda: gateway.err.count("Booting worker") == 2, "it has reloaded")
         wait_until(lambda: "Worker exiting" in gateway.err, "the old worker has ended")
         gateway.wait_until_it_serves()
-        assert gateway.err.startswith("{") is (command == "gunicorn")
+        # The shared Redis has no append-only file, which the check of the settings warns of.
+        logged = [each for each in gateway.err.splitlines() if "tailrace: warning" not in each]
+        assert logged[0].startswith("{") is (command == "gunicorn")
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.output
     finally:
