@@ -22,8 +22,8 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
-from . import listeners
 from .addresses import STANDS_OPEN, is_loopback
+from .listeners import open_late
 from .service_manager import ServiceManager, all_have_begun
 
 _log = logging.getLogger("gunicorn.error")
@@ -117,7 +117,7 @@ def on_starting(server: Arbiter) -> None:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if getattr(server.worker_class, "opens_listeners", False):
-        listeners.open_late()
+        open_late()
     manager = ServiceManager(server)
     _change_reloads(server, manager)
     _keep_workers_until_replaced(server, manager)

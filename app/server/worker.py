@@ -28,10 +28,10 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.workers import ggevent
 
 from ..streaming.follow import client_socket
-from . import listeners
 from .bodies.gunicorn_body import is_read
 from .connections import HEALTH_PATHS, Connections
 from .kept_alive import KeptAlive, KeptConnection
+from .listeners import close_empty, open_now
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
@@ -90,7 +90,7 @@ class _Server(StreamServer):
 
     def start_accepting(self) -> None:
         try:
-            listeners.open_now(self.socket, self._backlog)
+            open_now(self.socket, self._backlog)
         except OSError as error:
             log.error("cannot listen: %s", error)
             sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master ends
@@ -313,7 +313,7 @@ class StreamingWorker(ggevent.GeventWorker):
             self._kept_alive.stop()
         # A client that comes back must meet another worker, not this one.
         for server in self.servers:
-            listeners.close_empty(server)
+            close_empty(server)
         app: Any = self.wsgi
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()

@@ -197,7 +197,7 @@ class Apache(Proxy):
             {"*:80>": f"*:{self.redirecting_port}>", "*:443>": f"*:{self.tls_port}>"}
         )
         shown = replaced(shown, {"/etc/apache2/tls": str(self._directory)})
-        _, opening, last = shown.rpartition(f"<VirtualHost *:{self.tls_port}>")
+        last = shown.rpartition(f"<VirtualHost *:{self.tls_port}>")[2]
         plain = re.sub(r"^ *(SSL|Protocols).*\n", "", last, flags=re.MULTILINE)
         listen = "".join(
             f"Listen 127.0.0.1:{port}\n"

@@ -156,9 +156,9 @@ class Load:
                         self.streamed, self._some_lines(stored), expected_sequence=stored + 1
                     )
                 except (StoreUnavailable, UnexpectedSequence) as error:
-                    # It is told to come back, with what was stored.
-                    assert error.ingested is not None, error
-                    ingested = error.ingested
+                    if error.ingested is None:
+                        raise
+                    ingested = error.ingested  # it must come back; this was stored
                 if ingested.stored:
                     self.acknowledged.add((ingested.last_sequence, ingested.last_id))
                     stored = ingested.last_sequence
@@ -190,7 +190,11 @@ class Load:
     def _states(self) -> Iterator[None]:
         with requests.Session() as session:
             while self._goes_on():
-                for path in (f"/runs/{self.run_id}", f"/runs/{self.run_id}/events?limit=3", "/runs"):
+                for path in (
+                    f"/runs/{self.run_id}",
+                    f"/runs/{self.run_id}/events?limit=3",
+                    "/runs",
+                ):
                     answer = session.get(self._url + path, verify=self._authority, timeout=30)
                     assert answer.status_code == 200, (answer.status_code, answer.text)
                 yield

@@ -101,7 +101,7 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
         answer, document = ask(script, get(stream_path(run_id), "*/*"))
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
         assert json.loads(document)["status"] == 503
-        last = store.state(run_id).last_id
+        last = store.get_events(run_id)[-1].id
         polled = ask(poll, get(f"/runs/{run_id}/events?after={last}&wait=60", "*/*"))
         assert (polled[0].status, json.loads(polled[1])["events"]) == (200, [])
         assert ask(healthz, get("/healthz", "*/*"))[0].status == 200
