@@ -3,6 +3,7 @@
 None of them repeats anything by itself, so each refusal is seen.
 """
 
+import contextlib
 import http.client
 import json
 import ssl
@@ -17,6 +18,7 @@ import requests
 
 from app.client import Client
 from app.streaming.errors import StoreUnavailable, UnexpectedSequence
+from tests.servers import wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
 
@@ -34,7 +36,7 @@ class Load:
         self.acknowledged: set[tuple[int, str]] = set()
         self.refused: list[object] = []
         self.done: Counter[str] = Counter()
-        self.slowest: dict[str, float] = {}
+        self._slowest: dict[str, float] = {}
         self._url = url
         self._authority = authority
         self._over = threading.Event()
@@ -64,9 +66,17 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    def wait_for_more(self, events: int) -> None:
+        """Wait until so many events more are stored, and all kinds have done something."""
+        before, steps = len(self.stored), self.done.copy()
+        wait_until(lambda: len(self.stored) >= before + events, "appends go on", 60)
+        others = [thread.name for thread in self._threads if "lines" not in thread.name]
+        wait_until(lambda: all(self.done[name] > steps[name] for name in others), "all go on", 60)
+
     @property
-    def appended(self) -> int:
-        return len(self.stored)
+    def longest_seconds(self) -> float:
+        """How long the longest request took, without those that are long by their kind."""
+        return max(took for name, took in self._slowest.items() if "lines" not in name)
 
     def _run(self, kind: Callable[[], Iterator[None]], name: str) -> None:
         steps = kind()
@@ -80,7 +90,7 @@ class Load:
                 self.refused.append((name, repr(error)))
                 steps = kind()
             took = time.monotonic() - began
-            self.slowest[name] = max(self.slowest.get(name, 0.0), took)
+            self._slowest[name] = max(self._slowest.get(name, 0.0), took)
             self.done[name] += 1
 
     def _goes_on(self) -> bool:
@@ -109,15 +119,16 @@ class Load:
         connection = http.client.HTTPSConnection(
             parts.hostname, parts.port, timeout=30, context=context
         )
-        while self._goes_on():
-            event = self._event()
-            headers = {"Content-Type": "application/json"}
-            path = f"/runs/{self.run_id}/events"
-            connection.request("POST", path, json.dumps(event), headers)
-            answer = connection.getresponse()
-            body = answer.read()
-            self._take(event, answer.status, body)
-            yield
+        with contextlib.closing(connection):
+            while self._goes_on():
+                event = self._event()
+                headers = {"Content-Type": "application/json"}
+                path = f"/runs/{self.run_id}/events"
+                connection.request("POST", path, json.dumps(event), headers)
+                answer = connection.getresponse()
+                body = answer.read()
+                self._take(event, answer.status, body)
+                yield
 
     def _new_connections(self) -> Iterator[None]:
         while self._goes_on():
