@@ -78,7 +78,7 @@ class Proxy(Server):
 
     def start(self) -> Self:
         binary = shutil.which(self.program, path=PATH)
-        self._write_certificate()
+        self.write_certificate()
         configuration = self._directory / f"{self.program}.conf"
         configuration.write_text(self.configuration())
         with (self._directory / "log").open("ab") as log:
@@ -116,11 +116,8 @@ class Proxy(Server):
         self.stop()
         self.start()
 
-    def shown(self, changes: dict[str, str]) -> str:
-        """Return the file with changes, and leading to the gateways of the test."""
-        return replaced(self._shown or self.documented(), self._gateways | changes)
-
-    def _write_certificate(self) -> None:
+    def write_certificate(self) -> None:
+        """Write a certificate, its key, and what has issued it."""
         issued = authority().issue_cert("tailrace.example", "localhost", "127.0.0.1")
         authority().cert_pem.write_to_path(self.authority)
         issued.private_key_pem.write_to_path(self._directory / "tailrace.key")
@@ -128,6 +125,10 @@ class Proxy(Server):
         (self._directory / "tailrace.crt").write_bytes(
             b"".join(each.bytes() for each in issued.cert_chain_pems)
         )
+
+    def shown(self, changes: dict[str, str]) -> str:
+        """Return the file with changes, and leading to the gateways of the test."""
+        return replaced(self._shown or self.documented(), self._gateways | changes)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self._directory / "log").read_text()

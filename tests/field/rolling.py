@@ -32,7 +32,7 @@ class Load:
     def __init__(self, url: str, authority: str, run_id: str):
         self.run_id = run_id
         self.streamed = f"{run_id}-streamed"
-        self.stored: dict[str, int] = {}  # the data of an event → its sequence
+        self.stored: dict[str, int | None] = {}  # the data of an event → its sequence, if known
         self.acknowledged: set[tuple[int, str]] = set()
         self.refused: list[object] = []
         self.done: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class Load:
         name = threading.current_thread().name
         return {**EVENT, "data": f"{name}-{self.done[name]}-{time.monotonic()}"}
 
-    def _note(self, event: dict, sequence: int) -> None:
+    def _note(self, event: dict, sequence: int | None) -> None:
         self.stored[event["data"]] = sequence
 
     # Producers
@@ -110,7 +110,7 @@ class Load:
             while self._goes_on():
                 event = self._event()
                 client.add(self.run_id, **event)
-                self._note(event, 0)
+                self._note(event, None)
                 yield
 
     def _kept_connection(self) -> Iterator[None]:

@@ -10,11 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
 
-from tests.field.proxies import Nginx, skip_if_missing
+from app.streaming.event_store import EventStore
+from tests.field.proxies import Apache, Caddy, HAProxy, Nginx, Proxy, each_of
 from tests.field.rolling import Load
 from tests.processes import running
 from tests.servers import ROOT, GatewayServer, wait_until
@@ -26,7 +28,7 @@ VIEWERS = VIEWERS_OVER_HTTP_1 + VIEWERS_OVER_HTTP_2
 # Between two steps, so much is appended.
 EVENTS = 30
 
-pytestmark = [skip_if_missing(Nginx), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 
 class LoggingNginx(Nginx):
@@ -70,11 +72,11 @@ def gateways(redis_server, tmp_path) -> Iterator[list[GatewayServer]]:
 
 
 @pytest.fixture
-def nginx(gateways, tmp_path) -> Iterator[LoggingNginx]:
+def proxy(request, gateways, tmp_path) -> Iterator[Proxy]:
     first, second = gateways
-    (tmp_path / "nginx").mkdir()
-    with LoggingNginx(tmp_path / "nginx", first.port, other_port=second.port) as nginx:
-        yield nginx
+    (tmp_path / "proxy").mkdir()
+    with request.param(tmp_path / "proxy", first.port, other_port=second.port) as proxy:
+        yield proxy
 
 
 def lines_of(gateways: list[GatewayServer], text: str) -> int:
@@ -86,15 +88,27 @@ def viewers_of(output: Path) -> list[dict]:
     return [json.loads(line) for line in output.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("replace", [reload, restart])
-def test_nobody_is_refused_and_nothing_is_lost_while_gateways_are_replaced(
-    gateways, nginx, store, run_id, tmp_path, replace: Callable[[GatewayServer], None]
-):
+class Outcome(NamedTuple):
+    """What came of the load while the gateways were replaced."""
+
+    load: Load
+    viewers: list[dict]
+    drained: int  # how many streams of viewers ended
+
+
+def replace_all(
+    gateways: list[GatewayServer],
+    proxy: Proxy,
+    store: EventStore,
+    run_id: str,
+    output: Path,
+    replace: Callable[[GatewayServer], None],
+) -> Outcome:
+    """Replace one gateway after the other under load. Nothing may be refused, lost or doubled."""
     store.add(run_id, "lifecycle", "started")
-    program = [sys.executable, "-m", "tests.programs.viewers", nginx.tls_url, nginx.authority]
+    program = [sys.executable, "-m", "tests.programs.viewers", proxy.tls_url, proxy.authority]
     counts = [str(VIEWERS_OVER_HTTP_1), str(VIEWERS_OVER_HTTP_2)]
-    output = tmp_path / "viewers"
-    load = Load(nginx.tls_url, str(nginx.authority), run_id)
+    load = Load(proxy.tls_url, str(proxy.authority), run_id)
     with running([*program, run_id, *counts], output, cwd=ROOT) as viewers:
         opened = f"stream opened run={run_id} "
         wait_until(lambda: lines_of(gateways, opened) == VIEWERS, "all viewers are there", 60)
@@ -108,38 +122,52 @@ def test_nobody_is_refused_and_nothing_is_lost_while_gateways_are_replaced(
             load.stop()
         store.add(run_id, "lifecycle", "completed")
         assert viewers.wait(60) == 0, output.read_text()
-
-    # No request was refused. A stream of lines ends when its worker stops, as the documents say.
     assert load.refused == []
-    statuses = Counter((path, status) for _, path, _, status in nginx.requests())
-    ended = {(f"/runs/{load.streamed}/events", "503")}
-    assert {each for each in statuses if each[1] not in ("200", "201", "204")} <= ended
+    seen = viewers_of(output)
+    check_events(store, load, seen)
+    drained = lines_of(gateways, rf"stream ended run={re.escape(run_id)} .*reason=draining")
+    assert drained >= VIEWERS / 2
+    silences = sorted(viewer["longest_silence"] for viewer in seen)
+    print(
+        f"\n{proxy.program}, {replace.__name__}: {drained} streams ended and resumed; the longest "
+        f"silence of a viewer: median {silences[len(silences) // 2]:.2f} s, maximum "
+        f"{silences[-1]:.2f} s; the longest request: {load.longest_seconds:.2f} s"
+    )
+    return Outcome(load, seen, drained)
 
-    # Nothing was lost or doubled.
-    events = store.get_events(run_id)
+
+def check_events(store: EventStore, load: Load, viewers: list[dict]) -> None:
+    """Assert that nothing was lost or doubled, in the log and at each viewer."""
+    events = store.get_events(load.run_id)
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-    appended = Counter(event.data for event in events if event.category == "llm")
-    assert appended == Counter(load.stored.keys())
-    assert all(sequence in (0, each.sequence) for each in events[1:-1]
-               for sequence in [load.stored[each.data]])  # fmt: skip
+    appended = [event for event in events if event.category == "llm"]
+    assert Counter(event.data for event in appended) == Counter(load.stored.keys())
+    assert all(load.stored[event.data] in (None, event.sequence) for event in appended)
     streamed = store.get_events(load.streamed)
     assert [event.data for event in streamed] == list(range(len(streamed)))
     assert load.acknowledged <= {(event.sequence, event.id) for event in streamed}
-    seen = viewers_of(output)
-    assert len(seen) == VIEWERS
-    for viewer in seen:
+    assert len(viewers) == VIEWERS
+    for viewer in viewers:
         assert viewer["sequences"] == list(range(viewer["sequences"][0], len(events) + 1))
         assert (viewer["refused"], viewer["notices"]) == ([], [])
 
-    # Each viewer whose stream ended was served at its first attempt to come back.
-    drained = lines_of(gateways, rf"stream ended run={re.escape(run_id)} .*reason=draining")
-    assert drained >= VIEWERS
-    followed = [each for each in nginx.requests() if each[1].endswith("/events/stream")]
-    assert len(followed) == VIEWERS + drained
+
+@pytest.mark.parametrize("replace", [reload, restart])
+@pytest.mark.parametrize("proxy", each_of(LoggingNginx), indirect=True)
+def test_each_request_is_answered_at_its_first_attempt_behind_nginx(
+    gateways, proxy, store, run_id, tmp_path, replace
+):
+    outcome = replace_all(gateways, proxy, store, run_id, tmp_path / "viewers", replace)
+    # A stream of lines ends when its worker stops, as the documents say.
+    ended = {(f"/runs/{outcome.load.streamed}/events", "503")}
+    statuses = {(path, status) for _, path, _, status in proxy.requests()}
+    assert {each for each in statuses if each[1] not in ("200", "201", "204")} <= ended
+    assert outcome.drained >= VIEWERS
+    followed = [each for each in proxy.requests() if each[1].endswith("/events/stream")]
+    assert len(followed) == VIEWERS + outcome.drained
     assert {protocol for _, _, protocol, _ in followed} == {"HTTP/1.1", "HTTP/2.0"}
-    silences = sorted(viewer["longest_silence"] for viewer in seen)
-    print(
-        f"\n{replace.__name__}: {len(events)} events, {drained} streams ended and resumed; the "
-        f"longest silence of a viewer: median {silences[len(silences) // 2]:.2f} s, "
-        f"maximum {silences[-1]:.2f} s; the longest request: {load.longest_seconds:.2f} s"
-    )
+
+
+@pytest.mark.parametrize("proxy", each_of(HAProxy, Caddy, Apache), indirect=True)
+def test_no_request_is_refused_behind_other_proxies(gateways, proxy, store, run_id, tmp_path):
+    replace_all(gateways, proxy, store, run_id, tmp_path / "viewers", restart)
