@@ -21,9 +21,9 @@ from tests.field.rolling import Load
 from tests.processes import running
 from tests.servers import ROOT, GatewayServer, wait_until
 
-# Viewers over HTTP/1.1, and over HTTP/2. Apache has few threads for those over HTTP/2.
+# Viewers over HTTP/1.1, and over HTTP/2. Apache serves few streams of a connection at once.
 MANY = (80, 120)
-SOME = (20, 20)
+SOME = (30, 4)
 
 # Between two steps, so much is appended.
 EVENTS = 30
