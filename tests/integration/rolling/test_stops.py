@@ -102,7 +102,7 @@ def test_open_connections_are_served_while_the_gateway_drains(start_gateway, sto
         assert (answer.status, answer.getheader("Retry-After")) == (503, "1")
         assert json.loads(document)["status"] == 503
         last = store.get_events(run_id)[-1].id
-        polled = ask(poll, get(f"/runs/{run_id}/events?after={last}&wait=60", "*/*"))
+        polled = ask(poll, get(f"/runs/{run_id}/events?after={last}&wait=20", "*/*"))
         assert (polled[0].status, json.loads(polled[1])["events"]) == (200, [])
         assert ask(healthz, get("/healthz", "*/*"))[0].status == 200
         answer, _ = ask(readyz, get("/readyz", "*/*"))
