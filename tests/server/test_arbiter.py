@@ -7,9 +7,16 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from gunicorn import systemd
 from gunicorn.config import Config
 
 from app.server import arbiter
+
+
+@pytest.fixture(autouse=True)
+def unchanged_gunicorn(monkeypatch):
+    """Undo afterwards what a start of the master changes in gunicorn."""
+    monkeypatch.setattr(systemd, "sd_notify", systemd.sd_notify)
 
 
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -19,9 +26,8 @@ def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 def master(**methods: object) -> SimpleNamespace:
     """Return what `on_starting` changes of gunicorn's master."""
-    return SimpleNamespace(
-        **{"reload": None, "spawn_worker": None, "reap_workers": None, **methods}
-    )
+    unchanged = dict.fromkeys(("reload", "spawn_worker", "reap_workers", "manage_workers"))
+    return SimpleNamespace(**{**unchanged, "worker_class": None, "log": None, **methods})
 
 
 def test_the_settings_are_read_from_the_check(monkeypatch):
