@@ -21,7 +21,8 @@ MODULES = [
 
 # In each line, a module imports only what stands before it, and the lines named for it.
 STREAMING_ROOT = (
-    *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
+    *("errors", "reentrancy", "backoff", "event_id", "event_json", "traceparent", "event"),
+    *("new_event",),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (
@@ -42,7 +43,7 @@ FOLLOW = (
 )
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
-    *("addresses", "common_headers"),
+    *("addresses", "common_headers", "request_ids"),
     *("hijack", "response", "request_head", "connections", "kept_alive"),
     *("refusals", "worker", "arbiter"),
 )

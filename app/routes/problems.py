@@ -13,6 +13,7 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
 from ..server.bodies.gunicorn_body import BodyError
+from ..server.request_ids import request_id_of
 from ..streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -91,6 +92,7 @@ def _render(problem: Problem) -> Response:
         "status": problem.status,
         "detail": _short(problem.detail),
         **problem.members,
+        "request_id": _request_id(),
     }
     if problem.errors:
         errors = problem.errors[:MAX_ERRORS]
@@ -110,14 +112,23 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}…"
 
 
+def _request_id() -> str:
+    return request_id_of(request.environ)
+
+
 def _is_append() -> bool:
     return request.endpoint in ("events.append", "requests.add")
 
 
 def _log_refusal(problem: Problem) -> None:
     level = logging.WARNING if problem.status >= 500 else logging.INFO
-    fields = {"path": request.path, "status": problem.status, "detail": problem.detail}
-    message = "append refused path=%(path)r status=%(status)d: %(detail)r"
+    fields = {
+        "path": request.path,
+        "status": problem.status,
+        "request_id": _request_id(),
+        "detail": problem.detail,
+    }
+    message = "append refused path=%(path)r status=%(status)d request_id=%(request_id)s: %(detail)r"
     log.log(level, message, fields, extra=fields)
 
 
@@ -171,7 +182,8 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
-    log.warning("Redis cannot serve: %s", error)
+    fields = {"request_id": _request_id(), "detail": str(error)}
+    log.warning("Redis cannot serve request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
@@ -186,7 +198,9 @@ def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
 
 
 def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:
-    log.error("unexpected error path=%r", request.path, exc_info=error)
+    fields = {"path": request.path, "request_id": _request_id()}
+    message = "unexpected error path=%(path)r request_id=%(request_id)s"
+    log.error(message, fields, exc_info=error, extra=fields)
     return Problem(500, "an unexpected error; the gateway's log has the details", members=members)
 
 

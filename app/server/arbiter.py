@@ -23,6 +23,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from .addresses import STANDS_OPEN, is_loopback
+from .request_ids import request_id_of
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -193,6 +194,7 @@ class AccessLogger(Logger):
             "status": int(str(resp.status).partition(" ")[0]),
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
+            "request_id": request_id_of(environ),
         }
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         self.access_log.info("request %s", text, extra=fields)

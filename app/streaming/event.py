@@ -12,6 +12,7 @@ import orjson
 
 from .errors import InvalidInput
 from .event_json import is_json, write_json
+from .traceparent import stored_traceparent
 
 LIFECYCLE = "lifecycle"
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
@@ -43,7 +44,8 @@ class Event:
     of several runs, its run id is empty, and null as JSON.
 
     `data_json` and `source_json` are the stored JSON, on one line. An entry that another program
-    wrote may lack fields: they are None, or the JSON `null`.
+    wrote may lack fields: they are None, or the JSON `null`. `traceparent` names the trace and the
+    span in which the event was appended (W3C Trace Context), if its producer has told it.
     """
 
     id: str | None
@@ -54,6 +56,7 @@ class Event:
     action: str | None
     data_json: bytes
     source_json: bytes
+    traceparent: str | None = None
 
     @classmethod
     def from_entry(cls, run_id: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> "Event":
@@ -68,6 +71,7 @@ class Event:
             action=text(fields.get(b"event_action")),
             data_json=stored_json(fields.get(b"data")),
             source_json=stored_json(fields.get(b"source")),
+            traceparent=stored_traceparent(fields.get(b"traceparent")),
         )
 
     @classmethod
@@ -114,23 +118,25 @@ class Event:
 
     def to_json(self) -> bytes:
         """Return the event as HTTP clients get it: JSON in UTF-8, on one line."""
-        return one_line(
-            {
-                "id": self.id,
-                "run_id": self.run_id or None,
-                "sequence": self.sequence,
-                "timestamp": self.timestamp,
-                "event": {"category": self.category, "action": self.action},
-                "data": orjson.Fragment(self.data_json),
-                "source": orjson.Fragment(self.source_json),
-            }
-        )
+        document = {
+            "id": self.id,
+            "run_id": self.run_id or None,
+            "sequence": self.sequence,
+            "timestamp": self.timestamp,
+            "event": {"category": self.category, "action": self.action},
+            "data": orjson.Fragment(self.data_json),
+            "source": orjson.Fragment(self.source_json),
+        }
+        if self.traceparent is not None:
+            document["traceparent"] = self.traceparent
+        return one_line(document)
 
     def __repr__(self) -> str:
+        traced = "" if self.traceparent is None else f", traceparent={self.traceparent!r}"
         return (
             f"Event(id={self.id!r}, run_id={self.run_id!r}, sequence={self.sequence}, "
             f"event={self.event}, data={self.data!r}, source={self.source!r}, "
-            f"timestamp={self.timestamp!r})"
+            f"timestamp={self.timestamp!r}{traced})"
         )
 
 

@@ -45,8 +45,12 @@ class Ingest:
         max_line_bytes: int,
         max_event_bytes: int,
         check: Callable[[Sequence[NewEvent], int | None], None] = lambda new_events, lease: None,
+        traceparent: bytes = b"",
     ) -> None:
-        """`check` raises an error for events, or a lease, that the producer may not append."""
+        """`check` raises an error for events, or a lease, that the producer may not append.
+
+        `traceparent` is for events that have none of their own.
+        """
         self.run_id = run_id
         self.followed = ()
         self.reason: str | None = None
@@ -59,6 +63,7 @@ class Ingest:
         self._expected_sequence = expected_sequence
         self._reservation = reservation
         self._check = check
+        self._traceparent = traceparent
         self._max_line_bytes = max_line_bytes
         self._max_event_bytes = max_event_bytes
         self._buffer = LineBuffer(max_line_bytes)
@@ -129,7 +134,7 @@ class Ingest:
                     )
                     if not new_events:
                         self._first_line = self.line
-                    new_events.append(new_event)
+                    new_events.append(new_event.within(self._traceparent))
                     lease = own_lease or lease
                 self.line += 1
                 # An event after a terminal one is refused, but must not be refused with it.
