@@ -21,8 +21,7 @@ MODULES = [
 
 # In each line, a module imports only what stands before it, and the lines named for it.
 STREAMING_ROOT = (
-    *("errors", "reentrancy", "backoff", "event_id", "event_json", "traceparent", "event"),
-    *("new_event",),
+    *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (
@@ -338,6 +337,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         "kept_alive",
         "refusals",
         "request_head",
+        "request_ids",
         "worker",
     ):
         path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
@@ -350,6 +350,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.kept_alive",
             "app.server.refusals",
             "app.server.request_head",
+            "app.server.request_ids",
             "app.streaming.follow.client_socket",
         }
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {

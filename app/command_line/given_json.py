@@ -8,9 +8,9 @@ import msgspec
 import orjson
 
 from ..streaming.errors import InvalidEvent
+from ..streaming.event import parse_traceparent
 from ..streaming.event_json import read_json
 from ..streaming.new_event import NewEvent, check_names
-from ..streaming.traceparent import parse_traceparent
 
 STDIN = "-"
 

@@ -91,8 +91,8 @@ def _render(problem: Problem) -> Response:
         "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
         "status": problem.status,
         "detail": _short(problem.detail),
-        **problem.members,
         "request_id": _request_id(),
+        **problem.members,
     }
     if problem.errors:
         errors = problem.errors[:MAX_ERRORS]

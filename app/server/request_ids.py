@@ -11,7 +11,8 @@ MAX_LENGTH = 128
 HEADER = "X-Request-Id"
 
 # Neither a header nor a line of a log can be broken by these.
-_SAFE = re.compile(rf"[A-Za-z0-9._:/+=@~-]{{1,{MAX_LENGTH}}}\Z")
+SAFE = "[A-Za-z0-9._:/+=@~-]"
+_SAFE = re.compile(rf"{SAFE}{{1,{MAX_LENGTH}}}\Z")
 _ENVIRON = "tailrace.request_id"
 
 

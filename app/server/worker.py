@@ -88,8 +88,8 @@ class _Server(StreamServer):
             server._watcher.start(server._do_read)
 
 
-def _refuse(client: Any, req: Any, *refusal: Any) -> None:
-    write_problem(client, *refusal, request_id_of_headers(req.headers))
+def _refuse(client: Any, req: Any, status: int, reason: str, detail: str) -> None:
+    write_problem(client, status, reason, detail, request_id_of_headers(req.headers))
 
 
 def _request_id_of(req: Any) -> str:

@@ -129,9 +129,10 @@ class Appender:
         """Have an event appended. Wait only while 10,000 events or 8 MiB wait to be sent.
 
         `data` and `source` are any JSON values; for `traceparent` see `EventStore.append`, and
-        for `lease_seconds` AppendOptions. Raises InvalidInput, InvalidEvent or EventTooLarge for this event, which is then left out;
-        ValueError after `close`; the final error of an earlier event; and ReentrantCall if it
-        would have to wait in a signal handler that interrupted a call.
+        for `lease_seconds` AppendOptions. Raises InvalidInput, InvalidEvent or EventTooLarge for
+        this event, which is then left out; ValueError after `close`; the final error of an
+        earlier event; and ReentrantCall if it would have to wait in a signal handler that
+        interrupted a call.
         """
         event = event_category, event_action, data, source, traceparent
         new_event = self._new_event(*event, lease_seconds=lease_seconds)

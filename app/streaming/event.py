@@ -12,7 +12,6 @@ import orjson
 
 from .errors import InvalidInput
 from .event_json import is_json, write_json
-from .traceparent import stored_traceparent
 
 LIFECYCLE = "lifecycle"
 TERMINAL_ACTIONS = ("completed", "failed", "cancelled", "lost")
@@ -26,6 +25,16 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 NAME_RULE = "1 to 64 of A-Z a-z 0-9 _ -"
 _INTEGER = re.compile(rb"[0-9]{1,18}")
+
+# Section 3.2 (level 2): version, trace-id, parent-id, trace-flags; a later version may have more.
+_TRACEPARENT = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z", re.DOTALL
+)
+_ZEROS = re.compile(r"0+\Z")
+_KNOWN_FLAGS = 0x03  # sampled, and random trace-id
+
+# A longer header is not looked at.
+MAX_TRACEPARENT_LENGTH = 512
 
 # Clients that split lines with str.splitlines would break an event at these characters.
 # Valid JSON has them only in strings, where an escape means the same.
@@ -192,6 +201,30 @@ def timestamp_of(ms: int) -> str:
 @lru_cache(maxsize=1)  # formatting it for each append is measurable
 def _date_and_time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def parse_traceparent(text: str) -> bytes:
+    """Return a traceparent of version 00, or nothing if the text is none.
+
+    Of a later version, the parts are taken that version 00 has (section 4.3). What is not valid
+    must be ignored (section 3.2.2), so nothing raises.
+    """
+    match = _TRACEPARENT.match(text) if len(text) <= MAX_TRACEPARENT_LENGTH else None
+    if match is None:
+        return b""
+    version, trace_id, parent_id, flags, rest = match.groups()
+    if version == "ff" or _ZEROS.match(trace_id) or _ZEROS.match(parent_id):
+        return b""
+    if version == "00":
+        return b"" if rest is not None else text.encode()
+    return f"00-{trace_id}-{parent_id}-{int(flags, 16) & _KNOWN_FLAGS:02x}".encode()
+
+
+def stored_traceparent(raw: bytes | None) -> str | None:
+    """Return the traceparent of a stored field, which any program may have written."""
+    if not raw:
+        return None
+    return parse_traceparent(raw.decode("latin-1")).decode() or None
 
 
 def text(raw: bytes | None) -> str | None:

@@ -7,10 +7,17 @@ from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 from .errors import EventTooLarge, InvalidEvent, InvalidInput
-from .event import NAME, NAME_RULE, RESERVED_CATEGORY, Event, is_terminal
+from .event import (
+    NAME,
+    NAME_RULE,
+    RESERVED_CATEGORY,
+    Event,
+    is_terminal,
+    parse_traceparent,
+    stored_traceparent,
+)
 from .event_id import EventId
 from .event_json import encode_json
-from .traceparent import parse_traceparent
 
 MAX_EVENT_BYTES = 262_144
 
@@ -84,6 +91,7 @@ class NewEvent(NamedTuple):
 
     def as_stored(self, run_id: str, appended: "Appended") -> Event:
         """Return the stored event, if this was the first of what was appended."""
+        traceparent = appended.traceparent if appended.repeated else self.traceparent
         return Event(
             id=str(appended.first_id),
             run_id=run_id,
@@ -93,7 +101,7 @@ class NewEvent(NamedTuple):
             action=self.action,
             data_json=self.data_json,
             source_json=self.source_json or b"null",
-            traceparent=self.traceparent.decode() or None,
+            traceparent=stored_traceparent(traceparent),
         )
 
     def within(self, traceparent: bytes) -> "NewEvent":
@@ -128,7 +136,7 @@ class Appended(NamedTuple):
     """Events that follow one another in the log.
 
     `repeated` says whether an earlier append with the same key stored them. `timestamp` is
-    theirs, and None over HTTP.
+    theirs, and None over HTTP. `traceparent` is that of the first event, if it is repeated.
     """
 
     first_id: EventId
@@ -136,6 +144,7 @@ class Appended(NamedTuple):
     length: int
     repeated: bool
     timestamp: str | None = None
+    traceparent: bytes = b""
 
     @property
     def last_id(self) -> str:

@@ -55,6 +55,8 @@ word for `QUERY`; where it works, the description of the `POST` says so.
 Of cursors, the last one that is not empty counts.
 - The schema of a body of lines is that of an array of them. The schema of a stream is that of \
 one frame.
+- Every answer has an `X-Request-Id`, and every problem document a `request_id`: that of the \
+request, if it brings one of 1 to 128 safe characters.
 - A page that CORS allows gets `Access-Control-Allow-Origin` and `Vary: Origin`.
 - Examples of one name belong together: those of the parameters, of the body, and of the answer. \
 An answer without a body names them as `x-examples`."""

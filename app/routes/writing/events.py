@@ -13,9 +13,8 @@ from ...server.bodies.gunicorn_body import read_pieces
 from ...server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ...server.response import JsonResponse
 from ...streaming.errors import InvalidInput, copy_of
-from ...streaming.event import check_run_id
+from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Appended, NewEvent
-from ...streaming.traceparent import parse_traceparent
 from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway

@@ -25,9 +25,8 @@ from ...server.request_ids import (
 )
 from ...server.response import date_now, head_of
 from ...streaming.errors import copy_of
-from ...streaming.event import check_run_id
+from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Append, Appended
-from ...streaming.traceparent import parse_traceparent
 from ..access.access import bearer_token
 from ..admission import Reservation
 from ..gateway import Gateway
@@ -66,8 +65,8 @@ class PlainHead(NamedTuple):
     host: str
     credential: str | None
     idempotency_key: str | None
-    request_id: str | None
-    traceparent: bytes
+    request_id: str | None = None
+    traceparent: bytes = b""
 
 
 class PlainAppends:

@@ -9,7 +9,7 @@
 --          then for each event: category, action, data (JSON), source (JSON, '' for none),
 --          traceparent ('' for none)
 -- Returns  {'added' or 'repeated', id, sequence, timestamp} of the first event; the ids of the
---          others count up from it
+--          others count up from it; if repeated, also the first event's traceparent ('' for none)
 --          {'key reused', id of the first event that was appended with the key}
 --          {'unexpected', last sequence}
 --          {'ended', id of the last entry}
@@ -62,7 +62,10 @@ if known then
       local n = tonumber(by_name(entry[2]).sequence) - sequence
       same = same and is_nth_event(entry, n)
     end
-    if same then return {'repeated', id, tonumber(sequence), when} end
+    if same then
+      local first = retained[1][1] == id and by_name(retained[1][2]) or {}
+      return {'repeated', id, tonumber(sequence), when, first.traceparent or ''}
+    end
     return {'key reused', id}
   end
 end

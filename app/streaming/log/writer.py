@@ -135,9 +135,10 @@ def _appended(append: Append, reply: Reply) -> Appended:
     """Return what `append.lua` appended, or raise the error for which it refused to."""
     status, value = reply[:2]
     if status in (b"added", b"repeated"):
-        _, _, sequence, timestamp = reply
+        sequence, timestamp, *traceparent = reply[2:]
         first_id, repeated = EventId.from_redis(value), status == b"repeated"
-        return Appended(first_id, sequence, len(append.new_events), repeated, timestamp.decode())
+        length = len(append.new_events)
+        return Appended(first_id, sequence, length, repeated, timestamp.decode(), *traceparent)
     if status == b"key reused":
         raise KeyReused(f"the idempotency key was used for event {value.decode()}")
     if status == b"unexpected":

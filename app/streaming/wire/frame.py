@@ -10,11 +10,11 @@ from ..event import (
     Event,
     pairs,
     stored_json,
+    stored_traceparent,
     with_breaks_escaped,
 )
 from ..event_id import Cursor, EventId
 from ..event_json import write_json
-from ..traceparent import stored_traceparent
 
 # The field names of an entry, in the order in which the append script writes them.
 _ALWAYS = [b"timestamp", b"sequence", b"epoch", b"event_category", b"event_action", b"data"]

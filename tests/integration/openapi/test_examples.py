@@ -46,7 +46,10 @@ def request_of(runs):
 
 
 def canonical(example: Example, text: str) -> str:
-    return json.dumps(json.loads(text)) if example.kind in (JSON, PROBLEM) else text
+    """Return an answer without the id of its request."""
+    if example.kind == PROBLEM:
+        return json.dumps(json.loads(text) | {"request_id": "a-1"})
+    return json.dumps(json.loads(text)) if example.kind == JSON else text
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda each: each.id)

@@ -164,7 +164,8 @@ def provoker(start, server) -> Provoker:
 
 
 def comparable(name: str, problem: dict[str, Any]) -> str:
-    """Return a problem without what depends on the operation, or on why Redis is away."""
+    """Return a problem without what depends on the request, or on why Redis is away."""
+    problem = problem | {"request_id": "a-1"}
     if name == "Unavailable":
         problem = problem | {"detail": "Redis cannot serve now"}
     text = re.sub(r"grant \w+ here", "grant ACTION here", json.dumps(problem))

@@ -35,7 +35,7 @@ def plain(app):
 )
 def test_heads_of_the_plain_form(plain, headers, credential, key):
     head = plain.head_of(HEAD % headers)
-    assert head == PlainHead("/runs/r.1/events", "r.1", 5, "localhost", credential, key)
+    assert head == PlainHead("/runs/r.1/events", "r.1", 5, "localhost", credential, key, None, b"")
 
 
 @pytest.mark.parametrize(
