@@ -1,5 +1,10 @@
 """The only place that wires: settings, event store, readers, limits and views become an app."""
 
+import logging
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from flask import Flask
 
 from . import __version__
@@ -8,7 +13,7 @@ from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .routes import client_module, health, problems, ui
+from .routes import client_module, debug, health, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
@@ -29,11 +34,17 @@ from .streaming.follow.history import History
 from .streaming.follow.open_streams import OpenStreams
 from .streaming.follow.subscriber import Services
 
+if TYPE_CHECKING:
+    from .tracing import Tracing
+
+log = logging.getLogger("tailrace.tracing")
+
 
 def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     """Make the app; see `create_app`."""
     settings = settings or Settings.load()
-    store = event_store or _event_store(settings)
+    tracing = _tracing(os.environ)
+    store = event_store or _event_store(settings, tracing)
     capacity = Capacity.of(settings.max_streams, open_files())
     admission = Admission(settings.max_body_bytes, capacity)
     services = _services(settings, store)
@@ -56,7 +67,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     for module in (
         *(events, requests),
         *(history, stream, merged, runs),
-        *(health, session, revocations),
+        *(health, debug, session, revocations),
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(description.blueprint)
@@ -67,12 +78,38 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         ui.init_app(app)
     access.init_app(app)
     description.Description(app, __version__, access.schemes)
-    app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
+    if tracing is None:
+        app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
+    else:  # each append is a request of its own
+        tracing.init_app(app)
+        streams.on_closed = tracing.stream_closed
     return app
 
 
-def _event_store(settings: Settings) -> EventStore:
-    return EventStore(
+def _tracing(environ: Mapping[str, str]) -> "Tracing | None":
+    """Return the tracer of this process if the variables of OpenTelemetry ask for one."""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    is_asked = exporter not in ("", "none") or (not exporter and _has_endpoint(environ))
+    if not is_asked or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    try:
+        # Imported here: nobody else needs the extra, nor pays for it.
+        from .tracing import Tracing
+
+        return Tracing()
+    except (ImportError, KeyError) as error:
+        log.warning("no spans are made, which OTEL_… asks for: %r", error)
+        return None
+
+
+def _has_endpoint(environ: Mapping[str, str]) -> bool:
+    names = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    return any(environ.get(name) for name in names)
+
+
+def _event_store(settings: Settings, tracing: "Tracing | None") -> EventStore:
+    make = EventStore if tracing is None else tracing.event_store
+    return make(
         settings.redis_url,
         maxlen=settings.stream_maxlen,
         ended_ttl_seconds=settings.stream_ttl_seconds,

@@ -37,7 +37,16 @@ WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
-    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "merged_replay"),
+    *(
+        "client_socket",
+        "history",
+        "heartbeats",
+        "standing",
+        "start",
+        "replay",
+        "subscriber",
+        "merged_replay",
+    ),
     *("long_poll", "history_lines", "open_streams"),
 )
 SERVER = (
@@ -51,7 +60,7 @@ ROUTES = (
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *(
-        "health",
+        *("health", "debug"),
         "writing.events",
         "writing.requests",
         "writing.plain_appends",
@@ -119,9 +128,13 @@ STREAMING_FOR_ROUTES = [
     *in_package("streaming.wire", ("formats", "run_changes")),
     *in_package("streaming.merged", ("cursor", "formats")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
+    "app.streaming.feeds.feed",
     *in_package(
         "streaming.follow",
-        ("client_socket", "merged_replay", "open_streams", "replay", "start", "subscriber"),
+        (
+            *("client_socket", "merged_replay", "open_streams", "replay", "standing", "start"),
+            "subscriber",
+        ),
     ),
 ]
 
@@ -171,6 +184,9 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
     }
     whole = {name for name in whole if not name.startswith("app.command_line")}
+    tracing = {"app.routes.gateway", "app.server.request_ids", "app.streaming.event_store"}
+    tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
+    yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}

@@ -400,6 +400,25 @@ class RunsQuery(_Query):
     limit = _WholeNumberField(1, 100, "At most so many runs.", load_default=50)
 
 
+class _DebugQuery(_Query):
+    """The query of a page of what a worker is doing."""
+
+    limit = _WholeNumberField(1, 1000, "At most so many.", load_default=100)
+
+
+class StreamsQuery(_DebugQuery):
+    """The query of a page of open streams."""
+
+    run = fields.String(load_default=None, metadata=_about("Only those of this run."))
+    after = _WholeNumberField(0, MAX_SEQUENCE, "The `next` of the page before.", load_default=0)
+
+
+class FeedsQuery(_DebugQuery):
+    """The query of a page of feeds."""
+
+    after = fields.String(load_default="", metadata=_about("The `next` of the page before."))
+
+
 class _ResumingQuery(_Query):
     """The query of any stream; the header Last-Event-ID overrides its cursors."""
 

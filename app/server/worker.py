@@ -150,6 +150,8 @@ class StreamingWorker(ggevent.GeventWorker):
         while not draining.ready() or (self._is_serving() and time.monotonic() < until):
             self.notify()
             gevent.sleep(0.1)
+        if (tracing := app.extensions.get("tailrace.tracing")) is not None:
+            tracing.shutdown()
 
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
         # gunicorn asks the listener for its name, even after a stop has closed the listener.

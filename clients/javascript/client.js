@@ -9,10 +9,11 @@ const MAX_KEEPALIVE_LENGTH = 60_000; // browsers allow 64 KiB
 export class TailraceError extends Error {
   name = "TailraceError";
 
-  constructor(status, detail, { problem = {}, retryAfter = 0, cause } = {}) {
+  constructor(status, detail, { problem = {}, retryAfter = 0, requestId, cause } = {}) {
     super(status ? `${status}: ${detail}` : detail, { cause });
     const isTemporary = [0, 408, 429].includes(status) || status >= 500;
-    Object.assign(this, { status, isTemporary, problem, retryAfter });
+    requestId ??= problem.request_id ?? null;
+    Object.assign(this, { status, isTemporary, problem, retryAfter, requestId });
   }
 }
 
@@ -148,10 +149,10 @@ export class Client {
     return new Appender((body, options) => this.#append(path, body, options), expectedSequence);
   }
 
-  #append(path, body, { idempotencyKey = newKey(), expectedSequence, ...options } = {}) {
+  #append(path, body, { idempotencyKey = newKey(), expectedSequence, traceparent, ...options } = {}) {
     return this.#request("POST", path, {
       query: { expected_sequence: expectedSequence },
-      headers: { "Idempotency-Key": `"${idempotencyKey}"` },
+      headers: { "Idempotency-Key": `"${idempotencyKey}"`, traceparent },
       body: typeof body === "string" ? body : JSON.stringify(body),
       ...options,
     });
@@ -393,10 +394,12 @@ class Appender {
     return this.#emitted - this.stored - this.refused;
   }
 
-  async emit(event_category, event_action, data, { source, leaseSeconds: lease_seconds } = {}) {
+  async emit(event_category, event_action, data, options = {}) {
     if (this.#error) throw this.#error;
     if (this.#isClosed) throw new Error("it is closed");
-    const text = JSON.stringify({ event_category, event_action, data, source, lease_seconds });
+    const { source, traceparent, leaseSeconds: lease_seconds } = options;
+    const names = { event_category, event_action };
+    const text = JSON.stringify({ ...names, data, source, traceparent, lease_seconds });
     const event = { category: event_category, action: event_action };
     this.#waiting.push({ text, isLast: isTerminal({ event }) });
     this.#waitingLength += text.length;
@@ -543,7 +546,9 @@ async function refusal(response, token) {
   const problem = parseJson(token ? text.replaceAll(token, "…") : text) ?? {};
   const retryAfter = Number(/^\d{1,5}$/.exec(response.headers.get("Retry-After")));
   const status = response.status || 302; // of a redirect, in browsers
-  return new TailraceError(status, problem.detail ?? response.statusText, { problem, retryAfter });
+  const requestId = response.headers.get("X-Request-Id") ?? undefined;
+  const more = { problem, retryAfter, requestId };
+  return new TailraceError(status, problem.detail ?? response.statusText, more);
 }
 
 function parseJson(text) {

@@ -69,6 +69,7 @@ _TAGS = {
     "Runs": "Which runs there are, and their states.",
     "Tokens": "The sessions of browsers, and what is revoked.",
     "Health": "For those who restart the gateway, or lead traffic to it.",
+    "Debugging": "What a worker is doing.",
     "Description": "What you are reading.",
 }
 

@@ -9,6 +9,7 @@ from werkzeug.exceptions import HTTPException, ServiceUnavailable
 from ...server.bodies.gunicorn_body import BodyError
 from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
+from ...streaming.follow.standing import Standing
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..access.access import NotAuthenticated
 from ..admission import Reservation, TooBusy
@@ -31,7 +32,8 @@ class Ingest:
 
     `closed`: nothing more will be received. `over`: nothing more will happen. `error`: what
     ended the request, if the end of the body did not. `line`: the number of the first line that
-    was not received, or not stored. `events`: how many events were stored. `unknown`: how many
+    was not received, or not stored. `events`: how many events were stored. `bytes`: how many
+    bytes were received. `unknown`: how many
     events were in an append that got no reply.
     """
 
@@ -58,6 +60,7 @@ class Ingest:
         self.closed = False
         self.line = 1
         self.events = 0
+        self.bytes = 0
         self.unknown = 0
         self.wake: Callable[[], None] | None = None  # has the reader attend to it at once
         self._expected_sequence = expected_sequence
@@ -97,6 +100,7 @@ class Ingest:
         try:
             self._reservation.resize(self._buffer.size + len(piece))
             self._buffer.add(piece)
+            self.bytes += len(piece)
         except TooBusy as error:
             self.abort(error)
         except LineTooLong:
@@ -186,6 +190,12 @@ class Ingest:
         self.reason = self.reason or reason
         if self.wake is not None:
             self.wake()
+
+    def standing(self) -> Standing:
+        """Return what has arrived, and what of it is stored."""
+        last_id = self._last and self._last.last_id
+        state = "appending" if self._appending else "reading"
+        return Standing(state, self.events, self.bytes, last_id, lines=self.line - 1)
 
     def warn(self, seconds: int) -> None:
         """Do nothing: the producer hears only the response."""

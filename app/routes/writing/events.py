@@ -17,7 +17,7 @@ from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Appended, NewEvent
 from ..access.access import declares
 from ..admission import Reservation
-from ..gateway import gateway
+from ..gateway import client_of_request, gateway
 from ..ingest.ingest import Ingest, append_alone
 from ..problems import respond
 from ..schemas import AppendQuery, EventSchema, idempotency_key
@@ -83,7 +83,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         traceparent=traceparent_of_request(),
     )
     owner = here.access.owner_of_stream(here.streams, ())
-    if not here.streams.admit(ingest, request.remote_addr or "", owner):
+    if not here.streams.admit(ingest, client_of_request(), owner):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return respond(refusal, **ingest.error_members())
     try:

@@ -42,6 +42,10 @@ AWAY = f"redis://127.0.0.1:{free_port()}/0"
 ADMIN = bearer(token(admin=["*"]))
 
 
+# Of these only the authentication does.
+NEED_NO_REDIS = ("sessionBegin", "revocationsRevoke", "debugStreams", "debugFeeds")
+
+
 class Provoker:
     """Sends requests that are answered with one of the shared answers."""
 
@@ -93,7 +97,7 @@ class Provoker:
 
     def Unavailable(self, operation: Operation) -> Answer:
         # With authentication, a request waits five seconds for what was revoked.
-        if operation.name in ("sessionBegin", "revocationsRevoke"):
+        if operation.name in NEED_NO_REDIS:
             return self._ask(operation, ADMIN, REDIS_URL=AWAY)
         return self.NotStored(operation)
 
