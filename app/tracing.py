@@ -62,6 +62,7 @@ class Tracing:
         app.after_request_funcs.setdefault(None, []).insert(0, self._end)
         app.teardown_request(self._leave)
         app.extensions["tailrace.tracing"] = self
+        app.extensions["tailrace"].streams.on_closed = self.stream_closed
 
     def event_store(self, *args: Any, **options: Any) -> "TracedEventStore":
         """Make an event store whose appends are spans."""

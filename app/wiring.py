@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from flask import Flask
@@ -82,7 +83,6 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
     else:  # each append is a request of its own
         tracing.init_app(app)
-        streams.on_closed = tracing.stream_closed
     return app
 
 
@@ -93,10 +93,9 @@ def _tracing(environ: Mapping[str, str]) -> "Tracing | None":
     if not is_asked or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
     try:
-        # Imported here: nobody else needs the extra, nor pays for it.
-        from .tracing import Tracing
-
-        return Tracing()
+        # By name: nobody else needs the extra, nor pays for it.
+        made: Tracing = import_module(".tracing", __package__).Tracing()
+        return made
     except (ImportError, KeyError) as error:
         log.warning("no spans are made, which OTEL_… asks for: %r", error)
         return None

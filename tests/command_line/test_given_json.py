@@ -20,7 +20,7 @@ def test_both_shapes_of_an_event_are_read():
     assert (read.run_id, read.sequence) == ("r", 7)
     assert read.new_event() == ("a", "b", b"null", b"", b"")
     written = event_of_line(b'{"event_category":"a","event_action":"b","data":1,"lease_seconds":5}')
-    assert written.new_event() == ("a", "b", b"1", b"")
+    assert written.new_event() == ("a", "b", b"1", b"", b"")
 
 
 @pytest.mark.parametrize(

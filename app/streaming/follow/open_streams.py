@@ -146,7 +146,8 @@ class OpenStreams:
         if owner is not None:
             self._owned[owner.account] += _weight(stream.followed)
             self._expiry.note(owner)
-        _log(f"{stream.kind} opened", **_names(stream, client), **fields)
+        named = {"run": stream.run_id, "client": client.address}
+        _log(f"{stream.kind} opened", **named, **fields, request_id=client.request_id)
         return True
 
     def closed(self, stream: OpenStream) -> None:
@@ -164,10 +165,12 @@ class OpenStreams:
                 del self._owned[entry.owner.account]
         _log(
             f"{stream.kind} ended",
-            **_names(stream, entry.client),
+            run=stream.run_id,
+            client=entry.client.address,
             reason=stream.reason,
             seconds=round(time.monotonic() - entry.opened, 3),
             **stream.standing().fields(),
+            request_id=entry.client.request_id,
         )
         self.on_closed(stream, entry)
 
@@ -291,10 +294,6 @@ class Expiry:
 def _weight(followed: Sequence[str]) -> int:
     """Return as how many streams one counts that follows some runs."""
     return max(1, len(followed))
-
-
-def _names(stream: OpenStream, client: Client) -> dict[str, object]:
-    return {"run": stream.run_id, "client": client.address, "request_id": client.request_id}
 
 
 def _log(message: str, **fields: object) -> None:

@@ -13,6 +13,7 @@ from app.streaming.follow.history import History
 from app.streaming.follow.merged_replay import MergedReplay
 from app.streaming.follow.open_streams import Client, OpenStreams
 from app.streaming.follow.replay import Replay
+from app.streaming.follow.standing import Standing
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.merged.formats import MergedEventStream
@@ -57,8 +58,8 @@ def test_streams_are_admitted_as_long_as_they_follow_no_more_runs_than_the_limit
     assert streams.admit(same, CLIENT)
     assert streams.has_place_for(("a", "d"))
     assert not streams.has_place_for(("d", "e"))
-    assert not streams.admit(merged(streams, "d", "e"), "a")
-    assert streams.admit(merged(streams, "d"), "a")
+    assert not streams.admit(merged(streams, "d", "e"), CLIENT)
+    assert streams.admit(merged(streams, "d"), CLIENT)
     first.close()
     assert not streams.has_place_for(("e",))
     same.close()
@@ -124,6 +125,9 @@ class EndingStream:
     def __init__(self, clock: Clock, streams: OpenStreams, reads: bool = True):
         self.ended_at: float | None = None
         self._clock, self._streams, self._reads = clock, streams, reads
+
+    def standing(self) -> Standing:
+        return Standing("writing", 0, 0)
 
     def end(self, reason: str) -> None:
         self.ended_at = self._clock.now
