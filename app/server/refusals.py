@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gunicorn import util
 from gunicorn.http import errors
 
+from ..metrics.answers import count_response
 from .common_headers import NO_STORE, SECURITY_HEADERS
 from .request_ids import HEADER, new_request_id
 
@@ -55,6 +56,7 @@ def write_problem(
 ) -> None:
     """Send what gunicorn refuses by itself as problem details (RFC 9457), as the app does."""
     request_id = request_id or new_request_id()
+    count_response(status_int)
     problem = {
         "type": "about:blank",
         "title": reason,

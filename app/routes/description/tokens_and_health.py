@@ -21,6 +21,7 @@ _TOKENS, _HEALTH, _DESCRIPTION = "Tokens", "Health", "Description"
 _DEBUGGING = "Debugging"
 
 WORKER_OF_EXAMPLES = {"pid": 4711, "workers": 1}
+_TEXT = "text/plain"
 
 _COOKIE = {
     "Set-Cookie": {
@@ -119,6 +120,18 @@ ALIVE = Operation(
     "Nothing else is checked. Use it to decide on a restart.",
     {200: Answer("The process lives.", {JSON: schema("Alive")}), **EVERYWHERE},
     [Example("alive", "It lives", 200, answer={"status": "ok"})],
+)
+
+LIVES = Operation(
+    _HEALTH,
+    "Ask whether all workers live",
+    "Any worker answers for all of them. Use it to decide on a restart.",
+    {
+        200: Answer("All workers live.", {JSON: schema("Alive")}),
+        503: problem("The loop of a worker has stood still for 30 seconds.", "Retry-After"),
+        **EVERYWHERE,
+    },
+    [Example("alive", "They live", 200, answer={"status": "ok"})],
 )
 
 READY = Operation(
@@ -244,6 +257,23 @@ FEEDS = Operation(
     query=FeedsQuery(),
 )
 
+METRICS = Operation(
+    _HEALTH,
+    "Read the metrics",
+    "They are those of all workers, whichever answers. On `METRICS_PORT` nothing is needed. Else "
+    "bring `METRICS_TOKEN`, or with authentication a token or key that grants `admin`.",
+    {
+        200: Answer(
+            "The metrics, in the format of Prometheus, or of OpenMetrics if it is asked for.",
+            {_TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}},
+        ),
+        **EVERYWHERE,
+        **shared("NotAuthenticated", "NotPermitted", "TooMuch", "Unavailable"),
+    },
+    [],
+    security=["bearer"],
+)
+
 DESCRIPTION = Operation(
     _DESCRIPTION,
     "Read this description",
@@ -264,8 +294,10 @@ OPERATIONS = {
     "session.end": END_OF_SESSION,
     "revocations.revoke": REVOKE,
     "health.healthz": ALIVE,
+    "health.livez": LIVES,
     "health.readyz": READY,
     "debug.streams": STREAMS,
     "debug.feeds": FEEDS,
+    "metrics.metrics": METRICS,
     "description.read": DESCRIPTION,
 }
