@@ -101,7 +101,7 @@ class NewEvent(NamedTuple):
             action=self.action,
             data_json=self.data_json,
             source_json=self.source_json or b"null",
-            traceparent=stored_traceparent(traceparent),
+            traceparent=stored_traceparent(traceparent) if traceparent else None,
         )
 
     def within(self, traceparent: bytes) -> "NewEvent":
