@@ -219,7 +219,7 @@ export function follow(runUrl: string | URL, options?: FollowOptions & ClientOpt
  * gateway. A redirect is a refusal too, since another server must not get the token.
  */
 export class TailraceError extends Error {
-  constructor(status: number, detail: string, more?: { problem?: Record<string, any>; retryAfter?: number; requestId?: string; cause?: unknown });
+  constructor(status: number, detail: string, more?: { problem?: Record<string, any>; retryAfter?: number; cause?: unknown });
   /** The HTTP status; 0 if there was no response; 302 for a redirect whose status is hidden. */
   readonly status: number;
   /** The problem document (RFC 9457). */
@@ -228,8 +228,8 @@ export class TailraceError extends Error {
   readonly isTemporary: boolean;
   /** The seconds of `Retry-After`; 0 without it. */
   readonly retryAfter: number;
-  /** The id of the request, as in the log of the gateway; null if it is not known. */
-  readonly requestId: string | null;
+  /** The id of the request, as in the log of the gateway, if it is known. */
+  readonly requestId: string | undefined;
 }
 
 /** Parses Server-Sent Events (section 9.2 of the HTML Living Standard), in pieces of any size. */

@@ -9,11 +9,10 @@ const MAX_KEEPALIVE_LENGTH = 60_000; // browsers allow 64 KiB
 export class TailraceError extends Error {
   name = "TailraceError";
 
-  constructor(status, detail, { problem = {}, retryAfter = 0, requestId, cause } = {}) {
+  constructor(status, detail, { problem = {}, retryAfter = 0, cause } = {}) {
     super(status ? `${status}: ${detail}` : detail, { cause });
     const isTemporary = [0, 408, 429].includes(status) || status >= 500;
-    requestId ??= problem.request_id ?? null;
-    Object.assign(this, { status, isTemporary, problem, retryAfter, requestId });
+    Object.assign(this, { status, isTemporary, problem, retryAfter, requestId: problem.request_id });
   }
 }
 
@@ -318,7 +317,7 @@ class Following {
         }
         this.#retrySeconds = parser.retrySeconds ?? this.#retrySeconds;
       }
-      // A gateway that stops ends its streams too, perhaps amid the history.
+      // A gateway that stops ends its streams too.
       const isOver = this.#isCaughtUp && this.#stream.endsItself;
       if (this.#isLast) return isOver ? null : { seconds: 0, error };
     } catch (caught) {
@@ -394,12 +393,10 @@ class Appender {
     return this.#emitted - this.stored - this.refused;
   }
 
-  async emit(event_category, event_action, data, options = {}) {
+  async emit(event_category, event_action, data, { source, traceparent, leaseSeconds: lease_seconds } = {}) {
     if (this.#error) throw this.#error;
     if (this.#isClosed) throw new Error("it is closed");
-    const { source, traceparent, leaseSeconds: lease_seconds } = options;
-    const names = { event_category, event_action };
-    const text = JSON.stringify({ ...names, data, source, traceparent, lease_seconds });
+    const text = JSON.stringify({ event_category, event_action, data, source, traceparent, lease_seconds });
     const event = { category: event_category, action: event_action };
     this.#waiting.push({ text, isLast: isTerminal({ event }) });
     this.#waitingLength += text.length;
@@ -546,9 +543,7 @@ async function refusal(response, token) {
   const problem = parseJson(token ? text.replaceAll(token, "…") : text) ?? {};
   const retryAfter = Number(/^\d{1,5}$/.exec(response.headers.get("Retry-After")));
   const status = response.status || 302; // of a redirect, in browsers
-  const requestId = response.headers.get("X-Request-Id") ?? undefined;
-  const more = { problem, retryAfter, requestId };
-  return new TailraceError(status, problem.detail ?? response.statusText, more);
+  return new TailraceError(status, problem.detail ?? response.statusText, { problem, retryAfter });
 }
 
 function parseJson(text) {
