@@ -177,8 +177,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def child_exit(server: Arbiter, worker: Any) -> None:
     """Leave the row of a worker that has ended to the next one."""
-    if worker.metric_row is not None:
-        worker.metric_row.release()
+    row = getattr(worker, "metric_row", None)  # one that started before an upgrade may have none
+    if row is not None:
+        row.release()
 
 
 def post_fork(server: Arbiter, worker: Any) -> None:
@@ -210,7 +211,7 @@ class AccessLogger(Logger):
             "client": environ.get("REMOTE_ADDR", "-"),
             "method": environ["REQUEST_METHOD"],
             "path": re.split(r"[?#]", environ["RAW_URI"], maxsplit=1)[0],
-            "status": int(str(resp.status).partition(" ")[0]),
+            "status": resp.status_code,
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
             "request_id": request_id_of(environ),
