@@ -1,14 +1,13 @@
 """What this worker is doing: who follows what, and the feeds that they follow."""
 
 import os
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
 from orjson import dumps
 
 from ..server.response import JsonResponse
-from ..streaming.backoff import give_turn
+from ..streaming.backoff import Turns
 from ..streaming.event import timestamp_of
 from ..streaming.feeds.feed import Feed
 from ..streaming.follow.open_streams import Entry, OpenStream
@@ -18,8 +17,9 @@ from .access.access import NotPermitted, declares, is_direct
 from .gateway import gateway
 from .schemas import FeedsQuery, StreamsQuery
 
-# After so many streams or feeds, the other requests get their turn.
-MAX_IN_A_ROW = 64
+# Of each run of a stream, and of each feed, in the measure of `Turns`: the other requests get their
+# turn after some 250 of them.
+TURN_COST = 1024
 
 # A stream names no more of its runs.
 MAX_NAMED_RUNS = 10
@@ -35,9 +35,15 @@ def streams() -> Response:
     """Answer a page of the open streams of this worker, the oldest first."""
     _check_permitted()
     query = _streams_query.of_request()
-    entries = [each for each in gateway().streams.entries() if _is_asked(query, *each)]
-    page = entries[: query["limit"]]
-    shown = [_stream(*each) for each in _in_turns(page)]
+    turns, entries = Turns(), []
+    for each in gateway().streams.entries():
+        turns.spend(TURN_COST // 8)
+        if _is_asked(query, *each):
+            entries.append(each)
+    page, shown = entries[: query["limit"]], []
+    for stream, entry in page:
+        turns.spend(TURN_COST * max(1, len(stream.followed)))
+        shown.append(_stream(stream, entry))
     following = page[-1][1].number if len(page) < len(entries) else None
     return _answer("streams", shown, following, len(gateway().streams))
 
@@ -51,7 +57,10 @@ def feeds() -> Response:
     everything = gateway().streams.services.readers.feeds()
     found = [each for each in everything if each[0].run_id > query["after"]]
     page = found[: query["limit"]]
-    shown = [_feed(*each) for each in _in_turns(page)]
+    turns, shown = Turns(), []
+    for feed, reader in page:
+        turns.spend(TURN_COST)
+        shown.append(_feed(feed, reader))
     following = page[-1][0].run_id if len(page) < len(found) else None
     return _answer("feeds", shown, following, len(everything))
 
@@ -74,17 +83,11 @@ def _answer(name: str, shown: list[dict[str, Any]], following: object, total: in
     return JsonResponse(dumps(document))
 
 
-def _in_turns(page: Sequence[Any]) -> Iterator[Any]:
-    for number, each in enumerate(page, 1):
-        yield each
-        if number % MAX_IN_A_ROW == 0:
-            give_turn()
-
-
 def _is_asked(query: Any, stream: OpenStream, entry: Entry) -> bool:
     if entry.number <= query["after"]:
         return False
-    return query["run"] is None or query["run"] in (stream.run_id, *stream.followed)
+    asked = query["run"]
+    return asked is None or asked == stream.run_id or asked in stream.followed
 
 
 def _stream(stream: OpenStream, entry: Entry) -> dict[str, Any]:
