@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from .capacity import Capacity, open_files
 from .metrics import catalog
 from .metrics.exposition import Exposition
 from .metrics.sampler import Reading, Sampler
+from .metrics.values import Gauge, Place
 from .routes import client_module, debug, health, metrics, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
@@ -63,7 +65,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         Hosts(settings.allowed_hosts),
         access,
         store.census(),
-        Sampler(_readings(streams, admission, capacity), store.ping, store.runs.index.sizes),
+        Sampler(_readings(streams, admission, capacity), partial(_answers_of_redis, store)),
         Exposition(__version__),
     )
     here.init_app(app := _flask_app())
@@ -146,6 +148,16 @@ def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) ->
         (catalog.READERS, lambda: services.readers.readers),
         (catalog.HISTORY_BYTES, lambda: services.history.bytes),
         (catalog.REDIS_CONNECTIONS, services.store.count_connections),
+    ]
+
+
+def _answers_of_redis(store: EventStore) -> list[tuple[Gauge | Place, float]]:
+    """Return what a worker notes of Redis now and then. Raises an error if it cannot serve."""
+    store.ping()
+    sizes = store.runs.index.sizes().items()
+    return [
+        (catalog.REDIS_WARNINGS, len(store.warnings())),
+        *((catalog.RUNS.of(state), size) for state, size in sizes),
     ]
 
 
