@@ -38,12 +38,21 @@ WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
-    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "merged_replay"),
+    *(
+        "client_socket",
+        "history",
+        "heartbeats",
+        "standing",
+        "start",
+        "replay",
+        "subscriber",
+        "merged_replay",
+    ),
     *("long_poll", "history_lines", "open_streams"),
 )
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
-    *("addresses", "common_headers"),
+    *("addresses", "common_headers", "request_ids"),
     *("hijack", "response", "request_head", "connections", "kept_alive"),
     *("refusals", "listeners", "service_manager", "worker", "arbiter"),
 )
@@ -52,8 +61,7 @@ ROUTES = (
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *(
-        "health",
-        "metrics",
+        *("health", "metrics", "debug"),
         "writing.events",
         "writing.requests",
         "writing.plain_appends",
@@ -123,9 +131,13 @@ STREAMING_FOR_ROUTES = [
     *in_package("streaming.wire", ("formats", "run_changes")),
     *in_package("streaming.merged", ("cursor", "formats")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
+    "app.streaming.feeds.feed",
     *in_package(
         "streaming.follow",
-        ("client_socket", "merged_replay", "open_streams", "replay", "start", "subscriber"),
+        (
+            *("client_socket", "merged_replay", "open_streams", "replay", "standing", "start"),
+            "subscriber",
+        ),
     ),
 ]
 
@@ -179,6 +191,9 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.launcher",
     }
     whole = {name for name in whole if not name.startswith("app.command_line")}
+    tracing = {"app.routes.gateway", "app.server.request_ids", "app.streaming.event_store"}
+    tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
+    yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
@@ -354,6 +369,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         "refusals",
         "request_head",
         "service_manager",
+        "request_ids",
         "worker",
     ):
         path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
@@ -369,6 +385,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.refusals",
             "app.server.request_head",
             "app.server.service_manager",
+            "app.server.request_ids",
             "app.streaming.follow.client_socket",
         }
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from ..metrics.answers import APPEND_COUNTS
 from ..metrics.catalog import AUTH_REFUSALS
 from ..server.bodies.gunicorn_body import BodyError
+from ..server.request_ids import request_id_of
 from ..streaming.errors import (
     EventTooLarge,
     InvalidEvent,
@@ -96,6 +97,7 @@ def _render(problem: Problem) -> Response:
         "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
         "status": problem.status,
         "detail": _short(problem.detail),
+        "request_id": _request_id(),
         **problem.members,
     }
     if problem.errors:
@@ -117,14 +119,23 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}…"
 
 
+def _request_id() -> str:
+    return request_id_of(request.environ)
+
+
 def _is_append() -> bool:
     return request.endpoint in ("events.append", "requests.add")
 
 
 def _log_refusal(problem: Problem) -> None:
     level = logging.WARNING if problem.status >= 500 else logging.INFO
-    fields = {"path": request.path, "status": problem.status, "detail": problem.detail}
-    message = "append refused path=%(path)r status=%(status)d: %(detail)r"
+    fields = {
+        "path": request.path,
+        "status": problem.status,
+        "request_id": _request_id(),
+        "detail": problem.detail,
+    }
+    message = "append refused path=%(path)r status=%(status)d request_id=%(request_id)s: %(detail)r"
     log.log(level, message, fields, extra=fields)
 
 
@@ -187,7 +198,8 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
-    log.warning("Redis cannot serve: %s", error)
+    fields = {"request_id": _request_id(), "detail": str(error)}
+    log.warning("Redis cannot serve request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
     detail = str(error) if may_say else "Redis cannot serve now"
     if _is_append():
@@ -203,7 +215,9 @@ def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
 
 
 def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:
-    log.error("unexpected error path=%r", request.path, exc_info=error)
+    fields = {"path": request.path, "request_id": _request_id()}
+    message = "unexpected error path=%(path)r request_id=%(request_id)s"
+    log.error(message, fields, exc_info=error, extra=fields)
     return Problem(500, "an unexpected error; the gateway's log has the details", members=members)
 
 

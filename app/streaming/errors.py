@@ -18,10 +18,11 @@ class StreamingError(Exception):
     """The base of every error that the event store and the client raise.
 
     If the error ended a stream of events, `ingested` is what was stored before it, or None if
-    nobody knows.
+    nobody knows. `request_id` is that of the refused request, as in the gateway's log.
     """
 
     ingested: Ingested | None = None
+    request_id: str | None = None
 
 
 class InvalidInput(StreamingError, ValueError):

@@ -102,11 +102,14 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        traceparent: str | None = None,
         **options: Unpack[AppendOptions],
     ) -> str:
         """Append an event and return its id; see `append` for the arguments and the errors."""
         new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self.max_event_bytes
+            *(event_category, event_action, data, source, traceparent),
+            max_bytes=self.max_event_bytes,
         )
         return self.append_new(run_id, [new_event], **options).last_id
 
@@ -117,19 +120,23 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        traceparent: str | None = None,
         **options: Unpack[AppendOptions],
     ) -> AppendedEvent:
         """Append an event and return it as it is stored.
 
-        `data` and `source` are any JSON values; a source of None is not stored. For the
-        keywords see AppendOptions.
+        `data` and `source` are any JSON values; a source of None is not stored. `traceparent`
+        (W3C Trace Context) names the producer's trace; one that is not valid is ignored. For the
+        other keywords see AppendOptions.
 
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
         a terminal event, unless this event is `lifecycle.started`, which reopens the run.
         """
         run_id = check_run_id(run_id)
         new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self.max_event_bytes
+            *(event_category, event_action, data, source, traceparent),
+            max_bytes=self.max_event_bytes,
         )
         appended = self._append(Append(run_id, [new_event], **options))
         return AppendedEvent(new_event.as_stored(run_id, appended), appended.repeated)
@@ -152,8 +159,8 @@ class EventStore(LogReader):
         """Append 1 to 1,000 events, all or none, whose sequences follow one another.
 
         Each event is a mapping with `event_category`, `event_action`, and optionally `data`,
-        `source` and `lease_seconds`; the last lease counts. The keywords are for all events
-        together; see AppendOptions.
+        `source`, `traceparent` and `lease_seconds`; the last lease counts. The keywords are for
+        all events together; see AppendOptions.
 
         Raises as `append` does. The field of an InvalidInput is `<index>` or `<index>.<key>`
         for one event, and `events` if there are none or too many.

@@ -11,7 +11,7 @@ from ..admission import Reservation
 from ..gateway import gateway
 from ..problems import FieldError
 from ..schemas import RequestSchema, idempotency_key
-from .events import append_response, appended_json
+from .events import append_response, appended_json, traceparent_of_request
 from .json_body import is_json_lines, read_json
 
 blueprint = Blueprint("requests", __name__)
@@ -41,7 +41,7 @@ def add(run_id: str) -> BaseResponse:
             asked["data"],
             asked["source"],
             max_bytes=max_event_bytes,
-        )
+        ).within(traceparent_of_request())
         here.access.check_events([new_event], None)
         if not here.store.state(run_id).exists:
             abort(404, f"run {run_id} has no log")

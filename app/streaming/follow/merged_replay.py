@@ -22,6 +22,7 @@ from .replay import (
     Step,
     Wait,
 )
+from .standing import Lag, lag_of_all
 from .start import Beginning, Start, find_each
 from .subscriber import Services
 
@@ -78,6 +79,11 @@ class MergedReplay:
         self._position = self._gatherer.position = position
         for part, its in zip(self._parts, position.positions, strict=True):
             part.replay.position = its
+
+    def lag_of(self, position: MergedPosition) -> Lag:
+        """Return how far a client at a position is behind the newest events of all feeds."""
+        pairs = zip(self._parts, position.positions, strict=True)
+        return lag_of_all(part.replay.lag_of(each) for part, each in pairs)
 
     def nothing_follows(self) -> bool:
         """Read the logs, and return whether the stream would end without an event or a notice.
@@ -227,6 +233,8 @@ class _Part:
         until: the monotonic time at which it is due, inf for when its feed wakes it.
         has_ended: whether its run had ended when it was last looked at.
     """
+
+    gets = "merged"
 
     __slots__ = ("_merged", "has_ended", "number", "replay", "steps", "until")
 
