@@ -30,7 +30,7 @@ REDIS = (
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
-    *("sequence", "writer", "reader"),
+    *("sequence", "writer", "reader", "archived_log", "whole_reader"),
 )
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")

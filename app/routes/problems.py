@@ -14,6 +14,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from ..server.bodies.gunicorn_body import BodyError
 from ..streaming.errors import (
+    ArchiveUnavailable,
     EventTooLarge,
     InvalidEvent,
     InvalidInput,
@@ -171,8 +172,12 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
-    log.warning("Redis cannot serve: %s", error)
-    detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
+    if isinstance(error, ArchiveUnavailable):
+        log.warning("the archive cannot serve: %s", error)
+        detail = "the archive cannot serve now"
+    else:
+        log.warning("Redis cannot serve: %s", error)
+        detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}

@@ -3,6 +3,7 @@
 from flask import Blueprint, abort, request
 from werkzeug.wrappers import Response as BaseResponse
 
+from ...streaming.errors import RunEnded
 from ...streaming.event import REQUEST_CATEGORY, check_run_id
 from ...streaming.new_event import NewEvent
 from ..access.access import declares
@@ -42,8 +43,11 @@ def add(run_id: str) -> BaseResponse:
             max_bytes=max_event_bytes,
         )
         here.access.check_events([new_event], None)
-        if not here.store.state(run_id).exists:
+        state = here.store.state(run_id)
+        if not state.exists:
             abort(404, f"run {run_id} has no log")
+        if state.is_archived:
+            raise RunEnded(f"run {run_id} has ended, and is archived")
         reservation.begin_append()
         appended = here.store.append_new(run_id, [new_event], idempotency_key=key)
         body = appended_json(run_id, False, [new_event], appended)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import redis
 
 from ..backoff import Turns
-from ..errors import InvalidInput, NotALog
+from ..errors import ArchiveUnavailable, InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import (
@@ -69,6 +69,9 @@ SCANNED_KEYS = 1000
 MAX_SCANNED_ENTRIES = 10_000
 MAX_SCANNED_BYTES = 64 * 1024 * 1024
 MAX_PAGE_BYTES = 16 * 1024 * 1024
+
+
+Located = tuple[list[Stretch], LogState]
 
 
 class Page(NamedTuple):
@@ -197,7 +200,7 @@ class LogReader:
         found, state = self._inspect(run_id, ttl=True)
         if self.leases.end_if_lost(run_id, state):
             found, state = self._inspect(run_id, ttl=True)
-        return parse_run(run_id, found, state) if state.exists else None
+        return self._run(run_id, found, state) if state.exists else None
 
     def describe(self, run_ids: Sequence[str]) -> list[Run | None]:
         """Return what is known of several runs; None for one without a log.
@@ -275,6 +278,15 @@ class LogReader:
             return self._read(run_id, start, count)
         return entries, state
 
+    def read_in_redis(
+        self, run_id: str, start: EventId, count: int
+    ) -> tuple[list[Reply], LogState]:
+        """Return what `read` does, of what Redis has of the log."""
+        entries, state = self._read_in_redis(run_id, start, count)
+        if self.leases.end_if_lost(run_id, state):
+            return self._read_in_redis(run_id, start, count)
+        return entries, state
+
     def locate(self, run_id: str, cursor: EventId) -> tuple[list[Stretch], LogState]:
         """Return the way to where a client stands that knows only an id, and the log's state."""
         entries, state = self.read(run_id, cursor, 1)
@@ -282,28 +294,33 @@ class LogReader:
 
     def locate_each(
         self, cursors: Sequence[tuple[str, EventId | None]]
-    ) -> list[tuple[list[Stretch], LogState] | NotALog]:
+    ) -> list[Located | NotALog | ArchiveUnavailable]:
         """Return what `locate` does for several runs, in a few round trips.
 
-        Without an id it is the way to the beginning of what the log retains. NotALog names the run.
+        Without an id it is the way to the beginning of what the log retains. For a run that cannot
+        be read now it is the error.
         """
-        located: list[tuple[list[Stretch], LogState] | NotALog] = []
+        located: list[Located | NotALog | ArchiveUnavailable] = []
         for first in range(0, len(cursors), MAX_LOCATED):
             some = cursors[first : first + MAX_LOCATED]
             calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
-            for (run_id, cursor), reply in zip(some, self._read_log.run_each(calls), strict=True):
-                if isinstance(reply, NotALog):
-                    located.append(NotALog(f"run {run_id}: {reply}"))
-                    continue
-                entries, state = _parse_read(reply)
-                if self.leases.end_if_lost(run_id, state):
-                    entries, state = self._read(run_id, *_from(cursor))
-                if cursor is None:
-                    located.append(([Stretch(state.beginning, state.beginning, None)], state))
-                else:
-                    marks = [parse_mark(entry) for entry in entries]
-                    located.append((locate(cursor, marks, state), state))
+            for each, reply in zip(some, self._read_log.run_each(calls), strict=True):
+                try:
+                    located.append(self._locate(*each, reply))
+                except NotALog as error:
+                    located.append(NotALog(f"run {each[0]}: {error}"))
+                except ArchiveUnavailable as error:
+                    located.append(error)
         return located
+
+    def _locate(self, run_id: str, cursor: EventId | None, reply: Reply) -> Located:
+        start, count = _from(cursor)
+        entries, state = self._whole(run_id, start, *_parse_read(reply), count)
+        if self.leases.end_if_lost(run_id, state):
+            entries, state = self._read(run_id, start, count)
+        if cursor is None:
+            return [Stretch(state.beginning, state.beginning, None)], state
+        return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
     def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
         """Return the position after which the last `count` entries follow, and the log's state.
@@ -387,17 +404,38 @@ class LogReader:
         stream, *seconds = self._shared.call_all(
             ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
         )
-        return stream, self._with_epoch(run_id, parse_log_state(stream, *seconds))
+        state = self._with_epoch(run_id, parse_log_state(stream, *seconds))
+        return stream, self._whole_state(run_id, state)
+
+    def _run(self, run_id: str, found: Reply, state: LogState) -> Run:
+        return parse_run(run_id, found, state)
 
     def _with_epoch(self, run_id: str, state: LogState) -> LogState:
         """Return a state with its epoch, if its last entry does not say it."""
         if not _lacks_epoch(state):
             return state
-        _, known = self._read(run_id, ZERO, 0)
+        _, known = self._read_in_redis(run_id, ZERO, 0)
         return replace(known, ttl=state.ttl)
 
     def _read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
+        return self._read_in_redis(run_id, start, count)
+
+    def _read_in_redis(
+        self, run_id: str, start: EventId, count: int
+    ) -> tuple[list[Reply], LogState]:
         return _parse_read(self._read_log.run(log_key(run_id), str(start), count))
+
+    # Of logs of which Redis has not all; see WholeLogReader.
+
+    def _whole(
+        self, run_id: str, start: EventId, entries: list[Reply], state: LogState, count: int
+    ) -> tuple[list[Reply], LogState]:
+        """Complete what was read of Redis: up to `count` entries from an id on, and the state."""
+        return entries, state
+
+    def _whole_state(self, run_id: str, state: LogState) -> LogState:
+        """Complete the state that a log has in Redis."""
+        return state
 
     def _scan(
         self,
