@@ -32,6 +32,16 @@ LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
     *("sequence", "writer", "reader", "archived_log", "whole_reader"),
 )
+ARCHIVE = (
+    "names",
+    "lines",
+    "storage",
+    "file_storage",
+    "object_storage",
+    "manifest",
+    "parts",
+    "archive",
+)
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
@@ -97,6 +107,7 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
+_archive = in_package("archive", ARCHIVE)
 _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -132,6 +143,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_root, []),
         (_redis, _root),
         (_log, [*_root, *_redis]),
+        (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
         (_store, [*_root, *_redis, *_log, *_runs]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
@@ -190,6 +202,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
+        "archive",
         "protocol",
         "streaming",
         "server",

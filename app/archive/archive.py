@@ -1,0 +1,235 @@
+"""The archive, as readers and the archiver see it: manifests, and the entries of their parts."""
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+from ..streaming.errors import DamagedArchive
+from ..streaming.event import timestamp_now
+from ..streaming.event_id import EventId
+from ..streaming.redis.connection import Reply
+from .manifest import Manifest, Part, deletion
+from .names import MANIFEST, LogName, folder_of, is_epoch, run_id_of_folder
+from .parts import read_part
+from .storage import ObjectVersion, Storage
+
+# How many bytes of parts that were read are kept, about.
+MAX_CACHED_BYTES = 32 * 1024 * 1024
+# What an entry takes in memory beside its bytes.
+_ENTRY_BYTES = 1000
+
+# So many parts are read at once.
+_READERS = 8
+
+T = TypeVar("T")
+
+
+class InThread(Protocol):
+    """Calls a function in a thread, and returns what it returns or raises what it raises."""
+
+    def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+def call(function: Callable[[], T]) -> T:
+    """Call a function here."""
+    return function()
+
+
+class Version(NamedTuple):
+    """A manifest as it was read, and the version of its object, to replace it.
+
+    Both are None if there is no object. Only the manifest is None if the run was deleted.
+    """
+
+    manifest: Manifest | None
+    version: ObjectVersion | None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the run was deleted: it must not be archived again."""
+        return self.manifest is None and self.version is not None
+
+
+class Archive:
+    """The archive in a storage.
+
+    Every method raises ArchiveUnavailable if the storage cannot serve, and DamagedArchive, which
+    names the object, if it holds something else than was written.
+
+    Args:
+        storage: where the objects are.
+        in_thread: runs what blocks. Under gevent it must use a thread of its own pool.
+        max_cached_bytes: how much of the parts that were read is kept.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        in_thread: InThread = call,
+        max_cached_bytes: int = MAX_CACHED_BYTES,
+    ):
+        self.storage = storage
+        self._in_thread = in_thread
+        self._cache = _Cache(max_cached_bytes)
+        self._turns = [threading.Lock() for _ in range(_READERS)]
+
+    # Reading
+
+    def find(self, run_id: str, epoch: bytes | None = None) -> Manifest | None:
+        """Return the manifest of a run's newest archived log, or of the one with an epoch.
+
+        None if there is none, or if the run was deleted.
+        """
+        for each in [epoch] if epoch is not None else self.epochs(run_id):
+            if (manifest := self.version(LogName(run_id, each)).manifest) is not None:
+                return manifest
+        return None
+
+    def epochs(self, run_id: str) -> list[bytes]:
+        """Return the epochs of a run of which there are objects, the newest first."""
+        folders = self._in_thread(lambda: self.storage.folders(folder_of(run_id)))
+        return sorted((each.encode() for each in folders if is_epoch(each)), key=int, reverse=True)
+
+    def version(self, log_name: LogName) -> Version:
+        """Return the manifest of a log, and what is needed to replace it."""
+        name = log_name.manifest
+        found = self._in_thread(lambda: self.storage.get(name))
+        if found is None:
+            return Version(None, None)
+        try:
+            manifest = Manifest.parse(found.data)
+        except ValueError as error:
+            raise DamagedArchive(name, str(error)) from None
+        if manifest is not None and manifest.log_name != log_name:
+            raise DamagedArchive(name, "it is the manifest of another log")
+        return Version(manifest, found.version)
+
+    def entries(
+        self,
+        manifest: Manifest,
+        after: EventId,
+        upto: EventId,
+        count: int,
+        *,
+        descending: bool = False,
+    ) -> list[Reply]:
+        """Return up to `count` raw entries of `after` < id <= `upto`, as Redis replies them.
+
+        They are the first ones, or the last ones in reverse order if `descending`.
+        """
+        found: list[Reply] = []
+        parts = [each for each in manifest.parts if each.last_id > after and each.first_id <= upto]
+        for part in reversed(parts) if descending else parts:
+            ids, entries = self._read(manifest.log_name.epoch, part)
+            first, last = bisect_right(ids, after), bisect_right(ids, upto)
+            if descending:
+                found += reversed(entries[max(first, last - count + len(found)) : last])
+            else:
+                found += entries[first : min(last, first + count - len(found))]
+            if len(found) >= count:
+                break
+        return found
+
+    def run_ids(self) -> Iterator[str]:
+        """Yield the ids of all runs of which there are objects."""
+        for folder in self._in_thread(lambda: self.storage.folders("")):
+            if (run_id := run_id_of_folder(folder)) is not None:
+                yield run_id
+
+    def _read(self, epoch: bytes, part: Part) -> "_ReadPart":
+        """Return the entries of a part. Several callers who want it read it once."""
+        if (kept := self._cache.get(part.name)) is not None:
+            return kept
+        with self._turns[hash(part.name) % _READERS]:
+            if (kept := self._cache.get(part.name)) is not None:
+                return kept
+            read = self._in_thread(lambda: self._load(epoch, part))
+            self._cache.keep(part.name, read, part.unpacked_size + part.count * _ENTRY_BYTES)
+            return read
+
+    def _load(self, epoch: bytes, part: Part) -> "_ReadPart":
+        found = self.storage.get(part.name)
+        if found is None:
+            raise DamagedArchive(part.name, "the object is missing")
+        try:
+            entries = read_part(part, epoch, found.data)
+        except ValueError as error:
+            raise DamagedArchive(part.name, str(error)) from None
+        return _ReadPart([EventId.from_redis(entry[0]) for entry in entries], entries)
+
+    # Writing
+
+    def put_part(self, part: Part, data: bytes) -> None:
+        """Store a part. Nobody sees it before a manifest names it."""
+        self._in_thread(lambda: self.storage.put(part.name, data))
+
+    def commit(self, manifest: Manifest, version: ObjectVersion | None) -> bool:
+        """Store a manifest if the one that is there has the version. Return whether it is there."""
+        name, data = manifest.log_name.manifest, manifest.to_json()
+        if self._in_thread(lambda: self.storage.replace(name, data, version)):
+            return True
+        # The reply to a first attempt may have been lost.
+        found = self._in_thread(lambda: self.storage.get(name))
+        return found is not None and found.data == data
+
+    def part_names(self, log_name: LogName) -> list[str]:
+        """Return the names of all parts of a log, also of those that no manifest names."""
+        names = self._in_thread(lambda: list(self.storage.names(log_name.folder)))
+        return [name for name in names if not name.endswith(f"/{MANIFEST}")]
+
+    def delete_objects(self, names: Sequence[str]) -> None:
+        """Delete objects that no manifest names."""
+        for name in names:
+            self._in_thread(partial(self.storage.delete, name))
+
+    def delete(self, run_id: str, epoch: bytes | None = None) -> bool:
+        """Delete all archived logs of a run. Return whether there was one.
+
+        `epoch` is that of the run's log in Redis, if there is one: an archiver may be reading it.
+        What is left in the place of each manifest keeps archivers from writing one again. So
+        delete the archive before the log: then a repeat can finish what was interrupted.
+        """
+        existed = False
+        for each in {*self.epochs(run_id), *([epoch] if epoch else [])}:
+            log_name = LogName(run_id, each)
+            try:
+                existed |= self.version(log_name).manifest is not None
+            except DamagedArchive:
+                existed = True
+            data = deletion(log_name, timestamp_now())
+            self._in_thread(partial(self.storage.put, log_name.manifest, data))
+            self.delete_objects(self.part_names(log_name))
+        return existed
+
+
+class _ReadPart(NamedTuple):
+    ids: list[EventId]
+    entries: Sequence[Reply]
+
+
+class _Cache:
+    """Keeps what was read last, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int):
+        self._left = max_bytes
+        self._kept: OrderedDict[str, tuple[_ReadPart, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> _ReadPart | None:
+        with self._lock:
+            if name not in self._kept:
+                return None
+            self._kept.move_to_end(name)
+            return self._kept[name][0]
+
+    def keep(self, name: str, part: _ReadPart, size: int) -> None:
+        with self._lock:
+            self._kept[name] = part, size
+            self._left -= size
+            while self._left < 0 and len(self._kept) > 1:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._left += freed
