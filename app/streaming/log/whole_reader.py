@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import redis
 
-from ..errors import ArchiveUnavailable, NotALog
+from ..errors import ArchiveUnavailable
 from ..event import OwnLog
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
@@ -184,11 +184,7 @@ class WholeLogReader(LogReader):
         """Delete what the archive has of a run; return whether there was anything."""
         if self._archived is None:
             return False
-        try:
-            epoch = self._state_in_redis(run_id).epoch
-        except NotALog:
-            epoch = b""
-        return self._archived.delete(run_id, epoch)
+        return self._archived.delete(run_id, self._state_in_redis(run_id).epoch)
 
     def _state_in_redis(self, run_id: str) -> LogState:
         return self._read_in_redis(run_id, ZERO, 0)[1]
