@@ -226,7 +226,7 @@ class TailReader:
                 feed.flush()
 
     def _look_up(self, feed: Feed, *, in_group: bool) -> None:
-        """Read in the archive too what follows the feed's position.
+        """Ask the archive too what follows the feed's position.
 
         The storage may take its time, so that has a thread of its own. Unless `in_group`, the feed
         is not in the group until then: an XREAD would return the same entries again.
@@ -246,15 +246,14 @@ class TailReader:
             while self._feeds.get(key) is feed:
                 position = feed.position
                 try:
-                    entries, state = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
+                    if not feed.check(position, self._store.state(feed.run_id)):
+                        read = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
+                        _publish_read(feed, position, *read)
+                    feed.flush()
+                    return
                 except StoreUnavailable as error:
                     log.warning("run %s is not followed now: %s", feed.run_id, error)
                     time.sleep(next(pauses))
-                    continue
-                if _publish_read(feed, position, entries, state):
-                    feed.check(feed.position, state)
-                feed.flush()
-                return
         except NotALog:
             return  # the next check takes it out of the group
         except Exception:
@@ -329,16 +328,12 @@ class TailReader:
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 
 
-def _publish_read(feed: Feed, position: Position, entries: list[Any], state: LogState) -> bool:
-    """Publish entries that were read from a position on, with the state of the log.
-
-    Returns whether they are all that the log has.
-    """
+def _publish_read(feed: Feed, position: Position, entries: list[Any], state: LogState) -> None:
+    """Publish up to READ_COUNT + 1 entries that were read from a position on, with the state."""
     feed.note_version(state)
     whole = len(entries) <= READ_COUNT
     for batch in batches_from(feed.run_id, position, entries, state, whole=whole):
         feed.publish(batch, state.ended and batch.end == state.end)
-    return whole
 
 
 def _unblockable(link: RedisConnection) -> int | None:

@@ -42,7 +42,7 @@ class WholeLogReader(LogReader):
         self._archived = None if archive is None else ArchivedLogs(archive)
 
     def may_be_archived(self, run_id: str, position: Position, state: LogState) -> bool:
-        """Return whether what follows a position may be in the archive alone.
+        """Return whether what follows a position, or that nothing does, only the archive can tell.
 
         `state` is that of the log in Redis.
         """
@@ -50,8 +50,9 @@ class WholeLogReader(LogReader):
             return False
         if not state.exists:
             return True
-        is_same = position.epoch == state.epoch
-        return is_same and not _is_whole(state) and position.id < last_before(state)
+        if _is_whole(state) or position.epoch != state.epoch:
+            return False
+        return state.end_id is None or position.id < last_before(state)
 
     def entries(self, run_id: str, after: EventId, upto: EventId, count: int) -> list[Reply]:
         """Return up to `count` raw entries of `after` < id <= `upto`.
