@@ -126,7 +126,8 @@ class ArchivedLog:
 
     def state(self) -> LogState:
         """Return the state of the log, where Redis has nothing of it."""
-        return self._with_damage(replace(self.manifest.state, is_archived=True))
+        whole = self.manifest.state
+        return self._with_damage(replace(whole, is_archived=True, archived_upto=whole.last_id))
 
     def completed(self, state: LogState) -> LogState:
         """Return the state of a log of which Redis has the end, and this the beginning."""
@@ -137,6 +138,7 @@ class ArchivedLog:
             first_sequence=whole.first_sequence,
             length=self._count_upto(upto, state) + state.length,
             deleted=max(state.deleted, whole.deleted),
+            archived_upto=upto,
         )
         if state.end_id is None and whole.last_id <= upto:
             completed = replace(

@@ -28,6 +28,7 @@ class LogState:
         epoch: what tells this log from every other one under its key; empty if nobody knows.
         end_sequence: the sequence of the last retained entry; None if another program wrote it.
         is_archived: whether Redis has nothing of the log any more, but the archive has it.
+        archived_upto: up to this id, only the archive has entries.
         lost_upto: up to this id, entries are missing that nobody has trimmed or deleted from
             what is retained: the archive is damaged, or ends before what Redis has.
         is_incomplete: whether the archive may have what stood before, but cannot say now.
@@ -46,6 +47,7 @@ class LogState:
     epoch: bytes = b""
     end_sequence: int | None = None
     is_archived: bool = False
+    archived_upto: EventId = ZERO
     lost_upto: EventId = ZERO
     is_incomplete: bool = False
 

@@ -350,7 +350,7 @@ class LogReader:
         for _ in range(MAX_SEARCHES):
             position = self._before_sequence(run_id, sequence, state)
             before, state = state, self.state(run_id)
-            if before.version == state.version:
+            if _is_same(before, state):
                 break  # else what was found may be of another log, or have gone
         else:
             position = state.beginning
@@ -489,6 +489,11 @@ class LogReader:
 def _from(cursor: EventId | None) -> tuple[EventId, int]:
     """Return from which id on a log is read to locate a client, and how many entries."""
     return (ZERO, 0) if cursor is None else (cursor, 1)
+
+
+def _is_same(before: LogState, now: LogState) -> bool:
+    """Return whether nothing has gone from a log, be it to the archive."""
+    return (before.version, before.archived_upto) == (now.version, now.archived_upto)
 
 
 def _lacks_epoch(state: LogState | None) -> bool:

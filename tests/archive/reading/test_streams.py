@@ -421,7 +421,7 @@ class TrimmedStore(EventStore):
             self.interrupt()
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     events=st.integers(1, 130),
     part_size=st.integers(1, 60),
