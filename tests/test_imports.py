@@ -42,6 +42,7 @@ ARCHIVE = (
     "parts",
     "archive",
 )
+ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
@@ -108,6 +109,7 @@ _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
 _archive = in_package("archive", ARCHIVE)
+_archive_writing = in_package("archive.writing", ARCHIVE_WRITING)
 _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -146,6 +148,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
         (_store, [*_root, *_redis, *_log, *_runs]),
+        (_archive_writing, [*_root, *_redis, *_log, *_runs, *_store, *_archive]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire]),
         (_merged, [*_root, *_log, *_wire, *_feeds]),
@@ -203,6 +206,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         yield f"app.streaming.{package}", set()
     for package in (
         "archive",
+        "archive.writing",
         "protocol",
         "streaming",
         "server",

@@ -11,7 +11,7 @@ from ..streaming.errors import DamagedArchive
 from ..streaming.event import timestamp_now
 from ..streaming.event_id import EventId
 from ..streaming.redis.connection import Reply
-from .manifest import Manifest, Part, deletion
+from .manifest import BEGUN, DELETED, Manifest, Part, parse_manifest, placeholder
 from .names import MANIFEST, LogName, folder_of, is_epoch, run_id_of_folder
 from .parts import read_part
 from .storage import ObjectVersion, Storage
@@ -41,16 +41,13 @@ def call(function: Callable[[], T]) -> T:
 class Version(NamedTuple):
     """A manifest as it was read, and the version of its object, to replace it.
 
-    Both are None if there is no object. Only the manifest is None if the run was deleted.
+    The manifest is None if there is none, if an archiver has only begun, or if the run was deleted:
+    then it must not be archived again. The version is None if there is no object.
     """
 
     manifest: Manifest | None
     version: ObjectVersion | None
-
-    @property
-    def is_deleted(self) -> bool:
-        """Whether the run was deleted: it must not be archived again."""
-        return self.manifest is None and self.version is not None
+    is_deleted: bool = False
 
 
 class Archive:
@@ -101,12 +98,14 @@ class Archive:
         if found is None:
             return Version(None, None)
         try:
-            manifest = Manifest.parse(found.data)
+            content = parse_manifest(found.data)
         except ValueError as error:
             raise DamagedArchive(name, str(error)) from None
-        if manifest is not None and manifest.log_name != log_name:
-            raise DamagedArchive(name, "it is the manifest of another log")
-        return Version(manifest, found.version)
+        if isinstance(content, Manifest):
+            if content.log_name != log_name:
+                raise DamagedArchive(name, "it is the manifest of another log")
+            return Version(content, found.version)
+        return Version(None, found.version, content == DELETED)
 
     def entries(
         self,
@@ -119,8 +118,21 @@ class Archive:
     ) -> list[Reply]:
         """Return up to `count` raw entries of `after` < id <= `upto`, as Redis replies them.
 
-        They are the first ones, or the last ones in reverse order if `descending`.
+        They are the first ones, or the last ones in reverse order if `descending`. An archiver may
+        have replaced parts since the manifest was read: then the newer manifest is read.
         """
+        while True:
+            try:
+                return self._entries(manifest, after, upto, count, descending)
+            except _MissingPart as error:
+                newer = self.version(manifest.log_name).manifest
+                if newer is None or newer.parts == manifest.parts:
+                    raise DamagedArchive(error.name, "the object is missing") from None
+                manifest = newer
+
+    def _entries(
+        self, manifest: Manifest, after: EventId, upto: EventId, count: int, descending: bool
+    ) -> list[Reply]:
         found: list[Reply] = []
         parts = [each for each in manifest.parts if each.last_id > after and each.first_id <= upto]
         for part in reversed(parts) if descending else parts:
@@ -154,7 +166,7 @@ class Archive:
     def _load(self, epoch: bytes, part: Part) -> "_ReadPart":
         found = self.storage.get(part.name)
         if found is None:
-            raise DamagedArchive(part.name, "the object is missing")
+            raise _MissingPart(part.name)
         try:
             entries = read_part(part, epoch, found.data)
         except ValueError as error:
@@ -169,7 +181,22 @@ class Archive:
 
     def commit(self, manifest: Manifest, version: ObjectVersion | None) -> bool:
         """Store a manifest if the one that is there has the version. Return whether it is there."""
-        name, data = manifest.log_name.manifest, manifest.to_json()
+        return self._replace(manifest.log_name, manifest.to_json(), version)
+
+    def fence(self, log_name: LogName, before: Version) -> Version | None:
+        """Give a manifest another version, so that nobody can replace it who knew the one before.
+
+        Then all parts that it does not name are left over, and can be deleted. Returns what is
+        there now, None if another archiver was faster.
+        """
+        if before.manifest is not None:
+            data = before.manifest.to_json(timestamp_now())
+        else:
+            data = placeholder(log_name, BEGUN, timestamp_now())
+        return self.version(log_name) if self._replace(log_name, data, before.version) else None
+
+    def _replace(self, log_name: LogName, data: bytes, version: ObjectVersion | None) -> bool:
+        name = log_name.manifest
         if self._in_thread(lambda: self.storage.replace(name, data, version)):
             return True
         # The reply to a first attempt may have been lost.
@@ -177,12 +204,12 @@ class Archive:
         return found is not None and found.data == data
 
     def part_names(self, log_name: LogName) -> list[str]:
-        """Return the names of all parts of a log, also of those that no manifest names."""
+        """Return the names of all parts of a log, also of those that the manifest does not name."""
         names = self._in_thread(lambda: list(self.storage.names(log_name.folder)))
         return [name for name in names if not name.endswith(f"/{MANIFEST}")]
 
     def delete_objects(self, names: Sequence[str]) -> None:
-        """Delete objects that no manifest names."""
+        """Delete objects that the manifest does not name."""
         for name in names:
             self._in_thread(partial(self.storage.delete, name))
 
@@ -200,10 +227,16 @@ class Archive:
                 existed |= self.version(log_name).manifest is not None
             except DamagedArchive:
                 existed = True
-            data = deletion(log_name, timestamp_now())
+            data = placeholder(log_name, DELETED, timestamp_now())
             self._in_thread(partial(self.storage.put, log_name.manifest, data))
             self.delete_objects(self.part_names(log_name))
         return existed
+
+
+class _MissingPart(Exception):
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.name = name
 
 
 class _ReadPart(NamedTuple):

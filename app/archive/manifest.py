@@ -1,7 +1,7 @@
 """The manifest of an archived log: its parts, and the state that the log had. It is the commit."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 import orjson
@@ -14,6 +14,10 @@ from .lines import Line
 from .names import LogName
 
 VERSION = 1
+
+Placeholder = Literal["begun", "deleted"]
+BEGUN: Final = "begun"
+DELETED: Final = "deleted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +79,21 @@ class Manifest:
         )
 
     def covers(self, state: LogState) -> bool:
-        """Return whether everything is archived that a log in this state has."""
-        return (
-            state.epoch == self.log_name.epoch
-            and (state.last_id, state.last_sequence)
-            == (self.state.last_id, self.state.last_sequence)
-            and state.ended == self.state.ended
+        """Return whether nothing was added to the log since, which is now in this state."""
+        archived = self.state
+        return (archived.epoch, archived.last_id, archived.last_sequence) == (
+            *(state.epoch, state.last_id, state.last_sequence),
         )
 
-    def to_json(self) -> bytes:
-        """Return the manifest as it is stored."""
+    def to_json(self, confirmed_at: str | None = None) -> bytes:
+        """Return the manifest as it is stored; `confirmed_at` makes it another one."""
         state, run = self.state, self.run
         document = {
             "version": VERSION,
             "run_id": self.log_name.run_id,
             "epoch": self.log_name.epoch.decode(),
             "archived_at": self.archived_at,
+            **({"confirmed_at": confirmed_at} if confirmed_at else {}),
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "state": {
@@ -124,30 +127,34 @@ class Manifest:
         }
         return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
 
-    @classmethod
-    def parse(cls, text: bytes) -> "Manifest | None":
-        """Read a manifest, None if it says that the run was deleted. Raises ValueError."""
-        try:
-            document = _decode(text)
-            if document.version != VERSION:
-                raise ValueError(f"its version is {document.version}; this program knows {VERSION}")
-            return None if document.deleted_at is not None else document.to_manifest()
-        except (msgspec.MsgspecError, RecursionError) as error:
-            raise ValueError(str(error)) from None
 
+def placeholder(log_name: LogName, why: Placeholder, when: str) -> bytes:
+    """Return what stands in the place of a manifest while there is none.
 
-def deletion(log_name: LogName, deleted_at: str) -> bytes:
-    """Return what stands in the place of the manifest of a deleted run.
-
-    No archiver overwrites it, so the run does not come back.
+    `deleted` stays for ever. No archiver overwrites it, so the run does not come back.
     """
     document = {
         "version": VERSION,
         "run_id": log_name.run_id,
         "epoch": log_name.epoch.decode(),
-        "deleted_at": deleted_at,
+        f"{why}_at": when,
     }
     return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def parse_manifest(text: bytes) -> Manifest | Placeholder:
+    """Read a manifest, or what stands in its place. Raises ValueError."""
+    try:
+        document = _decode(text)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if document.version != VERSION:
+        raise ValueError(f"its version is {document.version}; this program knows {VERSION}")
+    if document.deleted_at is not None:
+        return DELETED
+    if document.begun_at is not None:
+        return BEGUN
+    return document.to_manifest()
 
 
 def _text(event_id: EventId | None) -> str | None:
@@ -193,6 +200,7 @@ class _Document(msgspec.Struct):
     run_id: str
     epoch: str
     deleted_at: str | None = None
+    begun_at: str | None = None
     archived_at: str = ""
     state: _State | None = None
     first_event: Line | None = None

@@ -1,6 +1,7 @@
 """The names of the objects of an archive: `<run>/<epoch>/<part>.ndjson.gz` and `manifest.json`."""
 
 import re
+import secrets
 from typing import NamedTuple
 
 from ..streaming.errors import InvalidInput
@@ -9,11 +10,8 @@ from ..streaming.event_id import EventId
 
 MANIFEST = "manifest.json"
 
-# How much of its checksum a part has in its name.
-CHECKSUM_DIGITS = 16
-
 _FOLDER = re.compile(r"([a-z0-9_.-]{1,128})(?:\+([1-9a-f][0-9a-f]*))?")
-_PART = re.compile(r"([0-9]{1,20}-[0-9]{1,20})\.[0-9a-f]{16}\.ndjson\.gz")
+_TOKEN_BYTES = 8
 _EPOCH = re.compile(r"[0-9]{1,20}")
 
 
@@ -60,17 +58,11 @@ class LogName(NamedTuple):
         """The name of the object that says what is archived."""
         return f"{self.folder}/{MANIFEST}"
 
-    def part(self, first_id: EventId, checksum: str) -> str:
-        """Return the name of a part. The same name means the same bytes."""
-        return f"{self.folder}/{first_id}.{checksum[:CHECKSUM_DIGITS]}.ndjson.gz"
+    def part(self, first_id: EventId) -> str:
+        """Return a new name for a part. No other writer ever has it, so nobody overwrites it."""
+        return f"{self.folder}/{first_id}.{secrets.token_hex(_TOKEN_BYTES)}.ndjson.gz"
 
 
 def is_epoch(name: str) -> bool:
     """Return whether a folder of a run can be that of an epoch."""
     return _EPOCH.fullmatch(name) is not None
-
-
-def first_id_of(name: str) -> EventId | None:
-    """Return the id of the first event of the part with this name, None if it is no part's."""
-    match = _PART.fullmatch(name.rpartition("/")[2])
-    return EventId.parse(match[1]) if match else None

@@ -51,7 +51,7 @@ class PartWriter:
         sha256 = hashlib.sha256(data).hexdigest()
         first, last = parse_mark(self._entries[0]), parse_mark(self._entries[-1])
         part = Part(
-            name=self._log_name.part(first.cursor, sha256),
+            name=self._log_name.part(first.cursor),
             first_id=first.cursor,
             last_id=last.cursor,
             first_sequence=first.sequence,

@@ -1,10 +1,12 @@
 """The names of objects: every run has a folder for itself, on every file system."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.archive.names import LogName, first_id_of, folder_of, is_epoch, run_id_of_folder
+from app.archive.names import LogName, folder_of, is_epoch, run_id_of_folder
 from app.streaming.event_id import EventId
 
 RUN_IDS = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True).filter(
@@ -38,11 +40,14 @@ def test_other_names_are_no_runs(name):
     assert run_id_of_folder(name) is None
 
 
-def test_the_name_of_a_part_says_where_it_begins():
-    name = LogName("a", b"1700000000000000").part(EventId(17, 3), "ab" * 32)
-    assert name == "a/1700000000000000/17-3.abababababababab.ndjson.gz"
-    assert first_id_of(name) == EventId(17, 3)
-    for other in ("a/1/manifest.json", "a/1/17-3.ndjson.gz", "a/1/17.abababababababab.ndjson.gz"):
-        assert first_id_of(other) is None
+def test_the_name_of_a_part_says_where_it_begins_and_is_given_once():
+    log_name = LogName("Ab", b"1700000000000000")
+    names = {log_name.part(EventId(17, 3)) for _ in range(100)}
+    assert len(names) == 100
+    for name in names:
+        assert re.fullmatch(r"ab\+1/1700000000000000/17-3\.[0-9a-f]{16}\.ndjson\.gz", name)
+
+
+def test_an_epoch_is_a_number():
     assert is_epoch("1700000000000000")
     assert not is_epoch("manifest.json")

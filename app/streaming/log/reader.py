@@ -112,13 +112,17 @@ class LogReader:
         self._client = client
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
-        self._read_log = Script(_Pool(client), HERE / "read.lua", keys=1)
+        self._read_log = self.script(HERE / "read.lua", keys=1)
         self.leases = leases
 
     @property
     def redis_client(self) -> redis.Redis:
         """The client with which the store reads."""
         return self._client
+
+    def script(self, file: Path, keys: int) -> Script:
+        """Return a script that runs on the same server, over the connections of reads."""
+        return Script(_Pool(self._client), file, keys)
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
