@@ -41,6 +41,7 @@ ARCHIVE = (
     "manifest",
     "parts",
     "archive",
+    "threads",
 )
 ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
@@ -170,7 +171,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     async_names = ("appender", "client")
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
     yield "app.logging", {*_root, "app.client"}
-    yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
+    for_settings = {"app.streaming.redis.redis_url", "app.archive.storage"}
+    yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
     yield "app.reaper", set()
