@@ -110,7 +110,7 @@ _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
 _archive = in_package("archive", ARCHIVE)
-_archive_writing = in_package("archive.writing", ARCHIVE_WRITING)
+_archive_writing = [*in_package("archive.writing", ARCHIVE_WRITING), "app.archive.restoring"]
 _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -184,6 +184,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app",
         "app.__main__",
         "app.wiring",
+        "app.archiving",
         "app.check",
         "app.launcher",
     }
@@ -200,6 +201,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
     server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
     yield "app.command_line.server_commands", server_commands
+    archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
+    yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
+    archive_commands = {*_root, *_output, "app", "app.archiving", "app.settings"}
+    yield "app.command_line.operating.archive_commands", archive_commands
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.
     yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
@@ -214,6 +219,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "server",
         "server.bodies",
         "auth",
+        "command_line.operating",
         "command_line.output",
         "routes",
         "routes.access",
@@ -342,7 +348,7 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
     ids=name_of,
 )
 def test_the_command_line_needs_only_the_base_install(path):
-    if path.stem != "server_commands":
+    if path.stem not in ("archive_commands", "server_commands"):
         allowed = {"app", "click", "msgspec", "orjson"}
         assert libraries(path) <= {*sys.stdlib_module_names, *allowed}
 

@@ -189,10 +189,8 @@ class Archive:
         Then all parts that it does not name are left over, and can be deleted. Returns what is
         there now, None if another archiver was faster.
         """
-        if before.manifest is not None:
-            data = before.manifest.to_json(timestamp_now())
-        else:
-            data = placeholder(log_name, BEGUN, timestamp_now())
+        manifest = before.manifest
+        data = manifest.to_json() if manifest else placeholder(log_name, BEGUN, timestamp_now())
         return self.version(log_name) if self._replace(log_name, data, before.version) else None
 
     def _replace(self, log_name: LogName, data: bytes, version: ObjectVersion | None) -> bool:

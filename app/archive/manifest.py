@@ -1,5 +1,6 @@
 """The manifest of an archived log: its parts, and the state that the log had. It is the commit."""
 
+import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -85,15 +86,15 @@ class Manifest:
             *(state.epoch, state.last_id, state.last_sequence),
         )
 
-    def to_json(self, confirmed_at: str | None = None) -> bytes:
-        """Return the manifest as it is stored; `confirmed_at` makes it another one."""
+    def to_json(self) -> bytes:
+        """Return the manifest as it is stored. Each time it is another object: see `revision`."""
         state, run = self.state, self.run
         document = {
             "version": VERSION,
+            "revision": _revision(),
             "run_id": self.log_name.run_id,
             "epoch": self.log_name.epoch.decode(),
             "archived_at": self.archived_at,
-            **({"confirmed_at": confirmed_at} if confirmed_at else {}),
             "started_at": run.started_at,
             "ended_at": run.ended_at,
             "state": {
@@ -135,6 +136,7 @@ def placeholder(log_name: LogName, why: Placeholder, when: str) -> bytes:
     """
     document = {
         "version": VERSION,
+        "revision": _revision(),
         "run_id": log_name.run_id,
         "epoch": log_name.epoch.decode(),
         f"{why}_at": when,
@@ -155,6 +157,11 @@ def parse_manifest(text: bytes) -> Manifest | Placeholder:
     if document.begun_at is not None:
         return BEGUN
     return document.to_manifest()
+
+
+def _revision() -> str:
+    """Return what makes two writings of the same different, for a storage that compares them."""
+    return secrets.token_hex(8)
 
 
 def _text(event_id: EventId | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..streaming.errors import ArchiveUnavailable, InvalidInput
 from .storage import ObjectVersion, Stored
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import PutMode, UpdateVersion
     from obstore.store import ClientConfig, RetryConfig
 
 CONNECT_SECONDS = 5
@@ -40,6 +41,9 @@ _RETRIES: RetryConfig = {
 }
 
 
+_SERVICES = ("AWS", "AZURE", "GOOGLE")
+
+
 class ObjectStorage:
     """Keeps objects in a bucket, below the path of the URL.
 
@@ -48,7 +52,10 @@ class ObjectStorage:
 
     def __init__(self, url: str):
         try:
-            self._store: Any = from_url(url, client_options=_CLIENT, retry_config=_RETRIES)
+            # obstore reads everything else of the environment, but not this beside other options.
+            is_plain = any(os.environ.get(f"{each}_ALLOW_HTTP") == "true" for each in _SERVICES)
+            options: ClientConfig = {**_CLIENT, "allow_http": is_plain}
+            self._store: Any = from_url(url, client_options=options, retry_config=_RETRIES)
         except (BaseError, ValueError) as error:
             raise InvalidInput("ARCHIVE_URL", _reason(error)) from None
 
@@ -101,8 +108,13 @@ def open_storage(url: str) -> ObjectStorage:
 def _mode(version: ObjectVersion | None) -> PutMode:
     if version is None:
         return "create"
+    known: UpdateVersion = {}
     e_tag, generation = version
-    return {"e_tag": e_tag, "version": generation}
+    if e_tag is not None:
+        known["e_tag"] = e_tag
+    if generation is not None:
+        known["version"] = generation
+    return known
 
 
 def _reason(error: Exception) -> str:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Literal
 
 from ...streaming.backoff import backoff
 from ...streaming.errors import (
@@ -37,6 +38,10 @@ MAX_PAUSE_SECONDS = 60.0
 RETRY_SECONDS = 30.0
 
 log = logging.getLogger("tailrace.archive")
+
+
+# A log is left if it is gone, or another archiver has claimed it.
+Outcome = Literal["done", "left", "failed"]
 
 
 class Stopped(Exception):
@@ -105,7 +110,9 @@ class Archiver:
             if not set(due) - failed:
                 break
             for run_id in due:
-                if run_id not in failed and not self._stop.is_set() and not self._copy(run_id):
+                if run_id in failed or self._stop.is_set():
+                    continue
+                if self._copy(run_id) != "done":
                     failed.add(run_id)
         return len(self._due.find(0.0, lambda seconds: None))
 
@@ -127,18 +134,16 @@ class Archiver:
         """Copy one log that is due after another."""
         pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         while (run_id := self._queue.take()) is not None:
-            is_done = False
-            try:
-                is_done = self._copy(run_id)
-            finally:
-                self._queue.done(run_id, RETRY_SECONDS if not is_done else 0.0)
-            if is_done:
-                pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
-            else:
+            outcome = self._copy(run_id)
+            if outcome == "failed":
+                self._queue.done(run_id, RETRY_SECONDS)
                 self._stop.wait(next(pauses))
+            else:
+                self._queue.done(run_id)
+                pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
-    def _copy(self, run_id: str) -> bool:
-        """Copy one log. Return whether it needs no more care."""
+    def _copy(self, run_id: str) -> Outcome:
+        """Copy one log, and tell what became of it."""
         try:
             return self._try(run_id)
         except Stopped:
@@ -162,18 +167,18 @@ class Archiver:
             self._metrics.failures.labels(kind).inc()
         with contextlib.suppress(StreamingError):  # else the claim ends by itself
             self._notes.give_up(run_id)
-        return False
+        return "failed"
 
-    def _try(self, run_id: str) -> bool:
+    def _try(self, run_id: str) -> Outcome:
         is_claimed, has_begun_before = self._notes.claim(run_id)
         if not is_claimed:
-            return True  # another archiver cares for it, or it is gone
+            return "left"
         began = time.monotonic()
         copied = copy_log(
             self._store, self._archive, run_id, self._keeper(run_id), clean=has_begun_before
         )
         if copied.state is None:
-            return True
+            return "left"
         self._notes.archived(run_id, copied.state)
         self._outage.over()
         if copied.is_deleted:
@@ -187,7 +192,7 @@ class Archiver:
                 *(run_id, copied.state.last_id, copied.events, copied.size),
                 time.monotonic() - began,
             )
-        return True
+        return "done"
 
     def _keeper(self, run_id: str) -> Callable[[], None]:
         """Return what a copy calls while it goes on: it renews the claim, and ends the copy."""
@@ -258,7 +263,7 @@ class _Queue:
                 self._changed.wait()
             return None
 
-    def done(self, run_id: str, pause: float) -> None:
+    def done(self, run_id: str, pause: float = 0.0) -> None:
         """Give a log back, which is not to be taken again for some seconds."""
         with self._changed:
             self._taken.discard(run_id)

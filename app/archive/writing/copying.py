@@ -13,7 +13,7 @@ from ...streaming.event import Event, timestamp_now
 from ...streaming.event_id import ZERO, EventId
 from ...streaming.log.continuity import Mark, is_another_log
 from ...streaming.log.log_state import LogState
-from ...streaming.log.reader import INITIAL_COUNT, LogReader, next_count
+from ...streaming.log.reader import ENTRY_OVERHEAD, INITIAL_COUNT, LogReader, next_count
 from ...streaming.log.replies import parse_event, parse_mark, without_large_data
 from ...streaming.redis.connection import Reply
 from ..archive import Archive, Version
@@ -23,10 +23,6 @@ from ..parts import PART_BYTES, PartWriter
 
 # A last part that is smaller is written again with what is new, so that there are not many.
 MIN_PART_BYTES = PART_BYTES // 4
-
-
-# What an entry takes in a reply beside its fields, about.
-ENTRY_OVERHEAD = 200
 
 
 class LogChanged(StreamingError):

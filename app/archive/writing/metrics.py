@@ -3,7 +3,13 @@
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    start_http_server,
+)
 
 # Why a log could not be archived.
 FAILURES = ("storage", "redis", "damaged", "changed", "refused", "unexpected")
@@ -13,6 +19,7 @@ class Metrics:
     """Counts what one archiver does. No label names a run."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self.runs = self._counter("archived_runs", "Logs that were archived up to their end.")
         self.events = self._counter("archived_events", "Events that were written to the archive.")

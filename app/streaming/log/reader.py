@@ -52,6 +52,8 @@ INITIAL_COUNT = 32
 MAX_GROWTH = 4
 MAX_READ_COUNT = 256
 MAX_READ_BYTES = 256 * 1024
+# What an entry takes in a reply beside its fields, about.
+ENTRY_OVERHEAD = 200
 
 # How many runs are described by one round trip. Each may have two events of the largest size.
 MAX_DESCRIBED = 20
@@ -486,7 +488,7 @@ class LogReader:
                 upper = f"({last_id.decode()}"
             else:
                 lower = f"({last_id.decode()}"
-            size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
+            size = sum(sum(map(len, fields)) + ENTRY_OVERHEAD for _, fields in entries)
             count = next_count(size, len(entries))
 
 
