@@ -1,7 +1,6 @@
 """The archive, as readers and the archiver see it: manifests, and the entries of their parts."""
 
 import threading
-from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,13 +12,13 @@ from ..streaming.event_id import EventId
 from ..streaming.redis.connection import Reply
 from .manifest import BEGUN, DELETED, Manifest, Part, parse_manifest, placeholder
 from .names import MANIFEST, LogName, folder_of, is_epoch, run_id_of_folder
-from .parts import read_part
+from .parts import PartEntries, read_part
 from .storage import ObjectVersion, Storage
 
 # How many bytes of parts that were read are kept, about.
 MAX_CACHED_BYTES = 32 * 1024 * 1024
 # What an entry takes in memory beside its bytes.
-_ENTRY_BYTES = 1000
+_ENTRY_BYTES = 50
 
 # So many parts are read at once.
 _READERS = 8
@@ -136,12 +135,15 @@ class Archive:
         found: list[Reply] = []
         parts = [each for each in manifest.parts if each.last_id > after and each.first_id <= upto]
         for part in reversed(parts) if descending else parts:
-            ids, entries = self._read(manifest.log_name.epoch, part)
-            first, last = bisect_right(ids, after), bisect_right(ids, upto)
-            if descending:
-                found += reversed(entries[max(first, last - count + len(found)) : last])
-            else:
-                found += entries[first : min(last, first + count - len(found))]
+            entries, left = self._read(manifest.log_name.epoch, part), count - len(found)
+            try:
+                first, last = entries.before(after), entries.before(upto)
+                if descending:
+                    found += reversed(entries.between(max(first, last - left), last))
+                else:
+                    found += entries.between(first, min(last, first + left))
+            except ValueError as error:
+                raise DamagedArchive(part.name, str(error)) from None
             if len(found) >= count:
                 break
         return found
@@ -152,7 +154,7 @@ class Archive:
             if (run_id := run_id_of_folder(folder)) is not None:
                 yield run_id
 
-    def _read(self, epoch: bytes, part: Part) -> "_ReadPart":
+    def _read(self, epoch: bytes, part: Part) -> PartEntries:
         """Return the entries of a part. Several callers who want it read it once."""
         if (kept := self._cache.get(part.name)) is not None:
             return kept
@@ -163,15 +165,14 @@ class Archive:
             self._cache.keep(part.name, read, part.unpacked_size + part.count * _ENTRY_BYTES)
             return read
 
-    def _load(self, epoch: bytes, part: Part) -> "_ReadPart":
+    def _load(self, epoch: bytes, part: Part) -> PartEntries:
         found = self.storage.get(part.name)
         if found is None:
             raise _MissingPart(part.name)
         try:
-            entries = read_part(part, epoch, found.data)
+            return read_part(part, epoch, found.data)
         except ValueError as error:
             raise DamagedArchive(part.name, str(error)) from None
-        return _ReadPart([EventId.from_redis(entry[0]) for entry in entries], entries)
 
     # Writing
 
@@ -237,27 +238,22 @@ class _MissingPart(Exception):
         self.name = name
 
 
-class _ReadPart(NamedTuple):
-    ids: list[EventId]
-    entries: Sequence[Reply]
-
-
 class _Cache:
     """Keeps what was read last, up to a number of bytes."""
 
     def __init__(self, max_bytes: int):
         self._left = max_bytes
-        self._kept: OrderedDict[str, tuple[_ReadPart, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[PartEntries, int]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str) -> _ReadPart | None:
+    def get(self, name: str) -> PartEntries | None:
         with self._lock:
             if name not in self._kept:
                 return None
             self._kept.move_to_end(name)
             return self._kept[name][0]
 
-    def keep(self, name: str, part: _ReadPart, size: int) -> None:
+    def keep(self, name: str, part: PartEntries, size: int) -> None:
         with self._lock:
             self._kept[name] = part, size
             self._left -= size

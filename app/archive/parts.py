@@ -1,8 +1,9 @@
 """Parts: objects of bounded size with the events of a log, written and read as a whole."""
 
 import hashlib
+import re
 import zlib
-from collections.abc import Sequence
+from bisect import bisect_right
 
 from ..streaming.event_id import EventId
 from ..streaming.log.replies import parse_mark
@@ -13,6 +14,9 @@ from .names import LogName
 
 # A part is finished when its lines have so many bytes.
 PART_BYTES = 2 * 1024 * 1024
+
+# How every line begins.
+_LINE_ID = re.compile(rb'\{"id":"([0-9]{1,20}-[0-9]{1,20})"')
 
 _GZIP = 31  # of zlib: with the header and the checksum of gzip
 _LEVEL = 6
@@ -65,7 +69,33 @@ class PartWriter:
         return part, data
 
 
-def read_part(part: Part, epoch: bytes, data: bytes) -> Sequence[Reply]:
+class PartEntries:
+    """The entries of a part. Each is parsed when it is needed: a reader may want a few of many."""
+
+    def __init__(self, lines: list[bytes], epoch: bytes):
+        self._lines = lines
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def id_at(self, index: int) -> EventId:
+        """Return the id of an entry. Raises ValueError."""
+        match = _LINE_ID.match(self._lines[index])
+        if match is None:
+            raise ValueError("a line has no id")
+        return EventId.from_redis(match[1])
+
+    def before(self, event_id: EventId) -> int:
+        """Return how many entries stand at an id or before it. Raises ValueError."""
+        return bisect_right(range(len(self)), event_id, key=self.id_at)
+
+    def between(self, first: int, last: int) -> list[Reply]:
+        """Return the entries from an index up to another (exclusive). Raises ValueError."""
+        return [parse_line(line).to_entry(self._epoch) for line in self._lines[first:last]]
+
+
+def read_part(part: Part, epoch: bytes, data: bytes) -> PartEntries:
     """Return the entries of a part, whose object holds `data`. Raises ValueError."""
     if hashlib.sha256(data).hexdigest() != part.sha256:
         raise ValueError("its bytes are not those of its checksum")
@@ -73,8 +103,8 @@ def read_part(part: Part, epoch: bytes, data: bytes) -> Sequence[Reply]:
         lines = zlib.decompressobj(_GZIP).decompress(data, part.unpacked_size + 1)
     except zlib.error as error:
         raise ValueError(f"it is no gzip: {error}") from None
-    entries = [parse_line(line).to_entry(epoch) for line in lines.split(b"\n")[:-1]]
-    ids = [EventId.from_redis(entries[at][0]) for at in (0, -1)] if entries else []
+    entries = PartEntries(lines.split(b"\n")[:-1], epoch)
+    ids = [entries.id_at(0), entries.id_at(-1)] if entries else []
     if (len(entries), ids) != (part.count, [part.first_id, part.last_id]):
         raise ValueError("its events are not those that the manifest names")
     return entries

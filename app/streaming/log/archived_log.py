@@ -17,6 +17,7 @@ from .continuity import Mark
 from .log_state import LogState
 from .replies import parse_mark
 from .run import Run
+from .sequence import Uncounted, find_sequence
 
 # A worker remembers for so many seconds what the archive has of a run: of so many runs, which have
 # so many parts together.
@@ -40,7 +41,8 @@ T = TypeVar("T")
 class Part(Protocol):
     """Some entries of a log that follow one another, as one object of the storage.
 
-    `first_sequence` is that of the first entry, None if another program wrote it.
+    `first_sequence` is that of the first entry, and `last_sequence` that of the last one; None if
+    another program wrote it.
     """
 
     @property
@@ -54,6 +56,9 @@ class Part(Protocol):
 
     @property
     def first_sequence(self) -> int | None: ...
+
+    @property
+    def last_sequence(self) -> int | None: ...
 
     @property
     def count(self) -> int: ...
@@ -185,14 +190,34 @@ class ArchivedLog:
         numbers = [0 if part.first_sequence is None else part.first_sequence for part in parts]
         if 0 in numbers:
             return None
-        for part in parts[max(0, bisect_right(numbers, sequence) - 1) :]:
-            for entry in self._read(part, part.first_id.before(), upto, part.count):
-                mark = parse_mark(entry)
-                if mark.sequence is None:
-                    return None
-                if mark.sequence >= sequence:
-                    return mark
+        try:
+            for part in parts[max(0, bisect_right(numbers, sequence) - 1) :]:
+                if part.first_id > upto:
+                    break
+                mark = self._find_in(part, sequence)
+                if mark is not None:
+                    return mark if mark.cursor <= upto else None
+        except Uncounted:
+            return None
         return None
+
+    def _find_in(self, part: Part, sequence: int) -> Mark | None:
+        """Return the first entry of a part with at least a sequence. Raises Uncounted."""
+
+        def read(after: EventId, upto: EventId, count: int) -> list[Mark]:
+            return [parse_mark(entry) for entry in self._read(part, after, upto, count)]
+
+        as_log = LogState(
+            length=part.count,
+            first_id=part.first_id,
+            first_sequence=part.first_sequence,
+            last_id=part.last_id,
+            last_sequence=part.last_sequence or 0,
+            ended=False,
+            end_id=part.last_id,
+            end_sequence=part.last_sequence,
+        )
+        return find_sequence(sequence, as_log, read)
 
     def _read(
         self, part: Part, after: EventId, upto: EventId, count: int, *, descending: bool = False
