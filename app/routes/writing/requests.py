@@ -44,10 +44,10 @@ def add(run_id: str) -> BaseResponse:
         )
         here.access.check_events([new_event], None)
         state = here.store.state(run_id)
-        if not state.exists:
-            abort(404, f"run {run_id} has no log")
-        if state.is_archived:
+        if state.is_archived and state.ended:
             raise RunEnded(f"run {run_id} has ended, and is archived")
+        if state.is_archived or not state.exists:
+            abort(404, f"run {run_id} has no log")
         reservation.begin_append()
         appended = here.store.append_new(run_id, [new_event], idempotency_key=key)
         body = appended_json(run_id, False, [new_event], appended)

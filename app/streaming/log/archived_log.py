@@ -132,7 +132,8 @@ class ArchivedLog:
     def state(self) -> LogState:
         """Return the state of the log, where Redis has nothing of it."""
         whole = self.manifest.state
-        return self._with_damage(replace(whole, is_archived=True, archived_upto=whole.last_id))
+        archived = replace(whole, is_archived=True, archived_upto=whole.last_id, lease_seconds=None)
+        return self._with_damage(archived)
 
     def completed(self, state: LogState) -> LogState:
         """Return the state of a log of which Redis has the end, and this the beginning."""
