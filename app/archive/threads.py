@@ -11,7 +11,7 @@ from gevent.threadpool import ThreadPool
 from ..streaming.errors import ArchiveUnavailable
 
 # So many calls are under way at once.
-MAX_THREADS = 8
+MAX_THREADS = 16
 
 # A call is given up after so many seconds, and then the storage is left alone for a while.
 CALL_SECONDS = 5.0

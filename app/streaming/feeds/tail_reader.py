@@ -242,6 +242,7 @@ class TailReader:
 
     def _finish_look_up(self, feed: Feed) -> None:
         key, pauses = feed_key(feed), backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+        told = False
         try:
             while self._feeds.get(key) is feed:
                 position = feed.position
@@ -252,7 +253,9 @@ class TailReader:
                     feed.flush()
                     return
                 except StoreUnavailable as error:
-                    log.warning("run %s is not followed now: %s", feed.run_id, error)
+                    if not told:
+                        told = True
+                        log.warning("run %s is not followed now: %s", feed.run_id, error)
                     time.sleep(next(pauses))
         except NotALog:
             return  # the next check takes it out of the group

@@ -76,6 +76,14 @@ MAX_PAGE_BYTES = 16 * 1024 * 1024
 Located = tuple[list[Stretch], LogState]
 
 
+class FoundLog(NamedTuple):
+    """What `read.lua` replied for a client with a cursor."""
+
+    run_id: str
+    cursor: EventId | None
+    reply: Reply
+
+
 class Page(NamedTuple):
     """Some events of a log, where the next page goes on (None at the end), and whether it ended.
 
@@ -310,14 +318,23 @@ class LogReader:
         for first in range(0, len(cursors), MAX_LOCATED):
             some = cursors[first : first + MAX_LOCATED]
             calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
-            for each, reply in zip(some, self._read_log.run_each(calls), strict=True):
-                try:
-                    located.append(self._locate(*each, reply))
-                except NotALog as error:
-                    located.append(NotALog(f"run {each[0]}: {error}"))
-                except ArchiveUnavailable as error:
-                    located.append(error)
+            replies = self._read_log.run_each(calls)
+            found = zip(some, replies, strict=True)
+            located += self._locate_all([FoundLog(*cursor, reply) for cursor, reply in found])
         return located
+
+    def _locate_all(
+        self, found: Sequence[FoundLog]
+    ) -> list[Located | NotALog | ArchiveUnavailable]:
+        return [self._try_to_locate(each) for each in found]
+
+    def _try_to_locate(self, found: FoundLog) -> Located | NotALog | ArchiveUnavailable:
+        try:
+            return self._locate(*found)
+        except NotALog as error:
+            return NotALog(f"run {found.run_id}: {error}")
+        except ArchiveUnavailable as error:
+            return error
 
     def _locate(self, run_id: str, cursor: EventId | None, reply: Reply) -> Located:
         start, count = _from(cursor)

@@ -1,11 +1,12 @@
 """Reads of whole logs: from Redis, and from the archive what Redis no longer has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import redis
 
-from ..errors import ArchiveUnavailable
+from ..errors import ArchiveUnavailable, NotALog
 from ..event import OwnLog
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
@@ -15,9 +16,12 @@ from .continuity import Mark
 from .lease import Leases
 from .log_state import LogState
 from .position import Position
-from .reader import INITIAL_COUNT, LogReader, next_count
-from .replies import parse_mark
+from .reader import INITIAL_COUNT, FoundLog, Located, LogReader, next_count
+from .replies import parse_log_state, parse_mark
 from .run import Run
+
+# In so many logs of the archive clients are located at once.
+MAX_LOOK_UPS = 8
 
 
 class WholeLogReader(LogReader):
@@ -130,6 +134,14 @@ class WholeLogReader(LogReader):
         upto = LAST if bound is None else bound.before()
         yield from earlier.log.pages_before(min(upto, earlier.upto), after)
 
+    def _locate_all(
+        self, found: Sequence[FoundLog]
+    ) -> list[Located | NotALog | ArchiveUnavailable]:
+        if self._archived is None or all(_has_first(each.reply) for each in found):
+            return super()._locate_all(found)
+        with ThreadPoolExecutor(MAX_LOOK_UPS) as threads:
+            return list(threads.map(self._try_to_locate, found))
+
     def _read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
         earlier = self._known_earlier(run_id)
         if count and earlier is not None and start <= earlier.upto:
@@ -206,6 +218,11 @@ class WholeLogReader(LogReader):
 def _is_whole(state: LogState) -> bool:
     """Return whether nothing stood before what Redis has of a log."""
     return state.exists and state.first_sequence == 1
+
+
+def _has_first(reply: Reply) -> bool:
+    """Return whether a reply of `read.lua` is of a log whose first entry Redis has."""
+    return isinstance(reply, list) and bool(reply) and _is_whole(parse_log_state(reply[0]))
 
 
 def _completed(earlier: Earlier, state: LogState) -> LogState:

@@ -5,7 +5,7 @@ import threading
 import gevent
 import pytest
 
-from app.archive.threads import StorageThreads
+from app.archive.threads import MAX_THREADS, StorageThreads
 from app.streaming.errors import ArchiveUnavailable, DamagedArchive
 from tests.servers import wait_until
 
@@ -82,7 +82,7 @@ def test_one_call_tries_out_whether_the_storage_responds_again(stalled, caplog):
 
 def test_more_calls_than_threads_wait_no_longer_than_each_other(stalled):
     threads = StorageThreads(seconds=0.3, pause_seconds=0)
-    calls = [gevent.spawn(threads, stalled) for _ in range(20)]
+    calls = [gevent.spawn(threads, stalled) for _ in range(MAX_THREADS + 10)]
     gevent.joinall(calls)
     assert all(isinstance(call.exception, ArchiveUnavailable) for call in calls)
-    assert len(stalled.calls) <= 8
+    assert len(stalled.calls) <= MAX_THREADS

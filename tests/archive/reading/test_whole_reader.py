@@ -486,3 +486,23 @@ def test_reading_gives_the_whole_log_wherever_redis_begins(
         if trimmed_between:
             leave(client, run_id, trimmed_between.pop())
     assert seen == (expected[::-1] if descending else expected)
+
+
+def test_clients_are_located_in_many_archived_logs_at_once(redis_server, storage, archive, run_id):
+    store = EventStore(redis_server.url, archive=archive)
+    runs = [f"{run_id}-{number}" for number in range(50)]
+    last = {}
+    for each in runs:
+        last[each] = append(store, each, 1)[-1]
+        archive_log(archive, store, each)
+    with redis_server.client() as client:
+        for each in runs[::2]:
+            client.delete(key(each))
+        client.set(key(runs[0]), "a string")
+    cursors = [(each, EventId.parse(last[each])) for each in runs]
+    no_log, *located = store.locate_each(cursors)
+    assert isinstance(no_log, NotALog)
+    assert runs[0] in str(no_log)
+    for (way, state), each in zip(located, runs[1:], strict=True):
+        assert (way[-1].end.sequence, way[-1].notice) == (2, None)
+        assert str(state.last_id) == last[each]
