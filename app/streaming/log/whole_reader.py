@@ -93,13 +93,15 @@ class WholeLogReader(LogReader):
         """Yield the entries after an id.
 
         A page that does not prove that it follows the one before is read once more, with the state
-        of the log: what should have come first may be in the archive.
+        of the log: what should have come first may be in the archive. So is the last one, if Redis
+        had not all before: it may have lost more meanwhile.
         """
         count, last = INITIAL_COUNT, Mark(after, b"", None)
         upto = LAST if before is None else before.before()
         while True:
             entries = [] if last.sequence is None else self.entries(run_id, after, upto, count)
-            if not _follows(last, entries):
+            may_lack_some = len(entries) < count and self._known_earlier(run_id) is not None
+            if may_lack_some or not _follows(last, entries):
                 entries = self._read_after(run_id, after, upto, count)
             yield entries
             if len(entries) < count:
@@ -230,11 +232,15 @@ def _completed(earlier: Earlier, state: LogState) -> LogState:
 
 
 def _follows(mark: Mark, entries: list[Reply]) -> bool:
-    """Return whether entries prove that they come right after another one."""
+    """Return whether entries prove that they come right after another one, without a hole."""
     if not entries or mark.sequence is None:
         return False
-    first = parse_mark(entries[0])
-    return first.sequence == mark.sequence + 1 and first.epoch == mark.epoch
+    first, last = parse_mark(entries[0]), parse_mark(entries[-1])
+    return (
+        first.sequence == mark.sequence + 1
+        and last.sequence == mark.sequence + len(entries)
+        and first.epoch == last.epoch == mark.epoch
+    )
 
 
 def _size(entries: list[Reply]) -> int:

@@ -506,3 +506,36 @@ def test_clients_are_located_in_many_archived_logs_at_once(redis_server, storage
     for (way, state), each in zip(located, runs[1:], strict=True):
         assert (way[-1].end.sequence, way[-1].notice) == (2, None)
         assert str(state.last_id) == last[each]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    events=st.integers(1, 300),
+    part_size=st.integers(1, 70),
+    left=st.one_of(st.none(), st.integers(0, 300)),
+    descending=st.booleans(),
+    trims=st.lists(st.one_of(st.none(), st.integers(0, 300)), max_size=6),
+)
+def test_lines_have_the_whole_log_though_it_is_trimmed_or_goes_meanwhile(
+    events, part_size, left, descending, trims
+):
+    run_id = f"property-{next(_runs)}"
+    client = fakeredis.FakeRedis(protocol=2)
+    client.exists("any key")
+    archive = Archive(MemoryStorage())
+    store = EventStore(client=client, archive=archive)
+    append(store, run_id, events)
+    archive_log(archive, store, run_id, part_size)
+    leave(client, run_id, left)
+    seen = []
+    for page in store.scan_pages(run_id, descending=descending):
+        seen += [int(dict_of(entry)[b"sequence"]) for entry in page]
+        if trims:
+            leave(client, run_id, trims.pop())
+    expected = list(range(1, events + 2))
+    assert seen == (expected[::-1] if descending else expected)
+
+
+def dict_of(entry) -> dict[bytes, bytes]:
+    _, fields = entry
+    return dict(zip(fields[::2], fields[1::2], strict=True))
