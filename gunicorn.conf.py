@@ -19,7 +19,8 @@ _settings = _arbiter.read_settings()
 _host = _settings["host"]
 _level = _settings["log_level"].upper()
 
-_ports = filter(None, (_settings["port"], _settings["monitoring_port"]))
+_names = ("port", "monitoring_port", "metrics_port")
+_ports = filter(None, dict.fromkeys(_settings[name] for name in _names))
 bind = [f"[{_host}]:{port}" if ":" in _host else f"{_host}:{port}" for port in _ports]
 workers = _settings["web_concurrency"]
 worker_class = f"{_package}.server.worker.StreamingWorker"
@@ -58,7 +59,9 @@ def when_ready(server):
     _arbiter.when_ready(server, _is_open)
 
 
+pre_fork = _arbiter.pre_fork
 post_fork = _arbiter.post_fork
+child_exit = _arbiter.child_exit
 
 accesslog = None
 logger_class = _arbiter.AccessLogger

@@ -14,6 +14,7 @@ from .archive.writing.archiver import Archiver
 from .archive.writing.metrics import Metrics
 from .settings import Settings, SettingsError
 from .streaming.errors import DamagedArchive, NotALog, StreamingError
+from .streaming.event import check_run_id
 from .streaming.event_store import EventStore
 from .streaming.redis.redis_url import default_url, without_password
 
@@ -92,8 +93,11 @@ def archived_runs() -> Iterator[str]:
 def restored_runs(run_ids: Sequence[str] | None) -> Iterator[tuple[str, StreamingError | None]]:
     """Restore runs, all archived ones for None. Yield what became of each.
 
-    Raises SettingsError, ArchiveUnavailable and StoreUnavailable.
+    Raises InvalidInput for what is no run id, SettingsError, ArchiveUnavailable and
+    StoreUnavailable.
     """
+    for run_id in run_ids or ():
+        check_run_id(run_id)
     settings = Settings.load()
     archive = _archive(settings)
     restorer = Restorer(

@@ -49,6 +49,7 @@ def check() -> int:
         settings,
         redis_url=settings.redis_url and without_password(settings.redis_url),
         auth_secret=("hidden",) * len(settings.auth_secret),
+        metrics_token=settings.metrics_token and "hidden",
         # Its query may hold a key for the issuer.
         auth_jwks_url=settings.auth_jwks_url and settings.auth_jwks_url.partition("?")[0],
     )

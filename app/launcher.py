@@ -15,7 +15,7 @@ from subprocess import Popen
 from .check import complain, resolve
 from .child_processes import STOP_SIGNALS, ChildProcesses
 from .own_redis import STOP_SIGNAL, OwnRedis
-from .settings import Settings, SettingsError
+from .settings import PORTS, Settings, SettingsError
 from .streaming.redis.own_server import DATA
 from .streaming.redis.redis_url import without_password
 
@@ -34,7 +34,7 @@ def serve() -> int:
     for number in STOP_SIGNALS:
         signal.signal(number, lambda number, frame: sys.exit(0))
     settings = Settings.load()
-    for name in ("port", "monitoring_port"):
+    for name in PORTS:
         if port := getattr(settings, name):
             _wait_for_port(settings.host, port, name.upper())
     children = ChildProcesses()

@@ -1,6 +1,7 @@
 """The settings: read once from the environment and `.env`, validated, typed, frozen."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import ip_address
@@ -18,13 +19,23 @@ from .streaming.errors import InvalidInput
 from .streaming.new_event import MAX_NUMBER
 from .streaming.redis.redis_url import make_client
 
+# What a bearer token may hold (RFC 6750, section 2.1). A shorter one could be guessed.
+MIN_TOKEN_LENGTH = 16
+_TOKEN = re.compile(rf"[A-Za-z0-9\-._~+/]{{{MIN_TOKEN_LENGTH},}}=*")
+
+
+# The settings that are ports.
+PORTS = ("port", "monitoring_port", "metrics_port")
+
 
 class SettingsError(Exception):
     """Some variables have values that are not allowed; the message names one on each line."""
 
 
 def _setting(default: Any, form: "mm.Field[Any]") -> Any:
-    return field(default=default, metadata={"form": form}, repr=not isinstance(form, _Secrets))
+    return field(
+        default=default, metadata={"form": form}, repr=not isinstance(form, _Secrets | _Token)
+    )
 
 
 def _whole(minimum: int, maximum: int | None = None) -> mm.Integer:
@@ -123,6 +134,17 @@ class _Secrets(mm.Field[tuple[str, ...]]):
         return secrets
 
 
+class _Token(mm.String):
+    """A secret that a request brings as it is."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
+        if not _TOKEN.fullmatch(value):
+            raise ValidationError(
+                f"Must be {MIN_TOKEN_LENGTH} or more of A-Z a-z 0-9 - . _ ~ + / and = at the end."
+            )
+        return value
+
+
 class _Patterns(mm.Field[tuple[str, ...]]):
     """Patterns of run ids separated by commas, as a tuple."""
 
@@ -139,14 +161,16 @@ class _Patterns(mm.Field[tuple[str, ...]]):
 class Settings:
     """What an operator may set; each is the variable of the same name in capitals.
 
-    A time is in the unit at the end of its name; a size is in bytes. `redis_url` and
-    `monitoring_port` are None if they were not given.
+    A time is in the unit at the end of its name; a size is in bytes. `redis_url`,
+    `monitoring_port`, `metrics_port` and `metrics_token` are None if they were not given.
     """
 
     redis_url: str | None = _setting(None, _RedisUrl())
     host: str = _setting("127.0.0.1", mm.String(validate=_ADDRESS))
     port: int = _setting(8082, _whole(1, 65535))
     monitoring_port: int | None = _setting(None, _whole(1, 65535))
+    metrics_port: int | None = _setting(None, _whole(1, 65535))
+    metrics_token: str | None = _setting(None, _Token())
     web_concurrency: int = _setting(1, _whole(1, 256))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
     stream_ttl_seconds: int = _setting(86_400, _whole(1, MAX_NUMBER))
@@ -202,8 +226,9 @@ class Settings:
             lines = [f"{name}: {' '.join(why)}" for name, why in error.messages_dict.items()]
             raise SettingsError("\n".join(lines)) from None
         settings = cls(**{name.lower(): value for name, value in values.items()})
-        if settings.monitoring_port == settings.port:
-            raise SettingsError("MONITORING_PORT: Must be another one than PORT.")
+        for name in PORTS[1:]:
+            if getattr(settings, name) == settings.port:
+                raise SettingsError(f"{name.upper()}: Must be another one than PORT.")
         if settings.has_authentication and "*" in settings.cors_origins:
             raise SettingsError("CORS_ORIGINS: Must name the origins, since there are cookies.")
         return settings

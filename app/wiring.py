@@ -11,7 +11,10 @@ from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .routes import client_module, health, problems, ui
+from .metrics import catalog
+from .metrics.exposition import Exposition
+from .metrics.sampler import Reading, Sampler
+from .routes import client_module, health, metrics, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
@@ -51,6 +54,8 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         Hosts(settings.allowed_hosts),
         access,
         store.census(),
+        Sampler(_readings(streams, admission, capacity), store.ping, store.runs.index.sizes),
+        Exposition(__version__),
     )
     here.init_app(app := _flask_app())
     json_body.init_app(app, admission)
@@ -59,7 +64,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     for module in (
         *(events, requests),
         *(history, stream, merged, runs),
-        *(health, session, revocations),
+        *(health, metrics, session, revocations),
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(description.blueprint)
@@ -101,6 +106,21 @@ def _services(settings: Settings, store: EventStore) -> Services:
         heartbeat_seconds=settings.heartbeat_seconds,
         retry_ms=settings.retry_ms,
     )
+
+
+def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) -> list[Reading]:
+    """Return what a worker notes of itself once a second."""
+    services = streams.services
+    return [
+        (catalog.STREAMS_LIMIT, lambda: capacity.streams),
+        (catalog.DRAINING, lambda: streams.draining),
+        (catalog.BACKLOG_BYTES, lambda: services.backlog.size),
+        (catalog.HELD_BODY_BYTES, lambda: admission.bytes.held),
+        (catalog.FEEDS, lambda: len(services.readers)),
+        (catalog.READERS, lambda: services.readers.readers),
+        (catalog.HISTORY_BYTES, lambda: services.history.bytes),
+        (catalog.REDIS_CONNECTIONS, services.store.count_connections),
+    ]
 
 
 def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) -> Access:

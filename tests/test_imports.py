@@ -20,6 +20,7 @@ MODULES = [
 ]
 
 # In each line, a module imports only what stands before it, and the lines named for it.
+METRICS = ("values", "catalog", "answers", "shared_rows", "sampler", "exposition")
 STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
     *("event_queue", "batch_sender", "at_exit", "appender"),
@@ -46,7 +47,7 @@ ARCHIVE = (
 ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
-FEEDS = ("fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
+FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
     *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "merged_replay"),
@@ -64,6 +65,7 @@ ROUTES = (
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *(
         "health",
+        "metrics",
         "writing.events",
         "writing.requests",
         "writing.plain_appends",
@@ -106,6 +108,8 @@ def in_package(package: str, modules: tuple[str, ...]) -> list[str]:
 
 
 # What each module may import of the app, in one order from the bottom to the top.
+_metrics = in_package("metrics", METRICS)
+_catalog = ["app.metrics.catalog"]
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
@@ -143,20 +147,24 @@ STREAMING_FOR_ROUTES = [
 def rule() -> Iterator[tuple[str, set[str]]]:
     """Every module, and what it may import of the app."""
     layers = (
+        (_metrics, []),
         (_root, []),
-        (_redis, _root),
-        (_log, [*_root, *_redis]),
+        (_redis, [*_root, *_catalog]),
+        (_log, [*_root, *_redis, *_catalog]),
         (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
-        (_store, [*_root, *_redis, *_log, *_runs]),
+        (_store, [*_root, *_redis, *_log, *_runs, *_catalog]),
         (_archive_writing, [*_root, *_redis, *_log, *_runs, *_store, *_archive]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
-        (_feeds, [*_root, *_redis, *_log, *_store, *_wire]),
+        (_feeds, [*_root, *_redis, *_log, *_store, *_wire, *_catalog, "app.metrics.values"]),
         (_merged, [*_root, *_log, *_wire, *_feeds]),
-        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_merged, *_runs]),
-        (_server, in_package("streaming.follow", ("client_socket",))),
+        (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_merged, *_runs, *_catalog]),
+        (_server, [*in_package("streaming.follow", ("client_socket",)), *_metrics]),
         (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
-        (_routes, [*STREAMING_FOR_ROUTES, *_server, *_auth, "app.settings", "app.capacity"]),
+        (
+            _routes,
+            [*STREAMING_FOR_ROUTES, *_server, *_auth, *_metrics, "app.settings", "app.capacity"],
+        ),
         (_protocol, _root),
         (_client, [*_root, *_protocol]),
         (_async_client, [*_root, *_protocol]),
@@ -214,6 +222,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in (
         "archive",
         "archive.writing",
+        "metrics",
         "protocol",
         "streaming",
         "server",
@@ -354,6 +363,12 @@ def test_the_command_line_needs_only_the_base_install(path):
 
 
 def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_redis():
+    before_fork = set(in_package("metrics", METRICS)) - {"app.metrics.exposition"}
+    for module in before_fork:
+        assert libraries(ROOT / f"{module.replace('.', '/')}.py") <= {
+            *sys.stdlib_module_names,
+            "app",
+        }
     for name in (
         "arbiter",
         "bodies.gunicorn_body",
@@ -367,6 +382,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
+            *before_fork,
             "app.server.addresses",
             "app.server.bodies.gunicorn_body",
             "app.server.common_headers",

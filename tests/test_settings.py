@@ -14,6 +14,13 @@ VARIABLES = {
     "HOST": ("127.0.0.1", "0.0.0.0", "0.0.0.0", ["*", "http://a", "a b", "[::1]"]),
     "PORT": (8082, "9000", 9000, ["0", "65536", "-1", "http", "80.5", "1e3"]),
     "MONITORING_PORT": (None, "9001", 9001, ["0", "65536", "x"]),
+    "METRICS_PORT": (None, "9002", 9002, ["0", "65536", "x"]),
+    "METRICS_TOKEN": (
+        None,
+        "a-token-of-prometheus=",
+        "a-token-of-prometheus=",
+        ["short", "a" * 20 + " b"],
+    ),
     "WEB_CONCURRENCY": (1, "4", 4, ["0", "257", "many"]),
     "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
     "STREAM_TTL_SECONDS": (86_400, "60", 60, ["0", "1h", "9" * 30]),
@@ -165,6 +172,11 @@ def test_an_empty_value_in_the_file_counts_as_absent(clean_directory):
     assert Settings.load() == Settings()
 
 
-def test_the_monitoring_port_is_another_one():
-    with pytest.raises(SettingsError, match="MONITORING_PORT: Must be another one than PORT"):
-        Settings.load({"MONITORING_PORT": "8082"})
+@pytest.mark.parametrize("name", ["MONITORING_PORT", "METRICS_PORT"])
+def test_the_ports_for_those_who_watch_are_others(name):
+    with pytest.raises(SettingsError, match=f"{name}: Must be another one than PORT"):
+        Settings.load({name: "8082"})
+
+
+def test_metrics_and_health_checks_may_share_a_port():
+    assert Settings.load({"MONITORING_PORT": "8083", "METRICS_PORT": "8083"}).metrics_port == 8083

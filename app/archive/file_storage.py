@@ -31,7 +31,7 @@ class FileStorage:
         with _translated(name):
             try:
                 data = self._path(name).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
+            except FileNotFoundError:
                 return None
             return Stored(data, _version_of(data))
 
@@ -61,7 +61,7 @@ class FileStorage:
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the directories."""
-        with _translated(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with _translated(folder), contextlib.suppress(FileNotFoundError):
             return [each.name for each in os.scandir(self._path(folder)) if each.is_dir()]
         return []
 

@@ -20,7 +20,9 @@ def folder_of(run_id: str) -> str:
 
     File systems may not tell capitals from small letters. So an id with capitals is in small
     letters, followed by + and a hexadecimal number: bit n says that character n is a capital.
+    Raises InvalidInput for what is no run id, so that no name leaves the archive.
     """
+    check_run_id(run_id)
     capitals = sum(1 << at for at, character in enumerate(run_id) if character.isupper())
     return f"{run_id.lower()}+{capitals:x}" if capitals else run_id
 

@@ -7,6 +7,8 @@ from typing import cast
 from flask import Flask, current_app, request
 from werkzeug.exceptions import ServiceUnavailable
 
+from ..metrics.exposition import Exposition
+from ..metrics.sampler import Sampler
 from ..server.response import add_common_headers
 from ..settings import Settings
 from ..streaming.event_store import EventStore
@@ -35,6 +37,8 @@ class Gateway:
     hosts: Hosts
     access: Access
     census: Census
+    sampler: Sampler
+    exposition: Exposition
 
     def init_app(self, app: Flask) -> None:
         app.extensions["tailrace"] = self
@@ -54,6 +58,7 @@ class Gateway:
         """Raise what `admit` would for a stream that follows some runs."""
         self.access.owner_of_stream(self.streams, followed)
         if not self.streams.has_place_for(followed):
+            self.streams.count_refusal()
             raise ServiceUnavailable(_NO_PLACE)
 
     def drain(self) -> None:

@@ -12,6 +12,8 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
+from ..metrics.answers import APPEND_COUNTS
+from ..metrics.catalog import AUTH_REFUSALS
 from ..server.bodies.gunicorn_body import BodyError
 from ..streaming.errors import (
     ArchiveUnavailable,
@@ -30,6 +32,9 @@ from .admission import TooBusy
 from .schemas import InvalidQuery
 
 RETRY_AFTER_SECONDS = 1
+
+# Where the environ of an append says which way it takes, if not that of the ordinary view.
+WAY = "tailrace.way"
 
 # A problem names no more errors, and quotes no more of a name or a message.
 MAX_ERRORS = 100
@@ -103,6 +108,7 @@ def _render(problem: Problem) -> Response:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     response.headers.update(problem.headers)
     if _is_append():
+        APPEND_COUNTS[request.environ.get(WAY, "view")].refused(problem.status)
         _log_refusal(problem)
     return response
 
@@ -124,12 +130,21 @@ def _log_refusal(problem: Problem) -> None:
 
 def _http_error(error: HTTPException, members: dict[str, Any]) -> Problem:
     errors = [(error.field, error.detail)] if isinstance(error, FieldError) else []
+    if error.code in (401, 403, 429):
+        AUTH_REFUSALS.of(_refusal(error)).add()
     allow = error.get_response().headers.get("Allow")
     headers = {"Allow": allow} if allow else getattr(error, "headers", {})
     detail = error.description or ""
     if detail == NotFound.description:  # werkzeug's is for people who type URLs
         detail = "there is no such path"
     return Problem(error.code or 500, detail, errors, members, headers)
+
+
+def _refusal(error: HTTPException) -> str:
+    if error.code == 401:
+        challenge: str = getattr(error, "headers", {}).get("WWW-Authenticate", "")
+        return "invalid" if "error=" in challenge else "missing"
+    return "forbidden" if error.code == 403 else "too_many"
 
 
 def _body_error(error: BodyError, members: dict[str, Any]) -> Problem:

@@ -20,8 +20,9 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 from gunicorn.glogging import Logger
-from gunicorn.workers.base import Worker
 
+from ..metrics.answers import count_response
+from ..metrics.shared_rows import SharedRows
 from .addresses import STANDS_OPEN, is_loopback
 
 _log = logging.getLogger("gunicorn.error")
@@ -167,8 +168,25 @@ def _let_booting_workers_stop(server: Arbiter) -> None:
     server.spawn_worker = spawn_with_signals_blocked  # type: ignore[method-assign]
 
 
-def post_fork(server: Arbiter, worker: Worker) -> None:
-    """End a worker at a stop signal until it has its own handlers: it serves nobody yet."""
+def pre_fork(server: Any, worker: Any) -> None:
+    """Give a worker its row of metrics, in memory that it shares with the others."""
+    server.metric_rows = SharedRows(getattr(server, "metric_rows", None))
+    worker.metric_row = server.metric_rows.claim()
+
+
+def child_exit(server: Arbiter, worker: Any) -> None:
+    """Leave the row of a worker that has ended to the next one."""
+    if worker.metric_row is not None:
+        worker.metric_row.release()
+
+
+def post_fork(server: Arbiter, worker: Any) -> None:
+    """Let a worker count in its row.
+
+    A stop signal ends it until it has its own handlers: it serves nobody yet.
+    """
+    if worker.metric_row is not None:
+        worker.metric_row.join()
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
@@ -183,14 +201,15 @@ class AccessLogger(Logger):
     def access(
         self, resp: Any, req: Any, environ: MutableMapping[str, Any], request_time: timedelta
     ) -> None:
-        """Log a response whose last byte was handed over, or a stream whose headers were."""
+        """Count and log a response whose last byte was handed over, or a stream whose head was."""
+        count_response(resp.status_code)
         if not self.access_log.isEnabledFor(logging.INFO):
             return
         fields = {
             "client": environ.get("REMOTE_ADDR", "-"),
             "method": environ["REQUEST_METHOD"],
             "path": re.split(r"[?#]", environ["RAW_URI"], maxsplit=1)[0],
-            "status": int(str(resp.status).partition(" ")[0]),
+            "status": resp.status_code,
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
         }

@@ -18,8 +18,9 @@ from gevent.socket import socket as GeventSocket
 from .bodies.gunicorn_body import raw_socket
 
 # These need no place among the others, and say nothing that only some may know. The monitoring
-# port serves nothing else.
+# port serves nothing else; the port for metrics serves them too.
 HEALTH_PATHS = ("/healthz", "/readyz")
+METRICS_PATH = "/metrics"
 
 # So many of the newest connections are left to wait, for each 8 places, so that each has time to
 # send its request, even beside as many busy connections as there are places.
@@ -74,9 +75,19 @@ class Connections:
         return len(self._open) + self.hijacked
 
     @property
+    def waiting_count(self) -> int:
+        """How many connections wait for a request."""
+        return len(self._new) + len(self._idle)
+
+    @property
+    def busy_count(self) -> int:
+        """How many have a request; a stream does not count."""
+        return len(self._open) - self.waiting_count
+
+    @property
     def is_full(self) -> bool:
         """Whether more connections are busy than there are places."""
-        return len(self) - len(self._new) - len(self._idle) > self.places
+        return len(self) - self.waiting_count > self.places
 
     @property
     def has_waiting(self) -> bool:

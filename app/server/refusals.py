@@ -7,6 +7,7 @@ from typing import NamedTuple
 from gunicorn import util
 from gunicorn.http import errors
 
+from ..metrics.answers import count_response
 from .common_headers import NO_STORE, SECURITY_HEADERS
 
 
@@ -51,6 +52,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
     """Send what gunicorn refuses by itself as problem details (RFC 9457), as the app does."""
+    count_response(status_int)
     problem = {
         "type": "about:blank",
         "title": reason,

@@ -24,9 +24,11 @@ from greenlet import greenlet
 from gunicorn import util
 from gunicorn.workers import ggevent
 
+from ..metrics.catalog import CONNECTIONS
+from ..metrics.sampler import Reading
 from ..streaming.follow import client_socket
 from .bodies.gunicorn_body import is_read
-from .connections import HEALTH_PATHS, Connections
+from .connections import HEALTH_PATHS, METRICS_PATH, Connections
 from .kept_alive import KeptAlive, KeptConnection
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
@@ -115,7 +117,7 @@ class StreamingWorker(ggevent.GeventWorker):
         self.servers: list[_Server] = []
         self.connections = Connections(self.worker_connections)
         self._monitoring = Connections(MONITORING_PLACES)
-        self._monitoring_port: int | None = None
+        self._side_ports: dict[int | None, tuple[str, ...]] = {}  # and what each serves
         self._kept_alive: KeptAlive | None = None
         self.worker_connections += self.connections.reserve
 
@@ -125,7 +127,10 @@ class StreamingWorker(ggevent.GeventWorker):
         gateway = app.extensions["tailrace"]
         gateway.hosts.listens_on(self._names.values())
         gateway.census.start()
-        self._monitoring_port = gateway.settings.monitoring_port
+        gateway.sampler.start(self._readings())
+        settings = gateway.settings
+        self._side_ports[settings.monitoring_port] = HEALTH_PATHS
+        self._side_ports[settings.metrics_port] = (*HEALTH_PATHS, METRICS_PATH)
         handler = app.extensions.get("tailrace.plain_appends")
         if handler is not None and handler.may_handle and self._has_ordinary_settings():
             self._kept_alive = KeptAlive(self.connections, handler, self._give)
@@ -171,6 +176,15 @@ class StreamingWorker(ggevent.GeventWorker):
             and not logging.getLogger("gunicorn.access").isEnabledFor(logging.INFO)
         )
 
+    def _readings(self) -> list[Reading]:
+        """Return what the worker notes of its connections once a second."""
+        waiting, busy, stream = (CONNECTIONS.of(state) for state in ("waiting", "busy", "stream"))
+        return [
+            (waiting, lambda: self.connections.waiting_count),
+            (busy, lambda: self.connections.busy_count),
+            (stream, lambda: self.connections.hijacked),
+        ]
+
     def _is_serving(self) -> bool:
         pools: list[Any] = [server.pool for server in self.servers]
         return any(pool.free_count() != pool.size for pool in pools)
@@ -212,11 +226,12 @@ class StreamingWorker(ggevent.GeventWorker):
         return self._monitoring if self.is_monitoring(listener) else self.connections
 
     def is_monitoring(self, listener: Any) -> bool:
-        """Whether a listener is that of the monitoring port."""
-        return self._is_monitoring_port(self._names[listener])
+        """Whether a listener is that of a port for those who watch the gateway."""
+        return self._paths_of(self._names[listener]) is not None
 
-    def _is_monitoring_port(self, name: Any) -> bool:
-        return isinstance(name, tuple) and name[1] == self._monitoring_port
+    def _paths_of(self, name: Any) -> tuple[str, ...] | None:
+        """Return what a port serves, if that is not everything."""
+        return self._side_ports.get(name[1]) if isinstance(name, tuple) else None
 
     def timeout_ctx(  # type: ignore[override]  # gunicorn's is said to return nothing
         self,
@@ -235,13 +250,13 @@ class StreamingWorker(ggevent.GeventWorker):
     def handle_request(  # type: ignore[override]  # gunicorn's returns nothing either
         self, listener_name: Any, req: Any, sock: socket, addr: Any
     ) -> None:
-        if req.path not in HEALTH_PATHS:
-            if self._is_monitoring_port(listener_name):
-                util.write_error(sock, 404, "Not Found", "there is no such path on this port")
-                raise StopIteration
-            if self.connections.is_full:
-                util.write_error(sock, 503, "Service Unavailable", "too many connections")
-                raise StopIteration
+        paths = self._paths_of(listener_name)
+        if paths is not None and req.path not in paths:
+            util.write_error(sock, 404, "Not Found", "there is no such path on this port")
+            raise StopIteration
+        if paths is None and req.path not in HEALTH_PATHS and self.connections.is_full:
+            util.write_error(sock, 503, "Service Unavailable", "too many connections")
+            raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
         req.hijack = self.connections.hijack
         req.body.force_close = req.force_close  # for a response before the end of the body

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Unpack
 import redis
 from redis.exceptions import NoPermissionError
 
+from ..metrics.catalog import RUNS_LOST
 from .appender import Appender
 from .errors import InvalidInput, StreamingError, UnsupportedServer
 from .event import Event, check_run_id
@@ -242,6 +243,7 @@ class EventStore(WholeLogReader):
     def _mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         marked = self._writer.mark_lost(run_id, last_id, watched)
         if marked:
+            RUNS_LOST.add()
             self.runs.lost(run_id)
         return marked
 
@@ -324,6 +326,10 @@ class EventStore(WholeLogReader):
         `read_timeout` is in seconds.
         """
         return connection.make_connection(self._client, read_timeout)
+
+    def count_connections(self) -> int:
+        """Return how many connections to the server are open."""
+        return connection.count_connections(self._client)
 
     def release_idle(self) -> None:
         """Close the unused connections of the pool; after an outage they are dead."""

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.archive.names import LogName, folder_of, is_epoch, run_id_of_folder
+from app.streaming.errors import InvalidInput
 from app.streaming.event_id import EventId
 
 RUN_IDS = st.from_regex(r"[A-Za-z0-9_.-]{1,128}", fullmatch=True).filter(
@@ -51,3 +52,9 @@ def test_the_name_of_a_part_says_where_it_begins_and_is_given_once():
 def test_an_epoch_is_a_number():
     assert is_epoch("1700000000000000")
     assert not is_epoch("manifest.json")
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "../a", "a/b", "é", "a" * 129])
+def test_what_is_no_run_id_has_no_folder(run_id):
+    with pytest.raises(InvalidInput):
+        folder_of(run_id)

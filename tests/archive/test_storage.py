@@ -80,7 +80,10 @@ def test_a_directory_that_is_none_is_unavailable(tmp_path):
     files = FileStorage(tmp_path / "archive")
     with pytest.raises(ArchiveUnavailable, match="a/1/x"):
         files.put("a/1/x", b"one")
-    assert files.get("a/1/x") is None
+    with pytest.raises(ArchiveUnavailable, match="a/1/x"):
+        files.get("a/1/x")
+    with pytest.raises(ArchiveUnavailable):
+        files.folders("")
 
 
 def test_a_full_disk_is_unavailable_and_leaves_the_object_as_it_was(files):

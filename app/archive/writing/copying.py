@@ -87,11 +87,12 @@ def copy_log(
     log_name = LogName(run_id, state.epoch)
     version = archive.version(log_name)
     if version.is_deleted:
+        _delete_unnamed(archive, archive.part_names(log_name), version)
         return Copied(state, is_deleted=True)
-    if version.manifest is not None and version.manifest.covers(state):
-        return Copied(state)
     if clean:
         version = _clean(archive, log_name, version)
+    if version.manifest is not None and version.manifest.covers(state):
+        return Copied(state)
     return _Copy(reader, archive, log_name, version, keep_on).run()
 
 

@@ -12,6 +12,7 @@ from ...auth.grants import Action, Patterns
 from ...auth.identity import Identity, KeysNotKnown, NotAccepted
 from ...auth.limits import Rate
 from ...auth.revocation_log import REVOCATIONS
+from ...metrics.catalog import STREAMS_REFUSED
 from ...server.addresses import is_loopback
 from ...streaming.event import REQUEST_CATEGORY
 from ...streaming.event_store import EventStore
@@ -171,6 +172,14 @@ class Access:
             self.check_origin()
         return identity
 
+    def check_admin(self) -> None:
+        """Raise what `identify` raises, and NotPermitted unless the bearer may do everything."""
+        identity = self.identify()
+        if identity is None:
+            raise NotAuthenticated
+        if not identity.grants.allow("admin", None):
+            raise NotPermitted("the token does not grant admin here", "admin")
+
     def check_origin(self) -> None:
         """Raise NotPermitted if a page of another origin has sent the request (CSRF)."""
         if not self._is_same_origin():
@@ -247,6 +256,7 @@ class Access:
         self.check_still()
         owner = current_identity()
         if owner is not None and streams.is_too_much_for(owner, followed):
+            STREAMS_REFUSED.of("subject").add()
             raise TooMany("the subject has as many streams as it may", RETRY_STREAM_SECONDS)
         return owner
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from flask import Flask, request
 
 from ...server.addresses import is_loopback
-from ...server.connections import HEALTH_PATHS
+from ...server.connections import HEALTH_PATHS, METRICS_PATH
 from ..problems import FieldError
 
 MAX_REMEMBERED = 64
@@ -55,8 +55,8 @@ class Hosts:
         header = request.environ.get("HTTP_HOST")
         if not self._checks or header is None or header in self._remembered:
             return  # every browser sends the header
-        if request.path in HEALTH_PATHS:
-            return  # those who ask often use an address
+        if request.path in HEALTH_PATHS or request.path == METRICS_PATH:
+            return  # those who ask often use an address, and no run is named
         if not self.allows(header):
             raise FieldError(421, "Host", "is not a name of this gateway: see ALLOWED_HOSTS")
         if len(self._remembered) < MAX_REMEMBERED and len(header) <= MAX_REMEMBERED_LENGTH:

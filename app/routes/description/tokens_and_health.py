@@ -13,6 +13,7 @@ from .shared_answers import (
 )
 
 _TOKENS, _HEALTH, _DESCRIPTION = "Tokens", "Health", "Description"
+_TEXT = "text/plain"
 
 _COOKIE = {
     "Set-Cookie": {
@@ -126,6 +127,23 @@ READY = Operation(
     [Example("ready", "It can", 200, answer={"status": "ready"})],
 )
 
+METRICS = Operation(
+    _HEALTH,
+    "Read the metrics",
+    "They are those of all workers, whichever answers. On `METRICS_PORT` nothing is needed. Else "
+    "bring `METRICS_TOKEN`, or with authentication a token or key that grants `admin`.",
+    {
+        200: Answer(
+            "The metrics, in the format of Prometheus, or of OpenMetrics if it is asked for.",
+            {_TEXT: {"type": "string"}, "application/openmetrics-text": {"type": "string"}},
+        ),
+        **EVERYWHERE,
+        **shared("NotAuthenticated", "NotPermitted", "TooMuch", "Unavailable"),
+    },
+    [],
+    security=["bearer"],
+)
+
 DESCRIPTION = Operation(
     _DESCRIPTION,
     "Read this description",
@@ -147,5 +165,6 @@ OPERATIONS = {
     "revocations.revoke": REVOKE,
     "health.healthz": ALIVE,
     "health.readyz": READY,
+    "metrics.metrics": METRICS,
     "description.read": DESCRIPTION,
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 from werkzeug.exceptions import HTTPException, ServiceUnavailable
 
+from ...metrics.answers import APPEND_COUNTS
 from ...server.bodies.gunicorn_body import BodyError
 from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
@@ -19,6 +20,7 @@ from .line_buffer import LineBuffer, LineTooLong
 from .progress_timer import ProgressTimer
 
 _event_schema = EventSchema()
+_counts = APPEND_COUNTS["lines"]
 
 
 class Ingest:
@@ -156,6 +158,7 @@ class Ingest:
             self.fail(outcome)
             return
         self._last = outcome
+        _counts.stored(len(self._appending), repeated=outcome.repeated)
         self.events += len(self._appending)
         if self._expected_sequence is not None:
             self._expected_sequence += len(self._appending)

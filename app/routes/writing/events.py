@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from werkzeug.exceptions import ServiceUnavailable
 from werkzeug.wrappers import Response as BaseResponse
 
+from ...metrics.answers import APPEND_COUNTS
 from ...server.bodies.gunicorn_body import read_pieces
 from ...server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ...server.response import JsonResponse
@@ -19,7 +20,7 @@ from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway
 from ..ingest.ingest import Ingest, append_alone
-from ..problems import respond
+from ..problems import WAY, respond
 from ..schemas import AppendQuery, EventSchema, idempotency_key
 from .json_body import is_json_lines, read_json
 
@@ -27,6 +28,7 @@ blueprint = Blueprint("events", __name__)
 
 _event_schema = EventSchema()
 _append_query = AppendQuery()
+_counts = APPEND_COUNTS["view"]
 
 
 @blueprint.post("/runs/<any_run_id:run_id>/events")
@@ -61,6 +63,7 @@ def append(run_id: str) -> BaseResponse:
             lease_seconds=lease,
         )
         body = appended_json(run_id, is_batch, new_events, appended)
+    _counts.stored(len(new_events), repeated=appended.repeated)
     return append_response(body, appended.repeated)
 
 
@@ -70,6 +73,7 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
     An error ends it with a problem that names the first line that was not stored. Lines stored
     before it stay, and the problem counts them.
     """
+    request.environ[WAY] = "lines"
     here, reservation = gateway(), Reservation(gateway().admission)
     ingest = Ingest(
         run_id,

@@ -15,6 +15,7 @@ from flask import Flask
 from werkzeug.test import create_environ
 
 from ...auth.identity import Identity
+from ...metrics.answers import APPEND_COUNTS, count_response
 from ...server.kept_alive import KeptConnection
 from ...server.request_head import BoundedRequest
 from ...server.response import date_now, head_of
@@ -24,7 +25,7 @@ from ...streaming.new_event import Append, Appended
 from ..access.access import bearer_token
 from ..admission import Reservation
 from ..gateway import Gateway
-from ..problems import respond
+from ..problems import WAY, respond
 from ..schemas import idempotency_key
 from .events import append_response, appended_json, parse_events
 from .exact_json import parse_document
@@ -33,6 +34,8 @@ from .json_body import is_json_lines_type
 MAX_REMEMBERED_HEADS = 4096
 
 log = logging.getLogger("tailrace.http")
+
+_counts = APPEND_COUNTS["plain"]
 
 _HEAD = re.compile(
     rb"POST (/runs/([A-Za-z0-9_.~-]{1,128})/events) HTTP/1\.1\r\n"
@@ -138,9 +141,12 @@ class PlainAppends:
         if isinstance(outcome, Appended):
             body = appended_json(append.run_id, admitted.is_batch, append.new_events, outcome)
             head = self._heads(outcome.repeated, closes)
+            _counts.stored(len(append.new_events), repeated=outcome.repeated)
+            count_response(200 if outcome.repeated else 201)
             request.answer(head % (date_now().encode(), len(body), body), closes)
         else:
             response = self._rendered(request.head.path, respond, outcome)
+            count_response(response.status_code)
             request.answer(head_of(response, closes) + response.get_data(), closes)
 
     def _make_head(self, repeated: bool, closes: bool) -> bytes:
@@ -152,7 +158,8 @@ class PlainAppends:
 
     def _rendered(self, path: str, make: Any, *args: Any) -> Any:
         """Return the response that the app makes of what `make` returns."""
-        with self._app.request_context(create_environ(path, method="POST")):
+        environ = create_environ(path, method="POST") | {WAY: "plain"}
+        with self._app.request_context(environ):
             return self._app.process_response(make(*args))
 
 

@@ -3,6 +3,7 @@
 from flask import Blueprint, abort, request
 from werkzeug.wrappers import Response as BaseResponse
 
+from ...metrics.answers import APPEND_COUNTS
 from ...streaming.errors import RunEnded
 from ...streaming.event import REQUEST_CATEGORY, check_run_id
 from ...streaming.new_event import NewEvent
@@ -51,4 +52,5 @@ def add(run_id: str) -> BaseResponse:
         reservation.begin_append()
         appended = here.store.append_new(run_id, [new_event], idempotency_key=key)
         body = appended_json(run_id, False, [new_event], appended)
+    APPEND_COUNTS["view"].stored(1, repeated=appended.repeated)
     return append_response(body, appended.repeated)

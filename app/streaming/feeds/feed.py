@@ -10,7 +10,7 @@ from ..log.log_state import LogState
 from ..log.position import Position
 from ..wire.formats import StreamFormat
 from ..wire.frame_batch import FrameBatch, batches_from
-from .fanout import Fanout, ParkedSubscriber
+from .fanout import Fanout, ParkedSubscriber, Sent
 
 # How many batches and bytes a feed keeps for subscribers that are a little behind. Others read
 # from the log.
@@ -139,19 +139,19 @@ class Feed:
             fanout = self._fanouts.get(key)
             if fanout is None:
                 fanout = self._fanouts[key] = Fanout(self.run_id, *key)
-            fanout.parked[subscriber] = fanout.events
+            fanout.parked[subscriber] = fanout.sent
             self._awake.discard(subscriber)
             return fanout
 
-    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
-        """Take a subscriber out of its fanout; return how many events it got there."""
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> Sent:
+        """Take a subscriber out of its fanout; return how much it got there."""
         with self._lock:
-            events = fanout.events - fanout.parked.pop(subscriber, fanout.events)
+            sent = fanout.sent_since(fanout.parked.pop(subscriber, fanout.sent))
             self._awake.add(subscriber)
             key = fanout.stream_format, fanout.chunked
             if not fanout.parked and self._fanouts.get(key) is fanout:
                 del self._fanouts[key]
-            return events
+            return sent
 
     def mute(self, listener: Listener) -> None:
         """Wake a listener no longer, since a tap tells what it waits for."""

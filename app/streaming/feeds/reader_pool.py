@@ -30,6 +30,11 @@ class ReaderPool:
     def __len__(self) -> int:
         return len(self._feeds)
 
+    @property
+    def readers(self) -> int:
+        """How many readers there are."""
+        return len(self._readers)
+
     def join(self, run_id: str, state: LogState, listener: Listener) -> Feed:
         """Add a listener to its run's feed, and return the feed.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ...metrics.catalog import READER_FAILURES
 from ..backoff import Pace, backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_store import EventStore
@@ -320,6 +321,7 @@ class TailReader:
     def _back_off(self, error: Exception) -> None:
         self._disconnect()
         self._availability.interrupted()
+        READER_FAILURES.add()
         if not self._failures:
             log.warning("reader lost Redis; trying again: %s", error)
         self._failures += 1

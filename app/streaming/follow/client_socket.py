@@ -49,6 +49,11 @@ class Backlog:
         self._waiting: dict[int, tuple[bytes, set[ClientSocket]]] = {}
         self._bytes = 0
 
+    @property
+    def size(self) -> int:
+        """How many bytes wait."""
+        return self._bytes
+
     @contextlib.contextmanager
     def holding(self, unsent: memoryview, client_socket: "ClientSocket") -> Iterator[None]:
         """Count the chunk of the unsent bytes as held while a client takes them."""

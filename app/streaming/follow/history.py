@@ -7,6 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 
+from ...metrics.catalog import HISTORY_PAGES
 from ..event_id import EventId
 from ..event_store import EventStore
 from ..feeds.feed import Feed
@@ -19,6 +20,8 @@ MAX_BYTES = 64 * 1024 * 1024
 
 # Above every sequence.
 MAX_SEQUENCE = 2**64
+
+_FROM_MEMORY, _FROM_REDIS = HISTORY_PAGES.of("memory"), HISTORY_PAGES.of("redis")
 
 
 def _order(page: FrameBatch) -> tuple[EventId, int]:
@@ -36,6 +39,11 @@ class History:
         self._bytes = 0
         self._lock = threading.Lock()
 
+    @property
+    def bytes(self) -> int:
+        """About how much memory all pages take."""
+        return self._bytes
+
     def after(self, feed: Feed, position: Position, end: EventId) -> list[FrameBatch]:
         """Return how the log goes on from a position, as batches that follow one another.
 
@@ -48,7 +56,9 @@ class History:
                 before, following = self._neighbours(feed, position)
             rest = before.after(position) if before is not None else None
             if rest is not None:
+                _FROM_MEMORY.add()
                 return [rest]
+            _FROM_REDIS.add()
             count = INITIAL_COUNT
             if before is not None and before.events:
                 count = next_count(before.size, before.events)

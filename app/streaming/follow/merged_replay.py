@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from ..backoff import backoff
 from ..errors import ArchiveUnavailable, NotALog, StoreUnavailable
 from ..event_id import ZERO
-from ..feeds.fanout import Fanout
+from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import FeedSubscriber, Listener
 from ..log.position import START, Position
 from ..merged.batch import Gatherer, MergedBatch, MergedPosition
@@ -140,8 +140,8 @@ class MergedReplay:
                 part.steps = None
         return fanout
 
-    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
-        """Take a subscriber out of its fanout; return how many events it got there."""
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> Sent:
+        """Take a subscriber out of its fanout; return how much it got there."""
         for part in self._parts:
             part.replay.feed.unmute(part)
         return self._services.merged_feeds.unpark(subscriber, self.runs, fanout)

@@ -9,6 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from ...metrics.catalog import (
+    STREAM_SECONDS,
+    STREAMS_CLOSED,
+    STREAMS_OPEN,
+    STREAMS_OPENED,
+    STREAMS_REFUSED,
+)
 from ..wire.formats import StreamFormat
 from .history_lines import HistoryLines
 from .long_poll import LongPoll
@@ -116,12 +123,15 @@ class OpenStreams:
         admitted stream calls `closed` when the stream has released everything.
         """
         if not self.has_place_for(stream.followed):
+            self.count_refusal()
             return False
         self._open[stream] = _Entry(client, time.monotonic(), owner)
         self._followed.update(stream.followed)
         if owner is not None:
             self._owned[owner.account] += _weight(stream.followed)
             self._expiry.note(owner)
+        STREAMS_OPENED.of(_kind(stream)).add()
+        STREAMS_OPEN.of(_kind(stream)).add()
         _log(f"{stream.kind} opened", run=stream.run_id, client=client, **fields)
         return True
 
@@ -138,12 +148,16 @@ class OpenStreams:
             self._owned[entry.owner.account] -= _weight(stream.followed)
             if not self._owned[entry.owner.account]:
                 del self._owned[entry.owner.account]
+        seconds = time.monotonic() - entry.opened
+        STREAMS_OPEN.of(_kind(stream)).add(-1)
+        STREAMS_CLOSED.of(_kind(stream), stream.reason or "closed").add()
+        STREAM_SECONDS.observe(seconds)
         _log(
             f"{stream.kind} ended",
             run=stream.run_id,
             client=entry.client,
             reason=stream.reason,
-            seconds=round(time.monotonic() - entry.opened, 3),
+            seconds=round(seconds, 3),
             events=stream.events,
         )
 
@@ -155,6 +169,10 @@ class OpenStreams:
             return True
         new = sum(run_id not in self._followed for run_id in followed)
         return len(self._followed) + new <= self._limit
+
+    def count_refusal(self) -> None:
+        """Count a stream that has no place."""
+        STREAMS_REFUSED.of("draining" if self.draining else "full").add()
 
     def is_too_much_for(self, owner: Owner, followed: Sequence[str]) -> bool:
         """Return whether a subject may not have a stream more, that follows some runs.
@@ -258,6 +276,10 @@ class Expiry:
                     stream.warn(max(1, round(expires_at - now)))
             if number % MAX_LOOKED_AT_IN_A_ROW == 0:
                 time.sleep(0)
+
+
+def _kind(stream: OpenStream) -> str:
+    return stream.kind.replace(" ", "_")
 
 
 def _weight(followed: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ from ..backoff import backoff
 from ..errors import NotALog, StoreUnavailable
 from ..event_id import LAST, EventId
 from ..event_store import EventStore
-from ..feeds.fanout import Fanout
+from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import Feed, FeedSubscriber, Listener
 from ..feeds.reader_pool import ReaderPool
 from ..log.position import START
@@ -167,8 +167,8 @@ class Replay:
         """Park a subscriber at its position, if it is up to date; see `Feed.park`."""
         return self.feed.park(subscriber)
 
-    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
-        """Take a subscriber out of its fanout; return how many events it got there."""
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> Sent:
+        """Take a subscriber out of its fanout; return how much it got there."""
         return self.feed.unpark(subscriber, fanout)
 
     def close(self, listener: Listener) -> None:

@@ -13,7 +13,8 @@ import gevent
 
 from ..event_id import ZERO, Cursor
 from ..event_store import EventStore
-from ..feeds.fanout import Batch, Fanout
+from ..feeds.delivered import count_notice, count_sent
+from ..feeds.fanout import Batch, Fanout, Sent
 from ..feeds.reader_pool import ReaderPool
 from ..log.position import Place
 from ..merged.feed import MergedFeeds
@@ -76,7 +77,7 @@ class SubscriberReplay(Protocol):
 
     def park(self, subscriber: Any, /) -> Fanout | None: ...
 
-    def unpark(self, subscriber: Any, fanout: Fanout, /) -> int: ...
+    def unpark(self, subscriber: Any, fanout: Fanout, /) -> Sent: ...
 
     def release(self) -> None: ...
 
@@ -115,6 +116,7 @@ class Subscriber:
     Attributes:
         reason: why the stream ends, None while it goes on.
         events: how many events were sent. Those since it parked are added when it unparks.
+        bytes: how many bytes were sent, counted likewise.
         position: that of the client, while parked.
         client_socket: the client's socket, once the state is WRITING.
     """
@@ -126,6 +128,7 @@ class Subscriber:
         "_has_heartbeats",
         "_last_sent",
         "_on_closed",
+        "_opened_ms",
         "_progress",
         "_replay",
         "_services",
@@ -133,6 +136,7 @@ class Subscriber:
         "_unsent",
         "_warning",
         "_woken",
+        "bytes",
         "client_socket",
         "events",
         "position",
@@ -154,6 +158,7 @@ class Subscriber:
         """`on_closed` is called once, when the stream has released everything."""
         self.stream_format = stream_format
         self.events = 0
+        self.bytes = 0
         self.reason: str | None = None
         self._replay = replay
         self._services = services
@@ -165,6 +170,7 @@ class Subscriber:
         self._progress = Progress()
         self._woken: threading.Event | None = None  # made when it first has to wait
         self._last_sent = time.monotonic()
+        self._opened_ms = int(1000 * time.time())
 
     @property
     def run_id(self) -> str:
@@ -186,7 +192,9 @@ class Subscriber:
     def chunks(self) -> Iterator[bytes]:
         """Yield the stream's bytes as they become due; the caller then calls `close`."""
         self._state = State.ITERATED
-        yield from self._until_stopped(self._from_start())
+        for chunk in self._until_stopped(self._from_start()):
+            yield chunk
+            self.bytes += len(chunk)
 
     def deliver_to(self, client_socket: ClientSocket) -> None:
         """Write the stream to a client socket, until it parks or is over."""
@@ -264,6 +272,7 @@ class Subscriber:
             sent = self.client_socket.send(chunk)
         except OSError:
             sent = 0
+        self.bytes += len(chunk)
         if sent != len(chunk):
             self.unpark(memoryview(chunk)[sent:])
         return now + pause
@@ -277,6 +286,7 @@ class Subscriber:
                 self._send(self._take_unsent())
             for chunk in self._until_stopped(chunks):
                 self._send(chunk)
+                self.bytes += len(chunk)
             if self._state is State.PARKED:
                 return
             self.client_socket.finish()
@@ -330,7 +340,9 @@ class Subscriber:
             self._progress.note_id(last_id)
 
     def _leave_fanout(self) -> None:
-        self.events += self._replay.unpark(self, self._fanout)
+        sent = self._replay.unpark(self, self._fanout)
+        self.events += sent.events
+        self.bytes += sent.bytes
         self._note_fanout()
         self._replay.position = self.position
 
@@ -362,6 +374,7 @@ class Subscriber:
             elif isinstance(step, Frame):
                 self._progress.note_id(step.cursor)
                 yield self._framed(self.stream_format.wire.frame(step))
+                count_notice(step.action)
             else:
                 encoded, end = step.encode(self.stream_format, self._is_chunked()), step.end
                 del step  # a slow client then holds the chunk and no frames
@@ -369,6 +382,7 @@ class Subscriber:
                 if encoded.chunk:
                     self._last_sent = time.monotonic()
                     yield encoded.chunk
+                    count_sent(encoded, len(encoded.chunk), 1, self._opened_ms)
                 is_due = self._progress.add(encoded, end)
                 del encoded
                 if is_due:

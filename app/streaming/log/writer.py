@@ -1,9 +1,11 @@
 """Writes to a run's log: what the scripts get, and what their replies mean."""
 
+import time
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 
+from ...metrics.catalog import APPEND_SECONDS
 from ..errors import (
     KeyReused,
     LogFull,
@@ -71,11 +73,13 @@ class LogWriter:
         """
         timestamp = timestamp_now()
         calls = [self._arguments(append, timestamp) for append in appends]
+        began = time.monotonic()
         try:
             replies = self._append.run_each(calls)
         except StoreUnavailable:
             self._availability.interrupted()
             raise
+        APPEND_SECONDS.observe(time.monotonic() - began, len(appends))
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
 
     def mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:

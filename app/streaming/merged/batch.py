@@ -70,17 +70,24 @@ class MergedBatch(NamedTuple):
         wire = stream_format.wire
         assert isinstance(wire, MergedFormat)
         passed: list[tuple[int, Frame]] = []
-        events = dropped = 0
+        events = dropped = oldest_ms = 0
+        notices: list[str | None] = []
         for part in self.parts:
             frames = stream_format.filter.select(part.frames)
             passed += [(part.run, frame) for frame in frames]
-            if part.events:
-                events += len(frames)
-                dropped += part.events - len(frames)
+            if not part.events:
+                notices += [frame.action for frame in frames]
+                continue
+            events += len(frames)
+            dropped += part.events - len(frames)
+            if frames:
+                first_ms = frames[0].cursor.ms
+                oldest_ms = min(oldest_ms or first_ms, first_ms)
         if not passed:
             return Encoded(b"", 0, None, dropped)
         body = wire.frames(self.start.id, passed, self.end.id)
-        return Encoded(http_chunk(body) if chunked else body, events, self.end.id, 0)
+        chunk = http_chunk(body) if chunked else body
+        return Encoded(chunk, events, self.end.id, 0, oldest_ms, tuple(notices))
 
 
 class Gatherer:

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from ..feeds.fanout import Fanout, ParkedSubscriber
+from ..feeds.fanout import Fanout, ParkedSubscriber, Sent
 from ..feeds.feed import MAX_FANOUTS_IN_A_ROW, Feed, FeedSubscriber
 from ..log.position import Position
 from ..wire.formats import StreamFormat
@@ -37,15 +37,15 @@ class MergedFeeds:
                 merged.close()
         return fanout
 
-    def unpark(self, subscriber: FeedSubscriber, runs: RunList, fanout: Fanout) -> int:
-        """Take a subscriber out of its fanout; return how many events it got there."""
+    def unpark(self, subscriber: FeedSubscriber, runs: RunList, fanout: Fanout) -> Sent:
+        """Take a subscriber out of its fanout; return how much it got there."""
         with self._lock:
             merged = self._feeds[runs]
-            events = merged.unpark(subscriber, fanout)
+            sent = merged.unpark(subscriber, fanout)
             if not merged.has_parked:
                 del self._feeds[runs]
                 merged.close()
-        return events
+        return sent
 
 
 class MergedFeed:
@@ -95,17 +95,17 @@ class MergedFeed:
             fanout = self._fanouts.get(key)
             if fanout is None:
                 fanout = self._fanouts[key] = Fanout("", *key)
-            fanout.parked[subscriber] = fanout.events
+            fanout.parked[subscriber] = fanout.sent
             return fanout
 
-    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> int:
-        """Take a subscriber out of its fanout; return how many events it got there."""
+    def unpark(self, subscriber: FeedSubscriber, fanout: Fanout) -> Sent:
+        """Take a subscriber out of its fanout; return how much it got there."""
         with self._lock:
-            events = fanout.events - fanout.parked.pop(subscriber, fanout.events)
+            sent = fanout.sent_since(fanout.parked.pop(subscriber, fanout.sent))
             key = fanout.stream_format, fanout.chunked
             if not fanout.parked and self._fanouts.get(key) is fanout:
                 del self._fanouts[key]
-            return events
+            return sent
 
     def take(self, run: int, batch: FrameBatch) -> None:
         """Keep a batch of a run until the next flush."""

@@ -6,9 +6,10 @@ A variable that holds one connection is called `link`, since this module is `con
 import _socket
 import select
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
+from weakref import WeakSet
 
 import hiredis
 import redis
@@ -16,13 +17,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
     MasterDownError,
+    NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
 from redis.retry import Retry
 
+from ...metrics.catalog import REDIS_ERRORS
 from ..errors import NotALog, StoreUnavailable
 from ..reentrancy import one_call_per_thread
 from .sentinel import leads_to_master
@@ -82,7 +86,21 @@ def make_connection(client: redis.Redis, read_timeout: float | None = None) -> R
     if read_timeout is not None:
         settings["socket_timeout"] = read_timeout
     link: RedisConnection = pool.connection_class(**settings)
+    _outside_pools.add(link)
     return link
+
+
+_outside_pools: WeakSet[RedisConnection] = WeakSet()
+
+
+def count_connections(client: redis.Redis) -> int:
+    """Return how many connections of this process are open: those of the pool, and all others."""
+    pool: Any = client.connection_pool  # has no public way to them
+    links: Iterable[RedisConnection | None] = (
+        *(*pool._get_free_connections(), *pool._get_in_use_connections()),
+        *_outside_pools,
+    )
+    return sum(link is not None and link._sock is not None for link in links)
 
 
 # Looks at what has come without taking it, and without waiting.
@@ -214,6 +232,7 @@ def checked(reply: Reply) -> Reply:
         raise NotALog("a key of the run in Redis is of another type")
     if str(reply).startswith("user_script:"):  # a script failed on what it found there
         raise NotALog(f"the keys of the run in Redis hold something unexpected: {reply}")
+    count_error(reply)
     raise StoreUnavailable(f"Redis refused: {reply}")
 
 
@@ -227,10 +246,28 @@ def is_wrong_type(reply: Reply) -> bool:
     return isinstance(reply, ResponseError) and "WRONGTYPE" in str(reply)
 
 
+def count_error(error: Exception) -> None:
+    """Count a failure of Redis: of a connection, or an error reply."""
+    text = str(error)
+    kinds = (kind for kind, is_it in _KINDS_OF_ERRORS if is_it(error, text))
+    REDIS_ERRORS.of(next(kinds, "other")).add()
+
+
+_KINDS_OF_ERRORS: tuple[tuple[str, Callable[[Exception, str], bool]], ...] = (
+    ("timeout", lambda error, text: isinstance(error, redis.TimeoutError | TimeoutError)),
+    ("loading", lambda error, text: "LOADING" in text or isinstance(error, BusyLoadingError)),
+    ("read_only", lambda error, text: is_not_master(error)),
+    ("forbidden", lambda error, text: "NOPERM" in text or isinstance(error, NoPermissionError)),
+    ("full", lambda error, text: isinstance(error, OutOfMemoryError) or text.startswith("OOM")),
+    ("connection", lambda error, text: isinstance(error, redis.ConnectionError | OSError)),
+)
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Raise StoreUnavailable for every error that redis-py raises."""
     try:
         yield
     except (RedisError, OSError) as error:
+        count_error(error)
         raise StoreUnavailable(f"Redis does not answer: {error}") from error

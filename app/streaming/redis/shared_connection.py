@@ -20,6 +20,7 @@ from contextvars import Context
 
 from redis.exceptions import RedisError
 
+from ...metrics.catalog import ROUND_TRIP_COMMANDS
 from ..errors import StoreUnavailable
 from ..reentrancy import one_call_per_thread
 from .availability import Availability
@@ -28,6 +29,7 @@ from .connection import (
     Command,
     RedisConnection,
     Reply,
+    count_error,
     exchange_packed,
     has_nothing_to_read,
     is_not_master,
@@ -142,6 +144,7 @@ class SharedConnection:
             self._take_batch()
             self._carry_out()
         except (RedisError, OSError, RuntimeError) as error:  # the last would look as above
+            count_error(error)
             reason = f"Redis does not answer: {error}"
             self._give_up(reason)
             while self._waiting:  # what was not sent yet would fail after another timeout
@@ -168,7 +171,9 @@ class SharedConnection:
         link = self._ensure_connected()
         self._sent = True
         packed, began = b"".join([each.packed for each in self._batch]), time.monotonic()
-        replies = exchange_packed(link, packed, sum([each.commands for each in self._batch]))
+        commands = sum([each.commands for each in self._batch])
+        replies = exchange_packed(link, packed, commands)
+        ROUND_TRIP_COMMANDS.observe(commands)
         self._availability.replied(time.monotonic() - began)
         if any(map(is_not_master, replies)):  # the next connection may lead to the master
             self._disconnect()

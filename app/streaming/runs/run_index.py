@@ -118,6 +118,11 @@ class RunIndex:
         keys = [ACTIVE, ENDED] if state is None else [ACTIVE if state == "active" else ENDED]
         yield from merge(*(self._places_in(key, after) for key in keys))
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many runs are active, and how many have ended, as far as is noted."""
+        active, ended = map(checked, self._shared.call_all(("ZCARD", ACTIVE), ("ZCARD", ENDED)))
+        return {"active": active, "ended": ended}
+
     def known(self, run_ids: Sequence[str]) -> list[bool]:
         """Return for each run whether it is in the index."""
         found: list[bool] = []

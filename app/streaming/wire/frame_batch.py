@@ -39,12 +39,16 @@ class Encoded(NamedTuple):
         events: how many events they hold.
         last_id: the cursor of the last of them, None if there is none.
         dropped: how many events the filter has dropped after that one.
+        oldest_ms: the time in the id of its oldest event, 0 if there is none.
+        notices: the actions of the control events in it.
     """
 
     chunk: bytes
     events: int
     last_id: Cursor | None
     dropped: int
+    oldest_ms: int = 0
+    notices: tuple[str | None, ...] = ()
 
 
 class FrameBatch:
@@ -107,7 +111,13 @@ class FrameBatch:
                 return encoded
         frames, encode_frame = stream_format.filter.select(self.frames), stream_format.wire.frame
         body = b"".join([encode_frame(frame) for frame in frames])
-        encoded = Encoded(http_chunk(body) if chunked else body, *self._counts(frames))
+        chunk = http_chunk(body) if chunked else body
+        if self.events:
+            oldest_ms = frames[0].cursor.ms if frames else 0
+            encoded = Encoded(chunk, *self._counts(frames), oldest_ms)
+        else:
+            notices = tuple([frame.action for frame in frames])
+            encoded = Encoded(chunk, *self._counts(frames), 0, notices)
         if len(self._encoded) < MAX_ENCODINGS:
             self._encoded.append((key, encoded))
         return encoded

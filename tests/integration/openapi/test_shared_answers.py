@@ -93,7 +93,7 @@ class Provoker:
 
     def Unavailable(self, operation: Operation) -> Answer:
         # With authentication, a request waits five seconds for what was revoked.
-        if operation.name in ("sessionBegin", "revocationsRevoke"):
+        if operation.name in ("sessionBegin", "revocationsRevoke", "metricsMetrics"):
             return self._ask(operation, ADMIN, REDIS_URL=AWAY)
         return self.NotStored(operation)
 

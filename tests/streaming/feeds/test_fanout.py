@@ -185,7 +185,7 @@ def test_a_notice_goes_to_every_subscriber_whatever_its_filter(feed, notice):
     assert all(subscriber.park() for subscriber in subscribers)
     expected = publish_notice(feed, notice, at(8))
     assert [each.client_socket.received for each in subscribers] == [expected] * 2
-    assert [each.fanout.events for each in subscribers] == [0, 0]
+    assert [each.fanout.sent.events for each in subscribers] == [0, 0]
     assert [each.position for each in subscribers] == [at(8)] * 2
 
 
@@ -215,7 +215,7 @@ def test_after_many_dropped_events_the_progress_is_sent(feed, monkeypatch, chunk
         assert http_chunk(received) == subscriber.client_socket.received
     assert progress_of(received) == [b"10-0"]
     assert subscriber.fanout.progress.last_id == at(10).id
-    assert subscriber.fanout.events == 0
+    assert subscriber.fanout.sent.events == 0
 
 
 def test_progress_follows_the_events_of_its_batch(feed, monkeypatch):
@@ -240,7 +240,7 @@ def test_without_a_filter_there_is_no_progress_to_send(feed, monkeypatch):
 def test_a_fanout_counts_its_events_and_knows_when_it_last_sent(feed):
     subscriber = FakeSubscriber(feed)
     assert subscriber.park()
-    assert (subscriber.fanout.events, subscriber.fanout.last_sent) == (0, 0.0)
+    assert (subscriber.fanout.sent.events, subscriber.fanout.last_sent) == (0, 0.0)
     publish(feed, 6, 7)
-    assert subscriber.fanout.events == 2
+    assert subscriber.fanout.sent.events == 2
     assert subscriber.fanout.last_sent > 0

@@ -64,7 +64,7 @@ class FakeSubscriber:
         self.woken += 1
 
     def leave_fanout(self) -> None:
-        self.events += self.feed.unpark(self, self.fanout)
+        self.events += self.feed.unpark(self, self.fanout).events
         self.fanout = None
 
     def unpark(self, unsent: memoryview | None) -> None:

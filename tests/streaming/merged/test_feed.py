@@ -40,7 +40,7 @@ class Viewer:
         self.unparked.append(None if unsent is None else bytes(unsent))
 
     def leave(self) -> None:
-        self.events += self._world.merged.unpark(self, RUNS, self._fanout)
+        self.events += self._world.merged.unpark(self, RUNS, self._fanout).events
 
     def wake(self) -> None:
         """It never waits."""
