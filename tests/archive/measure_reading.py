@@ -1,7 +1,7 @@
 """Measures reading an archived run through a gateway: `python -m tests.archive.measure_reading`.
 
 It writes a run of the given size into an archive, which Redis knows nothing of. The archive is a
-directory, or with --s3 a local server that speaks S3. It prints, as JSON:
+directory, or with --s3 a bucket of moto's server. It prints, as JSON:
 
 - how long the first event takes, from the request on, of a run of which the worker knows nothing:
   from the beginning, from an id and from a sequence in the middle, and of the last ten events
@@ -25,7 +25,6 @@ from pathlib import Path
 
 import psutil
 import requests
-from moto.server import ThreadedMotoServer
 
 from app.archive.archive import Archive
 from app.archive.manifest import Manifest, Part
@@ -37,7 +36,8 @@ from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.log.log_state import LogState
 from app.streaming.log.replies import parse_event
-from tests.servers import GatewayServer, RedisServer, free_port
+from tests.integration.archive.buckets import S3Server
+from tests.servers import GatewayServer, RedisServer
 
 RUN = "archived"
 EPOCH = b"1700000000000000"
@@ -99,25 +99,14 @@ def manifest_of(parts: list[Part], count: int, texts: list[bytes]) -> Manifest:
 
 
 @contextlib.contextmanager
-def archive_url(folder: Path, on_s3: bool) -> Iterator[str]:
+def archive_at(folder: Path, on_s3: bool) -> Iterator[str]:
+    """Yield the URL of an empty archive; what a gateway needs for it is in the environment."""
     if not on_s3:
         yield f"file://{folder / 'archive'}"
         return
-    server = ThreadedMotoServer(port=free_port(), verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ |= {
-        "AWS_ENDPOINT": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    try:
-        requests.put(f"http://{host}:{port}/archive", timeout=10).raise_for_status()
-        yield "s3://archive/runs"
-    finally:
-        server.stop()
+    with S3Server() as server:
+        os.environ |= server.environ
+        yield server.url
 
 
 def first_event(gateway: GatewayServer, sequence: int, **query: object) -> float:
@@ -202,7 +191,7 @@ class LiveRun:
 def measure(size: int, event_bytes: int, on_s3: bool) -> dict:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/var/tmp")))
-        url = stack.enter_context(archive_url(folder, on_s3))
+        url = stack.enter_context(archive_at(folder, on_s3))
         began = time.perf_counter()
         count = write_archive(storage_of(url), size, event_bytes)
         wrote = time.perf_counter() - began

@@ -9,7 +9,7 @@ from app.archive.storage import storage_of
 from app.streaming.event_store import EventStore
 from tests.archive.archiving import archive_log
 from tests.archive.logs import append
-from tests.integration.archive_reading.s3 import S3Server
+from tests.integration.archive.buckets import S3Server
 from tests.servers import GatewayServer, RedisServer
 
 
@@ -22,7 +22,7 @@ def variables(
         yield {"ARCHIVE_URL": f"file://{tmp_path_factory.mktemp('archive')}/runs"}
         return
     with S3Server() as server:
-        yield server.variables
+        yield {"ARCHIVE_URL": server.url, **server.environ}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A local server that speaks S3, and one that takes connections and never answers."""
+"""An S3 that can be stopped and keeps what it holds, and a server that never answers."""
 
 import socket
 from typing import Self
@@ -6,35 +6,24 @@ from typing import Self
 import requests
 from moto.server import ThreadedMotoServer
 
+from tests.integration.archive.buckets import KEYS
 from tests.servers import Server, free_port
 
-BUCKET = "archive"
-ARCHIVE_URL = f"s3://{BUCKET}/runs"
 
-
-class S3Server(Server):
-    """An S3 in memory, with one bucket. What it holds outlives a stop."""
+class LastingS3Server(Server):
+    """moto's server in a thread, with one bucket: what is in it outlives a stop."""
 
     def __init__(self) -> None:
         self.port = free_port()
+        self.endpoint = f"http://127.0.0.1:{self.port}"
+        self.url = "s3://bucket/some/path"
+        self.environ = {**KEYS, "AWS_ENDPOINT_URL": self.endpoint}
         self._server: ThreadedMotoServer | None = None
-
-    @property
-    def variables(self) -> dict[str, str]:
-        """The environment in which a program finds the server."""
-        return {
-            "ARCHIVE_URL": ARCHIVE_URL,
-            "AWS_ENDPOINT": f"http://127.0.0.1:{self.port}",
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "key",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-        }
 
     def start(self) -> Self:
         self._server = ThreadedMotoServer("127.0.0.1", self.port, verbose=False)
         self._server.start()
-        requests.put(f"http://127.0.0.1:{self.port}/{BUCKET}", timeout=20).raise_for_status()
+        requests.put(f"{self.endpoint}/bucket", timeout=20).raise_for_status()
         return self
 
     def stop(self) -> None:

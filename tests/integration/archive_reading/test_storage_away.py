@@ -10,20 +10,20 @@ from app.archive.archive import Archive
 from app.archive.storage import storage_of
 from tests.archive.archiving import archive_log
 from tests.archive.logs import append
-from tests.integration.archive_reading.s3 import S3Server, SilentServer
+from tests.integration.archive_reading.s3 import LastingS3Server, SilentServer
 from tests.servers import GatewayServer, wait_until
 
 
 @pytest.fixture
 def s3():
-    with S3Server() as server:
+    with LastingS3Server() as server:
         yield server
 
 
 @pytest.fixture
 def own_gateway(redis_server, s3, tmp_path):
     with GatewayServer(
-        redis_server.url, tmp_path / "log", HEARTBEAT_SECONDS=1, **s3.variables
+        redis_server.url, tmp_path / "log", HEARTBEAT_SECONDS=1, ARCHIVE_URL=s3.url, **s3.environ
     ) as gateway:
         yield gateway
 
@@ -31,10 +31,10 @@ def own_gateway(redis_server, s3, tmp_path):
 @pytest.fixture
 def archived(store, s3, redis_client, run_id, monkeypatch) -> str:
     """A run of 50 events, which only the archive has."""
-    for name, value in s3.variables.items():
+    for name, value in s3.environ.items():
         monkeypatch.setenv(name, value)
     append(store, run_id, 49)
-    archive_log(Archive(storage_of(s3.variables["ARCHIVE_URL"])), store, run_id, part_size=20)
+    archive_log(Archive(storage_of(s3.url)), store, run_id, part_size=20)
     redis_client.delete(f"run:{run_id}:events")
     return run_id
 
