@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from app.streaming.event_id import EventId
+from tests.archive.archiving import archive_log
 from tests.archive.logs import append
 from tests.servers import wait_until
 
@@ -163,3 +164,23 @@ def test_a_stream_follows_a_run_from_its_archive_to_its_live_end(
 def test_the_worker_keeps_nothing_of_a_stream_that_is_over(archive_gateway, get, ids):
     assert len(events_of(get("/events/stream"))) == 101
     wait_until(lambda: archive_gateway.client_count() == 0, "no connection is left")
+
+
+def test_a_run_that_has_not_ended_is_followed_from_the_archive_into_its_next_log(
+    archive_gateway, get, store, archive, redis_client, run_id
+):
+    append(store, run_id, 5, ended=False)
+    archive_log(archive, store, run_id, part_size=2)
+    redis_client.delete(f"run:{run_id}:events")
+    assert get().json()["state"] == "active"
+    url = f"{archive_gateway.url}/runs/{run_id}"
+    assert requests.post(f"{url}/requests", json={"action": "a"}, timeout=20).status_code == 404
+    seen = []
+    with requests.get(f"{url}/events/stream", stream=True, timeout=20) as response:
+        for line in response.iter_lines(chunk_size=1):
+            if line.startswith(b"data: {"):
+                event = json.loads(line.removeprefix(b"data: "))
+                seen.append(event["sequence"] or event["event"]["action"])
+                if seen[-1] == "caught_up":
+                    append(store, run_id, 1)
+    assert seen == [1, 2, 3, 4, 5, "caught_up", "reset", 1, 2]
