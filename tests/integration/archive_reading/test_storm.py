@@ -19,8 +19,8 @@ from tests.archive.logs import append
 from tests.servers import GatewayServer, RedisServer, wait_until
 from tests.streaming.event_store.logs import InBackground
 
-RUNS = 4
-TURNS = 5
+RUNS = 3
+TURNS = 4
 EVENTS = 60
 FOLLOWERS = 3
 
@@ -97,6 +97,7 @@ class Producer:
         self._store.redis_client.xtrim(key, maxlen=left, approximate=False)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(2))
 def test_every_follower_gets_every_event_once_and_in_order(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(archiver_module, "GRACE_SECONDS", 0.0)
