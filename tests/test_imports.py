@@ -27,7 +27,7 @@ STREAMING_ROOT = (
 )
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
-    *("shared_connection", "scripts"),
+    *("shared_connection", "scripts", "server_warnings"),
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),

@@ -187,12 +187,17 @@ class Archive:
     def fence(self, log_name: LogName, before: Version) -> Version | None:
         """Give a manifest another version, so that nobody can replace it who knew the one before.
 
-        Then all parts that it does not name are left over, and can be deleted. Returns what is
-        there now, None if another archiver was faster.
+        Parts that were there before, and that it does not name, are then left over. Returns what
+        this has written, None if another archiver was faster.
         """
         manifest = before.manifest
         data = manifest.to_json() if manifest else placeholder(log_name, BEGUN, timestamp_now())
-        return self.version(log_name) if self._replace(log_name, data, before.version) else None
+        if not self._replace(log_name, data, before.version):
+            return None
+        found = self._in_thread(lambda: self.storage.get(log_name.manifest))
+        if found is None or found.data != data:
+            return None
+        return Version(manifest, found.version)
 
     def _replace(self, log_name: LogName, data: bytes, version: ObjectVersion | None) -> bool:
         name = log_name.manifest

@@ -23,6 +23,7 @@ from ..streaming.errors import (
     KeyReused,
     LogFull,
     NotALog,
+    ReadOnlyServer,
     RunEnded,
     StoreUnavailable,
     UnexpectedSequence,
@@ -192,7 +193,8 @@ def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
         detail = "the archive cannot serve now"
     else:
         log.warning("Redis cannot serve: %s", error)
-        detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
+        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
+        detail = str(error) if may_say else "Redis cannot serve now"
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}

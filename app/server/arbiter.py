@@ -176,8 +176,9 @@ def pre_fork(server: Any, worker: Any) -> None:
 
 def child_exit(server: Arbiter, worker: Any) -> None:
     """Leave the row of a worker that has ended to the next one."""
-    if worker.metric_row is not None:
-        worker.metric_row.release()
+    row = getattr(worker, "metric_row", None)  # one that started before an upgrade may have none
+    if row is not None:
+        row.release()
 
 
 def post_fork(server: Arbiter, worker: Any) -> None:

@@ -105,6 +105,10 @@ class DamagedArchive(StreamingError):
         self.reason = reason
 
 
+class ReadOnlyServer(StoreUnavailable):
+    """The server is a replica, which accepts writes only after it was promoted."""
+
+
 class ReentrantCall(StreamingError):
     """A signal handler made a call while its own thread was already inside one.
 

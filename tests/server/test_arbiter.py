@@ -93,3 +93,16 @@ def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
     logger.access(response, None, environ, timedelta(seconds=1.5))
     line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
     assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
+
+
+def test_a_worker_gets_a_row_of_metrics_and_leaves_it_to_the_next():
+    server, workers = SimpleNamespace(), [SimpleNamespace() for _ in range(3)]
+    for worker in workers[:2]:
+        arbiter.pre_fork(server, worker)
+    arbiter.child_exit(server, workers[0])
+    arbiter.pre_fork(server, workers[2])
+    assert [worker.metric_row.number for worker in workers] == [0, 1, 0]
+
+
+def test_a_worker_of_before_an_upgrade_has_no_row_to_leave():
+    arbiter.child_exit(SimpleNamespace(), SimpleNamespace())

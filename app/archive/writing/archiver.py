@@ -37,6 +37,9 @@ INITIAL_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 60.0
 RETRY_SECONDS = 30.0
 
+# There may be none with this id.
+_ANY_RUN = "0"
+
 log = logging.getLogger("tailrace.archive")
 
 
@@ -118,17 +121,26 @@ class Archiver:
 
     def _watch(self) -> None:
         """Look again and again for what is due."""
+        self._try_storage()
         while not self._stop.is_set():
             try:
                 self._queue.replace(
                     [each.run_id for each in self._due.find(GRACE_SECONDS, self._stop.wait)]
                 )
+                self._outage.over("redis")
             except StoreUnavailable as error:
                 self._outage.tell("redis", error)
             except Exception:
                 self._metrics.failures.labels("unexpected").inc()
                 log.exception("unexpected error while looking for logs to archive")
             self._stop.wait(LOOK_SECONDS)
+
+    def _try_storage(self) -> None:
+        """Tell at once if the storage cannot be read, before a log is due."""
+        try:
+            self._archive.epochs(_ANY_RUN)
+        except ArchiveUnavailable as error:
+            self._outage.tell("storage", error)
 
     def _copy_all(self) -> None:
         """Copy one log that is due after another."""
@@ -180,7 +192,7 @@ class Archiver:
         if copied.state is None:
             return "left"
         self._notes.archived(run_id, copied.state)
-        self._outage.over()
+        self._outage.over("redis", "storage")
         if copied.is_deleted:
             log.info("run %s is not archived: it was deleted", run_id)
         elif copied.has_written:
@@ -227,9 +239,9 @@ class _Outage:
             self._told.add(kind)
             log.warning("cannot archive now, and will go on trying: %s", error)
 
-    def over(self) -> None:
-        if self._told:
-            self._told.clear()
+    def over(self, *kinds: str) -> None:
+        before, self._told = self._told, self._told - set(kinds)
+        if before and not self._told:
             log.warning("archiving again")
 
 

@@ -97,11 +97,16 @@ def copy_log(
 
 
 def _clean(archive: Archive, log_name: LogName, version: Version) -> Version:
-    """Delete the parts that no manifest will ever name."""
+    """Delete the parts that no manifest will ever name.
+
+    They were there before the fence. So they are of archivers who cannot commit any more; what
+    comes after it may be of one who can.
+    """
+    before = archive.part_names(log_name)
     fenced = archive.fence(log_name, version)
-    if fenced is None or fenced.is_deleted:
+    if fenced is None:
         raise LogChanged(f"run {log_name.run_id}: another archiver was faster")
-    _delete_unnamed(archive, archive.part_names(log_name), fenced)
+    _delete_unnamed(archive, before, fenced)
     return fenced
 
 

@@ -319,3 +319,15 @@ def test_two_copiers_never_have_the_same_log(running, archive, own_store, monkey
         wait_until(lambda: is_archived(archive, own_store, "a"), "it is archived")
         own_store.add("b", "lifecycle", "started")
     assert twice == []
+
+
+def test_a_storage_that_is_away_is_told_before_anything_is_due(at_once, own_store, metrics, caplog):
+    archiver = Archiver(
+        own_store, Archive(Away()), hold_seconds=9, idle_ttl_seconds=9, metrics=metrics
+    )
+    threads = archiver.start()
+    wait_until(lambda: "cannot archive now" in caplog.text, "it says so")
+    archiver.stop()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()

@@ -1,9 +1,14 @@
 """Copying a log: whatever happens to the log meanwhile, the archive says only what is true."""
 
+import contextlib
+import threading
+
 import pytest
 
 from app.archive import parts
+from app.archive.archive import Archive
 from app.archive.names import LogName
+from app.archive.parts import PartWriter
 from app.archive.writing import copying
 from app.archive.writing.copying import CannotArchive, LogChanged, copy_log
 from app.streaming.errors import ArchiveUnavailable, NotALog
@@ -310,6 +315,86 @@ def test_an_archiver_that_cleans_stops_the_one_before(archive, fake_store, run_i
     with pytest.raises(LogChanged):
         copy_log(fake_store, archive, run_id, At(9, clean))
     assert archive.find(run_id) is None
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_an_archiver_that_is_frozen_while_it_cleans_deletes_nothing_of_the_next_one(
+    archive, fake_store, run_id, small_pages, number
+):
+    """Between two calls of the storage, another one cleans, and copies a part or all."""
+    append(fake_store, run_id, 11)
+    epoch = fake_store.state(run_id).epoch
+    log_name = LogName(run_id, epoch)
+    archive.put_part(*left_over(fake_store, run_id))
+    for step in range(1, CALLS + 1):
+        storage, others = archive.storage, []
+
+        def copy_in_part(storage=storage, others=others, step=step):
+            archive.storage = storage
+            others.append(Thread(fake_store, archive, run_id, step))
+
+        archive.storage = Hooked(storage, number, copy_in_part)
+        with contextlib.suppress(LogChanged):
+            copying._clean(archive, log_name, archive.version(log_name))
+        archive.storage = storage
+        for other in others:
+            other.finish()
+        if manifest := archive.find(run_id):
+            assert archive.entries(manifest, ZERO, LAST, 100) == entries_of(fake_store, run_id)
+        for name in list(archive.storage.names("")):
+            archive.storage.delete(name)
+
+
+def left_over(store, run_id):
+    """A part that a killed archiver has left."""
+    writer = PartWriter(LogName(run_id, store.state(run_id).epoch))
+    writer.add(entries_of(store, run_id)[0])
+    return writer.finish()
+
+
+class Thread:
+    """Another archiver, which has come to a step of its copy, and then goes on."""
+
+    def __init__(self, store, archive, run_id, step):
+        self._there, self._go_on = threading.Event(), threading.Event()
+        self._left = step
+        other = Archive(archive.storage, max_cached_bytes=0)
+        self._thread = threading.Thread(target=self._run, args=(store, other, run_id))
+        self._thread.start()
+        self._there.wait(10)
+
+    def _run(self, store, archive, run_id):
+        with contextlib.suppress(LogChanged):
+            copy_log(store, archive, run_id, self._step, clean=True)
+        self._there.set()
+
+    def _step(self):
+        self._left -= 1
+        if self._left == 0:
+            self._there.set()
+            self._go_on.wait(10)
+
+    def finish(self):
+        self._go_on.set()
+        self._thread.join(10)
+
+
+class Hooked:
+    """A storage that does something before its n-th call."""
+
+    def __init__(self, storage, number, action):
+        self._storage, self._left, self._action = storage, number, action
+
+    def __getattr__(self, name):
+        method = getattr(self._storage, name)
+
+        def call(*arguments):
+            self._left -= 1
+            if self._left == 0:
+                self._action()
+            return method(*arguments)
+
+        return call
 
 
 class Broken:

@@ -19,8 +19,8 @@ from tests.servers import wait_until
 
 EVENTS = 15  # 4 pages, and several parts
 
-# A copy of so many events has about so many steps; a few more are of the next copy, or of none.
-STEPS = range(1, 16)
+# A copy of so many events has fewer steps than that: the last ones are after its end.
+STEPS = range(1, 12)
 
 
 @pytest.mark.parametrize("step", STEPS)
