@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 from flask import Flask
 
 from . import __version__
+from .archive.archive import Archive
+from .archive.storage import storage_of
+from .archive.threads import StorageThreads
 from .auth.authenticator import Authenticator
 from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
@@ -121,7 +124,14 @@ def _event_store(settings: Settings, tracing: "Tracing | None") -> EventStore:
         ended_ttl_seconds=settings.stream_ttl_seconds,
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         max_event_bytes=settings.max_event_bytes,
+        archive=_archive(settings),
     )
+
+
+def _archive(settings: Settings) -> Archive | None:
+    if settings.archive_url is None:
+        return None
+    return Archive(storage_of(settings.archive_url), in_thread=StorageThreads())
 
 
 def _services(settings: Settings, store: EventStore) -> Services:

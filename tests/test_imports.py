@@ -31,8 +31,20 @@ REDIS = (
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
-    *("sequence", "writer", "reader"),
+    *("sequence", "writer", "reader", "archived_log", "whole_reader"),
 )
+ARCHIVE = (
+    "names",
+    "lines",
+    "storage",
+    "file_storage",
+    "object_storage",
+    "manifest",
+    "parts",
+    "archive",
+    "threads",
+)
+ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
@@ -109,6 +121,8 @@ _catalog = ["app.metrics.catalog"]
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
+_archive = in_package("archive", ARCHIVE)
+_archive_writing = [*in_package("archive.writing", ARCHIVE_WRITING), "app.archive.restoring"]
 _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -149,8 +163,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_root, []),
         (_redis, [*_root, *_catalog]),
         (_log, [*_root, *_redis, *_catalog]),
+        (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
         (_store, [*_root, *_redis, *_log, *_runs, *_catalog]),
+        (_archive_writing, [*_root, *_redis, *_log, *_runs, *_store, *_archive]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire, *_catalog, "app.metrics.values"]),
         (_merged, [*_root, *_log, *_wire, *_feeds]),
@@ -175,7 +191,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     async_names = ("appender", "client")
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
     yield "app.logging", {*_root, "app.client"}
-    yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
+    for_settings = {"app.streaming.redis.redis_url", "app.archive.storage"}
+    yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
     yield "app.reaper", set()
@@ -187,6 +204,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app",
         "app.__main__",
         "app.wiring",
+        "app.archiving",
         "app.check",
         "app.launcher",
     }
@@ -206,6 +224,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
     server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
     yield "app.command_line.server_commands", server_commands
+    archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
+    yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
+    archive_commands = {*_root, *_output, "app", "app.archiving", "app.settings"}
+    yield "app.command_line.operating.archive_commands", archive_commands
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.
     yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
@@ -213,12 +235,15 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
+        "archive",
+        "archive.writing",
         "metrics",
         "protocol",
         "streaming",
         "server",
         "server.bodies",
         "auth",
+        "command_line.operating",
         "command_line.output",
         "routes",
         "routes.access",
@@ -347,7 +372,7 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
     ids=name_of,
 )
 def test_the_command_line_needs_only_the_base_install(path):
-    if path.stem != "server_commands":
+    if path.stem not in ("archive_commands", "server_commands"):
         allowed = {"app", "click", "msgspec", "orjson"}
         assert libraries(path) <= {*sys.stdlib_module_names, *allowed}
 

@@ -17,6 +17,7 @@ from ..metrics.catalog import AUTH_REFUSALS
 from ..server.bodies.gunicorn_body import BodyError
 from ..server.request_ids import request_id_of
 from ..streaming.errors import (
+    ArchiveUnavailable,
     EventTooLarge,
     InvalidEvent,
     InvalidInput,
@@ -199,9 +200,12 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     fields = {"request_id": _request_id(), "detail": str(error)}
-    log.warning("Redis cannot serve request_id=%(request_id)s: %(detail)s", fields, extra=fields)
-    may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
-    detail = str(error) if may_say else "Redis cannot serve now"
+    if isinstance(error, ArchiveUnavailable):
+        what, detail = "the archive cannot serve", "the archive cannot serve now"
+    else:
+        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
+        what, detail = "Redis cannot serve", str(error) if may_say else "Redis cannot serve now"
+    log.warning(f"{what} request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}

@@ -93,6 +93,19 @@ class UnsupportedServer(StoreUnavailable):
     """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
 
 
+class ArchiveUnavailable(StoreUnavailable):
+    """The storage of the archive did not respond, or responded that it cannot serve."""
+
+
+class DamagedArchive(StreamingError):
+    """An object of the archive is missing, or is not what was written; `name` is its name."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"the archive is damaged: {name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
 class ReadOnlyServer(StoreUnavailable):
     """The server is a replica, which accepts writes only after it was promoted."""
 

@@ -199,8 +199,8 @@ SHARED: Mapping[str, Shared] = {
     ),
     "Unavailable": _shared(
         problem_document(503, "Redis cannot serve now"),
-        "Redis cannot serve, the worker is about to stop, or keys or revocations were not read "
-        "yet.",
+        "Redis or the archive cannot serve, the worker is about to stop, or keys or revocations "
+        "were not read yet.",
         "Retry-After",
     ),
     "NotStored": _shared(

@@ -104,8 +104,8 @@ REQUEST = Operation(
 DELETE = Operation(
     _TAG,
     "Delete a log",
-    "Delete the log of a run, and its idempotency keys. Open streams of the run get "
-    "`gateway.reset` within 5 seconds, and stay open.",
+    "Delete the log of a run, and its idempotency keys; before that, what the archive has of it. "
+    "Open streams of the run get `gateway.reset` within 5 seconds, and stay open.",
     {
         204: Answer(
             "There is no log any more, whether or not there was one.",

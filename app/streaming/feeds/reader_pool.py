@@ -83,7 +83,7 @@ class ReaderPool:
     def _place(self, feed: Feed) -> None:
         reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
         if reader is None:
-            reader = TailReader(self._store)
+            reader = TailReader(self._store, self._waker.wake)
             self._readers.append(reader)
         reader.add(feed)
         self._feeds[feed.run_id] = feed, reader
