@@ -195,34 +195,38 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
-    yield "app.reaper", set()
-    yield "app.child_processes", set()
-    yield "app.installed_redis", set(_store)
-    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.installed_redis"}
-    yield "app.own_redis", own_redis
+    yield "app.launcher.reaper", set()
+    yield "app.launcher.child_processes", set()
+    yield "app.launcher.installed_redis", set(_store)
+    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.launcher.installed_redis"}
+    yield "app.launcher.own_redis", own_redis
     whole = {name_of(path) for path in APP} - {
         "app",
         "app.__main__",
         "app.wiring",
         "app.archiving",
         "app.check",
-        "app.launcher",
     }
-    whole = {name for name in whole if not name.startswith("app.command_line")}
+    whole = {each for each in whole if not each.startswith(("app.command_line", "app.launcher"))}
     tracing = {"app.routes.gateway", "app.server.request_ids", "app.streaming.event_store"}
     tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
     yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
-    known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
+    known = {*_root, *_store, "app.settings", "app.capacity", "app.launcher.own_redis"}
+    known |= {"app.launcher.installed_redis", "app.authentication", "app.server.addresses"}
     known.add("app.auth.revocation_log")
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
-    yield "app.launcher", {*known, "app.check", "app.child_processes"}
+    yield "app.launcher.launcher", {*known, "app.check", "app.launcher.child_processes"}
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
-    server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
+    server_commands |= {
+        "app",
+        "app.check",
+        "app.launcher.launcher",
+        "app.command_line.output.terminal",
+    }
     yield "app.command_line.server_commands", server_commands
     archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
     yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
@@ -243,6 +247,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "server",
         "server.bodies",
         "auth",
+        "launcher",
         "command_line.operating",
         "command_line.output",
         "routes",

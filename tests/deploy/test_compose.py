@@ -11,7 +11,7 @@ import pytest
 import requests
 import yaml
 
-from app.installed_redis import find_server
+from app.launcher.installed_redis import find_server
 from app.settings import Settings
 from tests.deploy.files import (
     DEPLOY,
