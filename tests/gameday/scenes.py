@@ -5,13 +5,11 @@ import itertools
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import requests
 
@@ -89,14 +87,12 @@ def worker_spins(scene: Scene, stage: Stage) -> Callable[[], None]:
 
 def disk_full(scene: Scene, stage: Stage) -> Callable[[], None]:
     filler = stage.disk / "filler"
-    with filler.open("wb") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(1 << 20))
-            file.flush()
-    with filler.open("ab") as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(512))
-            file.flush()
+    descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+    for size in (1 << 20, 512):
+        with contextlib.suppress(OSError):
+            while os.write(descriptor, bytes(size)):
+                pass
+    os.close(descriptor)
     return filler.unlink
 
 
