@@ -105,8 +105,9 @@ class Prometheus(Server):
             {"targets": [address], "labels": {"instance": name}}
             for name, address in self._targets.items()
         ]
-        text = text.replace(f"static_configs:\n      - targets:\n{shown}", f"static_configs: {json.dumps(groups)}\n")
-        return text
+        return text.replace(
+            f"static_configs:\n      - targets:\n{shown}", f"static_configs: {json.dumps(groups)}\n"
+        )
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, (self._directory / "prometheus.log").read_text()

@@ -225,12 +225,16 @@ _RESTARTED = {
     f"tailrace_workers_died_total{{{OTHER}}}": "0x84",
 }
 
-# Redis is down for five minutes: that is one alert of a gateway, and not others that follow from it.
+# Redis is down for five minutes: that is one alert of a gateway, and not what follows from it.
 _REDIS_DOWN = {
     f"up{{{GATEWAY}}}": "1x84",
     f"tailrace_redis_up{{{GATEWAY}}}": "1x20 0x20 1x42",
-    f'tailrace_appends_total{{{GATEWAY},way="plain",outcome="stored"}}': "0+99x20 1980x20 1980+99x42",
-    f'tailrace_appends_total{{{GATEWAY},way="plain",outcome="unavailable"}}': "0x20 0+100x20 2000x42",
+    f'tailrace_appends_total{{{GATEWAY},way="plain",outcome="stored"}}': (
+        "0+99x20 1980x20 1980+99x42"
+    ),
+    f'tailrace_appends_total{{{GATEWAY},way="plain",outcome="unavailable"}}': (
+        "0x20 0+100x20 2000x42"
+    ),
     f"tailrace_reader_failures_total{{{GATEWAY}}}": "0x20 0+10x20 200x42",
 }
 

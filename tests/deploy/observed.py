@@ -116,7 +116,9 @@ def view(gateway: GatewayServer, over: threading.Event, number: int) -> None:
             requests.get(url, headers=BEARER, params={"limit": 50}, timeout=5)
             after = "earliest" if number % 2 else "latest"
             path = {"last_event_id": after}
-            with requests.get(f"{url}/stream", headers=BEARER, params=path, stream=True, timeout=5) as stream:
+            with requests.get(
+                f"{url}/stream", headers=BEARER, params=path, stream=True, timeout=5
+            ) as stream:
                 until = time.monotonic() + 1 + number
                 for _ in stream.iter_content(4096):
                     if over.is_set() or time.monotonic() > until:
@@ -149,8 +151,10 @@ def kill_a_worker(gateway: GatewayServer) -> None:
     victim = gateway.workers()[0]
     victim.send_signal(signal.SIGKILL)
     wait_until(
-        lambda: victim.pid not in (found := [each.pid for each in gateway.workers()])
-        and len(found) == 2,
+        lambda: (
+            victim.pid not in (found := [each.pid for each in gateway.workers()])
+            and len(found) == 2
+        ),
         "another one has started",
     )
 

@@ -15,9 +15,7 @@ from tests.servers import ROOT
 
 pytestmark = skip_if_missing
 
-RULES = [
-    rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]
-]
+RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule in group["rules"]]
 NAMES = [rule["alert"] for rule in RULES]
 
 
@@ -76,7 +74,11 @@ def run(directory: Path, series: Series, expected: list[tuple[str, str, float]])
         "interval": "15s",
         "input_series": [{"series": name, "values": values} for name, values in series.items()],
         "promql_expr_test": [
-            {"expr": expression, "eval_time": time, "exp_samples": [{"labels": "{}", "value": value}]}
+            {
+                "expr": expression,
+                "eval_time": time,
+                "exp_samples": [{"labels": "{}", "value": value}],
+            }
             for time, expression, value in expected
         ],
     }

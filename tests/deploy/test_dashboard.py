@@ -64,9 +64,7 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show():
     places: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
         grid = panel["gridPos"]
-        own = {
-            (grid["x"] + x, grid["y"] + y) for x in range(grid["w"]) for y in range(grid["h"])
-        }
+        own = {(grid["x"] + x, grid["y"] + y) for x in range(grid["w"]) for y in range(grid["h"])}
         assert not own & places, panel["title"]
         assert max(x for x, _ in own) < 24
         places |= own
@@ -82,7 +80,9 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show():
 def test_queries_name_metrics_and_labels_that_exist():
     known = {metric.name: {"job", "instance", *metric.labels} for metric in LAYOUT.metrics}
     known["tailrace_hub_silence_seconds"] = {"job", "instance"}
-    for name, labels in re.findall(r"^(\w+)(?:\{(\w+)=.*\})? ", re.sub("{{|}}", lambda m: m[0][0], ARCHIVER), re.M):
+    for name, labels in re.findall(
+        r"^(\w+)(?:\{(\w+)=.*\})? ", re.sub("{{|}}", lambda m: m[0][0], ARCHIVER), re.M
+    ):
         known[name] = {"job", "instance", *filter(None, [labels])}
     used = set()
     for query in queries():
@@ -99,7 +99,9 @@ def test_queries_name_metrics_and_labels_that_exist():
 
 def test_grafana_is_given_the_dashboard_and_prometheus():
     folder = ROOT / "deploy" / "grafana" / "provisioning"
-    [source] = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())["datasources"]
+    [source] = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text())[
+        "datasources"
+    ]
     assert source["type"] == dashboard()["templating"]["list"][0]["query"]
     [provider] = yaml.safe_load((folder / "dashboards" / "tailrace.yml").read_text())["providers"]
     assert provider["options"]["path"].endswith(FILE.parent.name)
@@ -142,7 +144,9 @@ def test_the_load_is_seen(gateways):
 @skip_if_missing
 def test_the_variables_have_values(gateways):
     for variable in dashboard()["templating"]["list"][1:]:
-        series, label = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"]).groups()
+        series, label = re.fullmatch(
+            r"label_values\((.+), (\w+)\)", variable["definition"]
+        ).groups()
         assert variable["query"]["query"] == variable["definition"]
         found = gateways.prometheus.get(f"label/{label}/values", **{"match[]": filled(series)})
         assert found, variable["name"]

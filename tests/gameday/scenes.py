@@ -195,7 +195,9 @@ def token_leaked(scene: Scene, stage: Stage) -> Callable[[], None]:
         )
         assert answer.status_code == 204, answer.text
         wait_until(lambda: len(ended) == 20, "the streams of the thief end")
-        scene.said.append(f"all 20 stolen streams ended {max(ended) - revoked:.2f} s after POST /revocations")
+        scene.said.append(
+            f"all 20 stolen streams ended {max(ended) - revoked:.2f} s after POST /revocations"
+        )
         headers = {"Authorization": f"Bearer {stolen}"}
         found = [
             requests.get(f"{each.url}/runs/{RUNS[0]}", headers=headers, timeout=5).status_code
@@ -230,14 +232,59 @@ def void(_: object) -> None:
 
 
 SCENES = [
-    Scene("Redis killed", redis_killed, ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s", "reader failures"), ("TailraceRedisDown",)),
-    Scene("Redis frozen (SIGSTOP)", redis_stopped, ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s"), ("TailraceRedisDown",)),
-    Scene("the disk of Redis full", disk_full, ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s"), ("TailraceRedisDown",)),
-    Scene("one gateway cut off from Redis", gateway_cut_off, ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s", "streams"), ("TailraceRedisDown",)),
-    Scene("a worker frozen (SIGSTOP)", worker_stopped, ("hub silence (s)", "workers", "workers died", "delivered/s", "streams"), ("TailraceWorkerDied",)),
-    Scene("a worker in a busy loop", worker_spins, ("hub silence (s)", "workers", "workers died", "delivered/s", "streams"), ("TailraceWorkerDied",)),
-    Scene("40 viewers that read 1 byte/s", slow_viewers, ("partial sends", "backlog bytes", "streams stalled", "streams", "lag p99 (s)"), seconds=75),
-    Scene("a stolen token, and 50 guesses/s", token_leaked, ("tokens refused/s", "streams", "streams revoked"), ("TailraceTokensRefused",)),
+    Scene(
+        "Redis killed",
+        redis_killed,
+        ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s", "reader failures"),
+        ("TailraceRedisDown",),
+    ),
+    Scene(
+        "Redis frozen (SIGSTOP)",
+        redis_stopped,
+        ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s"),
+        ("TailraceRedisDown",),
+    ),
+    Scene(
+        "the disk of Redis full",
+        disk_full,
+        ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s"),
+        ("TailraceRedisDown",),
+    ),
+    Scene(
+        "one gateway cut off from Redis",
+        gateway_cut_off,
+        ("Redis up", "Redis errors/s", "appends unavailable/s", "delivered/s", "streams"),
+        ("TailraceRedisDown",),
+    ),
+    Scene(
+        "a worker frozen (SIGSTOP)",
+        worker_stopped,
+        ("hub silence (s)", "workers", "workers died", "delivered/s", "streams"),
+        ("TailraceWorkerDied",),
+    ),
+    Scene(
+        "a worker in a busy loop",
+        worker_spins,
+        ("hub silence (s)", "workers", "workers died", "delivered/s", "streams"),
+        ("TailraceWorkerDied",),
+    ),
+    Scene(
+        "40 viewers that read 1 byte/s",
+        slow_viewers,
+        ("partial sends", "backlog bytes", "streams stalled", "streams", "lag p99 (s)"),
+        seconds=75,
+    ),
+    Scene(
+        "a stolen token, and 50 guesses/s",
+        token_leaked,
+        ("tokens refused/s", "streams", "streams revoked"),
+        ("TailraceTokensRefused",),
+    ),
     Scene("a trim storm", trim_storm, ("gaps told", "lag p99 (s)"), ("TailraceGaps",)),
-    Scene("nginx frozen (SIGSTOP)", nginx_stopped, ("appended/s", "delivered/s", "streams", "partial sends"), seconds=30),
+    Scene(
+        "nginx frozen (SIGSTOP)",
+        nginx_stopped,
+        ("appended/s", "delivered/s", "streams", "partial sends"),
+        seconds=30,
+    ),
 ]

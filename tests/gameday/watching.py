@@ -73,7 +73,9 @@ class LogWatch:
 
     def __init__(self, logs: dict[str, Path]):
         self._logs = logs
-        self._begin = {name: path.stat().st_size if path.exists() else 0 for name, path in logs.items()}
+        self._begin = {
+            name: path.stat().st_size if path.exists() else 0 for name, path in logs.items()
+        }
 
     def lines(self) -> list[str]:
         """Return each kind of line that is worth reading, once, and how often it came."""
@@ -97,7 +99,9 @@ class LogWatch:
 class Moved:
     """How a metric moved in a scene."""
 
-    def __init__(self, prometheus: Prometheus, title: str, expression: str, start: float, broken: float):
+    def __init__(
+        self, prometheus: Prometheus, title: str, expression: str, start: float, broken: float
+    ):
         values = prometheus.values(expression, start, time.time())
         # NaN is not equal to itself: a ratio of nothing.
         points = [point for series in values.values() for point in series if point[1] == point[1]]
