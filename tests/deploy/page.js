@@ -5,7 +5,7 @@ const COLUMN = 1200 / 24;
 const GAP = 6;
 const BINARY = Array.from({ length: 40 }, (_, power) => 2 ** power);
 const NAMED = {
-    green: "#56a64b", red: "#e02f44", orange: "#ff780a", yellow: "#e0b400", blue: "#3274d9",
+    green: "#56a64b", red: "#e02f44", orange: "#ff780a", yellow: "#e0b400", blue: "#3274d9", purple: "#8f3bb8",
     text: "#24292e", transparent: "transparent",
 };
 const PALETTE = [

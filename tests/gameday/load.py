@@ -50,8 +50,11 @@ class Load:
         self._spawn(self._probe)
 
     def stop(self) -> None:
-        """Tell all to end; they are daemons, and those that wait are left."""
+        """Let all end. Those that still wait for a server are left."""
         self._over.set()
+        until = time.monotonic() + 10
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def forget(self) -> None:
         """Begin a new scene."""

@@ -31,7 +31,7 @@ METRICS = {
     "reader failures": "sum(tailrace_reader_failures_total)",
     "hub silence (s)": "max(tailrace_hub_silence_seconds)",
     "workers": "sum(tailrace_workers)",
-    "workers died": "sum(tailrace_workers_died_total)",
+    "workers died": "sum(max_over_time(tailrace_workers_died_total[5s]))",
     "streams": "sum(tailrace_streams_open)",
     "streams revoked": 'sum(tailrace_streams_closed_total{reason="revoked"})',
     "streams stalled": 'sum(tailrace_streams_closed_total{reason="stalled"})',
