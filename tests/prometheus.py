@@ -95,7 +95,7 @@ class Prometheus(Server):
         text = (SHIPPED / "prometheus.yml").read_text()
         if self._archiver is not None:
             text = text.replace("\n  #- job", "\n  - job").replace("\n  #  ", "\n    ")
-            text = text.replace('["archive:9101"]', f'["{self._archiver}"]')
+            text = text.replace('["archive:9107"]', f'["{self._archiver}"]')
         for name in ("scrape_interval: 15s", "evaluation_interval: 15s"):
             assert name in text
             text = text.replace(name, name.replace("15s", "1s"))

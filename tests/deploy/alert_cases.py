@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 GATEWAY = 'job="tailrace",instance="gateway-1:9100"'
 OTHER = 'job="tailrace",instance="gateway-2:9100"'
-ARCHIVER = 'job="tailrace-archive",instance="archive:9101"'
+ARCHIVER = 'job="tailrace-archive",instance="archive:9107"'
 
 Series = dict[str, str]
 

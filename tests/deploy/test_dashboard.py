@@ -148,5 +148,9 @@ def test_the_variables_have_values(gateways):
             r"label_values\((.+), (\w+)\)", variable["definition"]
         ).groups()
         assert variable["query"]["query"] == variable["definition"]
-        found = gateways.prometheus.get(f"label/{label}/values", **{"match[]": filled(series)})
-        assert found, variable["name"]
+        wait_until(
+            lambda path=f"label/{label}/values", match=filled(series): gateways.prometheus.get(
+                path, **{"match[]": match}
+            ),
+            variable["definition"],
+        )

@@ -100,8 +100,8 @@ class Load:
                     before = self.seen_at.get(number, now)
                     self.silence[number] = max(self.silence.get(number, 0.0), now - before)
                     self.seen_at[number] = now
-                    self.wrong += last != 0 and event.sequence != last + 1
-                    last = event.sequence
+                    self.wrong += bool(last and event.sequence and event.sequence != last + 1)
+                    last = event.sequence or 0  # another program gives none
                     if self._over.is_set():
                         return
 
