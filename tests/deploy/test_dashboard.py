@@ -144,13 +144,12 @@ def test_the_load_is_seen(gateways):
 @skip_if_missing
 def test_the_variables_have_values(gateways):
     for variable in dashboard()["templating"]["list"][1:]:
-        series, label = re.fullmatch(
-            r"label_values\((.+), (\w+)\)", variable["definition"]
-        ).groups()
+        found = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["definition"])
         assert variable["query"]["query"] == variable["definition"]
+        series = {"match[]": filled(found[1])}
         wait_until(
-            lambda path=f"label/{label}/values", match=filled(series): gateways.prometheus.get(
-                path, **{"match[]": match}
+            lambda name=found[2], series=series: gateways.prometheus.get(
+                f"label/{name}/values", **series
             ),
             variable["definition"],
         )
