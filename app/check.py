@@ -36,6 +36,8 @@ def check() -> int:
         store = EventStore(url)
         store.check_server()
         store.check_ready(*[REVOCATIONS] if settings.has_authentication else [])
+        for warning in store.warnings():
+            complain(f"warning: {warning.detail}")
     except UnsupportedServer as error:
         complain(f"{without_password(url)}: {error}")
         return 2

@@ -1,5 +1,7 @@
 """The only place that wires: settings, event store, readers, limits and views become an app."""
 
+from functools import partial
+
 from flask import Flask
 
 from . import __version__
@@ -11,6 +13,7 @@ from .capacity import Capacity, open_files
 from .metrics import catalog
 from .metrics.exposition import Exposition
 from .metrics.sampler import Reading, Sampler
+from .metrics.values import Gauge, Place
 from .routes import client_module, health, metrics, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
@@ -51,7 +54,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         Hosts(settings.allowed_hosts),
         access,
         store.census(),
-        Sampler(_readings(streams, admission, capacity), store.ping, store.runs.index.sizes),
+        Sampler(_readings(streams, admission, capacity), partial(_answers_of_redis, store)),
         Exposition(__version__),
     )
     here.init_app(app := _flask_app())
@@ -110,6 +113,16 @@ def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) ->
         (catalog.READERS, lambda: services.readers.readers),
         (catalog.HISTORY_BYTES, lambda: services.history.bytes),
         (catalog.REDIS_CONNECTIONS, services.store.count_connections),
+    ]
+
+
+def _answers_of_redis(store: EventStore) -> list[tuple[Gauge | Place, float]]:
+    """Return what a worker notes of Redis now and then. Raises an error if it cannot serve."""
+    store.ping()
+    sizes = store.runs.index.sizes().items()
+    return [
+        (catalog.REDIS_WARNINGS, len(store.warnings())),
+        *((catalog.RUNS.of(state), size) for state, size in sizes),
     ]
 
 

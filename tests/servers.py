@@ -83,25 +83,39 @@ class Server:
 
 
 class RedisServer(Server):
-    """A server on a free port. Its data lives in `directory`."""
+    """A server on a free port. Its data lives in `directory`.
 
-    def __init__(self, directory: Path, *options: str):
+    `binary` is the path of its program; without it, it is the one that the launcher would start.
+    With a file of `configuration`, the server has nothing but that and the options.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *options: str,
+        binary: str | None = None,
+        configuration: Path | None = None,
+    ):
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._directory = directory
-        self._options = options
+        self._options = options if configuration else ("--save", "", *options)
+        self._binary = binary
+        self._configuration = [str(configuration)] if configuration else []
         self.process: subprocess.Popen | None = None
 
     def start(self) -> Self:
-        binary = find_server().path
+        binary = self._binary or find_server().path
         cut_half_transaction(binary, self._directory)  # as docs/guarantees.md asks for
         self.process = subprocess.Popen(
             [
-                binary,
+                "redis-server",  # under another name, the same program is another tool
+                *self._configuration,
                 *("--port", str(self.port), "--bind", "127.0.0.1"),
                 *("--dir", str(self._directory), "--logfile", str(self._directory / "log")),
-                *("--save", "", *self._options),
-            ]
+                *self._options,
+            ],
+            executable=binary,
         )
         wait_until(self._answers, "Redis answers", 50)
         return self
@@ -134,16 +148,19 @@ class RedisServer(Server):
 
 
 class ReplicatedServers:
-    """A master, a replica, and one Sentinel that watches them."""
+    """A master, a replica, and one Sentinel that watches them.
 
-    def __init__(self, directory: Path):
+    The paths of the two servers' programs may be given.
+    """
+
+    def __init__(self, directory: Path, master: str | None = None, replica: str | None = None):
         for name in ("master", "replica"):
             (directory / name).mkdir()
-        self.master = RedisServer(directory / "master").start()
+        self.master = RedisServer(directory / "master", binary=master).start()
         source = ("--replicaof", f"127.0.0.1 {self.master.port}")
         with self.master.client() as client:
             client.config_set("repl-diskless-sync-delay", 0)
-        self.replica = RedisServer(directory / "replica", *source).start()
+        self.replica = RedisServer(directory / "replica", *source, binary=replica).start()
         self.port = free_port()
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/mymaster/0"
         configuration = directory / "sentinel.conf"

@@ -27,7 +27,7 @@ STREAMING_ROOT = (
 )
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
-    *("shared_connection", "scripts"),
+    *("shared_connection", "scripts", "server_warnings"),
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
@@ -45,7 +45,7 @@ SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
     *("addresses", "common_headers"),
     *("hijack", "response", "request_head", "connections", "kept_alive"),
-    *("refusals", "worker", "arbiter"),
+    *("refusals", "listeners", "service_manager", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems"),
@@ -350,8 +350,10 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         "common_headers",
         "connections",
         "kept_alive",
+        "listeners",
         "refusals",
         "request_head",
+        "service_manager",
         "worker",
     ):
         path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
@@ -363,8 +365,10 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.common_headers",
             "app.server.connections",
             "app.server.kept_alive",
+            "app.server.listeners",
             "app.server.refusals",
             "app.server.request_head",
+            "app.server.service_manager",
             "app.streaming.follow.client_socket",
         }
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {

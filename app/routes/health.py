@@ -1,5 +1,8 @@
 """Whether the process is alive, and whether it can serve."""
 
+from typing import Any
+
+import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import ServiceUnavailable
 
@@ -19,8 +22,15 @@ def healthz() -> Response:
 @blueprint.get("/readyz")
 @declares("open")
 def readyz() -> Response:
-    """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason."""
+    """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason.
+
+    With 200 it warns of settings of Redis that may lose events.
+    """
     if gateway().streams.draining:
         raise ServiceUnavailable("the worker is draining")
-    gateway().access.check_ready(gateway().store)
-    return Response(b'{"status":"ready"}', mimetype="application/json")
+    store = gateway().store
+    gateway().access.check_ready(store)
+    answer: dict[str, Any] = {"status": "ready"}
+    if warnings := store.warnings():
+        answer["warnings"] = [each._asdict() for each in warnings]
+    return Response(orjson.dumps(answer), mimetype="application/json")

@@ -22,6 +22,7 @@ from ..streaming.errors import (
     KeyReused,
     LogFull,
     NotALog,
+    ReadOnlyServer,
     RunEnded,
     StoreUnavailable,
     UnexpectedSequence,
@@ -187,7 +188,8 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     log.warning("Redis cannot serve: %s", error)
-    detail = str(error) if isinstance(error, UnsupportedServer) else "Redis cannot serve now"
+    may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
+    detail = str(error) if may_say else "Redis cannot serve now"
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}

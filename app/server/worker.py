@@ -9,7 +9,9 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -22,6 +24,7 @@ from gevent.server import StreamServer
 from gevent.socket import socket
 from greenlet import greenlet
 from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers import ggevent
 
 from ..metrics.catalog import CONNECTIONS, DRAINING
@@ -30,6 +33,7 @@ from ..streaming.follow import client_socket
 from .bodies.gunicorn_body import is_read
 from .connections import HEALTH_PATHS, METRICS_PATH, Connections
 from .kept_alive import KeptAlive, KeptConnection
+from .listeners import close_empty, open_now
 from .refusals import Refusal, refusal_of
 from .request_head import close_after_requests, limit_heads
 
@@ -38,15 +42,19 @@ from .request_head import close_after_requests, limit_heads
 MAX_REQUESTS_IN_A_ROW = 8
 
 # While a worker stops, it still answers the requests of open connections, but closes those that
-# have been idle for this long.
+# have been idle for this long since then.
 STOPPING_IDLE_SECONDS = 5
 
 # Once its streams have ended, a worker that stops waits this long for requests on connections
-# that are open and silent.
+# that are open and silent. A proxy must not keep its idle connections for that long: a request
+# must not meet one that is being closed (docs/deploy.md, and the files in deploy/).
 SILENT_SECONDS = 3.0
 
 # Connections to the monitoring port have places of their own, so no flood of others delays them.
 MONITORING_PLACES = 16
+
+
+log = logging.getLogger("tailrace.http")
 
 
 class _Server(StreamServer):
@@ -59,6 +67,7 @@ class _Server(StreamServer):
         self.listener = listener
         self._connections = worker.connections_to(listener)
         self._kept_alive = worker.kept_alive(listener)
+        self._backlog = worker.cfg.backlog
         self._is_monitoring = worker.is_monitoring(listener)
         if self._is_monitoring:
             self._spawn = _run_now
@@ -82,6 +91,11 @@ class _Server(StreamServer):
             self._kept_alive.add(self, client, address)
 
     def start_accepting(self) -> None:
+        try:
+            open_now(self.socket, self._backlog)
+        except OSError as error:
+            log.error("cannot listen: %s", error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master ends
         super().start_accepting()
         if self._is_monitoring:
             server: Any = self
@@ -110,7 +124,10 @@ class StreamingWorker(ggevent.GeventWorker):
     closed.
     """
 
+    opens_listeners = True
+
     _draining: "gevent.Greenlet[[], None] | None" = None
+    _stops_idle_at = math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -240,8 +257,9 @@ class StreamingWorker(ggevent.GeventWorker):
 
     def notify(self) -> None:  # once a second
         super().notify()
-        keepalive: int = self.cfg.keepalive
-        idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
+        idle_seconds: int = self.cfg.keepalive
+        if time.monotonic() >= self._stops_idle_at:
+            idle_seconds = min(idle_seconds, STOPPING_IDLE_SECONDS)
         self.connections.close_idle(idle_seconds)
         self._monitoring.close_idle(idle_seconds)
         if self._kept_alive is not None:
@@ -301,6 +319,7 @@ class StreamingWorker(ggevent.GeventWorker):
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
+            self._stops_idle_at = time.monotonic() + STOPPING_IDLE_SECONDS
             self._draining = gevent.spawn(self._drain_now)
         return self._draining
 
@@ -309,7 +328,7 @@ class StreamingWorker(ggevent.GeventWorker):
             self._kept_alive.stop()
         # A client that comes back must meet another worker, not this one.
         for server in self.servers:
-            server.close()
+            close_empty(server)
         app: Any = self.wsgi
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()

@@ -92,6 +92,10 @@ class UnsupportedServer(StoreUnavailable):
     """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
 
 
+class ReadOnlyServer(StoreUnavailable):
+    """The server is a replica, which accepts writes only after it was promoted."""
+
+
 class ReentrantCall(StreamingError):
     """A signal handler made a call while its own thread was already inside one.
 

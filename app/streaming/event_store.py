@@ -32,6 +32,7 @@ from .new_event import (
 from .redis import connection
 from .redis.availability import Availability
 from .redis.redis_url import default_url, make_client, pinned
+from .redis.server_warnings import ServerWarning, parse_info
 from .redis.shared_connection import SharedConnection
 from .runs.census import Census
 from .runs.run_index import RunIndex
@@ -291,13 +292,19 @@ class EventStore(LogReader):
         """
         self._readiness.check(*streams)
 
+    def warnings(self) -> list[ServerWarning]:
+        """Return which settings of the server may lose events, as they were 15 seconds ago or less.
+
+        A server that does not allow INFO has none. Raises StoreUnavailable.
+        """
+        return self._readiness.warnings()
+
     def server(self, section: str = "server") -> dict[str, str]:
         """Return a section of INFO, or {} if this user may not read it."""
         [reply] = connection.call_all(self._client, ("INFO", section))
         if isinstance(reply, NoPermissionError):
             return {}
-        lines = connection.checked(reply).decode().splitlines()
-        return dict(line.split(":", 1) for line in lines if ":" in line)
+        return parse_info(connection.checked(reply))
 
     def check_server(self) -> str:
         """Return the server's name and version. Raises UnsupportedServer below Redis 7.0."""

@@ -14,7 +14,8 @@ from tests.bench.capacity import capacity
 from tests.bench.figures import Figures
 from tests.bench.following import idle, live, live_by_redis, replay
 from tests.bench.listing import listing
-from tests.bench.servers import ALL, FourWorkers, Server, Tailrace, TwoWorkers
+from tests.bench.scraping import scrapes
+from tests.bench.servers import ALL, FourWorkers, Server, Tailrace, TwoWorkers, Uncounted
 
 ROUNDS = 3
 
@@ -36,7 +37,7 @@ class Workload:
         """Whether it is measured on such a server."""
         if issubclass(kind, TwoWorkers):
             return self.scales
-        return kind is Tailrace or not self.alone
+        return kind in (Tailrace, Uncounted) or not self.alone
 
 
 def workloads(seconds: float) -> dict[str, Workload]:
@@ -77,6 +78,7 @@ def workloads(seconds: float) -> dict[str, Workload]:
         "100 runs by ingest, 50 lines/s each": lines(100, watched=False),
         "100 runs by ingest, 50 lines/s each, one viewer each": lines(100, watched=True),
         "a page of 100 of 100,000 runs": Workload(lambda s: listing(s, 100_000), alone=True),
+        "a scrape of the metrics": Workload(scrapes, alone=True, scales=True),
         "appender in Python": Workload(lambda s: appender(s, 50_000), alone=True),
         "capacity: events/s to 1,000 viewers of one run": Workload(
             lambda s, load: live(s, 1000, 1, load, seconds), first=64
@@ -157,8 +159,9 @@ def main() -> None:
     count = options.rounds or (1 if options.quick else ROUNDS)
     wanted = [
         kind
-        for kind in (*ALL, TwoWorkers, FourWorkers)
+        for kind in (*ALL, Uncounted, TwoWorkers, FourWorkers)
         if any(part in kind.name for part in options.servers.split("|"))
+        and (kind is not Uncounted or options.servers)
     ]
     kinds = [kind for kind in wanted if kind.available()]
     not_installed = [kind.name for kind in wanted if not kind.available()]

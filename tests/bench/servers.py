@@ -119,6 +119,15 @@ class Tailrace(Server):
         self._store.add(f"bench-{run}", "llm", "stream", data)
 
 
+class Uncounted(Tailrace):
+    """Tailrace with metrics that count nothing: the difference is what they cost."""
+
+    name = "Tailrace, nothing counted"
+
+    def command(self) -> list[str]:
+        return [*super().command()[:-1], "tests.bench.uncounted:app"]
+
+
 class TwoWorkers(Tailrace):
     name = "Tailrace, 2 workers"
     workers = 2

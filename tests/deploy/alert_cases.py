@@ -139,6 +139,12 @@ CASES = [
         "18m",
     ),
     Case(
+        "TailraceRedisUnsafe",
+        {f"tailrace_redis_warnings{{{GATEWAY}}}": "0x20 1x80"},
+        "20m",
+        "20m30s",
+    ),
+    Case(
         "TailraceTokensRefused",
         {f'tailrace_auth_refusals_total{{{GATEWAY},reason="invalid"}}': "0x40 0+60x40"},
         "11m",

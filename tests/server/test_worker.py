@@ -31,7 +31,10 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
 
     hosts = SimpleNamespace(listens_on=lambda addresses: None)
     census = SimpleNamespace(start=lambda: None)
-    gateway = SimpleNamespace(drain=lambda: None, hosts=hosts, census=census, settings=Settings())
+    sampler = SimpleNamespace(start=lambda readings: None)
+    gateway = SimpleNamespace(
+        drain=lambda: None, hosts=hosts, census=census, sampler=sampler, settings=Settings()
+    )
     hello.extensions = {"tailrace": gateway}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)
 
@@ -62,7 +65,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., tuple[gevent.Greenlet, socket.s
     worker._names = {None: ("127.0.0.1", 1)}
     worker._connections = Connections(100)
     pool = Pool()
-    worker.servers.append(SimpleNamespace(pool=pool, close=lambda: None))
+    worker.servers.append(SimpleNamespace(pool=pool, started=False, close=lambda: None))
 
     def connect(application: Any, sent: bytes) -> tuple[gevent.Greenlet, socket.socket]:
         application.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}

@@ -159,7 +159,21 @@ SCHEMAS: dict[str, Json] = {
     },
     "Session": whole(expires_in=number("In how many seconds the token expires.")),
     "Alive": whole(status={"const": "ok"}),
-    "Ready": whole(status={"const": "ready"}),
+    "Ready": {
+        "type": "object",
+        "required": ["status"],
+        "properties": {
+            "status": {"const": "ready"},
+            "warnings": array(
+                whole(
+                    code=text("eviction, no-append-only-file or replica."),
+                    detail=text("What may be lost, and what to do."),
+                )
+            )
+            | {"minItems": 1, "description": "Settings of Redis that may lose events."},
+        },
+        "additionalProperties": False,
+    },
 }
 
 

@@ -118,7 +118,7 @@ READY = Operation(
     _HEALTH,
     "Ask whether the gateway can serve",
     "Redis answers, accepts writes and allows what Tailrace needs, and the worker is not about to "
-    "stop. Use it to decide on traffic.",
+    "stop. Use it to decide on traffic. Warnings do not change the status.",
     {
         200: Answer("The gateway can serve.", {JSON: schema("Ready")}),
         **EVERYWHERE,

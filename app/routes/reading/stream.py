@@ -36,6 +36,10 @@ EVENT_STREAM = "text/event-stream"
 
 _stream_query = StreamQuery()
 
+# How long a client waits that has come to a worker which is stopping. Its connection is closed
+# with the answer, so that the next request reaches another worker.
+DRAINING_RETRY_MS = 75
+
 # What is remembered is named by clients, so longer names are not.
 MAX_REMEMBERED_LENGTH = 256
 
@@ -153,7 +157,11 @@ def _come_back(error: Exception) -> BaseResponse:
     if "text/event-stream" not in accepted:
         return respond(error)
     response = _response(EventStream(), Response)
-    response.data = EventStream().retry(gateway().settings.retry_ms)
+    here = gateway()
+    retry_ms = here.settings.retry_ms
+    if here.streams.draining:
+        retry_ms = min(retry_ms, DRAINING_RETRY_MS)
+    response.data = EventStream().retry(retry_ms)
     return response
 
 

@@ -32,8 +32,8 @@ from .replay import UP_TO_DATE, ReplayStopped, Wait
 MIN_BEAT_SHARE = 0.75
 
 # How long the client of a drained stream waits: another worker is ready, or soon will be. With
-# the spread that the wire format adds, this makes 100 to 1,000 ms.
-DRAIN_RETRY_MS = (150, 750)
+# the spread that the wire format adds, this makes 50 to 500 ms.
+DRAIN_RETRY_MS = (75, 375)
 
 log = logging.getLogger("tailrace.stream")
 

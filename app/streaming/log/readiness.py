@@ -1,4 +1,4 @@
-"""Readiness: whether a server can hold logs, and allows what appends and readers need."""
+"""Readiness: whether a server can hold logs, what it allows, and what may lose events there."""
 
 import math
 import re
@@ -12,10 +12,12 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     NoScriptError,
+    ReadOnlyError,
 )
 
-from ..errors import NotALog, StoreUnavailable, UnsupportedServer
+from ..errors import NotALog, ReadOnlyServer, StoreUnavailable, UnsupportedServer
 from ..redis.connection import Reply, checked
+from ..redis.server_warnings import SECTIONS, ServerWarning, parse_info, warnings_of
 from ..redis.shared_connection import SharedConnection
 from .redis_keys import log_key, redis_keys
 
@@ -24,7 +26,12 @@ HERE = Path(__file__).parent
 TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
 CLUSTER = "Redis is in cluster mode, which Tailrace does not support"
 
+READ_ONLY = "Redis is a read-only replica: name the master in REDIS_URL, or promote this server"
+
 MIN_SECONDS_BETWEEN_TRIES = 1.0
+
+# Warnings come and go within this time after a setting of the server has changed.
+SECONDS_BETWEEN_WARNINGS = 15.0
 
 # No run can have these ids. The logs are in different slots of a cluster.
 _PROBE, _OTHER_PROBE = "~probe", "~other-probe"
@@ -37,7 +44,9 @@ _NO_SCRIPT = "0" * 40  # no source has this digest
 
 _REFUSED_ID = "0-0"  # no entry can have it
 
-_ABOUT_KEYS = re.compile(r"access (a|the) .*key", re.IGNORECASE)
+# How servers refuse a command to a user. Redis 7.0 names no ACL if a script calls it.
+_FORBIDDEN = re.compile(r"^NOPERM|ACL failure|user executing the script can't")
+_ABOUT_KEYS = re.compile(r"access (a|the|(at least )?one) .*key", re.IGNORECASE)
 
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 
@@ -49,6 +58,8 @@ class Readiness:
         self._shared = shared
         self._source = (HERE / "ready.lua").read_bytes()
         self._tried_at = -math.inf
+        self._warnings: list[ServerWarning] = []
+        self._asked_at = -math.inf
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
@@ -90,12 +101,27 @@ class Readiness:
             raise StoreUnavailable(f"Redis refused {command}: {reason}")
         self._tried_at = time.monotonic()
 
+    def warnings(self) -> list[ServerWarning]:
+        """Return which settings of the server may lose events.
+
+        They are asked for at most every SECONDS_BETWEEN_WARNINGS. A server that does not allow
+        INFO has none. Raises StoreUnavailable.
+        """
+        now = time.monotonic()
+        if now >= self._asked_at + SECONDS_BETWEEN_WARNINGS:
+            reply = self._shared.call("INFO", *SECTIONS)
+            self._warnings = warnings_of(parse_info(reply)) if isinstance(reply, bytes) else []
+            self._asked_at = now
+        return self._warnings
+
 
 def _check(command: str, reply: Reply) -> None:
     if "error loading code" in str(reply):
         return  # fakeredis does not know the first line of _PING
     if isinstance(reply, _OF_A_CLUSTER):
         raise UnsupportedServer(CLUSTER)
+    if isinstance(reply, ReadOnlyError):
+        raise ReadOnlyServer(READ_ONLY)
     if isinstance(reply, Exception):
         _check_reason(command, f"{'NOPERM ' * isinstance(reply, NoPermissionError)}{reply}")
     try:
@@ -106,7 +132,7 @@ def _check(command: str, reply: Reply) -> None:
 
 def _check_reason(command: str, reason: str) -> None:
     """Raise UnsupportedServer if the reason of a refusal is one that lasts."""
-    if "ACL failure" in reason or reason.startswith("NOPERM"):
+    if _FORBIDDEN.search(reason):
         about = "keys like run:* and {run:*" if _ABOUT_KEYS.search(reason) else command
         raise UnsupportedServer(f"Redis forbids {about} to this user")
     if "unknown" in reason.lower() and "command" in reason:

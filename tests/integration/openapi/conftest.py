@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app.auth.tokens import make_token
-from tests.servers import GatewayServer, RedisServer
+from tests.servers import DURABLE, GatewayServer, RedisServer
 
 SECRET = "a secret of more than thirty-two bytes"
 
@@ -16,8 +16,8 @@ def token(seconds: float = 3600, **grants: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """Start a server of this module's own, since it is emptied."""
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+    """Start a server of this module's own, since it is emptied. Nothing is to be warned of."""
+    with RedisServer(tmp_path_factory.mktemp("redis"), *DURABLE) as server:
         yield server
 
 

@@ -11,11 +11,10 @@ from app.streaming.errors import StoreUnavailable, UnsupportedServer
 from app.streaming.event_store import EventStore
 from app.streaming.log import readiness
 from app.streaming.log.redis_keys import log_key
-from tests.documents import README, blocks_of
+from tests.redis.acl import acl_of
 from tests.servers import ROOT, RedisServer, wait_until
 
 LUA = sorted((ROOT / "app" / "streaming" / "log").glob("*.lua"))
-[ACL] = [block.code for block in blocks_of(README) if block.code.startswith("ACL SETUSER")]
 OPTIONAL = {
     "+info",
     "+client|id",
@@ -26,7 +25,8 @@ OPTIONAL = {
     "+expire",
     "+scan",
 }
-NEEDED = [rule for rule in ACL.split() if rule.startswith("+") and rule not in OPTIONAL]
+RULES = acl_of("tailrace")
+NEEDED = [rule for rule in RULES if rule.startswith("+") and rule not in OPTIONAL]
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def restrict(redis_server: RedisServer, redis_client: redis.Redis) -> Iterator:
 
 
 def rules(*without: str) -> list[str]:
-    """Return the rules that the README names."""
-    return [rule for rule in ACL.split()[3:] if rule not in without]
+    """Return the rules that docs/redis.md names."""
+    return [rule for rule in RULES if rule not in without]
 
 
 def keys_of_probes(client: redis.Redis) -> list[bytes]:
