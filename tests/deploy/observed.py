@@ -60,7 +60,7 @@ def observed(directory: Path) -> Iterator[Observed]:
     """Run all servers, and load on them, until the block ends."""
     with contextlib.ExitStack() as stack:
         (directory / "redis").mkdir()
-        redis = stack.enter_context(RedisServer(directory / "redis"))
+        redis = stack.enter_context(RedisServer(directory / "redis", "--appendonly", "yes"))
         gateways, targets = [], {}
         for number in (1, 2):
             port = free_port()

@@ -111,8 +111,13 @@ def test_grafana_is_given_the_dashboard_and_prometheus():
 def gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """Start all with load, gaps, and a worker that was killed."""
     with observed(tmp_path_factory.mktemp("observed")) as found:
-        cause_gaps(found.redis)
         kill_a_worker(found.gateways[0])
+
+        def gaps() -> float:
+            cause_gaps(found.redis)  # again and again: at first there may be no viewer
+            return found.prometheus.value('sum(tailrace_notices_total{notice="gap"})') or 0
+
+        wait_until(gaps, "viewers are told gaps", 40)
         yield found
 
 
