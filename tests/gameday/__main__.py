@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ def main() -> int:
         print("a disk that is full is a file system of its own, so root is needed", file=sys.stderr)
         return 2
     logging.disable(logging.WARNING)  # those of the clients
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # all servers are stopped then too
     failed = 0
     for number, scene in enumerate(SCENES):
         if any(part in scene.title for part in options.only):
