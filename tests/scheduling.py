@@ -12,6 +12,7 @@ GROUPS = {
     "tests/field/test_proxy_faults.py": "proxy faults",
     "tests/integration/launcher/": "launcher",
     "tests/integration/test_wheel.py": "launcher",
+    "tests/integration/archive/test_buckets.py": "buckets",
     "tests/integration/ingest/test_bad_lines.py": "bad lines",
     "tests/integration/openapi/test_examples.py": "examples",
     "tests/integration/openapi/test_schemathesis.py": "schemathesis",

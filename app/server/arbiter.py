@@ -25,6 +25,7 @@ from ..metrics.answers import count_response
 from ..metrics.shared_rows import SharedRows
 from .addresses import STANDS_OPEN, is_loopback
 from .listeners import open_late
+from .request_ids import request_id_of
 from .service_manager import ServiceManager, all_have_begun
 
 _log = logging.getLogger("gunicorn.error")
@@ -235,6 +236,7 @@ class AccessLogger(Logger):
             "status": resp.status_code,
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
+            "request_id": request_id_of(environ),
         }
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         self.access_log.info("request %s", text, extra=fields)

@@ -23,7 +23,6 @@ from gevent.pool import PoolFull
 from gevent.server import StreamServer
 from gevent.socket import socket
 from greenlet import greenlet
-from gunicorn import util
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import ggevent
 
@@ -34,8 +33,9 @@ from .bodies.gunicorn_body import is_read
 from .connections import HEALTH_PATHS, METRICS_PATH, Connections
 from .kept_alive import KeptAlive, KeptConnection
 from .listeners import close_empty, open_now
-from .refusals import Refusal, refusal_of
+from .refusals import Refusal, refusal_of, write_problem
 from .request_head import close_after_requests, limit_heads
+from .request_ids import new_request_id, request_id_of_headers
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
@@ -104,6 +104,16 @@ class _Server(StreamServer):
             server._watcher.start(server._do_read)
 
 
+def _refuse(client: Any, req: Any, status: int, reason: str, detail: str) -> None:
+    write_problem(client, status, reason, detail, request_id_of_headers(req.headers))
+
+
+def _request_id_of(req: Any) -> str:
+    """Return the id of a request, of which gunicorn may have parsed nothing."""
+    headers = getattr(req, "headers", None)
+    return request_id_of_headers(headers) if headers else new_request_id()
+
+
 def _come_first(watcher: Any) -> None:
     """Make a watcher the first of those that are ready in a round of the loop."""
     watcher.priority = watcher.loop.MAXPRI
@@ -162,6 +172,8 @@ class StreamingWorker(ggevent.GeventWorker):
         while not draining.ready() or (self._is_serving() and time.monotonic() < until):
             self.notify()
             gevent.sleep(0.1)
+        if (tracing := app.extensions.get("tailrace.tracing")) is not None:
+            tracing.shutdown()
 
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
@@ -270,10 +282,10 @@ class StreamingWorker(ggevent.GeventWorker):
     ) -> None:
         paths = self._paths_of(listener_name)
         if paths is not None and req.path not in paths:
-            util.write_error(sock, 404, "Not Found", "there is no such path on this port")
+            _refuse(sock, req, 404, "Not Found", "there is no such path on this port")
             raise StopIteration
         if paths is None and req.path not in HEALTH_PATHS and self.connections.is_full:
-            util.write_error(sock, 503, "Service Unavailable", "too many connections")
+            _refuse(sock, req, 503, "Service Unavailable", "too many connections")
             raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
         req.hijack = self.connections.hijack
@@ -307,15 +319,17 @@ class StreamingWorker(ggevent.GeventWorker):
     def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, gevent.GreenletExit):
             return  # a stop ends connections that are still silent
-        refusal = refusal_of(exc)
+        refusal, request_id = refusal_of(exc), _request_id_of(req)
         # gunicorn would log and send its errors, which quote the request, and the whole URL.
         if refusal is not None:
-            self.log.warning("refused a request of %s: %s", addr and addr[0], refusal.detail)
+            said = addr and addr[0], refusal.detail, request_id
+            self.log.warning("refused a request of %s: %s request_id=%s", *said)
         else:
-            self.log.exception("error in a request of %s", getattr(req, "path", "an unknown path"))
+            path = getattr(req, "path", "an unknown path")
+            self.log.exception("error in a request of %s request_id=%s", path, request_id)
             refusal = Refusal(500, "Internal Server Error", "")
         with contextlib.suppress(Exception):  # the client is gone
-            util.write_error(client, *refusal)
+            write_problem(client, *refusal, request_id)
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:

@@ -6,12 +6,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import requests
 
+from app.archive.writing.metrics import Metrics
 from app.auth.tokens import make_token
 from app.client import Client
 from app.streaming.errors import StreamingError
@@ -24,27 +24,6 @@ TOKEN = make_token(
     SECRET, "tailrace", {"read": ["*"], "append": ["*"]}, 3600, aud="tailrace", sub="load"
 )
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-# What the archiver answers to a scrape, but for the numbers that grow.
-ARCHIVER = """\
-# TYPE tailrace_archive_archived_runs_total counter
-tailrace_archive_archived_runs_total {0}
-# TYPE tailrace_archive_archived_events_total counter
-tailrace_archive_archived_events_total {1}
-# TYPE tailrace_archive_passes_total counter
-tailrace_archive_passes_total {0}
-# TYPE tailrace_archive_failures_total counter
-tailrace_archive_failures_total{{kind="storage"}} 0
-tailrace_archive_failures_total{{kind="redis"}} 0
-# TYPE tailrace_archive_due_logs gauge
-tailrace_archive_due_logs 3
-# TYPE tailrace_archive_held_logs gauge
-tailrace_archive_held_logs 0
-# TYPE tailrace_archive_unarchived_logs_at_limit gauge
-tailrace_archive_unarchived_logs_at_limit 0
-# TYPE tailrace_archive_next_expiry_seconds gauge
-tailrace_archive_next_expiry_seconds 80000
-"""
 
 
 class Observed(NamedTuple):
@@ -161,30 +140,27 @@ def kill_a_worker(gateway: GatewayServer) -> None:
 
 @contextlib.contextmanager
 def archiver_answers() -> Iterator[str]:
-    """Answer to scrapes as the archiver does; yield the address."""
-    began = time.monotonic()
+    """Answer to scrapes with the metrics of an archiver that has work; yield the address."""
+    metrics, port, over = Metrics(), free_port(), threading.Event()
+    metrics.due.set(3)
+    metrics.next_expiry.set(80_000)
+    server, thread = metrics.serve(port, "127.0.0.1")
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            passes = int(time.monotonic() - began)
-            body = ARCHIVER.format(passes, 40 * passes).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            with contextlib.suppress(OSError):
-                self.wfile.write(body)
+    def work() -> None:
+        while not over.wait(0.2):
+            metrics.events.inc(8)
+            metrics.passes.inc()
 
-        def log_message(self, *_: object) -> None:
-            """Log nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    working = threading.Thread(target=work)
+    working.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        over.set()
+        working.join()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def slow_reader(gateway: GatewayServer) -> socket.socket:

@@ -20,6 +20,7 @@ from tests.deploy.files import (
     documents_in,
     settings_in,
 )
+from tests.redis.acl import acl_of
 from tests.servers import GatewayServer, RedisServer
 
 FOLDER = DEPLOY / "compose"
@@ -151,6 +152,14 @@ def valkey(tmp_path):
     assert binary
     with server:
         yield server
+
+
+def test_the_user_has_the_smallest_rights_that_the_document_names():
+    line = (FOLDER / "valkey" / "users.acl.template").read_text().splitlines()[-1]
+    _, name, *rules = line.split()
+    named = [">password" if rule == "#%PASSWORD%" else rule for rule in rules]
+    defaults = {"resetkeys", "resetchannels"}  # of a user that is new
+    assert (name, set(named)) == ("tailrace", set(acl_of("tailrace")) - defaults)
 
 
 def test_a_gateway_needs_no_more_than_the_user_may_do(valkey, tmp_path, run_id):

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from app.archive.writing.metrics import Metrics
 from app.metrics.catalog import LAYOUT
 from tests.deploy.dashboard import FILE, Query, dashboard, filled, panels, queries
-from tests.deploy.observed import ARCHIVER, Observed, cause_gaps, kill_a_worker, observed
+from tests.deploy.observed import Observed, cause_gaps, kill_a_worker, observed
 from tests.processes import NODE, NODE_SCRIPTS
 from tests.prometheus import skip_if_missing
 from tests.servers import ROOT, wait_until
@@ -80,10 +81,9 @@ def test_panels_have_a_place_of_their_own_and_say_what_they_show():
 def test_queries_name_metrics_and_labels_that_exist():
     known = {metric.name: {"job", "instance", *metric.labels} for metric in LAYOUT.metrics}
     known["tailrace_hub_silence_seconds"] = {"job", "instance"}
-    for name, labels in re.findall(
-        r"^(\w+)(?:\{(\w+)=.*\})? ", re.sub("{{|}}", lambda m: m[0][0], ARCHIVER), re.M
-    ):
-        known[name] = {"job", "instance", *filter(None, [labels])}
+    for metric in Metrics()._registry.collect():
+        for sample in metric.samples:
+            known[sample.name] = {"job", "instance", *sample.labels}
     used = set()
     for query in queries():
         for name, selector in re.findall(r"(tailrace_\w+)\{([^}]*)\}", query.expression):

@@ -7,7 +7,6 @@ import kubernetes_validate
 import pytest
 
 from app import create_app
-from app.server.connections import HEALTH_PATHS
 from app.settings import Settings
 from app.streaming.event_store import EventStore
 from tests.deploy.files import DEPLOY, GATEWAY_COMMAND, SECONDS_AFTER_DRAIN, documents_in
@@ -93,9 +92,6 @@ def test_the_ports_are_those_of_the_settings():
     assert {each["port"] for each in find("ServiceMonitor")["spec"]["endpoints"]} <= services
 
 
-@pytest.mark.xfail(
-    "/livez" not in HEALTH_PATHS, reason="the gateway has no /livez yet", strict=True
-)
 def test_the_probes_ask_for_paths_that_the_gateway_has():
     app = create_app(Settings(), event_store=EventStore(client=fakeredis.FakeRedis(protocol=2)))
     paths = {rule.rule for rule in app.url_map.iter_rules()}

@@ -95,9 +95,10 @@ def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
     monkeypatch.setattr(logger, "access_log", logging.getLogger("access-of-a-test"))
     caplog.set_level(level, "access-of-a-test")
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/a%20b?token=x", "REMOTE_ADDR": "::1"}
+    environ["HTTP_X_REQUEST_ID"] = "a-1"
     response = SimpleNamespace(status="200 OK", status_code=200, sent=7)
     logger.access(response, None, environ, timedelta(seconds=1.5))
-    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
+    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5 request_id=a-1"
     assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
 
 

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from ...server.hijack import hijack
+from ...server.request_ids import request_id_of
 from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import check_run_id
 from ...streaming.follow.replay import Replay
@@ -152,7 +153,13 @@ def let_come_back(streams: Blueprint) -> None:
 
 def _come_back(error: Exception) -> BaseResponse:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
-    log.warning("stream refused path=%r: %s", request.path, error)
+    fields = {
+        "path": request.path,
+        "request_id": request_id_of(request.environ),
+        "detail": str(error),
+    }
+    message = "stream refused path=%(path)r request_id=%(request_id)s: %(detail)s"
+    log.warning(message, fields, extra=fields)
     accepted = (kind.partition(";")[0].strip().lower() for kind in accept_header().split(","))
     if "text/event-stream" not in accepted:
         return respond(error)
