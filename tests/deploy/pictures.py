@@ -25,7 +25,7 @@ SECONDS = 180
 PARTS = {
     "dashboard": ["Is it well?", "Delivery", "Appends"],
     "dashboard-streams": ["Streams", "Redis", "Workers"],
-    "dashboard-access": ["HTTP and access"],  # the archiver is a stand-in: no picture
+    "dashboard-access": ["HTTP and access"],  # the numbers of the archiver are made up
 }
 
 
