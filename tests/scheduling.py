@@ -6,6 +6,7 @@ from xdist.scheduler import LoadScopeScheduling
 # a launcher: its Redis takes the first free port from 6379 on, and after a crash it needs that port
 # again, which a launcher of another process might have taken.
 GROUPS = {
+    "tests/deploy/test_dashboard.py": "dashboard",
     "tests/field/test_clients.py": "clients",
     "tests/field/test_proxies.py": "proxies",
     "tests/field/test_proxy_faults.py": "proxy faults",

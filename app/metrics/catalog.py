@@ -134,6 +134,7 @@ AUTH_REFUSALS = _counter(
 
 WORKERS = _gauge("workers", "Workers that run")
 WORKERS_STARTED = _counter("workers_started", "Workers that have started")
+WORKERS_DIED = _counter("workers_died", "Workers that have ended without having been stopped")
 DRAINING = _gauge("draining", "Workers that are ending their streams")
 HUB_LAG = _histogram(
     "hub_lag_seconds",

@@ -26,7 +26,7 @@ from greenlet import greenlet
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers import ggevent
 
-from ..metrics.catalog import CONNECTIONS
+from ..metrics.catalog import CONNECTIONS, DRAINING
 from ..metrics.sampler import Reading
 from ..streaming.follow import client_socket
 from .bodies.gunicorn_body import is_read
@@ -346,6 +346,7 @@ class StreamingWorker(ggevent.GeventWorker):
         app: Any = self.wsgi
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()
+        DRAINING.set(1)  # the sampler may not have come meanwhile
         until = time.monotonic() + SILENT_SECONDS
         while self.connections.has_waiting and time.monotonic() < until:
             gevent.sleep(0.1)

@@ -177,6 +177,28 @@ def test_counts_go_on_after_a_reload(start_gateway, run_id):
     wait_until(lambda: read(gateway)["workers"] == 2, "both run")
 
 
+def test_only_a_worker_that_was_not_stopped_has_died(start_gateway):
+    gateway = start_gateway(WEB_CONCURRENCY=2)
+    for died, kill in enumerate((signal.SIGKILL, signal.SIGSEGV), 1):
+        wait_until(lambda: read(gateway)["workers"] == 2, "both run")
+        gateway.workers()[0].send_signal(kill)
+        wait_until(lambda died=died: (deaths(gateway) or 0) == died, "it is counted")
+    for reload in range(1, 3):
+        wait_until(lambda: read(gateway)["workers"] == 2, "both run")
+        old = {each.pid for each in gateway.workers()}
+        gateway.process.send_signal(signal.SIGHUP)
+        wait_until(
+            lambda old=old: not old & {each.pid for each in gateway.workers()}, f"reload {reload}"
+        )
+    wait_until(lambda: (found := read_or_none(gateway)) and found["workers"] == 2, "both run")
+    assert read(gateway)["workers_died_total"] == 2
+
+
+def deaths(gateway: GatewayServer) -> float | None:
+    found = read_or_none(gateway)
+    return found["workers_died_total"] if found else None
+
+
 def test_a_frozen_worker_is_seen_by_the_other(start_gateway):
     gateway = start_gateway(WEB_CONCURRENCY=2)
     wait_until(lambda: read(gateway)["workers"] == 2, "both run")
