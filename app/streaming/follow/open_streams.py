@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,8 @@ LOOK_SECONDS = 0.5
 MAX_LOOKED_AT_IN_A_ROW = 256
 
 log = logging.getLogger("tailrace.stream")
+
+_PLAIN = re.compile(r"[!#-&(-<>-~]+")  # printable ASCII without spaces, quotes and =
 
 
 class OpenStream(Protocol):
@@ -157,7 +160,8 @@ class OpenStreams:
         STREAMS_OPENED.of(_kind(stream)).add()
         STREAMS_OPEN.of(_kind(stream)).add()
         named = {"run": stream.run_id, "client": client.address}
-        _log(f"{stream.kind} opened", **named, **fields, request_id=client.request_id)
+        account = {} if owner is None else {"account": owner.account}
+        _log(f"{stream.kind} opened", **named, **account, **fields, request_id=client.request_id)
         return True
 
     def closed(self, stream: OpenStream) -> None:
@@ -320,6 +324,11 @@ def _weight(followed: Sequence[str]) -> int:
 
 def _log(message: str, **fields: object) -> None:
     """Log one line: as text with its fields behind the message, as JSON with named fields."""
-    shown = ((name, "-" if value is None else value) for name, value in fields.items())
-    text = " ".join(f"{name}={value}" for name, value in shown)
+    text = " ".join(f"{name}={_text_of(value)}" for name, value in fields.items())
     log.info("%s %s", message, text, extra=fields)
+
+
+def _text_of(value: object) -> str:
+    """Return a value of a line, in quotes and escaped if it could be taken for something else."""
+    text = "-" if value is None else str(value)
+    return text if _PLAIN.fullmatch(text) else ascii(text)

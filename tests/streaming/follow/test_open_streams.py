@@ -24,6 +24,12 @@ from tests.servers import wait_until
 CLIENT = Client("127.0.0.1", "a-1", "curl/8")
 
 
+@dataclass
+class Subject:
+    account: str
+    expires_at: float | None = None
+
+
 @pytest.fixture
 def services(fake_store) -> Services:
     return Services(fake_store, ReaderPool(fake_store), History(fake_store), Heartbeats(15.0))
@@ -244,3 +250,25 @@ def test_a_fault_of_one_stream_does_not_keep_others_from_their_expiry(services, 
         streams.admit(stream, CLIENT, Bearer(expires_at=time.time() + 0.3))
     wait_until(lambda: broken.is_cut and other.is_cut, "both are cut off")
     assert "a fault of this stream" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("account", "shown"),
+    [
+        ("sub:ada", "sub:ada"),
+        ("sub:ada lovelace", "'sub:ada lovelace'"),
+        ("sub:a\nINFO all is well", "'sub:a\\nINFO all is well'"),
+        ("sub:x run=2", "'sub:x run=2'"),
+        ("sub:\u00e9", "'sub:\\xe9'"),
+    ],
+)
+def test_the_first_line_names_the_account_and_no_account_can_forge_another_line(
+    services, caplog, account, shown
+):
+    caplog.set_level("INFO", "tailrace.stream")
+    streams = OpenStreams(services, 1)
+    [subscriber] = make_subscribers(streams, 1)
+    streams.admit(subscriber, CLIENT, Subject(account))
+    [record] = caplog.records
+    assert f" account={shown} request_id=a-1" in record.getMessage()
+    assert record.account == account
