@@ -1,4 +1,4 @@
-"""The only place that wires: settings, event store, readers, limits and views become an app."""
+"""Wires the gateway: settings, event store, readers, limits and views become an app."""
 
 import logging
 import os

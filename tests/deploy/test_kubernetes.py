@@ -7,7 +7,7 @@ import kubernetes_validate
 import pytest
 
 from app import create_app
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from app.streaming.event_store import EventStore
 from tests.deploy.files import DEPLOY, GATEWAY_COMMAND, SECONDS_AFTER_DRAIN, documents_in
 
@@ -56,7 +56,9 @@ def test_the_kustomization_names_files_that_are_there_and_no_secret():
 
 def test_the_settings_are_the_gateways():
     assert set(SETTINGS) <= Settings.names()
-    Settings.load(SETTINGS)
+    Settings.load(SETTINGS | {"AUTH_SECRET": 32 * "a"})
+    with pytest.raises(SettingsError, match="AUTH_SECRET"):  # nobody changed it
+        Settings.load(SETTINGS)
 
 
 def test_the_grace_period_is_as_long_as_the_wait_and_the_drain():

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from app.settings import Settings
+from app.settings import Settings, SettingsError
 from tests.deploy.files import DEPLOY, SECONDS_AFTER_DRAIN, settings_in
 from tests.servers import ROOT, GatewayServer, wait_until
 
@@ -80,8 +80,23 @@ def test_a_unit_has_few_rights(unit, tmp_path):
 
 
 def test_the_settings_are_the_gateways():
-    Settings.load(ENVIRONMENT)
+    Settings.load(ENVIRONMENT | {"AUTH_SECRET": 32 * "a"})
     assert set(ENVIRONMENT) <= Settings.names()
+
+
+def test_a_secret_that_nobody_changed_is_refused():
+    with pytest.raises(SettingsError, match="AUTH_SECRET"):
+        Settings.load(ENVIRONMENT)
+
+
+def test_gateways_on_one_machine_share_no_port():
+    assert {"PORT=%i", "METRICS_PORT=1%i"} <= set(values_of(GATEWAY, "Environment"))
+    assert not {"PORT", "METRICS_PORT", "MONITORING_PORT"} & set(ENVIRONMENT)
+
+
+@pytest.mark.parametrize("name", ["User", "DynamicUser", "StateDirectory", "UMask"])
+def test_gateways_may_read_and_delete_what_the_archiver_writes(name):
+    assert values_of(UNITS[0], name) == values_of(UNITS[1], name) != []
 
 
 def test_a_gateway_is_stopped_only_after_its_drain():

@@ -227,6 +227,7 @@ class HAProxy(Proxy):
                 "bind :80\n": binds,
                 "bind :443 ": f"bind 127.0.0.1:{self.tls_port} ",
                 "unless { ssl_fc }": f"unless {{ ssl_fc }} or {{ dst_port {self.port} }}",
+                "    user haproxy\n    group haproxy\n": "",
                 "/etc/haproxy/tailrace.pem": str(self._directory / "tailrace.pem"),
             }
         )

@@ -1,4 +1,4 @@
-"""Which logs are to be archived, what expires first at the head; and the others are held."""
+"""Which logs are to be archived, those that expire first at the head; late ones are held."""
 
 import logging
 import time

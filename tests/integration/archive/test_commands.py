@@ -10,8 +10,9 @@ import pytest
 import requests
 
 from tests.archive.logs import append, entries_of
-from tests.documents import README, blocks_of
+from tests.documents import blocks_of
 from tests.integration.archive.archivers import archived, assert_whole, is_archived
+from tests.redis.acl import acl_of
 from tests.servers import ROOT, free_port, wait_until
 
 
@@ -197,13 +198,13 @@ def test_a_part_can_be_imported(run, runs, archive, gateway, tmp_path):
 
 
 def test_the_smallest_acl_is_enough(run, runs, archive, server):
-    [smallest] = [block.code for block in blocks_of(README) if block.code.startswith("ACL SETUSER")]
     document = ROOT / "docs" / "archive.md"
     [more] = [block.code for block in blocks_of(document) if block.code.startswith("ACL SETUSER")]
     append(runs, "a", 3)
     runs.set_expire("a", 60)
     with server.client() as client:
-        for line in [" ".join(smallest.split()), *more.splitlines()]:
+        client.execute_command("ACL", "SETUSER", "tailrace", *acl_of("tailrace"))
+        for line in more.splitlines():
             client.execute_command(*line.split())
     url = server.url.replace("redis://", "redis://tailrace:password@")
     done = run("archive", "--once", REDIS_URL=url)
