@@ -286,7 +286,7 @@ def test_a_redis_that_comes_back_goes_on_being_archived(
     assert "Traceback" not in caplog.text
 
 
-def test_a_directory_that_cannot_be_made_is_told(own_store, metrics, caplog):
+def test_a_directory_that_is_not_there_is_told(own_store, metrics, caplog):
     append(own_store, "a")
     archive = Archive(FileStorage(Path("/proc/archive")))
     archiver = Archiver(own_store, archive, hold_seconds=9, idle_ttl_seconds=9, metrics=metrics)
