@@ -136,6 +136,34 @@ def test_a_damaged_manifest_is_named(archive, fake_store, folder, run_id, text):
     assert raised.value.name == manifest.log_name.manifest
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x.ndjson.gz", "{folder}/../../x.ndjson.gz", "{folder}/manifest.json",
+     "{folder}/a/b.ndjson.gz", "{folder}/", "other/17/1-1.aa.ndjson.gz", ""],
+)  # fmt: skip
+def test_a_manifest_that_names_anything_but_parts_of_its_log_is_damaged(
+    archive, fake_store, folder, run_id, name
+):
+    """What it names is read, and deleted once it is replaced."""
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    path = folder / manifest.log_name.manifest
+    document = orjson.loads(path.read_bytes())
+    document["parts"][0]["name"] = name.format(folder=manifest.log_name.folder)
+    path.write_bytes(orjson.dumps(document))
+    with pytest.raises(DamagedArchive, match="no part of this log"):
+        archive.find(run_id)
+
+
+def test_a_manifest_of_a_newer_version_is_named_as_such(archive, fake_store, folder, run_id):
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    text = b'{"version":2,"parts":{"changed":"in every way"}}'
+    (folder / manifest.log_name.manifest).write_bytes(text)
+    with pytest.raises(DamagedArchive, match="its version is 2"):
+        archive.find(run_id)
+
+
 def test_the_manifest_of_another_run_is_none(archive, fake_store, folder, run_id):
     append(fake_store, run_id)
     log_name = archive_log(archive, fake_store, run_id).log_name
