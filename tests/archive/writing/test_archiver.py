@@ -8,6 +8,7 @@ import pytest
 
 from app.archive.archive import Archive
 from app.archive.file_storage import FileStorage
+from app.archive.names import LogName
 from app.archive.writing import archiver as archiving
 from app.archive.writing import due as finding
 from app.archive.writing.archiver import Archiver
@@ -261,6 +262,59 @@ def test_one_log_that_fails_does_not_keep_the_others(running, archive, own_store
     for name in ("b", "c", "d"):
         append(own_store, name)
         wait_until(lambda name=name: is_archived(archive, own_store, name), "it is archived")
+
+
+def test_logs_that_always_fail_do_not_keep_the_others_though_they_expire_first(
+    archiver, archive, own_store, monkeypatch
+):
+    """However many they are: else what can be archived would wait until it cannot be held."""
+    monkeypatch.setattr(archiving, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(archiving, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(archiving, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(archiving, "MAX_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(archiving, "INITIAL_PAUSE_SECONDS", 0.1)
+    put = archive.storage.put
+
+    def refuse_some(name, data):
+        if name.startswith("bad"):
+            Away().put()
+        put(name, data)
+
+    archive.storage.put = refuse_some
+    for number in range(20):
+        append(own_store, f"bad-{number}")
+        own_store.set_expire(f"bad-{number}", 50_000)
+    for number in range(3):
+        append(own_store, f"good-{number}")
+    threads = archiver.start()
+    try:
+        for n in range(3):
+            wait_until(lambda n=n: is_archived(archive, own_store, f"good-{n}"), "it is archived")
+    finally:
+        archiver.stop()
+        for thread in threads:
+            thread.join(5)
+
+
+def test_a_failure_that_is_of_one_log_alone_is_no_reason_to_pause(
+    archiver, archive, own_store, folder, monkeypatch
+):
+    monkeypatch.setattr(archiving, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(archiving, "INITIAL_PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(archiving, "MAX_PAUSE_SECONDS", 1000.0)
+    for number in range(3):
+        append(own_store, f"bad-{number}")
+        own_store.set_expire(f"bad-{number}", 50_000)
+        log_name = LogName(f"bad-{number}", own_store.state(f"bad-{number}").epoch)
+        archive.storage.put(log_name.manifest, b"{")
+    append(own_store, "good")
+    threads = archiver.start()
+    try:
+        wait_until(lambda: is_archived(archive, own_store, "good"), "it is archived")
+    finally:
+        archiver.stop()
+        for thread in threads:
+            thread.join(5)
 
 
 def test_a_redis_that_comes_back_goes_on_being_archived(
