@@ -1,14 +1,17 @@
 """The commands `archive` and `restore`, as a shell runs them."""
 
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
 
+from app.archive.names import LogName
 from tests.archive.logs import append, entries_of
 from tests.documents import README, blocks_of
 from tests.integration.archive.archivers import archived, assert_whole, is_archived
@@ -170,6 +173,26 @@ def test_an_archiver_runs_until_it_is_stopped_and_answers_for_its_metrics(
         process.send_signal(number)
         assert process.wait(10) == 0
     assert '"message": "archived run a up to' in log.read_text()
+
+
+def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(
+    environ, runs, tmp_path
+):
+    append(runs, "a", 3)
+    folder = tmp_path / "archive" / LogName("a", runs.state("a").epoch).folder
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "app", "archive", "--once"]
+        process = subprocess.Popen(command, env=environ, cwd=tmp_path)
+        files = Path(f"/proc/{process.pid}/fd")
+
+        def waits():
+            return any(each.resolve().name == ".lock" for each in files.iterdir())
+
+        wait_until(waits, "it waits for the lock", 40)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
 
 
 def test_a_run_of_another_program_is_found_without_a_gateway(start_archiver, runs, archive, server):
