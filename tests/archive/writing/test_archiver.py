@@ -80,6 +80,17 @@ def test_a_run_that_goes_on_is_due_when_it_expires_soon(due, own_store):
     assert found(due) == ["run"]
 
 
+def test_a_run_that_goes_on_is_due_in_time_though_logs_live_for_seconds(own_redis, metrics):
+    """A tenth of such a TTL is over before the archiver has looked at all runs once more."""
+    store = EventStore(own_redis.url, idle_ttl_seconds=30)
+    due = DueLogs(
+        store, Notes(store, "one"), hold_seconds=100, idle_ttl_seconds=30, metrics=metrics
+    )
+    append(store, "run", ended=False)
+    assert found(due) == ["run"]
+    assert store.run("run").log.ttl > 60
+
+
 def test_a_run_with_ids_in_the_future_is_due(due, own_store, own_redis):
     with own_redis.client() as client:
         fields = [b"event_category", b"lifecycle", b"event_action", b"failed"]

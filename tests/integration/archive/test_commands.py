@@ -175,9 +175,7 @@ def test_an_archiver_runs_until_it_is_stopped_and_answers_for_its_metrics(
     assert '"message": "archived run a up to' in log.read_text()
 
 
-def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(
-    environ, runs, tmp_path
-):
+def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(environ, runs, tmp_path):
     append(runs, "a", 3)
     folder = tmp_path / "archive" / LogName("a", runs.state("a").epoch).folder
     folder.mkdir(parents=True)
