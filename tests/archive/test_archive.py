@@ -2,10 +2,13 @@
 
 import gzip
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
 
+from app.archive import archive as archive_module
 from app.archive.archive import Archive
 from app.archive.file_storage import FileStorage
 from app.archive.manifest import parse_manifest
@@ -28,6 +31,25 @@ def test_a_manifest_comes_back_as_it_was_written(archive, any_store, run_id):
     assert archive.find(run_id, b"1") is None
     assert archive.find("another") is None
     assert list(archive.run_ids()) == [run_id]
+
+
+def test_a_manifest_is_parsed_where_the_storage_is_called(
+    archive, fake_store, folder, run_id, monkeypatch
+):
+    """That of a run with millions of events takes a tenth of a second, which others would wait."""
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    parsed_in = []
+
+    def parse(text):
+        parsed_in.append(threading.current_thread().name)
+        return parse_manifest(text)
+
+    monkeypatch.setattr(archive_module, "parse_manifest", parse)
+    with ThreadPoolExecutor(1, "storage") as pool:
+        in_threads = Archive(FileStorage(folder), in_thread=lambda call: pool.submit(call).result())
+        assert in_threads.find(run_id) == manifest
+    assert parsed_in == ["storage_0"]
 
 
 def test_an_empty_log_has_a_manifest_without_parts(archive, store, redis_client, run_id):
