@@ -52,6 +52,7 @@ def _archive_runs(
         hold_seconds=settings.archive_hold_seconds,
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         metrics=metrics,
+        place=settings.archive_url or "",
     )
     _configure_logging(settings)
     if metrics_port is not None:

@@ -63,6 +63,7 @@ class Archiver:
         hold_seconds: for how long at most a log is kept beyond its time.
         idle_ttl_seconds: how long a run that goes on is kept after its last event.
         metrics: counts what happens.
+        place: names the archive, for logs that another one has already.
     """
 
     def __init__(
@@ -73,11 +74,12 @@ class Archiver:
         hold_seconds: int,
         idle_ttl_seconds: int,
         metrics: Metrics,
+        place: str = "",
     ):
         self._store = store
         self._archive = archive
         self._metrics = metrics
-        self._notes = Notes(store, f"{time.time_ns()}-{secrets.token_hex(4)}")
+        self._notes = Notes(store, f"{time.time_ns()}-{secrets.token_hex(4)}", place)
         self._due = DueLogs(
             store,
             self._notes,

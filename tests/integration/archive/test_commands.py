@@ -14,7 +14,7 @@ import requests
 from app.archive.names import LogName
 from tests.archive.logs import append, entries_of
 from tests.documents import README, blocks_of
-from tests.integration.archive.archivers import archived, assert_whole, is_archived
+from tests.integration.archive.archivers import archive_at, archived, assert_whole, is_archived
 from tests.servers import ROOT, free_port, wait_until
 
 
@@ -173,6 +173,17 @@ def test_an_archiver_runs_until_it_is_stopped_and_answers_for_its_metrics(
         process.send_signal(number)
         assert process.wait(10) == 0
     assert '"message": "archived run a up to' in log.read_text()
+
+
+def test_an_archive_at_another_place_gets_what_the_one_before_has(run, runs, archive, tmp_path):
+    """Else nothing would be copied that Redis has, and it would expire there."""
+    append(runs, "a", 3)
+    assert run("archive", "--once").returncode == 0
+    (tmp_path / "other").mkdir()
+    url = f"file://{tmp_path}/other"
+    assert run("archive", "--once", ARCHIVE_URL=url).returncode == 0
+    for each in (archive, archive_at(url)):
+        assert_whole(each, runs, "a")
 
 
 def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(environ, runs, tmp_path):
