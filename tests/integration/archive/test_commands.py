@@ -13,8 +13,9 @@ import requests
 
 from app.archive.names import LogName
 from tests.archive.logs import append, entries_of
-from tests.documents import README, blocks_of
+from tests.documents import blocks_of
 from tests.integration.archive.archivers import archive_at, archived, assert_whole, is_archived
+from tests.redis.acl import acl_of, set_user, url_of
 from tests.servers import ROOT, free_port, wait_until
 
 
@@ -229,15 +230,15 @@ def test_a_part_can_be_imported(run, runs, archive, gateway, tmp_path):
 
 
 def test_the_smallest_acl_is_enough(run, runs, archive, server):
-    [smallest] = [block.code for block in blocks_of(README) if block.code.startswith("ACL SETUSER")]
     document = ROOT / "docs" / "archive.md"
     [more] = [block.code for block in blocks_of(document) if block.code.startswith("ACL SETUSER")]
     append(runs, "a", 3)
     runs.set_expire("a", 60)
     with server.client() as client:
-        for line in [" ".join(smallest.split()), *more.splitlines()]:
+        set_user(client, "tailrace", acl_of("tailrace"))
+        for line in more.splitlines():
             client.execute_command(*line.split())
-    url = server.url.replace("redis://", "redis://tailrace:password@")
+    url = url_of("tailrace", server)
     done = run("archive", "--once", REDIS_URL=url)
     assert done.returncode == 0, done.stderr
     assert_whole(archive, runs, "a")
