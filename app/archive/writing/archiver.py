@@ -94,7 +94,8 @@ class Archiver:
 
     def start(self) -> list[threading.Thread]:
         """Work in threads from now on, until `stop` is called."""
-        jobs = [self._watch, *[self._copy_all] * COPIERS]
+        # A storage that does not respond must not keep logs from being held.
+        jobs = [self._try_storage, self._watch, *[self._copy_all] * COPIERS]
         threads = [
             threading.Thread(target=job, name="tailrace-archive", daemon=True) for job in jobs
         ]
@@ -126,7 +127,6 @@ class Archiver:
 
     def _watch(self) -> None:
         """Look again and again for what is due."""
-        self._try_storage()
         while not self._stop.is_set():
             try:
                 self._queue.replace(

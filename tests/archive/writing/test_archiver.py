@@ -386,6 +386,29 @@ def test_two_copiers_never_have_the_same_log(running, archive, own_store, monkey
     assert twice == []
 
 
+def test_logs_are_held_though_the_storage_does_not_respond(
+    at_once, archiver, archive, own_store, own_redis
+):
+    append(own_store, "run")
+    own_store.set_expire("run", 20)
+    responds = threading.Event()
+
+    class Silent:
+        def __getattr__(self, name):
+            return lambda *arguments: responds.wait(20) and Away().get()
+
+    archive.storage = Silent()
+    threads = archiver.start()
+    try:
+        with own_redis.client() as client:
+            wait_until(lambda: client.ttl("run:run:events") > 60, "it is held", 10)
+    finally:
+        archiver.stop()
+        responds.set()
+        for thread in threads:
+            thread.join(5)
+
+
 def test_a_storage_that_is_away_is_told_before_anything_is_due(at_once, own_store, metrics, caplog):
     archiver = Archiver(
         own_store, Archive(Away()), hold_seconds=9, idle_ttl_seconds=9, metrics=metrics
