@@ -52,16 +52,17 @@ def _archive_runs(
         hold_seconds=settings.archive_hold_seconds,
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         metrics=metrics,
+        place=settings.archive_url or "",
     )
     _configure_logging(settings)
     if metrics_port is not None:
         metrics.serve(metrics_port, metrics_host)
-    received = _stop_at_signals(archiver)
+    received = _stop_at_signals(archiver, once)
     if once:
         left = archiver.run_once()
         if left:
             log.warning("%d logs could not be archived", left)
-        return 128 + received[0] if received else (INCOMPLETE if left else 0)
+        return _status_after(received[0]) if received else (INCOMPLETE if left else 0)
     url = without_password(settings.redis_url or default_url())
     log.info("archiving the runs of %s to %s", url, settings.archive_url)
     store.census().start()
@@ -133,7 +134,12 @@ def _event_store(settings: Settings) -> EventStore:
     )
 
 
-def _stop_at_signals(archiver: Archiver) -> list[int]:
+def _status_after(number: int) -> int:
+    """Return the exit status of what a signal has kept from its end, as a shell gives it."""
+    return 128 + number
+
+
+def _stop_at_signals(archiver: Archiver, once: bool) -> list[int]:
     """Stop an archiver when a signal comes; the list gets its number."""
     received: list[int] = []
 
@@ -143,7 +149,7 @@ def _stop_at_signals(archiver: Archiver) -> list[int]:
         time.sleep(STOP_SECONDS)
         # A storage that does not answer keeps its thread.
         logging.shutdown()
-        os._exit(0)
+        os._exit(_status_after(received[0]) if once else 0)
 
     threading.Thread(target=wait, name="tailrace-signals", daemon=True).start()
     return received

@@ -92,17 +92,19 @@ class Archive:
 
     def version(self, log_name: LogName) -> Version:
         """Return the manifest of a log, and what is needed to replace it."""
-        name = log_name.manifest
-        found = self._in_thread(lambda: self.storage.get(name))
+        return self._in_thread(lambda: self._load_version(log_name))
+
+    def _load_version(self, log_name: LogName) -> Version:
+        found = self.storage.get(log_name.manifest)
         if found is None:
             return Version(None, None)
         try:
             content = parse_manifest(found.data)
         except ValueError as error:
-            raise DamagedArchive(name, str(error)) from None
+            raise DamagedArchive(log_name.manifest, str(error)) from None
         if isinstance(content, Manifest):
             if content.log_name != log_name:
-                raise DamagedArchive(name, "it is the manifest of another log")
+                raise DamagedArchive(log_name.manifest, "it is the manifest of another log")
             return Version(content, found.version)
         return Version(None, found.version, content == DELETED)
 

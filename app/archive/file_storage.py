@@ -21,7 +21,11 @@ _LOOK_SECONDS = 0.01
 
 
 class FileStorage:
-    """Keeps objects as files below a directory, which is made when it is needed."""
+    """Keeps objects as files below a directory, which must be there.
+
+    It is not made here: what is written to the place of a disk that is not mounted would be hidden
+    by that disk later, and what the disk holds would look as if it were not archived.
+    """
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -32,6 +36,7 @@ class FileStorage:
             try:
                 data = self._path(name).read_bytes()
             except FileNotFoundError:
+                self._check_directory()
                 return None
             return Stored(data, _version_of(data))
 
@@ -55,29 +60,55 @@ class FileStorage:
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of the files."""
         with _translated(folder):
-            for parent, _, files in os.walk(self._path(folder)):
+            for parent, _, files in os.walk(self._path(folder), onerror=self._refuse):
                 where = Path(parent).relative_to(self._directory)
                 yield from (str(where / file) for file in files if not file.startswith("."))
 
     def folders(self, folder: str) -> list[str]:
         """Return the names of the directories."""
-        with _translated(folder), contextlib.suppress(FileNotFoundError):
-            return [each.name for each in os.scandir(self._path(folder)) if each.is_dir()]
-        return []
+        with _translated(folder):
+            try:
+                with os.scandir(self._path(folder)) as entries:
+                    return [each.name for each in entries if each.is_dir()]
+            except FileNotFoundError:
+                self._check_directory()
+                return []
 
     def delete(self, name: str) -> None:
         """Delete a file."""
         with _translated(name):
-            self._path(name).unlink(missing_ok=True)
+            try:
+                self._path(name).unlink()
+            except FileNotFoundError:
+                self._check_directory()
 
     def _path(self, name: str) -> Path:
         return self._directory / name
+
+    def _check_directory(self) -> None:
+        """Raise an OSError unless the directory is there."""
+        if not self._directory.is_dir():
+            raise OSError(f"the directory {self._directory} is not there")
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder and those above it, so that they outlive a loss of power."""
+        if folder != self._directory and not folder.is_dir():
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+
+    def _refuse(self, error: OSError) -> None:
+        """Raise what kept a folder from being read, unless it is not there."""
+        if not isinstance(error, FileNotFoundError):
+            raise error
+        self._check_directory()
 
     @contextlib.contextmanager
     def _locked(self, name: str) -> Iterator[Path]:
         """Make the folder of a file, and let no other process write there meanwhile."""
         path = self._path(name)
-        _make_folder(path.parent)
+        self._check_directory()
+        self._make_folder(path.parent)
         lock = os.open(path.parent / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             _lock(lock, name)
@@ -115,14 +146,6 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
     unfinished.replace(path)
     _sync_folder(path.parent)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, so that they outlive a loss of power."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

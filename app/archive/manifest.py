@@ -1,5 +1,6 @@
 """The manifest of an archived log: its parts, and the state that the log had. It is the commit."""
 
+import contextlib
 import secrets
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -149,14 +150,26 @@ def parse_manifest(text: bytes) -> Manifest | Placeholder:
     try:
         document = _decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:
+        _check_version(text)
         raise ValueError(str(error)) from None
     if document.version != VERSION:
-        raise ValueError(f"its version is {document.version}; this program knows {VERSION}")
+        raise _unknown(document.version)
     if document.deleted_at is not None:
         return DELETED
     if document.begun_at is not None:
         return BEGUN
     return document.to_manifest()
+
+
+def _check_version(text: bytes) -> None:
+    """Raise ValueError if a manifest that cannot be read has another version."""
+    with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+        if (version := _decode_version(text).version) != VERSION:
+            raise _unknown(version)
+
+
+def _unknown(version: int) -> ValueError:
+    return ValueError(f"its version is {version}; this program knows {VERSION}")
 
 
 def _revision() -> str:
@@ -202,6 +215,10 @@ class _Part(msgspec.Struct):
         return Part(**values | ids)
 
 
+class _Version(msgspec.Struct):
+    version: int
+
+
 class _Document(msgspec.Struct):
     version: int
     run_id: str
@@ -218,8 +235,12 @@ class _Document(msgspec.Struct):
         if self.state is None:
             raise ValueError("it has no state")
         state, epoch = self.state, self.epoch.encode()
+        log_name = LogName(self.run_id, epoch)
+        for part in self.parts:  # it is read, and deleted: nothing else may have this name
+            if not log_name.has_part(part.name):
+                raise ValueError(f"{part.name!r} is no part of this log")
         return Manifest(
-            log_name=LogName(self.run_id, epoch),
+            log_name=log_name,
             state=LogState(
                 length=state.length,
                 first_id=_id(state.first_id),
@@ -241,3 +262,4 @@ class _Document(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Document).decode
+_decode_version = msgspec.json.Decoder(_Version).decode

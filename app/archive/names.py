@@ -13,6 +13,7 @@ MANIFEST = "manifest.json"
 _FOLDER = re.compile(r"([a-z0-9_.-]{1,128})(?:\+([1-9a-f][0-9a-f]*))?")
 _TOKEN_BYTES = 8
 _EPOCH = re.compile(r"[0-9]{1,20}")
+_PART = re.compile(r"[0-9]{1,20}-[0-9]{1,20}\.[0-9a-f]{16}\.ndjson\.gz")
 
 
 def folder_of(run_id: str) -> str:
@@ -63,6 +64,11 @@ class LogName(NamedTuple):
     def part(self, first_id: EventId) -> str:
         """Return a new name for a part. No other writer ever has it, so nobody overwrites it."""
         return f"{self.folder}/{first_id}.{secrets.token_hex(_TOKEN_BYTES)}.ndjson.gz"
+
+    def has_part(self, name: str) -> bool:
+        """Return whether a part of this log may have a name."""
+        folder, _, file = name.rpartition("/")
+        return folder == self.folder and _PART.fullmatch(file) is not None
 
 
 def is_epoch(name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,9 @@ _RETRIES: RetryConfig = {
 
 _SERVICES = ("AWS", "AZURE", "GOOGLE")
 
+# How S3, Google and Azure say that not only the object is missing. No object can have such a name.
+_NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
+
 
 class ObjectStorage:
     """Keeps objects in a bucket, below the path of the URL.
@@ -65,7 +69,9 @@ class ObjectStorage:
             try:
                 result = obstore.get(self._store, name)
                 return Stored(bytes(result.bytes()), (result.meta["e_tag"], result.meta["version"]))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _NO_BUCKET.search(str(error)):
+                    raise
                 return None
 
     def put(self, name: str, data: bytes) -> None:

@@ -3,7 +3,8 @@
 -- ARGV     1 TTL in ms
 --          2 the last id, 3 the entries added, 4 the length of the log as it was; '' for 2 if there
 --          was none
--- Returns  1, or 0 if the log has changed
+-- Returns  1, or 0 if the log has changed, or the name of another program's consumer group, which
+--          would go with the log
 
 local log, restored = KEYS[1], KEYS[2]
 if ARGV[2] == '' then
@@ -15,6 +16,13 @@ else
   if found['last-generated-id'] ~= ARGV[2] or found.length ~= tonumber(ARGV[4])
      or found['entries-added'] ~= tonumber(ARGV[3]) then
     return 0
+  end
+  for _, group in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+    for i = 1, #group, 2 do
+      if group[i] == 'name' and not string.match(group[i + 1], '^tailrace:%d+$') then
+        return group[i + 1]
+      end
+    end
   end
 end
 if redis.call('EXISTS', restored) == 0 then return 0 end

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..streaming.errors import StoreUnavailable, StreamingError
+from ..streaming.event import text
 from ..streaming.event_id import ZERO, EventId
 from ..streaming.event_store import EventStore
 from ..streaming.log.continuity import Mark, is_another_log
@@ -68,8 +69,7 @@ class Restorer:
         key = restoring_key(run_id, secrets.token_hex(8))
         try:
             state = self._build(key, manifest, now)
-            if not self._finish(key, run_id, now, state):
-                raise CannotRestore(f"run {run_id}: its log has changed meanwhile; try again")
+            self._finish(key, run_id, now, state)
         except BaseException:
             with contextlib.suppress(StoreUnavailable):  # then it expires
                 call(self._store.redis_client, "DEL", key)
@@ -132,11 +132,19 @@ class Restorer:
         for reply in call_all(self._store.redis_client, *commands, expiry):
             checked(reply)
 
-    def _finish(self, key: str, run_id: str, now: LogState, state: LogState) -> bool:
+    def _finish(self, key: str, run_id: str, now: LogState, state: LogState) -> None:
+        """Put the whole log in its place. Raises CannotRestore."""
         log, *others = redis_keys(run_id)
         ttl = self._ttl_seconds[state.ended] * 1000
         before = (str(now.last_id), now.last_sequence, now.length) if now.exists else ("", 0, 0)
-        return bool(self._take_place.run(log, key, *others, ttl, *before))
+        reply = self._take_place.run(log, key, *others, ttl, *before)
+        if isinstance(reply, bytes):
+            raise CannotRestore(
+                f"run {run_id}: its log in Redis has consumer groups of other programs, which "
+                f"would be lost: {text(reply)}"
+            )
+        if not reply:
+            raise CannotRestore(f"run {run_id}: its log has changed meanwhile; try again")
 
 
 def _batches(

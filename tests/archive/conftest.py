@@ -12,7 +12,9 @@ from tests.servers import RedisServer
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "archive"
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture

@@ -79,6 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
         store = EventStore(server.url, maxlen=10**9)
         fill(server.client(), store, events)
+        Path(folder, "archive").mkdir()
         url = f"file://{folder}/archive"
         environ = {**os.environ, "REDIS_URL": server.url, "ARCHIVE_URL": url}
         empty = {**environ, "REDIS_URL": server.url.replace("/0", "/1")}

@@ -102,6 +102,7 @@ def manifest_of(parts: list[Part], count: int, texts: list[bytes]) -> Manifest:
 def archive_at(folder: Path, on_s3: bool) -> Iterator[str]:
     """Yield the URL of an empty archive; what a gateway needs for it is in the environment."""
     if not on_s3:
+        (folder / "archive").mkdir()
         yield f"file://{folder / 'archive'}"
         return
     with S3Server() as server:

@@ -2,10 +2,13 @@
 
 import gzip
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
 
+from app.archive import archive as archive_module
 from app.archive.archive import Archive
 from app.archive.file_storage import FileStorage
 from app.archive.manifest import parse_manifest
@@ -28,6 +31,25 @@ def test_a_manifest_comes_back_as_it_was_written(archive, any_store, run_id):
     assert archive.find(run_id, b"1") is None
     assert archive.find("another") is None
     assert list(archive.run_ids()) == [run_id]
+
+
+def test_a_manifest_is_parsed_where_the_storage_is_called(
+    archive, fake_store, folder, run_id, monkeypatch
+):
+    """That of a run with millions of events takes a tenth of a second, which others would wait."""
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    parsed_in = []
+
+    def parse(text):
+        parsed_in.append(threading.current_thread().name)
+        return parse_manifest(text)
+
+    monkeypatch.setattr(archive_module, "parse_manifest", parse)
+    with ThreadPoolExecutor(1, "storage") as pool:
+        in_threads = Archive(FileStorage(folder), in_thread=lambda call: pool.submit(call).result())
+        assert in_threads.find(run_id) == manifest
+    assert parsed_in == ["storage_0"]
 
 
 def test_an_empty_log_has_a_manifest_without_parts(archive, store, redis_client, run_id):
@@ -134,6 +156,34 @@ def test_a_damaged_manifest_is_named(archive, fake_store, folder, run_id, text):
     with pytest.raises(DamagedArchive) as raised:
         archive.find(run_id)
     assert raised.value.name == manifest.log_name.manifest
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "../x.ndjson.gz", "{folder}/../../x.ndjson.gz", "{folder}/manifest.json",
+     "{folder}/a/b.ndjson.gz", "{folder}/", "other/17/1-1.aa.ndjson.gz", ""],
+)  # fmt: skip
+def test_a_manifest_that_names_anything_but_parts_of_its_log_is_damaged(
+    archive, fake_store, folder, run_id, name
+):
+    """What it names is read, and deleted once it is replaced."""
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    path = folder / manifest.log_name.manifest
+    document = orjson.loads(path.read_bytes())
+    document["parts"][0]["name"] = name.format(folder=manifest.log_name.folder)
+    path.write_bytes(orjson.dumps(document))
+    with pytest.raises(DamagedArchive, match="no part of this log"):
+        archive.find(run_id)
+
+
+def test_a_manifest_of_a_newer_version_is_named_as_such(archive, fake_store, folder, run_id):
+    append(fake_store, run_id)
+    manifest = archive_log(archive, fake_store, run_id)
+    text = b'{"version":2,"parts":{"changed":"in every way"}}'
+    (folder / manifest.log_name.manifest).write_bytes(text)
+    with pytest.raises(DamagedArchive, match="its version is 2"):
+        archive.find(run_id)
 
 
 def test_the_manifest_of_another_run_is_none(archive, fake_store, folder, run_id):

@@ -117,6 +117,24 @@ def test_what_redis_lacks_is_restored_before_what_it_has(
     assert restorer.restore(run_id) is None
 
 
+def test_the_consumer_groups_of_other_programs_are_not_lost(
+    archive, store, redis_client, restorer, run_id
+):
+    log = f"run:{run_id}:events"
+    append(store, run_id, 9)
+    copy(store, archive, run_id)
+    redis_client.xtrim(log, maxlen=4, approximate=False)
+    redis_client.xgroup_create(log, "workers", "0")
+    redis_client.xreadgroup("workers", "one", {log: ">"}, count=2)
+    before = redis_client.dump(log)
+    with pytest.raises(CannotRestore, match=r"consumer groups .*workers"):
+        restorer.restore(run_id)
+    assert redis_client.dump(log) == before
+    assert redis_client.keys(f"*{log}}}:restoring*") == []
+    redis_client.xgroup_destroy(log, "workers")
+    assert restorer.restore(run_id).length == 10
+
+
 def test_a_log_that_lacks_nothing_stays_as_it_is(archive, store, redis_client, restorer, run_id):
     append(store, run_id, 3)
     redis_client.xgroup_create(f"run:{run_id}:events", "others")

@@ -14,8 +14,8 @@ from app.streaming.errors import ArchiveUnavailable, InvalidInput
 
 
 @pytest.fixture
-def files(tmp_path):
-    return FileStorage(tmp_path / "archive")
+def files(folder):
+    return FileStorage(folder)
 
 
 def test_what_is_stored_is_there(files):
@@ -73,6 +73,40 @@ def test_a_folder_that_another_process_has_locked_is_waited_for_but_not_for_ever
         files.put("b/1/x", b"two")
         assert files.get("a/1/x").data == b"one"
     files.put("a/1/x", b"two")
+
+
+def test_a_directory_that_is_not_there_is_unavailable_and_is_not_made(tmp_path):
+    """Its disk may not be mounted: then nothing is known of what it holds."""
+    files = FileStorage(tmp_path / "disk" / "archive")
+    calls = [
+        lambda: files.get("a/1/x"),
+        lambda: files.put("a/1/x", b"one"),
+        lambda: files.replace("a/1/x", b"one", None),
+        lambda: list(files.names("a/1")),
+        lambda: files.folders(""),
+        lambda: files.folders("a"),
+        lambda: files.delete("a/1/x"),
+    ]
+    for call in calls:
+        with pytest.raises(ArchiveUnavailable, match="disk/archive is not there"):
+            call()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(files, folder, monkeypatch):
+    files.put("a/1/x", b"one")
+    scan = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("a/1"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(ArchiveUnavailable, match="Permission denied"):
+        list(files.names("a/1"))
+    with pytest.raises(ArchiveUnavailable, match="Permission denied"):
+        list(files.names(""))
 
 
 def test_a_directory_that_is_none_is_unavailable(tmp_path):
@@ -134,6 +168,7 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 def test_the_url_of_a_directory_may_have_any_characters(tmp_path):
     path = tmp_path / "an archive %é"
+    path.mkdir()
     storage_of(f"file://{quote(str(path))}").put("a/1/x", b"one")
     assert (path / "a" / "1" / "x").read_bytes() == b"one"
 

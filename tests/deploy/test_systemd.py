@@ -59,6 +59,12 @@ def installed(unit: Path, directory: Path) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("name", ["DynamicUser", "User", "UMask", "StateDirectory"])
+def test_gateways_can_read_what_the_archiver_writes_to_a_directory(name):
+    gateway, archiver = (values_of(unit, name) for unit in UNITS)
+    assert gateway == archiver != []
+
+
 @analyzed
 @each_unit
 def test_systemd_finds_nothing_wrong(unit, tmp_path):

@@ -1,8 +1,8 @@
 -- Notes how far a log is archived, and gives up the claim. A log that was held expires as it would
 -- have without that, but not at once.
 -- KEYS     as those of append.lua, and the hash of what archivers note of the log
--- ARGV     1 the name of the archiver, 2 how far: the last id and the entries added, '' if it could
---          not be archived, 3 how many ms a held log is kept at least
+-- ARGV     1 the name of the archiver, 2 how far and where: the last id, the entries added and the
+--          archive, '' if it could not be archived, 3 how many ms a held log is kept at least
 -- Returns  1, or 0 without a log
 
 local log, notes = KEYS[1], KEYS[4]

@@ -32,7 +32,7 @@ LOOK_SECONDS = 5.0
 # So many logs are copied at once, so that a large one does not keep all others waiting.
 COPIERS = 2
 
-# After a failure a copier pauses, and tries that log again later.
+# After a failure a copier pauses, and tries that log again later, after the others.
 INITIAL_PAUSE_SECONDS = 0.5
 MAX_PAUSE_SECONDS = 60.0
 RETRY_SECONDS = 30.0
@@ -43,8 +43,11 @@ _ANY_RUN = "0"
 log = logging.getLogger("tailrace.archive")
 
 
-# A log is left if it is gone, or another archiver has claimed it.
-Outcome = Literal["done", "left", "failed"]
+# A log is left if it is gone, or another archiver has claimed it. It is refused for what is wrong
+# with this log alone. What has failed may fail with all others too.
+Outcome = Literal["done", "left", "refused", "failed"]
+
+_OF_ONE_LOG = ("changed", "damaged", "refused")
 
 
 class Stopped(Exception):
@@ -60,6 +63,7 @@ class Archiver:
         hold_seconds: for how long at most a log is kept beyond its time.
         idle_ttl_seconds: how long a run that goes on is kept after its last event.
         metrics: counts what happens.
+        place: names the archive, for logs that another one has already.
     """
 
     def __init__(
@@ -70,11 +74,12 @@ class Archiver:
         hold_seconds: int,
         idle_ttl_seconds: int,
         metrics: Metrics,
+        place: str = "",
     ):
         self._store = store
         self._archive = archive
         self._metrics = metrics
-        self._notes = Notes(store, f"{time.time_ns()}-{secrets.token_hex(4)}")
+        self._notes = Notes(store, f"{time.time_ns()}-{secrets.token_hex(4)}", place)
         self._due = DueLogs(
             store,
             self._notes,
@@ -89,7 +94,8 @@ class Archiver:
 
     def start(self) -> list[threading.Thread]:
         """Work in threads from now on, until `stop` is called."""
-        jobs = [self._watch, *[self._copy_all] * COPIERS]
+        # A storage that does not respond must not keep logs from being held.
+        jobs = [self._try_storage, self._watch, *[self._copy_all] * COPIERS]
         threads = [
             threading.Thread(target=job, name="tailrace-archive", daemon=True) for job in jobs
         ]
@@ -121,7 +127,6 @@ class Archiver:
 
     def _watch(self) -> None:
         """Look again and again for what is due."""
-        self._try_storage()
         while not self._stop.is_set():
             try:
                 self._queue.replace(
@@ -147,11 +152,13 @@ class Archiver:
         pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
         while (run_id := self._queue.take()) is not None:
             outcome = self._copy(run_id)
-            if outcome == "failed":
-                self._queue.done(run_id, RETRY_SECONDS)
-                self._stop.wait(next(pauses))
+            if outcome in ("refused", "failed"):
+                self._queue.failed(run_id, RETRY_SECONDS)
             else:
                 self._queue.done(run_id)
+            if outcome == "failed":
+                self._stop.wait(next(pauses))
+            else:
                 pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
 
     def _copy(self, run_id: str) -> Outcome:
@@ -179,7 +186,7 @@ class Archiver:
             self._metrics.failures.labels(kind).inc()
         with contextlib.suppress(StreamingError):  # else the claim ends by itself
             self._notes.give_up(run_id)
-        return "failed"
+        return "refused" if kind in _OF_ONE_LOG else "failed"
 
     def _try(self, run_id: str) -> Outcome:
         is_claimed, has_begun_before = self._notes.claim(run_id)
@@ -253,14 +260,20 @@ class _Queue:
         self._due: deque[str] = deque()
         self._taken: set[str] = set()
         self._later: dict[str, float] = {}
+        self._failed: set[str] = set()  # when they were last tried
         self._is_closed = False
 
     def replace(self, run_ids: list[str]) -> None:
-        """Set what is due now, in its order."""
+        """Set what is due now, in its order; but what has failed comes after the rest.
+
+        Else logs that always fail would take the turns of all others.
+        """
         with self._changed:
             now = time.monotonic()
             self._later = {run_id: at for run_id, at in self._later.items() if at > now}
-            self._due = deque(run_id for run_id in run_ids if run_id not in self._later)
+            self._failed &= set(run_ids)
+            waiting = (run_id for run_id in run_ids if run_id not in self._later)
+            self._due = deque(sorted(waiting, key=self._failed.__contains__))
             self._changed.notify_all()
 
     def take(self) -> str | None:
@@ -275,12 +288,18 @@ class _Queue:
                 self._changed.wait()
             return None
 
-    def done(self, run_id: str, pause: float = 0.0) -> None:
+    def done(self, run_id: str) -> None:
+        """Give a log back."""
+        with self._changed:
+            self._taken.discard(run_id)
+            self._failed.discard(run_id)
+
+    def failed(self, run_id: str, pause: float) -> None:
         """Give a log back, which is not to be taken again for some seconds."""
         with self._changed:
             self._taken.discard(run_id)
-            if pause:
-                self._later[run_id] = time.monotonic() + pause
+            self._failed.add(run_id)
+            self._later[run_id] = time.monotonic() + pause
 
     def close(self) -> None:
         """Give out nothing more."""

@@ -16,9 +16,11 @@ from .notes import Look, Notes
 HOLD_BELOW_SECONDS = 1800.0
 HOLD_SECONDS = 3600.0
 
-# A run that has not ended is archived when its log has this share of its TTL left, or an hour.
+# A run that has not ended is archived when its log has this share of its TTL left, or an hour; but
+# not later than a minute before it expires, so that it is looked at before.
 IDLE_SHARE = 0.1
 MAX_IDLE_SECONDS = 3600.0
+MIN_IDLE_SECONDS = 60.0
 
 # So many logs are known as due. The next look finds others.
 MAX_DUE = 10_000
@@ -53,7 +55,8 @@ class DueLogs:
         self._index = store.runs.index
         self._notes = notes
         self._hold_seconds = hold_seconds
-        self._idle_seconds = min(MAX_IDLE_SECONDS, IDLE_SHARE * idle_ttl_seconds)
+        share = min(MAX_IDLE_SECONDS, IDLE_SHARE * idle_ttl_seconds)
+        self._idle_seconds = max(MIN_IDLE_SECONDS, share)
         self._metrics = metrics
         self._given_up: set[str] = set()
 

@@ -3,6 +3,7 @@
 The archive itself does not rely on it: these notes save work, and keep logs from expiring.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,8 @@ CLAIM_SECONDS = 30
 
 # A log that was held and is archived now is kept this long at least, for those who read it.
 RELEASED_SECONDS = 60
+
+_PLACE_DIGITS = 16
 
 
 class Look(NamedTuple):
@@ -54,10 +57,17 @@ class Held(NamedTuple):
 
 
 class Notes:
-    """Writes and reads the notes of one archiver. Raises NotALog and StoreUnavailable."""
+    """Writes and reads the notes of one archiver. Raises NotALog and StoreUnavailable.
 
-    def __init__(self, reader: LogReader, name: str):
+    Args:
+        reader: reads the logs.
+        name: names the archiver.
+        place: names the archive. What is archived elsewhere is not archived here.
+    """
+
+    def __init__(self, reader: LogReader, name: str, place: str = ""):
         self._name = name
+        self._place = hashlib.sha256(place.encode()).hexdigest()[:_PLACE_DIGITS]
         self._look = reader.script(HERE / "look.lua", keys=2)
         self._claim = reader.script(HERE / "claim.lua", keys=2)
         self._hold = reader.script(HERE / "hold.lua", keys=4)
@@ -68,7 +78,7 @@ class Notes:
         if not run_ids:
             return []
         replies = self._look.run_each([(log_key(each), archiving_key(each)) for each in run_ids])
-        return [_parse_look(*each) for each in zip(run_ids, replies, strict=True)]
+        return [self._parse_look(*each) for each in zip(run_ids, replies, strict=True)]
 
     def claim(self, run_id: str) -> tuple[bool, bool]:
         """Claim a log, or renew the claim.
@@ -91,7 +101,7 @@ class Notes:
 
     def archived(self, run_id: str, state: LogState) -> None:
         """Note that a log is archived as far as its state says, and give up the claim."""
-        self._finish(run_id, _mark(state.last_id, state.last_sequence))
+        self._finish(run_id, self._mark(state.last_id, state.last_sequence))
 
     def give_up(self, run_id: str) -> None:
         """Give up the claim of a log that is not archived."""
@@ -101,22 +111,20 @@ class Notes:
         arguments = self._name, mark, RELEASED_SECONDS * 1000
         self._archived.run(*redis_keys(run_id), archiving_key(run_id), *arguments)
 
+    def _parse_look(self, run_id: str, reply: Reply) -> Look | None:
+        if isinstance(reply, StoreUnavailable):
+            raise reply
+        if not reply or isinstance(reply, NotALog):
+            return None
+        last_id, added, ended, expires_at, archived, now = reply
+        last = EventId.from_redis(last_id)
+        return Look(
+            run_id,
+            ended=bool(ended),
+            is_archived=archived.decode() == self._mark(last, added),
+            silent_seconds=(now - last.ms) / 1000,
+            expires_in=None if expires_at < 0 else (expires_at - now) / 1000,
+        )
 
-def _parse_look(run_id: str, reply: Reply) -> Look | None:
-    if isinstance(reply, StoreUnavailable):
-        raise reply
-    if not reply or isinstance(reply, NotALog):
-        return None
-    last_id, added, ended, expires_at, archived, now = reply
-    last = EventId.from_redis(last_id)
-    return Look(
-        run_id,
-        ended=bool(ended),
-        is_archived=archived.decode() == _mark(last, added),
-        silent_seconds=(now - last.ms) / 1000,
-        expires_in=None if expires_at < 0 else (expires_at - now) / 1000,
-    )
-
-
-def _mark(last_id: EventId, added: int) -> str:
-    return f"{last_id} {added}"
+    def _mark(self, last_id: EventId, added: int) -> str:
+        return f"{last_id} {added} {self._place}"

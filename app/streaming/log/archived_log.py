@@ -398,7 +398,8 @@ class _Flight:
     """A call that is under way."""
 
     def __init__(self) -> None:
-        self.done = threading.Event()
+        self.over = threading.Event()
+        self.has_result = False  # else it was broken off, as by the end of its greenlet
         self.result: Any = None
         self.error: StreamingError | None = None
 
@@ -412,24 +413,29 @@ class _Flights:
 
     def join(self, key: object, call: Callable[[], T]) -> T:
         """Return what `call` returns, or what it returned to a caller with the same key."""
-        with self._lock:
-            flight = self._flights.get(key)
-            leads = flight is None
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-        if not leads:
-            flight.done.wait()
+        while True:
+            with self._lock:
+                flight = self._flights.get(key)
+                if leads := flight is None:
+                    flight = self._flights[key] = _Flight()
+            if leads:
+                return self._lead(key, flight, call)
+            flight.over.wait()
             if flight.error is not None:
                 raise copy_of(flight.error)
-            result: T = flight.result
-            return result
+            if flight.has_result:
+                result: T = flight.result
+                return result
+
+    def _lead(self, key: object, flight: _Flight, call: Callable[[], T]) -> T:
         try:
             result = flight.result = call()
+            flight.has_result = True
         except StreamingError as error:
             flight.error = error
             raise
         finally:
             with self._lock:
                 del self._flights[key]
-            flight.done.set()
+            flight.over.set()
         return result

@@ -1,6 +1,7 @@
 """Reads of a log of which Redis has less than the archive."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from app.streaming.log.log_state import NO_LOG
 from tests.archive.archiving import archive_log
 from tests.archive.logs import append
 from tests.archive.memory_storage import MemoryStorage
+from tests.servers import wait_until
 from tests.streaming.event_store.logs import key
 
 _runs = count(1)
@@ -443,6 +445,35 @@ def test_many_callers_look_a_run_up_once(redis_server, storage, archive, run_id)
         storage.open.set()
         assert {state.result().last_sequence for state in states} == {10}
     assert len([name for name in storage.asked if name.endswith("manifest.json")]) == 1
+
+
+class Killed(BaseException):
+    """As what ends a greenlet."""
+
+
+@pytest.mark.parametrize("error", [Killed, MemoryError])
+def test_a_look_up_that_is_broken_off_is_not_taken_for_a_run_that_is_nowhere(error):
+    flights, began, go_on = archived_log._Flights(), threading.Event(), threading.Event()
+
+    def break_off():
+        began.set()
+        go_on.wait(10)
+        raise error
+
+    def lead():
+        with pytest.raises(error):
+            flights.join("run", break_off)
+
+    leader = threading.Thread(target=lead)
+    leader.start()
+    began.wait(10)
+    with ThreadPoolExecutor(3) as threads:
+        followers = [threads.submit(flights.join, "run", lambda: "manifest") for _ in range(3)]
+        flight = flights._flights["run"]
+        wait_until(lambda: len(flight.over._cond._waiters) == 3, "all wait")
+        go_on.set()
+        assert {each.result(10) for each in followers} == {"manifest"}
+    leader.join(10)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -8,6 +8,7 @@ import pytest
 
 from app.archive.archive import Archive
 from app.archive.file_storage import FileStorage
+from app.archive.names import LogName
 from app.archive.writing import archiver as archiving
 from app.archive.writing import due as finding
 from app.archive.writing.archiver import Archiver
@@ -77,6 +78,17 @@ def test_a_run_that_goes_on_is_due_when_it_expires_soon(due, own_store):
     assert found(due) == []
     own_store.set_expire("run", 3000)
     assert found(due) == ["run"]
+
+
+def test_a_run_that_goes_on_is_due_in_time_though_logs_live_for_seconds(own_redis, metrics):
+    """A tenth of such a TTL is over before the archiver has looked at all runs once more."""
+    store = EventStore(own_redis.url, idle_ttl_seconds=30)
+    due = DueLogs(
+        store, Notes(store, "one"), hold_seconds=100, idle_ttl_seconds=30, metrics=metrics
+    )
+    append(store, "run", ended=False)
+    assert found(due) == ["run"]
+    assert store.run("run").log.ttl > 60
 
 
 def test_a_run_with_ids_in_the_future_is_due(due, own_store, own_redis):
@@ -263,6 +275,59 @@ def test_one_log_that_fails_does_not_keep_the_others(running, archive, own_store
         wait_until(lambda name=name: is_archived(archive, own_store, name), "it is archived")
 
 
+def test_logs_that_always_fail_do_not_keep_the_others_though_they_expire_first(
+    archiver, archive, own_store, monkeypatch
+):
+    """However many they are: else what can be archived would wait until it cannot be held."""
+    monkeypatch.setattr(archiving, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(archiving, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(archiving, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(archiving, "MAX_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(archiving, "INITIAL_PAUSE_SECONDS", 0.1)
+    put = archive.storage.put
+
+    def refuse_some(name, data):
+        if name.startswith("bad"):
+            Away().put()
+        put(name, data)
+
+    archive.storage.put = refuse_some
+    for number in range(20):
+        append(own_store, f"bad-{number}")
+        own_store.set_expire(f"bad-{number}", 50_000)
+    for number in range(3):
+        append(own_store, f"good-{number}")
+    threads = archiver.start()
+    try:
+        for n in range(3):
+            wait_until(lambda n=n: is_archived(archive, own_store, f"good-{n}"), "it is archived")
+    finally:
+        archiver.stop()
+        for thread in threads:
+            thread.join(5)
+
+
+def test_a_failure_that_is_of_one_log_alone_is_no_reason_to_pause(
+    archiver, archive, own_store, folder, monkeypatch
+):
+    monkeypatch.setattr(archiving, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(archiving, "INITIAL_PAUSE_SECONDS", 1000.0)
+    monkeypatch.setattr(archiving, "MAX_PAUSE_SECONDS", 1000.0)
+    for number in range(3):
+        append(own_store, f"bad-{number}")
+        own_store.set_expire(f"bad-{number}", 50_000)
+        log_name = LogName(f"bad-{number}", own_store.state(f"bad-{number}").epoch)
+        archive.storage.put(log_name.manifest, b"{")
+    append(own_store, "good")
+    threads = archiver.start()
+    try:
+        wait_until(lambda: is_archived(archive, own_store, "good"), "it is archived")
+    finally:
+        archiver.stop()
+        for thread in threads:
+            thread.join(5)
+
+
 def test_a_redis_that_comes_back_goes_on_being_archived(
     at_once, archive, metrics, start_redis_server, caplog
 ):
@@ -286,7 +351,7 @@ def test_a_redis_that_comes_back_goes_on_being_archived(
     assert "Traceback" not in caplog.text
 
 
-def test_a_directory_that_cannot_be_made_is_told(own_store, metrics, caplog):
+def test_a_directory_that_is_not_there_is_told(own_store, metrics, caplog):
     append(own_store, "a")
     archive = Archive(FileStorage(Path("/proc/archive")))
     archiver = Archiver(own_store, archive, hold_seconds=9, idle_ttl_seconds=9, metrics=metrics)
@@ -319,6 +384,29 @@ def test_two_copiers_never_have_the_same_log(running, archive, own_store, monkey
         wait_until(lambda: is_archived(archive, own_store, "a"), "it is archived")
         own_store.add("b", "lifecycle", "started")
     assert twice == []
+
+
+def test_logs_are_held_though_the_storage_does_not_respond(
+    at_once, archiver, archive, own_store, own_redis
+):
+    append(own_store, "run")
+    own_store.set_expire("run", 20)
+    responds = threading.Event()
+
+    class Silent:
+        def __getattr__(self, name):
+            return lambda *arguments: responds.wait(20) and Away().get()
+
+    archive.storage = Silent()
+    threads = archiver.start()
+    try:
+        with own_redis.client() as client:
+            wait_until(lambda: client.ttl("run:run:events") > 60, "it is held", 10)
+    finally:
+        archiver.stop()
+        responds.set()
+        for thread in threads:
+            thread.join(5)
 
 
 def test_a_storage_that_is_away_is_told_before_anything_is_due(at_once, own_store, metrics, caplog):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from app.archive.writing.notes import Notes
 from app.streaming.errors import NotALog
 from tests.archive.logs import append, write
 
@@ -41,6 +42,16 @@ def test_a_log_is_archived_until_something_is_added(notes, any_store, run_id):
     assert not notes.look([run_id])[0].is_archived
     any_store.delete(run_id)
     append(any_store, run_id)
+    assert not notes.look([run_id])[0].is_archived
+
+
+def test_a_log_that_is_archived_elsewhere_is_not_archived_here(notes, any_store, run_id):
+    append(any_store, run_id)
+    notes.archived(run_id, any_store.state(run_id))
+    elsewhere = Notes(any_store, "one", "file:///elsewhere")
+    assert not elsewhere.look([run_id])[0].is_archived
+    elsewhere.archived(run_id, any_store.state(run_id))
+    assert elsewhere.look([run_id])[0].is_archived
     assert not notes.look([run_id])[0].is_archived
 
 

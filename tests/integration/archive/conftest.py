@@ -25,6 +25,7 @@ def runs(server: RedisServer) -> EventStore:
 
 @pytest.fixture
 def archive_url(tmp_path: Path) -> str:
+    (tmp_path / "archive").mkdir()
     return f"file://{tmp_path}/archive"
 
 

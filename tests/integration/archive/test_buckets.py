@@ -70,6 +70,21 @@ def test_an_object_is_replaced_only_as_the_caller_knows_it(bucket):
     assert not storage.replace("a/1/m", b"three", one.version)
 
 
+def test_nothing_is_known_of_what_a_missing_bucket_holds(bucket):
+    storage = storage_of("s3://no-such-bucket/archive")
+    calls = [
+        lambda: storage.get("a/1/NoSuchBucket"),
+        lambda: storage.folders("a"),
+        lambda: list(storage.names("a/1")),
+        lambda: storage.put("a/1/x", b"one"),
+        lambda: storage.replace("a/1/x", b"one", None),
+    ]
+    for call in calls:
+        with pytest.raises(ArchiveUnavailable):
+            call()
+    assert storage_of(bucket).get("a/1/<Code>NoSuchBucket<") is None
+
+
 def test_a_run_is_archived_reopened_restored_and_deleted(archive, runs, server):
     append(runs, "Run", 300)
     copy_log(runs, archive, "Run", nothing)

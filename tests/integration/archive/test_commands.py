@@ -1,18 +1,21 @@
 """The commands `archive` and `restore`, as a shell runs them."""
 
+import fcntl
 import os
 import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
 
+from app.archive.names import LogName
 from tests.archive.logs import append, entries_of
 from tests.documents import blocks_of
-from tests.integration.archive.archivers import archived, assert_whole, is_archived
-from tests.redis.acl import acl_of
+from tests.integration.archive.archivers import archive_at, archived, assert_whole, is_archived
+from tests.redis.acl import acl_of, set_user, url_of
 from tests.servers import ROOT, free_port, wait_until
 
 
@@ -173,6 +176,35 @@ def test_an_archiver_runs_until_it_is_stopped_and_answers_for_its_metrics(
     assert '"message": "archived run a up to' in log.read_text()
 
 
+def test_an_archive_at_another_place_gets_what_the_one_before_has(run, runs, archive, tmp_path):
+    """Else nothing would be copied that Redis has, and it would expire there."""
+    append(runs, "a", 3)
+    assert run("archive", "--once").returncode == 0
+    (tmp_path / "other").mkdir()
+    url = f"file://{tmp_path}/other"
+    assert run("archive", "--once", ARCHIVE_URL=url).returncode == 0
+    for each in (archive, archive_at(url)):
+        assert_whole(each, runs, "a")
+
+
+def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(environ, runs, tmp_path):
+    append(runs, "a", 3)
+    folder = tmp_path / "archive" / LogName("a", runs.state("a").epoch).folder
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = [sys.executable, "-m", "app", "archive", "--once"]
+        process = subprocess.Popen(command, env=environ, cwd=tmp_path)
+        files = Path(f"/proc/{process.pid}/fd")
+
+        def waits():
+            return any(each.resolve().name == ".lock" for each in files.iterdir())
+
+        wait_until(waits, "it waits for the lock", 40)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
+
+
 def test_a_run_of_another_program_is_found_without_a_gateway(start_archiver, runs, archive, server):
     with server.client() as client:
         client.xadd("run:foreign:events", {"event_category": "lifecycle", "event_action": "failed"})
@@ -203,10 +235,10 @@ def test_the_smallest_acl_is_enough(run, runs, archive, server):
     append(runs, "a", 3)
     runs.set_expire("a", 60)
     with server.client() as client:
-        client.execute_command("ACL", "SETUSER", "tailrace", *acl_of("tailrace"))
+        set_user(client, "tailrace", acl_of("tailrace"))
         for line in more.splitlines():
             client.execute_command(*line.split())
-    url = server.url.replace("redis://", "redis://tailrace:password@")
+    url = url_of("tailrace", server)
     done = run("archive", "--once", REDIS_URL=url)
     assert done.returncode == 0, done.stderr
     assert_whole(archive, runs, "a")

@@ -19,7 +19,7 @@ def variables(
 ) -> Iterator[dict[str, str]]:
     """Return the environment in which a program finds the archive."""
     if request.param == "file":
-        yield {"ARCHIVE_URL": f"file://{tmp_path_factory.mktemp('archive')}/runs"}
+        yield {"ARCHIVE_URL": f"file://{tmp_path_factory.mktemp('archive')}"}
         return
     with S3Server() as server:
         yield {"ARCHIVE_URL": server.url, **server.environ}

@@ -103,7 +103,8 @@ def test_every_follower_gets_every_event_once_and_in_order(tmp_path, monkeypatch
     monkeypatch.setattr(archiver_module, "GRACE_SECONDS", 0.0)
     monkeypatch.setattr(archiver_module, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(PartWriter, "is_full", property(lambda writer: writer.count >= 25))
-    (tmp_path / "redis").mkdir()
+    for name in ("redis", "archive"):
+        (tmp_path / name).mkdir()
     archive = Archive(FileStorage(tmp_path / "archive"))
     dice = random.Random(seed)
     with (
