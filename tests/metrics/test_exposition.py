@@ -52,6 +52,30 @@ def samples(text: str, parse=parse_prometheus) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/plain;version=x", "text/plain; version=1.a", f"{OPENMETRICS}.x", "version=é"),
+        f'{OPENMETRICS}"; q=1',
+        "application/openmetrics-text; version=9",
+    ],
+)
+def test_a_strange_accept_gets_a_format_that_there_is(accept):
+    body, media_type = Exposition("1.2").text(accept)
+    assert media_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert samples(body.decode())
+
+
+def test_prometheus_gets_what_it_asks_for_first():
+    accept = (
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+        "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    )
+    body, media_type = Exposition("1.2").text(accept)
+    assert media_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert samples(body.decode(), parse_openmetrics)
+
+
+@pytest.mark.parametrize(
     ("accept", "parse"), [("", parse_prometheus), (OPENMETRICS, parse_openmetrics)]
 )
 def test_counters_are_of_all_workers_and_gauges_of_those_that_live(accept, parse):
