@@ -26,7 +26,7 @@ from ..metrics.shared_rows import SharedRows
 from .addresses import STANDS_OPEN, is_loopback
 from .listeners import open_late
 from .request_ids import request_id_of
-from .service_manager import ServiceManager, all_have_begun
+from .service_manager import ServiceManager, newest_have_begun
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -133,12 +133,12 @@ def _keep_workers_until_replaced(server: Arbiter, manager: ServiceManager) -> No
     """
     manage_workers = server.manage_workers
 
-    def manage_if_all_serve() -> None:
-        if len(server.WORKERS) <= server.num_workers or all_have_begun(server):
+    def manage_if_new_ones_serve() -> None:
+        if len(server.WORKERS) <= server.num_workers or newest_have_begun(server):
             manage_workers()
         manager.look()
 
-    server.manage_workers = manage_if_all_serve  # type: ignore[method-assign]
+    server.manage_workers = manage_if_new_ones_serve  # type: ignore[method-assign]
 
 
 def _change_reloads(server: Arbiter, manager: ServiceManager) -> None:
