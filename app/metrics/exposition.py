@@ -19,7 +19,7 @@ from prometheus_client.utils import floatToGoString
 
 from .catalog import LAYOUT
 from .shared_rows import Numbers, all_rows, is_living, silence_seconds
-from .values import Counter, Gauge, Histogram, Metric
+from .values import Counter, Gauge, Histogram, Metric, own_row
 
 _OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -59,7 +59,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Family]:
         rows = all_rows()
-        living = [row for row in rows if is_living(row)]
+        living = [row for row in rows if is_living(row)] or [own_row()]
         for metric in LAYOUT.metrics:
             yield _family(metric, rows, living)
         yield GaugeMetricFamily(

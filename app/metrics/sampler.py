@@ -53,6 +53,7 @@ class Sampler:
         """Note all that from now on, and more readings."""
         self._readings += readings
         WORKERS.set(1)
+        REDIS_UP.set(1)  # until it is asked: a worker that starts is no outage
         # The first beat, before Redis is asked: a worker that hangs from its start is seen too.
         self.sample()
         for run, name in ((self._beat, "beat"), (self._probe, "probe")):

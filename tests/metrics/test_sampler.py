@@ -53,6 +53,13 @@ def test_redis_that_serves_is_up_and_says_more(row):
     assert row[REDIS_PROBE_SECONDS.first] > 0
 
 
+def test_redis_is_not_down_before_it_was_asked(row, monkeypatch):
+    monkeypatch.setattr(Sampler, "_beat", lambda sampler: None)
+    monkeypatch.setattr(Sampler, "_probe", lambda sampler: None)
+    Sampler([], lambda: []).start()
+    assert row[REDIS_UP.first] == 1
+
+
 def test_redis_that_does_not_is_down(row):
     def fail():
         raise ConnectionError
