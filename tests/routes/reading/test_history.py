@@ -232,6 +232,16 @@ def _raise(error: Exception) -> None:
     raise error
 
 
+def test_lines_that_a_client_does_not_read_to_their_end_are_logged_as_such(fake_store, caplog):
+    for number in range(600):
+        fake_store.add(1, "llm", "stream", number)
+    app = create_app(Settings(), event_store=fake_store)
+    caplog.set_level("INFO", "tailrace.stream")
+    with app.test_client().get(PATH, headers=LINES) as response:
+        next(response.iter_encoded())
+    assert "history ended run=1 client=127.0.0.1 reason=disconnected" in caplog.text
+
+
 def test_lines_of_a_log_that_was_deleted_are_counted_as_such(fake_store, caplog):
     for number in range(600):
         fake_store.add(1, "llm", "stream", number)
