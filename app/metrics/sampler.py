@@ -120,6 +120,7 @@ def _resident_bytes() -> int:
 
 def _open_files() -> int:
     try:
-        return len(os.listdir("/proc/self/fd"))
+        # From Linux 6.2 on, its size is their number. To list 20,000 holds the loop for 15 ms.
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
     except OSError:
         return 0
