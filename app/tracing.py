@@ -20,6 +20,7 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from . import __version__
+from .routes.access.hosts import host_of
 from .routes.gateway import SPAN
 from .server.request_ids import request_id_of
 from .streaming.event_store import EventStore
@@ -200,7 +201,7 @@ def _attributes() -> dict[str, str | int]:
         "http.route": _route(),
         "network.protocol.version": environ.get("SERVER_PROTOCOL", "").removeprefix("HTTP/"),
         "client.address": request.remote_addr,
-        "server.address": environ.get("HTTP_HOST", "").partition(":")[0],
+        "server.address": host_of(environ.get("HTTP_HOST", "")),
         "user_agent.original": environ.get("HTTP_USER_AGENT"),
         "tailrace.request_id": request_id_of(environ),
         "tailrace.run_id": (request.view_args or {}).get("run_id"),

@@ -208,7 +208,12 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.check",
     }
     whole = {each for each in whole if not each.startswith(("app.command_line", "app.launcher"))}
-    tracing = {"app.routes.gateway", "app.server.request_ids", "app.streaming.event_store"}
+    tracing = {
+        "app.routes.gateway",
+        "app.routes.access.hosts",
+        "app.server.request_ids",
+        "app.streaming.event_store",
+    }
     tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
     yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}

@@ -46,6 +46,12 @@ def traced(fake_client, monkeypatch) -> Traced:
     return Traced(fake_client)
 
 
+def test_an_address_of_ipv6_is_whole(traced):
+    traced.http.get(PATH, headers={"Host": "[::1]:8082"})
+    [span] = traced.spans().values()
+    assert span.attributes["server.address"] == "::1"
+
+
 def test_an_append_is_a_child_of_its_producers_span_and_redis_one_of_it(traced):
     headers = {"traceparent": TRACED, "X-Request-Id": "a-1", "User-Agent": "curl/8"}
     answer = traced.http.post(f"{PATH}?access_token=secret", json=[NAMES, NAMES], headers=headers)

@@ -10,7 +10,7 @@ from .values import Aggregate, Counter, Gauge, Histogram, Layout, Metric, use
 STREAM_KINDS = ("stream", "history", "long_poll", "ingest")
 END_REASONS = (
     *("ended", "disconnected", "draining", "stalled", "refused", "failed", "expired", "revoked"),
-    "closed",
+    *("changed", "closed"),
 )
 # What a request is answered with, as far as it is worth a series of its own.
 STATUSES = (

@@ -19,7 +19,9 @@ from prometheus_client.utils import floatToGoString
 
 from .catalog import LAYOUT
 from .shared_rows import Numbers, all_rows, is_living, silence_seconds
-from .values import Counter, Gauge, Histogram, Metric
+from .values import Counter, Gauge, Histogram, Metric, own_row
+
+_OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 _AGGREGATES: dict[str, Callable[[Iterable[float]], float]] = {"sum": sum, "max": max, "min": min}
 
@@ -33,8 +35,19 @@ class Exposition:
 
     def text(self, accept: str) -> tuple[bytes, str]:
         """Return the metrics and their media type, for a header `Accept`."""
-        encode, media_type = choose_encoder(accept)
+        # prometheus_client raises errors for some versions, and says that it speaks others.
+        asked = _OPENMETRICS if _asks_for_openmetrics(accept) else ""
+        encode, media_type = choose_encoder(asked)
         return encode(self._registry), media_type
+
+
+def _asks_for_openmetrics(accept: str) -> bool:
+    for each in accept.replace(" ", "").split(","):
+        name, *parameters = each.split(";")
+        versions = [parameter for parameter in parameters if parameter.startswith("version=")]
+        if name == "application/openmetrics-text" and versions in ([], ["version=1.0.0"]):
+            return True
+    return False
 
 
 class _Collector(Collector):
@@ -46,7 +59,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Family]:
         rows = all_rows()
-        living = [row for row in rows if is_living(row)]
+        living = [row for row in rows if is_living(row)] or [own_row()]
         for metric in LAYOUT.metrics:
             yield _family(metric, rows, living)
         yield GaugeMetricFamily(

@@ -53,6 +53,7 @@ class Sampler:
         """Note all that from now on, and more readings."""
         self._readings += readings
         WORKERS.set(1)
+        REDIS_UP.set(1)  # until it is asked: a worker that starts is no outage
         # The first beat, before Redis is asked: a worker that hangs from its start is seen too.
         self.sample()
         for run, name in ((self._beat, "beat"), (self._probe, "probe")):
@@ -119,6 +120,7 @@ def _resident_bytes() -> int:
 
 def _open_files() -> int:
     try:
-        return len(os.listdir("/proc/self/fd"))
+        # From Linux 6.2 on, its size is their number. To list 20,000 holds the loop for 15 ms.
+        return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
     except OSError:
         return 0

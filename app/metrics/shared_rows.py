@@ -112,8 +112,8 @@ def all_rows() -> list[Numbers]:
 
 
 def is_living(row: Numbers) -> bool:
-    """Return whether the worker of a row runs."""
-    return _rows is None or bool(row[_IS_LIVING])
+    """Return whether the worker of a row runs, and has noted anything of itself yet."""
+    return _rows is None or bool(row[_IS_LIVING] and row[_BEAT])
 
 
 def beat() -> None:

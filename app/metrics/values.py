@@ -29,10 +29,12 @@ class Metric:
         labels: their names, each with all values that it may have.
         first: the index of its first place.
         places: how many it has.
+        bounds: the upper bounds of a histogram's buckets, none for any other metric.
     """
 
     kind: str
     places_each = 1
+    bounds: Sequence[float] = ()
 
     def __init__(self, name: str, help: str, **labels: Sequence[str]) -> None:
         self.name = name
@@ -136,9 +138,12 @@ class Layout:
             self.size += metric.places
 
     @property
-    def fingerprint(self) -> tuple[tuple[str, int], ...]:
+    def fingerprint(self) -> tuple[object, ...]:
         """What two versions of the program must have in common to share rows."""
-        return tuple((metric.name, metric.places) for metric in self.metrics)
+        return tuple(
+            (metric.name, metric.first, tuple(metric.labels.items()), tuple(metric.bounds))
+            for metric in self.metrics
+        )
 
 
 def use(row: MutableSequence[float]) -> None:

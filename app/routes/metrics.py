@@ -26,7 +26,7 @@ def _check() -> None:
     authentication, a bearer of `admin`.
     """
     here = gateway()
-    if request.environ.get("SERVER_PORT") == str(here.settings.metrics_port):
+    if _came_to(here.settings.metrics_port):
         return
     token = here.settings.metrics_token
     given = bearer_token(request.headers.get("Authorization", ""))
@@ -36,6 +36,16 @@ def _check() -> None:
         here.access.check_admin()
     elif token is not None:
         raise NotAuthenticated("the token is not METRICS_TOKEN" if given is not None else None)
+
+
+def _came_to(port: int | None) -> bool:
+    """Return whether the request came to a port of gunicorn's.
+
+    SERVER_PORT does not say it: on a socket in a file system it is that of the header Host.
+    """
+    connection = request.environ.get("gunicorn.socket")
+    name = connection.getsockname() if connection is not None else None
+    return isinstance(name, tuple) and name[1] == port
 
 
 def _is_same(given: str, token: str) -> bool:

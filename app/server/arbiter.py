@@ -26,7 +26,7 @@ from ..metrics.shared_rows import SharedRows
 from .addresses import STANDS_OPEN, is_loopback
 from .listeners import open_late
 from .request_ids import request_id_of
-from .service_manager import ServiceManager, all_have_begun
+from .service_manager import ServiceManager, has_begun, newest_have_begun
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -40,6 +40,9 @@ _STARTED_IN = os.getcwd()
 # By default each of these ends the master, until it handles signals.
 _LATER_SIGNALS = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+# No process ends with it.
+_NO_EXIT_STATUS = -1
 
 
 def hold_signals() -> None:
@@ -121,9 +124,29 @@ def on_starting(server: Arbiter) -> None:
     if getattr(server.worker_class, "opens_listeners", False):
         open_late()
     manager = ServiceManager(server)
+    _outlive_workers_that_cannot_start(server)
     _change_reloads(server, manager)
     _keep_workers_until_replaced(server, manager)
     _let_booting_workers_stop(server)
+
+
+def _outlive_workers_that_cannot_start(server: Arbiter) -> None:
+    """Let a worker that cannot start end only itself, while another one serves.
+
+    gunicorn ends all of them, so a reload with an error in the new code left nobody.
+    """
+    reap_workers, statuses = server.reap_workers, ("WORKER_BOOT_ERROR", "APP_LOAD_ERROR")
+
+    def reap() -> None:
+        if any(map(has_begun, server.WORKERS.values())):
+            vars(server).update(dict.fromkeys(statuses, _NO_EXIT_STATUS))
+        try:
+            reap_workers()
+        finally:  # a new worker exits with them
+            for name in statuses:
+                vars(server).pop(name, None)
+
+    server.reap_workers = reap  # type: ignore[method-assign]
 
 
 def _keep_workers_until_replaced(server: Arbiter, manager: ServiceManager) -> None:
@@ -133,12 +156,12 @@ def _keep_workers_until_replaced(server: Arbiter, manager: ServiceManager) -> No
     """
     manage_workers = server.manage_workers
 
-    def manage_if_all_serve() -> None:
-        if len(server.WORKERS) <= server.num_workers or all_have_begun(server):
+    def manage_if_new_ones_serve() -> None:
+        if len(server.WORKERS) <= server.num_workers or newest_have_begun(server):
             manage_workers()
         manager.look()
 
-    server.manage_workers = manage_if_all_serve  # type: ignore[method-assign]
+    server.manage_workers = manage_if_new_ones_serve  # type: ignore[method-assign]
 
 
 def _change_reloads(server: Arbiter, manager: ServiceManager) -> None:

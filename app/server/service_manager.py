@@ -22,10 +22,14 @@ def has_begun(worker: Any) -> bool:
         return False
 
 
-def all_have_begun(server: Arbiter) -> bool:
-    """Return whether all workers of a master serve."""
-    workers = list(server.WORKERS.values())
-    return len(workers) >= server.num_workers and all(map(has_begun, workers))
+def newest_have_begun(server: Arbiter) -> bool:
+    """Return whether the newest workers of a master serve, as many as there should be.
+
+    Older ones do not count: those of an earlier reload may hang before they begin.
+    """
+    workers = sorted(server.WORKERS.values(), key=lambda worker: worker.age)
+    newest = workers[-server.num_workers :]
+    return len(newest) >= server.num_workers and all(map(has_begun, newest))
 
 
 class ServiceManager:
@@ -46,8 +50,8 @@ class ServiceManager:
         self._is_awaited = True
 
     def look(self) -> None:
-        """Say that the gateway is ready, once all workers serve."""
-        if self._is_awaited and all_have_begun(self._server):
+        """Say that the gateway is ready, once all new workers serve."""
+        if self._is_awaited and newest_have_begun(self._server):
             self._is_awaited = False
             self._send("READY=1\nSTATUS=serving")
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -293,6 +294,32 @@ def test_the_port_for_metrics_needs_no_token(start_gateway, run_id):
     assert requests.get(f"{own}/readyz", timeout=20).ok
     assert requests.get(f"{own}/runs/{run_id}/events", timeout=20).status_code == 404
     assert requests.get(f"{gateway.url}/metrics", timeout=20).status_code == 401
+
+
+class SocketGateway(GatewayServer):
+    """A gateway that listens on a socket in a file system too."""
+
+    def __init__(self, directory: Path, redis: RedisServer, **settings: object):
+        super().__init__(redis.url, directory / "log", **settings)
+        self.path = directory / "socket"
+        binds = f"--bind 127.0.0.1:{self.port} --bind unix:{self.path}"
+        self._environ["GUNICORN_CMD_ARGS"] = binds
+
+
+@pytest.mark.parametrize("port", [None, "9100"])
+def test_no_header_makes_a_socket_in_a_file_system_the_port_for_metrics(
+    tmp_path, redis_server, port
+):
+    """There gunicorn takes SERVER_PORT from the header Host."""
+    settings = {} if port is None else {"METRICS_PORT": port}
+    with (
+        SocketGateway(tmp_path, redis_server, METRICS_TOKEN=TOKEN, **settings) as gateway,
+        socket.socket(socket.AF_UNIX) as connection,
+    ):
+        connection.settimeout(20)
+        connection.connect(str(gateway.path))
+        connection.sendall(f"GET /metrics HTTP/1.1\r\nHost: a:{port}\r\n\r\n".encode())
+        assert b" 401 " in read_until(connection, b"\r\n")
 
 
 def test_the_monitoring_port_has_no_metrics_unless_it_is_that_port_too(start_gateway):

@@ -10,13 +10,14 @@ from app.metrics import shared_rows
 from app.metrics.catalog import (
     APPENDS,
     DELIVERY_LAG,
+    FILES_LIMIT,
     LAYOUT,
     REDIS_PROBE_SECONDS,
     REDIS_UP,
     STREAMS_OPEN,
 )
 from app.metrics.exposition import Exposition
-from app.metrics.shared_rows import SharedRows
+from app.metrics.shared_rows import SharedRows, beat
 from app.metrics.values import own_row, use
 from tests.servers import ROOT
 
@@ -25,17 +26,20 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
 @pytest.fixture(autouse=True)
 def _three_workers(monkeypatch):
-    """Two that live, and one that has died; this process is the first."""
+    """Two that serve, one that has died, and one that boots; this process is the first."""
     before = own_row()
     monkeypatch.setattr(shared_rows, "_rows", None)
     rows = SharedRows()
     workers = [rows.claim() for _ in range(3)]
+    rows.claim()  # of one that boots, and has noted nothing yet
     for number, worker in enumerate(workers, 1):
         worker.join()
+        beat()
         APPENDS.of("plain", "stored").add(number)
         STREAMS_OPEN.of("stream").set(10 * number)
         REDIS_UP.set(number != 2)
         REDIS_PROBE_SECONDS.set(number / 100)
+        FILES_LIMIT.set(100 * number)
         DELIVERY_LAG.observe(number / 1000)
     workers[2].release()
     workers[0].join()
@@ -52,6 +56,30 @@ def samples(text: str, parse=parse_prometheus) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
+    "accept",
+    [
+        *("text/plain;version=x", "text/plain; version=1.a", f"{OPENMETRICS}.x", "version=é"),
+        f'{OPENMETRICS}"; q=1',
+        "application/openmetrics-text; version=9",
+    ],
+)
+def test_a_strange_accept_gets_a_format_that_there_is(accept):
+    body, media_type = Exposition("1.2").text(accept)
+    assert media_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert samples(body.decode())
+
+
+def test_prometheus_gets_what_it_asks_for_first():
+    accept = (
+        "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+        "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+    )
+    body, media_type = Exposition("1.2").text(accept)
+    assert media_type.startswith("application/openmetrics-text; version=1.0.0; charset=utf-8")
+    assert samples(body.decode(), parse_openmetrics)
+
+
+@pytest.mark.parametrize(
     ("accept", "parse"), [("", parse_prometheus), (OPENMETRICS, parse_openmetrics)]
 )
 def test_counters_are_of_all_workers_and_gauges_of_those_that_live(accept, parse):
@@ -61,6 +89,7 @@ def test_counters_are_of_all_workers_and_gauges_of_those_that_live(accept, parse
     assert found["tailrace_streams_open[('kind', 'stream')]"] == 10 + 20
     assert found["tailrace_redis_up[]"] == 0  # the least
     assert found["tailrace_redis_probe_seconds[]"] == 0.02  # the most
+    assert found["tailrace_open_files_limit[]"] == 100  # the least
     assert found["tailrace_delivery_lag_seconds_count[]"] == 3
     assert found["tailrace_delivery_lag_seconds_bucket[('le', '0.001')]"] == 1
     assert found["tailrace_delivery_lag_seconds_bucket[('le', '0.0025')]"] == 2

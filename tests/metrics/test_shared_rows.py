@@ -56,9 +56,12 @@ def test_a_dead_workers_counts_stay_and_its_gauges_go():
     rows = SharedRows()
     mine, other = rows.claim(), rows.claim()
     mine.join()
+    assert [is_living(row) for row in all_rows()] == [False, False]  # they have noted nothing yet
+    shared_rows.beat()
 
     def work() -> None:
         other.join()
+        shared_rows.beat()
         EVENTS.add(3)
         OPEN.add(2)
         WORKERS.set(1)

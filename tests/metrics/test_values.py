@@ -60,3 +60,20 @@ def test_no_two_metrics_share_a_place_or_a_name():
     assert len(places) == len(set(places)) == LAYOUT.size - min(places)
     names = [metric.name for metric in LAYOUT.metrics]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [Counter("a_total", "A", kind=("x", "z")), Histogram("b", "B", (1, 2))],
+        [Counter("a_total", "A", kind=("y", "x")), Histogram("b", "B", (1, 2))],
+        [Counter("a_total", "A", sort=("x", "y")), Histogram("b", "B", (1, 2))],
+        [Counter("a_total", "A", kind=("x", "y")), Histogram("b", "B", (1, 3))],
+        [Histogram("b", "B", (1, 2)), Counter("a_total", "A", kind=("x", "y"))],
+    ],
+)
+def test_other_values_of_a_label_and_other_bounds_are_another_layout(others):
+    mine = Counter("a_total", "A", kind=("x", "y")), Histogram("b", "B", (1, 2))
+    same = Counter("a_total", "Help", kind=("x", "y")), Histogram("b", "B", (1, 2))
+    assert Layout(mine).fingerprint == Layout(same).fingerprint
+    assert Layout(mine).fingerprint != Layout(others).fingerprint

@@ -3,6 +3,7 @@
 import logging
 import resource
 import sys
+import time
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -69,6 +70,34 @@ def test_a_reload_with_wrong_settings_is_refused(monkeypatch, caplog, program, a
     server.reload()
     assert len(reloaded) == reloads
     assert ("not reloaded" in caplog.text) is not bool(reloads)
+
+
+def worker(age: int, *, has_begun: bool) -> SimpleNamespace:
+    """Return a worker as the master knows it: its file has the clock's time until it serves."""
+    updated = time.monotonic() if has_begun else time.time()
+    return SimpleNamespace(age=age, tmp=SimpleNamespace(last_update=lambda: updated))
+
+
+@pytest.mark.parametrize(
+    ("workers", "ends_old"),
+    [
+        ({1: True, 2: True, 3: True, 4: True}, True),
+        ({1: True, 2: True, 3: True, 4: False}, False),
+        # Those of an earlier reload hang before they begin. The next reload replaces them too.
+        ({1: True, 2: True, 3: False, 4: False, 5: True, 6: True}, True),
+        ({1: True, 2: True, 3: False, 4: False, 5: True, 6: False}, False),
+        # More are wanted than there are, whoever serves.
+        ({1: False}, True),
+    ],
+)
+def test_old_workers_end_when_as_many_newer_ones_serve(monkeypatch, workers, ends_old):
+    monkeypatch.setattr(resource, "setrlimit", lambda *limits: None)
+    managed: list[bool] = []
+    known = {age: worker(age, has_begun=begun) for age, begun in workers.items()}
+    server = master(manage_workers=lambda: managed.append(True), WORKERS=known, num_workers=2)
+    arbiter.on_starting(server)
+    server.manage_workers()
+    assert managed == [True] * ends_old
 
 
 def test_the_master_allows_as_many_open_files_as_the_system_permits(monkeypatch):

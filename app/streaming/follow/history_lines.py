@@ -78,6 +78,9 @@ class HistoryLines:
                 self.events += len(chosen)
                 if self.events == self._limit:
                     break
+        except GeneratorExit:  # the server gives up, since its client has gone
+            self.reason = self.reason or "disconnected"
+            raise
         except LogChanged:
             log.warning("the history of run %s breaks off: its log has changed", self.run_id)
             self.reason = "changed"

@@ -9,6 +9,8 @@ import requests
 from flask.testing import FlaskClient
 
 from app import create_app
+from app.metrics.catalog import STREAMS_CLOSED
+from app.metrics.values import own_row
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
 from app.streaming.log import reader as log_reader
@@ -228,6 +230,33 @@ def test_lines_that_break_off_do_not_look_complete(fake_store, fake_client, monk
 
 def _raise(error: Exception) -> None:
     raise error
+
+
+def test_lines_that_a_client_does_not_read_to_their_end_are_logged_as_such(fake_store, caplog):
+    for number in range(600):
+        fake_store.add(1, "llm", "stream", number)
+    app = create_app(Settings(), event_store=fake_store)
+    caplog.set_level("INFO", "tailrace.stream")
+    with app.test_client().get(PATH, headers=LINES) as response:
+        next(response.iter_encoded())
+    assert "history ended run=1 client=127.0.0.1 reason=disconnected" in caplog.text
+
+
+def test_lines_of_a_log_that_was_deleted_are_counted_as_such(fake_store, caplog):
+    for number in range(600):
+        fake_store.add(1, "llm", "stream", number)
+    app = create_app(Settings(), event_store=fake_store)
+    caplog.set_level("INFO", "tailrace.stream")
+    counted = STREAMS_CLOSED.of("history", "changed").index
+    before = own_row()[counted]
+    with app.test_client().get(PATH, headers=LINES) as response:
+        pieces = response.iter_encoded()
+        next(pieces)
+        fake_store.delete(1)
+        with pytest.raises(ConnectionResetError):
+            list(pieces)
+    assert own_row()[counted] == before + 1
+    assert "history ended run=1 client=127.0.0.1 reason=changed" in caplog.text
 
 
 def test_lines_go_on_though_what_was_sent_is_trimmed(http, fake_store, fake_client):
