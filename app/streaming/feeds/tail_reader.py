@@ -20,7 +20,7 @@ from ..redis.connection import (
     translated_errors,
 )
 from ..redis.sentinel import leads_to_master
-from ..wire.frame_batch import batches_after, batches_from
+from ..wire.frame_batch import batches_after
 from .feed import Feed
 from .group_read import GroupRead, feed_key
 
@@ -56,6 +56,8 @@ class TailReader:
         self._pace = Pace()
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
+        # Their positions were read over another connection, so the log may be an older one now.
+        self._unverified: set[bytes] = set()
         self._lock = threading.Lock()
         self._link: RedisConnection | None = None
         self._closed = False
@@ -75,6 +77,7 @@ class TailReader:
         """Follow a feed too; the XREAD in progress must be woken."""
         with self._lock:
             self._feeds[feed_key(feed)] = feed
+            self._unverified.add(feed_key(feed))
             self._stale = True
 
     def check_now(self) -> None:
@@ -87,6 +90,7 @@ class TailReader:
         with self._lock:
             self._feeds.pop(feed_key(feed), None)
             self._excluded.discard(feed_key(feed))
+            self._unverified.discard(feed_key(feed))
             self._group = None
 
     def remove_all(self) -> list[Feed]:
@@ -127,6 +131,8 @@ class TailReader:
             raise StoreUnavailable("another server is the master now")
         if time.monotonic() >= self._next_check:
             self._check()
+        if self._unverified:
+            self._verify()
         group = self._current_group()
         if self._closed or not group:
             time.sleep(SHORT_BLOCK_SECONDS)
@@ -138,8 +144,9 @@ class TailReader:
     def _current_group(self) -> GroupRead:
         with self._lock:
             if self._stale or self._group is None:
-                self._stale = False
-                in_group = (f for key, f in self._feeds.items() if key not in self._excluded)
+                self._stale = bool(self._unverified)  # some were added since the others were
+                left_out = self._excluded | self._unverified
+                in_group = (f for key, f in self._feeds.items() if key not in left_out)
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
@@ -192,12 +199,34 @@ class TailReader:
             if is_terminal and not whole:
                 self._next_check = 0.0  # only the log tells whether the run ends there
             return
+        self._read_anew(feed, position)
+
+    def _read_anew(self, feed: Feed, position: Position) -> None:
+        """Publish what the log and its state say."""
         # One more, for the entry at the position itself.
         entries, state = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
-        feed.note_version(state)
-        whole = len(entries) <= READ_COUNT
-        for batch in batches_from(feed.run_id, position, entries, state, whole=whole):
+        for batch in feed.go_on(position, entries, state, whole=len(entries) <= READ_COUNT):
             feed.publish(batch, state.ended and batch.end == state.end)
+
+    def _verify(self) -> None:
+        """Look whether the logs still have the entries at the positions that are not verified."""
+        with self._lock:
+            feeds = [(key, self._feeds[key]) for key in self._unverified]
+        seen = [(feed, feed.position) for _, feed in feeds]
+        asked = [(feed, position) for feed, position in seen if position.is_entry]
+        found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
+        try:
+            for (feed, position), is_here in zip(asked, found, strict=True):
+                if isinstance(is_here, NotALog):
+                    self._exclude(feed, True)
+                elif not is_here:
+                    self._read_anew(feed, position)
+        finally:
+            for feed, _ in asked:
+                feed.flush()
+        with self._lock:
+            self._unverified.difference_update(key for key, _ in feeds)
+            self._group = None
 
     def _check(self) -> None:
         """Check whether every log is still there, the same one, a stream, and not ended."""
@@ -238,6 +267,7 @@ class TailReader:
         with self._lock:
             if not excluded and key in self._excluded:
                 self._excluded.discard(key)
+                self._unverified.add(key)
                 self._group = None
             elif excluded and key in self._feeds and key not in self._excluded:
                 self._excluded.add(key)
@@ -252,6 +282,8 @@ class TailReader:
             self._client_id = _unblockable(link)
         self._link = link
         self._next_check = 0.0
+        with self._lock:
+            self._unverified.update(self._feeds)
         if self._failures:
             self._availability.interrupted()
             self._store.release_idle()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..event_id import ZERO, EventId
-from .position import START, Position
+from .position import START, Between, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,17 @@ class LogState:
         if self.first_id is None:
             return self.end
         sequence = None if self.first_sequence is None else self.first_sequence - 1
-        return Position(self.epoch, self.first_id.before(), sequence)
+        return Between(self.epoch, self.first_id.before(), sequence)
 
     @property
     def end(self) -> Position:
         """The position after the last entry that was ever added."""
-        return Position(self.epoch, self.last_id, self.last_sequence) if self.exists else START
+        if not self.exists:
+            return START
+        # Else the last entry is there, or was deleted or trimmed.
+        was_moved = self.end_id is not None and max(self.end_id, self.deleted) < self.last_id
+        kind = Between if was_moved else Position
+        return kind(self.epoch, self.last_id, self.last_sequence)
 
     @property
     def version(self) -> tuple[bytes, int]:
