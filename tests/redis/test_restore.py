@@ -27,6 +27,7 @@ def append(url: str, count: int, text: str) -> list[str]:
 def append_behind(url: str, count: int, text: str) -> None:
     """Append events right behind the last one, as a server does whose clock is behind."""
     state = EventStore(url).state(RUN)
+    ms, n = state.last_id
     with redis.Redis.from_url(url, protocol=2) as client:
         for number in range(1, count + 1):
             event = {
@@ -37,7 +38,7 @@ def append_behind(url: str, count: int, text: str) -> None:
                 "event_action": "stream",
                 "data": f'"{text}"',
             }
-            client.xadd(f"run:{RUN}:events", event, f"{state.last_id.ms}-{state.last_id.n + number}")
+            client.xadd(f"run:{RUN}:events", event, f"{ms}-{n + number}")
 
 
 def back_up_append_only_files(server: RedisServer, directory: Path, backup: Path) -> None:
@@ -234,14 +235,15 @@ def test_who_waits_in_the_event_store_gets_a_reset_if_the_clock_is_behind(restor
 
 
 @needs(REDIS_OF_DEBIAN)
-def test_history_in_memory_is_dropped_with_the_events_that_were_lost(restored, start_gateway):
+@pytest.mark.parametrize("behind", [0, LOST])
+def test_history_in_memory_is_dropped_with_what_was_lost(restored, start_gateway, behind):
     """More events than a page of the history holds."""
     gateway = start_gateway(restored.url)
     append(restored.url, MANY, "before")
     restored.back_up_and_go_on()
     with Stream(f"{gateway.url}/runs/{RUN}/events/stream") as stream:
         stream.wait_for_events(MANY + BEFORE + LOST)
-        restored.restore(appended_meanwhile=1, behind=LOST)
+        restored.restore(appended_meanwhile=LOST + 1 - behind, behind=behind)
         wait_for_the_new_state(stream, LOST + 1, MANY + BEFORE)
         with Stream(f"{gateway.url}/runs/{RUN}/events/stream") as newcomer:
             newcomer.wait_for_events(MANY + BEFORE + LOST + 1)

@@ -400,7 +400,8 @@ class LogReader:
     ) -> tuple[list[Reply], bool]:
         """Return the raw entries after a position, as soon as there are any.
 
-        The second value says, as in `entries_after`, whether the position is of this log. Waits for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
+        The second value says, as in `entries_after`, whether the position is of this log. Waits
+        for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
         """
         blocking = left is None or left > 0
         block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)

@@ -66,7 +66,14 @@ def test_a_position_gets_what_came_after_it(feed):
         Position(b"", EventId(6, 0), 6),
         START,
     ],
-    ids=["more before it", "unproven", "an entry of an older log", "other log", "unknown log", "start"],
+    ids=[
+        "more before it",
+        "unproven",
+        "lost",
+        "other log",
+        "unknown log",
+        "start",
+    ],
 )
 def test_a_position_that_the_feed_does_not_know_gets_nothing(feed, position):
     """So what follows it is read from the log, which can tell."""

@@ -195,7 +195,8 @@ def check(follower: Follower, exact: bool, reconnected: bool) -> None:
             notices.append(each)
             continue
         if before is not None and before not in each.earlier and "reset" not in notices:
-            assert reconnected and "gap" in notices, follower.got
+            assert reconnected, follower.got
+            assert "gap" in notices, follower.got
         elif before is not None and each.log != before.log:
             assert "reset" in notices or (reconnected and "gap" in notices), follower.got
         elif before is not None and "reset" not in notices:
