@@ -57,7 +57,7 @@ class TailReader:
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         # Their positions were read over another connection, so the log may be an older one now.
-        self._unverified: set[bytes] = set()
+        self._unverified: set[Feed] = set()
         self._lock = threading.Lock()
         self._link: RedisConnection | None = None
         self._closed = False
@@ -77,7 +77,7 @@ class TailReader:
         """Follow a feed too; the XREAD in progress must be woken."""
         with self._lock:
             self._feeds[feed_key(feed)] = feed
-            self._unverified.add(feed_key(feed))
+            self._unverified.add(feed)
             self._stale = True
 
     def check_now(self) -> None:
@@ -90,7 +90,7 @@ class TailReader:
         with self._lock:
             self._feeds.pop(feed_key(feed), None)
             self._excluded.discard(feed_key(feed))
-            self._unverified.discard(feed_key(feed))
+            self._unverified.discard(feed)
             self._group = None
 
     def remove_all(self) -> list[Feed]:
@@ -98,6 +98,7 @@ class TailReader:
         with self._lock:
             feeds = list(self._feeds.values())
             self._feeds.clear()
+            self._unverified.clear()
         self.close()
         return feeds
 
@@ -145,8 +146,11 @@ class TailReader:
         with self._lock:
             if self._stale or self._group is None:
                 self._stale = bool(self._unverified)  # some were added since the others were
-                left_out = self._excluded | self._unverified
-                in_group = (f for key, f in self._feeds.items() if key not in left_out)
+                in_group = (
+                    feed
+                    for key, feed in self._feeds.items()
+                    if key not in self._excluded and feed not in self._unverified
+                )
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
@@ -211,8 +215,8 @@ class TailReader:
     def _verify(self) -> None:
         """Look whether the logs still have the entries at the positions that are not verified."""
         with self._lock:
-            feeds = [(key, self._feeds[key]) for key in self._unverified]
-        seen = [(feed, feed.position) for _, feed in feeds]
+            feeds = list(self._unverified)
+        seen = [(feed, feed.position) for feed in feeds]
         asked = [(feed, position) for feed, position in seen if position.is_entry]
         found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
         try:
@@ -225,7 +229,7 @@ class TailReader:
             for feed, _ in asked:
                 feed.flush()
         with self._lock:
-            self._unverified.difference_update(key for key, _ in feeds)
+            self._unverified.difference_update(feeds)
             self._group = None
 
     def _check(self) -> None:
@@ -267,7 +271,8 @@ class TailReader:
         with self._lock:
             if not excluded and key in self._excluded:
                 self._excluded.discard(key)
-                self._unverified.add(key)
+                if (current := self._feeds.get(key)) is not None:
+                    self._unverified.add(current)
                 self._group = None
             elif excluded and key in self._feeds and key not in self._excluded:
                 self._excluded.add(key)
@@ -283,7 +288,7 @@ class TailReader:
         self._link = link
         self._next_check = 0.0
         with self._lock:
-            self._unverified.update(self._feeds)
+            self._unverified.update(self._feeds.values())
         if self._failures:
             self._availability.interrupted()
             self._store.release_idle()
