@@ -53,8 +53,12 @@ chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under
 	$(BIN)/python -m tests.contract --seconds 120
 	$(BIN)/python -m tests.differential
 
+.PHONY: gameday
+gameday: $(VENV)/installed-dev ## break a running system, and print what metrics, alerts and logs show, as root
+	$(BIN)/python -m tests.gameday
+
 .PHONY: pictures
-pictures: $(VENV)/installed-dev ## make the pictures of the documents from a real run
+pictures: $(VENV)/installed-dev $(NODE_TEST)/node_modules ## make the pictures of the documents from a real run
 	$(BIN)/python -m tests.pictures
 
 .PHONY: format

@@ -9,7 +9,7 @@ from typing import Any
 from .auth.revocation_log import REVOCATIONS
 from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
-from .installed_redis import OwnRedisError
+from .launcher.installed_redis import OwnRedisError
 from .server.addresses import STANDS_OPEN, is_loopback
 from .settings import Settings, SettingsError
 from .streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer

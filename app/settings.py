@@ -12,6 +12,7 @@ from marshmallow import EXCLUDE, Schema, ValidationError
 from marshmallow import fields as mm
 from marshmallow.validate import OneOf, Range, Regexp
 
+from .archive.storage import check_url
 from .auth.grants import Patterns
 from .auth.keys import MIN_SECRET_BYTES
 from .streaming.errors import InvalidInput
@@ -62,6 +63,17 @@ class _RedisUrl(mm.String):
             make_client(value)
         except InvalidInput as error:
             raise ValidationError(f"Must be the URL of a Redis: {error.message}.") from None
+        return value
+
+
+class _ArchiveUrl(mm.String):
+    """A URL that names a storage."""
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
+        try:
+            check_url(value)
+        except InvalidInput as error:
+            raise ValidationError(f"Must be the URL of an archive: {error.message}.") from None
         return value
 
 
@@ -163,6 +175,8 @@ class Settings:
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
     stream_ttl_seconds: int = _setting(86_400, _whole(1, MAX_NUMBER))
     stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, MAX_NUMBER))
+    archive_url: str | None = _setting(None, _ArchiveUrl())
+    archive_hold_seconds: int = _setting(604_800, _whole(0, MAX_NUMBER))
     heartbeat_seconds: int = _setting(15, _whole(1, 3600))
     retry_ms: int = _setting(3000, _whole(1, 3_600_000))
     max_streams: int = _setting(10_000, _whole(1))

@@ -1,8 +1,18 @@
 """The only place that wires: settings, event store, readers, limits and views become an app."""
 
+import logging
+import os
+from collections.abc import Mapping
+from functools import partial
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flask import Flask
 
 from . import __version__
+from .archive.archive import Archive
+from .archive.storage import storage_of
+from .archive.threads import StorageThreads
 from .auth.authenticator import Authenticator
 from .auth.revocation_log import RevocationLog
 from .auth.tokens import TokenVerifier
@@ -11,7 +21,8 @@ from .capacity import Capacity, open_files
 from .metrics import catalog
 from .metrics.exposition import Exposition
 from .metrics.sampler import Reading, Sampler
-from .routes import client_module, health, metrics, problems, ui
+from .metrics.values import Gauge, Place
+from .routes import client_module, debug, health, metrics, problems, ui
 from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
@@ -32,11 +43,17 @@ from .streaming.follow.history import History
 from .streaming.follow.open_streams import OpenStreams
 from .streaming.follow.subscriber import Services
 
+if TYPE_CHECKING:
+    from .tracing import Tracing
+
+log = logging.getLogger("tailrace.tracing")
+
 
 def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     """Make the app; see `create_app`."""
     settings = settings or Settings.load()
-    store = event_store or _event_store(settings)
+    tracing = _tracing(os.environ)
+    store = event_store or _event_store(settings, tracing)
     capacity = Capacity.of(settings.max_streams, open_files())
     admission = Admission(settings.max_body_bytes, capacity)
     services = _services(settings, store)
@@ -51,7 +68,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         Hosts(settings.allowed_hosts),
         access,
         store.census(),
-        Sampler(_readings(streams, admission, capacity), store.ping, store.runs.index.sizes),
+        Sampler(_readings(streams, admission, capacity), partial(_answers_of_redis, store)),
         Exposition(__version__),
     )
     here.init_app(app := _flask_app())
@@ -61,7 +78,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     for module in (
         *(events, requests),
         *(history, stream, merged, runs),
-        *(health, metrics, session, revocations),
+        *(health, debug, metrics, session, revocations),
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(description.blueprint)
@@ -72,18 +89,49 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         ui.init_app(app)
     access.init_app(app)
     description.Description(app, __version__, access.schemes)
-    app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
+    if tracing is None:
+        app.extensions["tailrace.plain_appends"] = PlainAppends(app, here)
+    else:  # each append is a request of its own
+        tracing.init_app(app)
     return app
 
 
-def _event_store(settings: Settings) -> EventStore:
-    return EventStore(
+def _tracing(environ: Mapping[str, str]) -> "Tracing | None":
+    """Return the tracer of this process if the variables of OpenTelemetry ask for one."""
+    exporter = environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    is_asked = exporter not in ("", "none") or (not exporter and _has_endpoint(environ))
+    if not is_asked or environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    try:
+        # By name: nobody else needs the extra, nor pays for it.
+        made: Tracing = import_module(".tracing", __package__).Tracing()
+        return made
+    except (ImportError, KeyError) as error:
+        log.warning("no spans are made, which OTEL_… asks for: %r", error)
+        return None
+
+
+def _has_endpoint(environ: Mapping[str, str]) -> bool:
+    names = "OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+    return any(environ.get(name) for name in names)
+
+
+def _event_store(settings: Settings, tracing: "Tracing | None") -> EventStore:
+    make = EventStore if tracing is None else tracing.event_store
+    return make(
         settings.redis_url,
         maxlen=settings.stream_maxlen,
         ended_ttl_seconds=settings.stream_ttl_seconds,
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         max_event_bytes=settings.max_event_bytes,
+        archive=_archive(settings),
     )
+
+
+def _archive(settings: Settings) -> Archive | None:
+    if settings.archive_url is None:
+        return None
+    return Archive(storage_of(settings.archive_url), in_thread=StorageThreads())
 
 
 def _services(settings: Settings, store: EventStore) -> Services:
@@ -110,6 +158,16 @@ def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) ->
         (catalog.READERS, lambda: services.readers.readers),
         (catalog.HISTORY_BYTES, lambda: services.history.bytes),
         (catalog.REDIS_CONNECTIONS, services.store.count_connections),
+    ]
+
+
+def _answers_of_redis(store: EventStore) -> list[tuple[Gauge | Place, float]]:
+    """Return what a worker notes of Redis now and then. Raises an error if it cannot serve."""
+    store.ping()
+    sizes = store.runs.index.sizes().items()
+    return [
+        (catalog.REDIS_WARNINGS, len(store.warnings())),
+        *((catalog.RUNS.of(state), size) for state, size in sizes),
     ]
 
 

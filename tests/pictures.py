@@ -14,6 +14,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, sync_playwright
 
 from app.client import Client
+from tests.deploy.pictures import pictures_of_dashboard
 from tests.servers import ROOT, GatewayServer, RedisServer
 from tests.ui.conftest import CHROMIUM, OPTIONS
 
@@ -173,7 +174,9 @@ def main() -> None:
             pictures_of_pages(browser, gateway.url, "churn-analysis")
             deploy(client, "deploy-42")
             picture_of_terminal(browser, gateway.url, "deploy-42")
-            browser.close()
+        (Path(folder) / "dashboard").mkdir()
+        pictures_of_dashboard(browser, Path(folder) / "dashboard")
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from xdist.scheduler import LoadScopeScheduling
 # a launcher: its Redis takes the first free port from 6379 on, and after a crash it needs that port
 # again, which a launcher of another process might have taken.
 GROUPS = {
+    "tests/deploy/test_dashboard.py": "dashboard",
     "tests/field/test_clients.py": "clients",
     "tests/field/test_proxies.py": "proxies",
     "tests/field/test_proxy_faults.py": "proxy faults",
     "tests/integration/launcher/": "launcher",
     "tests/integration/test_wheel.py": "launcher",
+    "tests/integration/archive/test_buckets.py": "buckets",
     "tests/integration/ingest/test_bad_lines.py": "bad lines",
     "tests/integration/openapi/test_examples.py": "examples",
     "tests/integration/openapi/test_schemathesis.py": "schemathesis",

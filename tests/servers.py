@@ -15,7 +15,7 @@ import psutil
 import redis
 import requests
 
-from app.installed_redis import cut_half_transaction, find_server
+from app.launcher.installed_redis import cut_half_transaction, find_server
 
 ROOT = Path(__file__).parent.parent
 

@@ -31,29 +31,49 @@ REDIS = (
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
-    *("sequence", "writer", "reader"),
+    *("sequence", "writer", "reader", "archived_log", "whole_reader"),
 )
+ARCHIVE = (
+    "names",
+    "lines",
+    "storage",
+    "file_storage",
+    "object_storage",
+    "manifest",
+    "parts",
+    "archive",
+    "threads",
+)
+ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
 FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
-    *("client_socket", "history", "heartbeats", "start", "replay", "subscriber", "merged_replay"),
+    *(
+        "client_socket",
+        "history",
+        "heartbeats",
+        "standing",
+        "start",
+        "replay",
+        "subscriber",
+        "merged_replay",
+    ),
     *("long_poll", "history_lines", "open_streams"),
 )
 SERVER = (
     *("bodies.gunicorn_body", "bodies.late_bodies", "bodies.linger", "bodies.nonblocking_body"),
-    *("addresses", "common_headers"),
+    *("addresses", "common_headers", "request_ids"),
     *("hijack", "response", "request_head", "connections", "kept_alive"),
-    *("refusals", "worker", "arbiter"),
+    *("refusals", "listeners", "service_manager", "worker", "arbiter"),
 )
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems"),
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
     *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
     *(
-        "health",
-        "metrics",
+        *("health", "metrics", "debug"),
         "writing.events",
         "writing.requests",
         "writing.plain_appends",
@@ -101,6 +121,8 @@ _catalog = ["app.metrics.catalog"]
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
+_archive = in_package("archive", ARCHIVE)
+_archive_writing = [*in_package("archive.writing", ARCHIVE_WRITING), "app.archive.restoring"]
 _runs = in_package("streaming.runs", RUNS)
 _store = ["app.streaming.tail", "app.streaming.event_store"]
 _wire = in_package("streaming.wire", WIRE)
@@ -123,9 +145,13 @@ STREAMING_FOR_ROUTES = [
     *in_package("streaming.wire", ("formats", "run_changes")),
     *in_package("streaming.merged", ("cursor", "formats")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
+    "app.streaming.feeds.feed",
     *in_package(
         "streaming.follow",
-        ("client_socket", "merged_replay", "open_streams", "replay", "start", "subscriber"),
+        (
+            *("client_socket", "merged_replay", "open_streams", "replay", "standing", "start"),
+            "subscriber",
+        ),
     ),
 ]
 
@@ -137,8 +163,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_root, []),
         (_redis, [*_root, *_catalog]),
         (_log, [*_root, *_redis, *_catalog]),
+        (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
         (_store, [*_root, *_redis, *_log, *_runs, *_catalog]),
+        (_archive_writing, [*_root, *_redis, *_log, *_runs, *_store, *_archive]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire, *_catalog, "app.metrics.values"]),
         (_merged, [*_root, *_log, *_wire, *_feeds]),
@@ -163,34 +191,47 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     async_names = ("appender", "client")
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
     yield "app.logging", {*_root, "app.client"}
-    yield "app.settings", {*_root, *auth_for_settings, "app.streaming.redis.redis_url"}
+    for_settings = {"app.streaming.redis.redis_url", "app.archive.storage"}
+    yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
-    yield "app.reaper", set()
-    yield "app.child_processes", set()
-    yield "app.installed_redis", set(_store)
-    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.installed_redis"}
-    yield "app.own_redis", own_redis
+    yield "app.launcher.reaper", set()
+    yield "app.launcher.child_processes", set()
+    yield "app.launcher.installed_redis", set(_store)
+    own_redis = {*_root, *_store, "app.streaming.redis.own_server", "app.launcher.installed_redis"}
+    yield "app.launcher.own_redis", own_redis
     whole = {name_of(path) for path in APP} - {
         "app",
         "app.__main__",
         "app.wiring",
+        "app.archiving",
         "app.check",
-        "app.launcher",
     }
-    whole = {name for name in whole if not name.startswith("app.command_line")}
+    whole = {each for each in whole if not each.startswith(("app.command_line", "app.launcher"))}
+    tracing = {"app.routes.gateway", "app.server.request_ids", "app.streaming.event_store"}
+    tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
+    yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
-    known = {*_root, *_store, "app.settings", "app.capacity", "app.own_redis"}
-    known |= {"app.installed_redis", "app.authentication", "app.server.addresses"}
+    known = {*_root, *_store, "app.settings", "app.capacity", "app.launcher.own_redis"}
+    known |= {"app.launcher.installed_redis", "app.authentication", "app.server.addresses"}
     known.add("app.auth.revocation_log")
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
-    yield "app.launcher", {*known, "app.check", "app.child_processes"}
+    yield "app.launcher.launcher", {*known, "app.check", "app.launcher.child_processes"}
     server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
-    server_commands |= {"app", "app.check", "app.launcher", "app.command_line.output.terminal"}
+    server_commands |= {
+        "app",
+        "app.check",
+        "app.launcher.launcher",
+        "app.command_line.output.terminal",
+    }
     yield "app.command_line.server_commands", server_commands
+    archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
+    yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
+    archive_commands = {*_root, *_output, "app", "app.archiving", "app.settings"}
+    yield "app.command_line.operating.archive_commands", archive_commands
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.
     yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
@@ -198,12 +239,16 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
         yield f"app.streaming.{package}", set()
     for package in (
+        "archive",
+        "archive.writing",
         "metrics",
         "protocol",
         "streaming",
         "server",
         "server.bodies",
         "auth",
+        "launcher",
+        "command_line.operating",
         "command_line.output",
         "routes",
         "routes.access",
@@ -332,7 +377,7 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
     ids=name_of,
 )
 def test_the_command_line_needs_only_the_base_install(path):
-    if path.stem != "server_commands":
+    if path.stem not in ("archive_commands", "server_commands"):
         allowed = {"app", "click", "msgspec", "orjson"}
         assert libraries(path) <= {*sys.stdlib_module_names, *allowed}
 
@@ -350,8 +395,11 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         "common_headers",
         "connections",
         "kept_alive",
+        "listeners",
         "refusals",
         "request_head",
+        "service_manager",
+        "request_ids",
         "worker",
     ):
         path = PACKAGE.joinpath("server", *name.split(".")).with_suffix(".py")
@@ -363,8 +411,11 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.common_headers",
             "app.server.connections",
             "app.server.kept_alive",
+            "app.server.listeners",
             "app.server.refusals",
             "app.server.request_head",
+            "app.server.service_manager",
+            "app.server.request_ids",
             "app.streaming.follow.client_socket",
         }
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {

@@ -25,6 +25,8 @@ VARIABLES = {
     "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
     "STREAM_TTL_SECONDS": (86_400, "60", 60, ["0", "1h", "9" * 30]),
     "STREAM_IDLE_TTL_SECONDS": (604_800, "60", 60, ["0", "-5", "9" * 30]),
+    "ARCHIVE_URL": (None, "file:///a b", "file:///a b", ["/a", "file://a", "s3://", "http://a"]),
+    "ARCHIVE_HOLD_SECONDS": (604_800, "0", 0, ["-1", "7d", "9" * 30]),
     "HEARTBEAT_SECONDS": (15, "1", 1, ["0", "3601", "soon"]),
     "RETRY_MS": (3000, "1", 1, ["0", "3600001", "x"]),
     "MAX_STREAMS": (10_000, "1", 1, ["0", "x"]),

@@ -133,16 +133,19 @@ class AsyncAppender:
         data: Any = None,
         source: Any = None,
         *,
+        traceparent: str | None = None,
         lease_seconds: int | None = None,
     ) -> None:
         """Have an event appended. Wait only while 10,000 events or 8 MiB wait to be sent.
 
         The wait does not block the loop. If it is cancelled, the event is left out. `data` and
-        `source` are any JSON values; for `lease_seconds` see AppendOptions. Raises InvalidInput,
+        `source` are any JSON values; for `traceparent` see `AsyncClient.add`, and for
+        `lease_seconds` AppendOptions. Raises InvalidInput,
         InvalidEvent or EventTooLarge for this event, which is then left out; ValueError after
         `close`; and the final error of an earlier event.
         """
-        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
+        event = event_category, event_action, data, source, traceparent
+        new_event = self._new_event(*event, lease_seconds=lease_seconds)
         self._enter()
         if self._since_turn >= EVENTS_A_TURN:
             self._since_turn = 0
@@ -159,10 +162,12 @@ class AsyncAppender:
         data: Any = None,
         source: Any = None,
         *,
+        traceparent: str | None = None,
         lease_seconds: int | None = None,
     ) -> None:
         """Have an event appended as `emit` does, but raise AppenderFull instead of waiting."""
-        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
+        event = event_category, event_action, data, source, traceparent
+        new_event = self._new_event(*event, lease_seconds=lease_seconds)
         self._enter()
         self._check_open()
         if self._waiting.is_full():
@@ -220,10 +225,8 @@ class AsyncAppender:
             self._flushed.clear()
             self._for_room.clear()
 
-    def _new_event(
-        self, category: str, action: str, data: Any, source: Any, lease_seconds: int | None
-    ) -> NewEvent:
-        new_event = NewEvent.of(category, action, data, source, max_bytes=self._max_event_bytes)
+    def _new_event(self, *event: Any, lease_seconds: int | None) -> NewEvent:
+        new_event = NewEvent.of(*event, max_bytes=self._max_event_bytes)
         if lease_seconds is not None:
             check_range("lease_seconds", lease_seconds)
         return new_event

@@ -97,16 +97,20 @@ class AsyncClient:
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        traceparent: str | None = None,
         **options: Unpack[AppendOptions],
     ) -> str:
         """Append an event and return its id.
 
-        `data` and `source` are any JSON values. For the keywords see AppendOptions; without an
-        idempotency key the client makes one, so repeats store the event once. Raises as
-        `EventStore.append` does, and Refused.
+        `data` and `source` are any JSON values. `traceparent` (W3C Trace Context) names the
+        producer's trace; one that is not valid is ignored. For the other keywords see
+        AppendOptions; without an idempotency key the client makes one, so repeats store the event
+        once. Raises as `EventStore.append` does, and Refused.
         """
         new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self._max_event_bytes
+            *(event_category, event_action, data, source, traceparent),
+            max_bytes=self._max_event_bytes,
         )
         return (await self.append_new(run_id, [new_event], **options)).last_id
 
@@ -119,8 +123,8 @@ class AsyncClient:
         """Append 1 to 1,000 events, all or none, and return their ids.
 
         Each event is a mapping with `event_category`, `event_action`, and optionally `data`,
-        `source` and `lease_seconds`; the last lease counts. Raises as `add` does; an
-        InvalidInput names a field of one event as `<index>.<key>`.
+        `source`, `traceparent` and `lease_seconds`; the last lease counts. Raises as `add` does;
+        an InvalidInput names a field of one event as `<index>.<key>`.
         """
         new_events = add_lease(events, self._max_event_bytes, options)
         return (await self.append_new(run_id, new_events, **options)).ids()
@@ -190,6 +194,7 @@ class AsyncClient:
         data: Any = None,
         source: Any = None,
         *,
+        traceparent: str | None = None,
         idempotency_key: str | None = None,
     ) -> str:
         """Request something of the run's producer, such as `cancel`; return the event's id.
@@ -198,7 +203,8 @@ class AsyncClient:
         does, RunEnded if the run has ended, and Refused if it has no log.
         """
         new_event = NewEvent.of(
-            REQUEST_CATEGORY, action, data, source, max_bytes=self._max_event_bytes
+            *(REQUEST_CATEGORY, action, data, source, traceparent),
+            max_bytes=self._max_event_bytes,
         )
         request = producer_request(run_id, new_event, idempotency_key)
         return parse_appended(await self._transport.request(request), 1).last_id

@@ -24,12 +24,17 @@ COMPLETION_VARIABLE = "_TAILRACE_COMPLETE"
 
 
 class Entry(NamedTuple):
-    """Where a command is, what the list of commands says of it, and whether it is a server's."""
+    """Where a command is, what the list of commands says of it, and the extras that it needs."""
 
     module: str
     attribute: str
     help: str
-    is_server: bool = False
+    extras: str = ""
+
+    @property
+    def is_server(self) -> bool:
+        """Whether signals wait until the command itself handles them."""
+        return self.extras == "server"
 
 
 COMMANDS = {
@@ -41,9 +46,15 @@ COMMANDS = {
     "export": Entry("exporting", "export", "write the events of runs as lines of JSON"),
     "import": Entry("importing", "import_events", "append the events of an export"),
     "completion": Entry("completion", "completion", "print the completion of a shell"),
-    "serve": Entry("server_commands", "serve", "run the gateway (the default)", True),
-    "check": Entry("server_commands", "check", "check the settings and Redis", True),
-    "token": Entry("server_commands", "token", "make a token, signed with AUTH_SECRET", True),
+    "serve": Entry("server_commands", "serve", "run the gateway (the default)", "server"),
+    "check": Entry("server_commands", "check", "check the settings and Redis", "server"),
+    "token": Entry("server_commands", "token", "make a token, signed with AUTH_SECRET", "server"),
+    "archive": Entry(
+        "operating.archive_commands", "archive", "archive runs that have ended", "server,archive"
+    ),
+    "restore": Entry(
+        "operating.archive_commands", "restore", "restore archived runs", "server,archive"
+    ),
 }
 
 
@@ -64,12 +75,13 @@ class LazyGroup(click.Group):
         try:
             module = importlib.import_module(f".{entry.module}", __package__)
         except ModuleNotFoundError as error:
-            if not entry.is_server:
+            if not entry.extras:
                 raise
             if ctx.resilient_parsing:  # a shell asks for completions
                 return click.Command(cmd_name)
             sys.exit(
-                f"tailrace: the package {error.name} is missing; install Tailrace with [server]"
+                f"tailrace: the package {error.name} is missing; "
+                f"install Tailrace with [{entry.extras}]"
             )
         return with_help(getattr(module, entry.attribute))
 

@@ -8,6 +8,7 @@ import msgspec
 import orjson
 
 from ..streaming.errors import InvalidEvent
+from ..streaming.event import parse_traceparent
 from ..streaming.event_json import read_json
 from ..streaming.new_event import NewEvent, check_names
 
@@ -35,6 +36,7 @@ class _Line(msgspec.Struct):
     sequence: int | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     source: msgspec.Raw = msgspec.Raw(b"null")
+    traceparent: str | None = None
 
 
 class GivenEvent(NamedTuple):
@@ -47,10 +49,12 @@ class GivenEvent(NamedTuple):
     action: Any
     data: bytes
     source: bytes
+    traceparent: str | None
 
     def new_event(self) -> NewEvent:
         """Return what to append of it. Raises InvalidEvent for its names."""
-        return new_event_of(self.category, self.action, self.data, self.source)
+        new_event = new_event_of(self.category, self.action, self.data, self.source)
+        return new_event.within(parse_traceparent(self.traceparent or ""))
 
 
 _decoder = msgspec.json.Decoder(_Line)
@@ -84,6 +88,7 @@ def event_of_line(line: bytes | None) -> GivenEvent:
         action,
         bytes(given.data),
         bytes(given.source),
+        given.traceparent,
     )
 
 

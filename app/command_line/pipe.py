@@ -93,12 +93,19 @@ class Pipe:
         self._appender = appender
         self._is_broken = False
 
-    def emit(self, category: str, action: str, data: object = None, source: object = None) -> None:
+    def emit(
+        self,
+        category: str,
+        action: str,
+        data: object = None,
+        source: object = None,
+        traceparent: str | None = None,
+    ) -> None:
         """Have an event appended, unless there was a final error."""
         if self._is_broken:
             return
         try:
-            self._appender.emit(category, action, data, source)
+            self._appender.emit(category, action, data, source, traceparent=traceparent)
         except InvalidInput as error:
             self.refuse(error)
         except StreamingError as error:
@@ -199,7 +206,8 @@ def _emit_events(piping: Pipe, lines: Iterator[bytes | None]) -> None:
             continue
         source = orjson.Fragment(new_event.source_json) if new_event.source_json else None
         data = orjson.Fragment(new_event.data_json)
-        piping.emit(new_event.category, new_event.action, data, source)
+        traceparent = new_event.traceparent.decode()
+        piping.emit(new_event.category, new_event.action, data, source, traceparent)
 
 
 class Tee:

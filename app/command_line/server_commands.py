@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from .. import check as checking
-from .. import launcher
 from ..auth.grants import ACTIONS
 from ..auth.keys import secret_keys
 from ..auth.tokens import make_token
+from ..launcher import launcher
 from ..settings import Settings, SettingsError
 from .output.terminal import write
 

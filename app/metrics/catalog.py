@@ -109,7 +109,10 @@ HISTORY_PAGES = _counter(
 # Redis
 
 REDIS_UP = _gauge("redis_up", "Whether Redis responds and accepts writes: 1, or 0", "min")
-REDIS_PING_SECONDS = _gauge("redis_ping_seconds", "How long the last probe of it took", "max")
+REDIS_PROBE_SECONDS = _gauge("redis_probe_seconds", "How long the last probe of it took", "max")
+REDIS_WARNINGS = _gauge(
+    "redis_warnings", "How many of its settings may lose events, as readyz names them", "max"
+)
 REDIS_CONNECTIONS = _gauge("redis_connections", "Open connections to Redis")
 REDIS_ERRORS = _counter(
     "redis_errors",
@@ -131,6 +134,7 @@ AUTH_REFUSALS = _counter(
 
 WORKERS = _gauge("workers", "Workers that run")
 WORKERS_STARTED = _counter("workers_started", "Workers that have started")
+WORKERS_DIED = _counter("workers_died", "Workers that have ended without having been stopped")
 DRAINING = _gauge("draining", "Workers that are ending their streams")
 HUB_LAG = _histogram(
     "hub_lag_seconds",

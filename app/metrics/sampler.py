@@ -5,7 +5,7 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from . import shared_rows
 from .catalog import (
@@ -13,10 +13,9 @@ from .catalog import (
     FILES_LIMIT,
     HUB_LAG,
     OPEN_FILES,
-    REDIS_PING_SECONDS,
+    REDIS_PROBE_SECONDS,
     REDIS_UP,
     RESIDENT_BYTES,
-    RUNS,
     WORKERS,
 )
 from .values import Gauge, Place
@@ -38,19 +37,16 @@ class Sampler:
 
     Args:
         readings: what to note once a second, and how to find it out without waiting.
-        ping: raises an error if Redis cannot serve.
-        count_runs: asks Redis how many runs there are, by their state.
+        ask_redis: returns what else to note, or raises an error if Redis cannot serve.
     """
 
     def __init__(
         self,
         readings: Sequence[Reading],
-        ping: Callable[[], None],
-        count_runs: Callable[[], Mapping[str, int]],
+        ask_redis: Callable[[], Iterable[tuple[Gauge | Place, float]]],
     ) -> None:
         self._readings = list(readings)
-        self._ping = ping
-        self._count_runs = count_runs
+        self._ask_redis = ask_redis
         self._cpu = os.times_result((0.0, 0.0, 0.0, 0.0, 0.0))
 
     def start(self, readings: Sequence[Reading] = ()) -> None:
@@ -75,18 +71,18 @@ class Sampler:
         FILES_LIMIT.set(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
     def probe(self) -> None:
-        """Ask Redis whether it serves, and how many runs there are."""
+        """Ask Redis whether it serves, and note what it says."""
         began = time.monotonic()
         try:
-            self._ping()
-        except Exception:
+            answers = self._ask_redis()
+        except Exception:  # it is counted and logged where it concerns somebody
             REDIS_UP.set(0)
             return
         finally:
-            REDIS_PING_SECONDS.set(time.monotonic() - began)
+            REDIS_PROBE_SECONDS.set(time.monotonic() - began)
         REDIS_UP.set(1)
-        for state, number in self._count_runs().items():
-            RUNS.of(state).set(number)
+        for gauge, value in answers:
+            gauge.set(value)
 
     def _beat(self) -> None:
         number = 0

@@ -11,7 +11,7 @@ import time
 from collections.abc import MutableSequence
 from typing import NamedTuple
 
-from .catalog import LAYOUT, WORKERS_STARTED
+from .catalog import DRAINING, LAYOUT, WORKERS_DIED, WORKERS_STARTED
 from .values import Gauge, own_row, use
 
 Numbers = MutableSequence[float]
@@ -68,6 +68,8 @@ class SharedRows:
     def release(self, number: int) -> None:
         """Leave a row to the next worker that starts; what was counted stays."""
         row = self._row(number)
+        if not row[DRAINING.first]:  # one that was stopped has drained
+            row[WORKERS_DIED.first] += 1
         row[_IS_LIVING] = 0.0
         _forget_gauges(row)
 

@@ -62,6 +62,7 @@ def append_request(
     """Return the request that appends 1 to 1,000 events. Raises InvalidInput."""
     append = Append(check_run_id(run_id), new_events, **options)
     check_append(len(new_events), *append[2:])
+    traced = {each.traceparent for each in new_events}
     # The gateway gives the lease to all events of the request.
     events = [encode_event(new_event, append.lease_seconds) for new_event in new_events]
     return Request(
@@ -71,9 +72,15 @@ def append_request(
         {
             "Content-Type": "application/json",
             "Idempotency-Key": f'"{append.idempotency_key}"',
+            **(_traced(*traced) if len(traced) == 1 else {}),
         },
         orjson.dumps(events[0] if len(events) == 1 else events),
     )
+
+
+def _traced(traceparent: bytes) -> dict[str, str]:
+    """Return the header that names the trace of a request, if there is one."""
+    return {"traceparent": traceparent.decode()} if traceparent else {}
 
 
 def stream_request(run_id: int | str, expected_sequence: int | None) -> Request:
@@ -114,7 +121,11 @@ def producer_request(
     return Request(
         "POST",
         f"/runs/{check_run_id(run_id)}/requests",
-        headers={"Content-Type": "application/json", "Idempotency-Key": f'"{key}"'},
+        headers={
+            "Content-Type": "application/json",
+            "Idempotency-Key": f'"{key}"',
+            **_traced(new_event.traceparent),
+        },
         body=orjson.dumps(encode_request(new_event)),
     )
 

@@ -27,13 +27,15 @@ def parse_event(status: int, document: Any) -> Event:
             action=intern(document["event"]["action"]),
             data_json=_encode_json(document["data"]),
             source_json=_encode_json(document["source"]),
+            traceparent=document.get("traceparent"),
         )
-    except (LookupError, TypeError) as error:
+    except (LookupError, TypeError, AttributeError) as error:
         raise not_a_gateway(status, f"an event lacks {error}") from None
     if not (
         (type(event.id) is str or event.id is None)
         and (type(event.sequence) is int or event.sequence is None)
         and (type(event.timestamp) is str or event.timestamp is None)
+        and (type(event.traceparent) is str or event.traceparent is None)
     ):
         raise not_a_gateway(status, "a part of an event has another type")
     return event

@@ -22,11 +22,16 @@ def encode_event(new_event: NewEvent, lease_seconds: int | None = None) -> dict[
         "data": orjson.Fragment(new_event.data_json),
         "source": orjson.Fragment(new_event.source_json or b"null"),
     }
+    if new_event.traceparent:
+        document["traceparent"] = new_event.traceparent.decode()
     return document if lease_seconds is None else document | {"lease_seconds": lease_seconds}
 
 
 def encode_request(new_event: NewEvent) -> dict[str, Any]:
-    """Return a request to a producer as the document that the gateway expects."""
+    """Return a request to a producer as the document that the gateway expects.
+
+    Its traceparent is a header.
+    """
     return {
         "action": new_event.action,
         "data": orjson.Fragment(new_event.data_json),

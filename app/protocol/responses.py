@@ -3,6 +3,7 @@
 Any server may have sent them. A response that does not look like a gateway's raises Refused.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ from ..streaming.new_event import Appended
 
 # A shorter token is no secret, and it may be part of any word.
 MIN_SECRET_LENGTH = 8
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
 
 _BY_FIELD = {400: InvalidInput, 413: EventTooLarge, 422: InvalidEvent}
 
@@ -126,6 +129,7 @@ def parse_error(response: Response) -> StreamingError:
         answer = Answer(response.status, response.headers, {})
     answer = answer._replace(document=_without_token(response, answer.document))
     error = _parse_error(response, answer.document)
+    error.request_id = _request_id(response)
     if "line" in answer.document:
         error.ingested = parse_ingested(answer)
     return error
@@ -191,6 +195,11 @@ def _conflict(detail: str, problem: Mapping[str, Any]) -> StreamingError:
 
 def _says_what_was_stored(problem: Mapping[str, Any]) -> bool:
     return problem.get("stored", "unknown") != "unknown" and "unknown" not in problem
+
+
+def _request_id(response: Response) -> str | None:
+    request_id = _without_token(response, response.headers.get("X-Request-Id", ""))
+    return request_id if _REQUEST_ID.fullmatch(request_id) else None
 
 
 def _fields(problem: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -9,10 +9,11 @@ from werkzeug.exceptions import ServiceUnavailable
 
 from ..metrics.exposition import Exposition
 from ..metrics.sampler import Sampler
+from ..server.request_ids import request_id_of
 from ..server.response import add_common_headers
 from ..settings import Settings
 from ..streaming.event_store import EventStore
-from ..streaming.follow.open_streams import OpenStream, OpenStreams
+from ..streaming.follow.open_streams import Client, OpenStream, OpenStreams
 from ..streaming.runs.census import Census
 from .access.access import Access
 from .access.hosts import Hosts
@@ -21,6 +22,12 @@ from .ingest.loop import IngestLoop
 
 # This share of DRAIN_SECONDS ends the streams. The rest is for what they still have to write.
 DRAIN_SHARE = 0.8
+
+# Where the environ of a request has its span, if there are any.
+SPAN = "tailrace.span"
+
+# Of the name of a client's program, which an open stream keeps.
+MAX_USER_AGENT_LENGTH = 128
 
 _NO_PLACE = "too many streams, or the worker is about to stop"
 
@@ -51,7 +58,7 @@ class Gateway:
         Raises TooMany, NotAuthenticated and ServiceUnavailable.
         """
         owner = self.access.owner_of_stream(self.streams, stream.followed)
-        if not self.streams.admit(stream, request.remote_addr or "", owner, **fields):
+        if not self.streams.admit(stream, client_of_request(), owner, **fields):
             raise ServiceUnavailable(_NO_PLACE)
 
     def check_place(self, followed: Sequence[str]) -> None:
@@ -64,6 +71,13 @@ class Gateway:
     def drain(self) -> None:
         """Refuse new streams, and end the open ones one by one within DRAIN_SECONDS."""
         self.streams.drain(DRAIN_SHARE * self.settings.drain_seconds)
+
+
+def client_of_request() -> Client:
+    """Return who has sent the current request."""
+    user_agent = request.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT_LENGTH]
+    request_id, span = request_id_of(request.environ), request.environ.get(SPAN)
+    return Client(request.remote_addr or "", request_id, user_agent, span)
 
 
 def gateway() -> Gateway:

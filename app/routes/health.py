@@ -6,8 +6,13 @@ import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import ServiceUnavailable
 
+from ..metrics.shared_rows import silence_seconds
 from .access.access import declares
 from .gateway import gateway
+
+# gunicorn replaces a worker that is silent for as long. So this is told for longer only if gunicorn
+# cannot do that.
+MAX_SILENCE_SECONDS = 30.0
 
 blueprint = Blueprint("health", __name__)
 
@@ -16,6 +21,16 @@ blueprint = Blueprint("health", __name__)
 @declares("open")
 def healthz() -> Response:
     """Answer 200 while the process is alive; check nothing else."""
+    return Response(b'{"status":"ok"}', mimetype="application/json")
+
+
+@blueprint.get("/livez")
+@declares("open")
+def livez() -> Response:
+    """Answer 200 unless the loop of some worker has stood still for 30 seconds."""
+    silence = silence_seconds()
+    if silence > MAX_SILENCE_SECONDS:
+        raise ServiceUnavailable(f"a worker has stood still for {silence:.0f} s")
     return Response(b'{"status":"ok"}', mimetype="application/json")
 
 

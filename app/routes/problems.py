@@ -15,7 +15,9 @@ from werkzeug.wrappers import Response as BaseResponse
 from ..metrics.answers import APPEND_COUNTS
 from ..metrics.catalog import AUTH_REFUSALS
 from ..server.bodies.gunicorn_body import BodyError
+from ..server.request_ids import request_id_of
 from ..streaming.errors import (
+    ArchiveUnavailable,
     EventTooLarge,
     InvalidEvent,
     InvalidInput,
@@ -96,6 +98,7 @@ def _render(problem: Problem) -> Response:
         "title": HTTP_STATUS_CODES.get(problem.status, "Error"),
         "status": problem.status,
         "detail": _short(problem.detail),
+        "request_id": _request_id(),
         **problem.members,
     }
     if problem.errors:
@@ -117,14 +120,23 @@ def _short(text: str) -> str:
     return text if len(text) <= MAX_QUOTED_LENGTH else f"{text[:MAX_QUOTED_LENGTH]}…"
 
 
+def _request_id() -> str:
+    return request_id_of(request.environ)
+
+
 def _is_append() -> bool:
     return request.endpoint in ("events.append", "requests.add")
 
 
 def _log_refusal(problem: Problem) -> None:
     level = logging.WARNING if problem.status >= 500 else logging.INFO
-    fields = {"path": request.path, "status": problem.status, "detail": problem.detail}
-    message = "append refused path=%(path)r status=%(status)d: %(detail)r"
+    fields = {
+        "path": request.path,
+        "status": problem.status,
+        "request_id": _request_id(),
+        "detail": problem.detail,
+    }
+    message = "append refused path=%(path)r status=%(status)d request_id=%(request_id)s: %(detail)r"
     log.log(level, message, fields, extra=fields)
 
 
@@ -187,9 +199,13 @@ def _key_reused(error: KeyReused, members: dict[str, Any]) -> Problem:
 
 
 def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
-    log.warning("Redis cannot serve: %s", error)
-    may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
-    detail = str(error) if may_say else "Redis cannot serve now"
+    fields = {"request_id": _request_id(), "detail": str(error)}
+    if isinstance(error, ArchiveUnavailable):
+        what, detail = "the archive cannot serve", "the archive cannot serve now"
+    else:
+        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
+        what, detail = "Redis cannot serve", str(error) if may_say else "Redis cannot serve now"
+    log.warning(f"{what} request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     if _is_append():
         stored = "unknown" if error.stored is None else error.stored
         members = {"stored": stored, **members}
@@ -203,7 +219,9 @@ def _too_busy(error: TooBusy, members: dict[str, Any]) -> Problem:
 
 
 def _unexpected(error: Exception, members: dict[str, Any]) -> Problem:
-    log.error("unexpected error path=%r", request.path, exc_info=error)
+    fields = {"path": request.path, "request_id": _request_id()}
+    message = "unexpected error path=%(path)r request_id=%(request_id)s"
+    log.error(message, fields, exc_info=error, extra=fields)
     return Problem(500, "an unexpected error; the gateway's log has the details", members=members)
 
 

@@ -39,7 +39,7 @@ MAX_LISTED_RUNS = 1000
 # Of a request that waits for the next event. Proxies give up after 60 seconds.
 MAX_WAIT_SECONDS = 50
 
-_USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source"})
+_USUAL_NAMES = frozenset({"event_category", "event_action", "data", "source", "traceparent"})
 _NESTED_NAMES = frozenset({"category", "action"})
 _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
 _RUN_ID_PREFIX = Regexp(
@@ -125,7 +125,11 @@ class EventSchema(Schema):
         A valid body with nothing but the usual names is returned as it is: marshmallow's
         loading is a tenth of an append's cost.
         """
-        if type(body) is dict and body.keys() <= _USUAL_NAMES:
+        if (
+            type(body) is dict
+            and body.keys() <= _USUAL_NAMES
+            and type(body.get("traceparent", "")) is str
+        ):
             try:
                 check_names(body.get("event_category"), body.get("event_action"))
             except InvalidEvent:  # the schema says what is wrong
@@ -141,6 +145,14 @@ class EventSchema(Schema):
     event_action = fields.String(required=True, validate=_NAME, metadata=_about("The action."))
     data = _any_json("Any JSON value, up to 128 levels deep.")
     source = _any_json("Any JSON value, as `data`.")
+    traceparent = fields.String(
+        load_default=None,
+        allow_none=True,
+        metadata=_about(
+            "The trace that the event belongs to (W3C Trace Context), instead of the one in the "
+            "header of the request. It is ignored if it is not valid."
+        ),
+    )
     lease_seconds = fields.Integer(
         strict=True,
         load_default=None,
@@ -386,6 +398,25 @@ class RunsQuery(_Query):
         load_default=None, metadata=_about("The `next` of the page before.", pattern=_RUNS_CURSOR)
     )
     limit = _WholeNumberField(1, 100, "At most so many runs.", load_default=50)
+
+
+class _DebugQuery(_Query):
+    """The query of a page of what a worker is doing."""
+
+    limit = _WholeNumberField(1, 1000, "At most so many.", load_default=100)
+
+
+class StreamsQuery(_DebugQuery):
+    """The query of a page of open streams."""
+
+    run = fields.String(load_default=None, metadata=_about("Only those of this run."))
+    after = _WholeNumberField(0, MAX_SEQUENCE, "The `next` of the page before.", load_default=0)
+
+
+class FeedsQuery(_DebugQuery):
+    """The query of a page of feeds."""
+
+    after = fields.String(load_default="", metadata=_about("The `next` of the page before."))
 
 
 class _ResumingQuery(_Query):

@@ -24,6 +24,9 @@ from gunicorn.glogging import Logger
 from ..metrics.answers import count_response
 from ..metrics.shared_rows import SharedRows
 from .addresses import STANDS_OPEN, is_loopback
+from .listeners import open_late
+from .request_ids import request_id_of
+from .service_manager import ServiceManager, all_have_begun
 
 _log = logging.getLogger("gunicorn.error")
 
@@ -115,11 +118,30 @@ def on_starting(server: Arbiter) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    _change_reloads(server)
+    if getattr(server.worker_class, "opens_listeners", False):
+        open_late()
+    manager = ServiceManager(server)
+    _change_reloads(server, manager)
+    _keep_workers_until_replaced(server, manager)
     _let_booting_workers_stop(server)
 
 
-def _change_reloads(server: Arbiter) -> None:
+def _keep_workers_until_replaced(server: Arbiter, manager: ServiceManager) -> None:
+    """Let a reload end the old workers only when the new ones serve.
+
+    gunicorn ends them at once. Then those who come back first wait until a new one has started.
+    """
+    manage_workers = server.manage_workers
+
+    def manage_if_all_serve() -> None:
+        if len(server.WORKERS) <= server.num_workers or all_have_begun(server):
+            manage_workers()
+        manager.look()
+
+    server.manage_workers = manage_if_all_serve  # type: ignore[method-assign]
+
+
+def _change_reloads(server: Arbiter, manager: ServiceManager) -> None:
     """Make a reload keep the running workers when the new settings are wrong, and never wait.
 
     With wrong settings gunicorn would exit. And it would wait for the old workers to end their
@@ -136,6 +158,7 @@ def _change_reloads(server: Arbiter) -> None:
         ):
             _log.error("not reloaded: ALLOW_ANONYMOUS: the address %s", STANDS_OPEN)
         else:
+            manager.reloads()
             os.chdir(_STARTED_IN)  # gunicorn reads its command line again
             server.reap_workers = stop_waiting  # type: ignore[method-assign]
             try:
@@ -213,6 +236,7 @@ class AccessLogger(Logger):
             "status": resp.status_code,
             "bytes": resp.sent,
             "seconds": round(request_time.total_seconds(), 6),
+            "request_id": request_id_of(environ),
         }
         text = " ".join(f"{name}={value}" for name, value in fields.items())
         self.access_log.info("request %s", text, extra=fields)

@@ -19,7 +19,7 @@ from .bodies.gunicorn_body import raw_socket
 
 # These need no place among the others, and say nothing that only some may know. The monitoring
 # port serves nothing else; the port for metrics serves them too.
-HEALTH_PATHS = ("/healthz", "/readyz")
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 METRICS_PATH = "/metrics"
 
 # So many of the newest connections are left to wait, for each 8 places, so that each has time to

@@ -9,6 +9,7 @@ from gunicorn.http import errors
 
 from ..metrics.answers import count_response
 from .common_headers import NO_STORE, SECURITY_HEADERS
+from .request_ids import HEADER, new_request_id
 
 
 class Refusal(NamedTuple):
@@ -50,20 +51,25 @@ def refusal_of(error: BaseException) -> Refusal | None:
     return next((_REFUSALS[kind] for kind in type(error).__mro__ if kind in _REFUSALS), _OTHER)
 
 
-def write_problem(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:
+def write_problem(
+    sock: socket.socket, status_int: int, reason: str, mesg: str, request_id: str | None = None
+) -> None:
     """Send what gunicorn refuses by itself as problem details (RFC 9457), as the app does."""
+    request_id = request_id or new_request_id()
     count_response(status_int)
     problem = {
         "type": "about:blank",
         "title": reason,
         "status": status_int,
         "detail": mesg or reason,
+        "request_id": request_id,
     }
     retry = "Retry-After: 1\r\n" if status_int == 503 else ""
     common = "".join(f"{name}: {value}\r\n" for name, value in (NO_STORE, *SECURITY_HEADERS))
     body = json.dumps(problem).encode()
     head = (
         f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\n{common}{retry}"
+        f"{HEADER}: {request_id}\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     util.write_nonblock(sock, head.encode("latin-1") + body)

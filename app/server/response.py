@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from flask import Response
+from flask import Response, request
 from gevent.socket import socket as GeventSocket
 from gunicorn import SERVER
 from werkzeug.http import http_date
@@ -13,6 +13,7 @@ from werkzeug.http import http_date
 from ..streaming.follow import client_socket
 from .common_headers import NO_STORE, SECURITY_HEADERS
 from .hijack import gunicorn_response
+from .request_ids import HEADER, request_id_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -22,12 +23,13 @@ MAX_ONE_SEND_BYTES = 64 * 1024
 
 
 def add_common_headers(response: Response) -> Response:
-    """Add what every response has: the security headers, and that no cache may store it.
+    """Add what every response has: the request's id, security headers, that no cache may store it.
 
     A response may have a Cache-Control of its own. One without content has no type of it.
     """
     if response.status_code == 204:
         response.headers.pop("Content-Type", None)
+    response.headers.add(HEADER, request_id_of(request.environ))
     for name, value in SECURITY_HEADERS:  # one microsecond; `extend` takes four
         response.headers.add(name, value)
     # Three times as fast as a look-up by name, which raises an exception for an absent header.

@@ -9,7 +9,9 @@ import contextlib
 import errno
 import gc
 import logging
+import math
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,32 +23,38 @@ from gevent.pool import PoolFull
 from gevent.server import StreamServer
 from gevent.socket import socket
 from greenlet import greenlet
-from gunicorn import util
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers import ggevent
 
-from ..metrics.catalog import CONNECTIONS
+from ..metrics.catalog import CONNECTIONS, DRAINING
 from ..metrics.sampler import Reading
 from ..streaming.follow import client_socket
 from .bodies.gunicorn_body import is_read
 from .connections import HEALTH_PATHS, METRICS_PATH, Connections
 from .kept_alive import KeptAlive, KeptConnection
-from .refusals import Refusal, refusal_of
+from .listeners import close_empty, open_now
+from .refusals import Refusal, refusal_of, write_problem
 from .request_head import close_after_requests, limit_heads
+from .request_ids import new_request_id, request_id_of_headers
 
 # A client that pipelines requests never waits. After this many of its requests in a row, the
 # other clients get their turn.
 MAX_REQUESTS_IN_A_ROW = 8
 
 # While a worker stops, it still answers the requests of open connections, but closes those that
-# have been idle for this long.
+# have been idle for this long since then.
 STOPPING_IDLE_SECONDS = 5
 
 # Once its streams have ended, a worker that stops waits this long for requests on connections
-# that are open and silent.
+# that are open and silent. A proxy must not keep its idle connections for that long: a request
+# must not meet one that is being closed (docs/deploy.md, and the files in deploy/).
 SILENT_SECONDS = 3.0
 
 # Connections to the monitoring port have places of their own, so no flood of others delays them.
 MONITORING_PLACES = 16
+
+
+log = logging.getLogger("tailrace.http")
 
 
 class _Server(StreamServer):
@@ -59,6 +67,7 @@ class _Server(StreamServer):
         self.listener = listener
         self._connections = worker.connections_to(listener)
         self._kept_alive = worker.kept_alive(listener)
+        self._backlog = worker.cfg.backlog
         self._is_monitoring = worker.is_monitoring(listener)
         if self._is_monitoring:
             self._spawn = _run_now
@@ -82,12 +91,27 @@ class _Server(StreamServer):
             self._kept_alive.add(self, client, address)
 
     def start_accepting(self) -> None:
+        try:
+            open_now(self.socket, self._backlog)
+        except OSError as error:
+            log.error("cannot listen: %s", error)
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)  # the master ends
         super().start_accepting()
         if self._is_monitoring:
             server: Any = self
             server._watcher.stop()
             _come_first(server._watcher)
             server._watcher.start(server._do_read)
+
+
+def _refuse(client: Any, req: Any, status: int, reason: str, detail: str) -> None:
+    write_problem(client, status, reason, detail, request_id_of_headers(req.headers))
+
+
+def _request_id_of(req: Any) -> str:
+    """Return the id of a request, of which gunicorn may have parsed nothing."""
+    headers = getattr(req, "headers", None)
+    return request_id_of_headers(headers) if headers else new_request_id()
 
 
 def _come_first(watcher: Any) -> None:
@@ -110,7 +134,10 @@ class StreamingWorker(ggevent.GeventWorker):
     closed.
     """
 
+    opens_listeners = True
+
     _draining: "gevent.Greenlet[[], None] | None" = None
+    _stops_idle_at = math.inf
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -145,6 +172,8 @@ class StreamingWorker(ggevent.GeventWorker):
         while not draining.ready() or (self._is_serving() and time.monotonic() < until):
             self.notify()
             gevent.sleep(0.1)
+        if (tracing := app.extensions.get("tailrace.tracing")) is not None:
+            tracing.shutdown()
 
     def handle(self, listener: Any, client: socket, addr: Any) -> None:
         # gunicorn asks the listener for its name, even after a stop has closed the listener.
@@ -240,8 +269,9 @@ class StreamingWorker(ggevent.GeventWorker):
 
     def notify(self) -> None:  # once a second
         super().notify()
-        keepalive: int = self.cfg.keepalive
-        idle_seconds = keepalive if self.alive else min(keepalive, STOPPING_IDLE_SECONDS)
+        idle_seconds: int = self.cfg.keepalive
+        if time.monotonic() >= self._stops_idle_at:
+            idle_seconds = min(idle_seconds, STOPPING_IDLE_SECONDS)
         self.connections.close_idle(idle_seconds)
         self._monitoring.close_idle(idle_seconds)
         if self._kept_alive is not None:
@@ -252,10 +282,10 @@ class StreamingWorker(ggevent.GeventWorker):
     ) -> None:
         paths = self._paths_of(listener_name)
         if paths is not None and req.path not in paths:
-            util.write_error(sock, 404, "Not Found", "there is no such path on this port")
+            _refuse(sock, req, 404, "Not Found", "there is no such path on this port")
             raise StopIteration
         if paths is None and req.path not in HEALTH_PATHS and self.connections.is_full:
-            util.write_error(sock, 503, "Service Unavailable", "too many connections")
+            _refuse(sock, req, 503, "Service Unavailable", "too many connections")
             raise StopIteration
         sock.settimeout(client_socket.STALLED_SECONDS)
         req.hijack = self.connections.hijack
@@ -289,18 +319,21 @@ class StreamingWorker(ggevent.GeventWorker):
     def handle_error(self, req: Any, client: socket, addr: Any, exc: BaseException) -> None:
         if isinstance(exc, gevent.GreenletExit):
             return  # a stop ends connections that are still silent
-        refusal = refusal_of(exc)
+        refusal, request_id = refusal_of(exc), _request_id_of(req)
         # gunicorn would log and send its errors, which quote the request, and the whole URL.
         if refusal is not None:
-            self.log.warning("refused a request of %s: %s", addr and addr[0], refusal.detail)
+            said = addr and addr[0], refusal.detail, request_id
+            self.log.warning("refused a request of %s: %s request_id=%s", *said)
         else:
-            self.log.exception("error in a request of %s", getattr(req, "path", "an unknown path"))
+            path = getattr(req, "path", "an unknown path")
+            self.log.exception("error in a request of %s request_id=%s", path, request_id)
             refusal = Refusal(500, "Internal Server Error", "")
         with contextlib.suppress(Exception):  # the client is gone
-            util.write_error(client, *refusal)
+            write_problem(client, *refusal, request_id)
 
     def _drain(self) -> "gevent.Greenlet[[], None]":
         if self._draining is None:
+            self._stops_idle_at = time.monotonic() + STOPPING_IDLE_SECONDS
             self._draining = gevent.spawn(self._drain_now)
         return self._draining
 
@@ -309,10 +342,11 @@ class StreamingWorker(ggevent.GeventWorker):
             self._kept_alive.stop()
         # A client that comes back must meet another worker, not this one.
         for server in self.servers:
-            server.close()
+            close_empty(server)
         app: Any = self.wsgi
         drain: Callable[[], None] = app.extensions["tailrace"].drain
         drain()
+        DRAINING.set(1)  # the sampler may not have come meanwhile
         until = time.monotonic() + SILENT_SECONDS
         while self.connections.has_waiting and time.monotonic() < until:
             gevent.sleep(0.1)

@@ -123,16 +123,19 @@ class Appender:
         data: Any = None,
         source: Any = None,
         *,
+        traceparent: str | None = None,
         lease_seconds: int | None = None,
     ) -> None:
         """Have an event appended. Wait only while 10,000 events or 8 MiB wait to be sent.
 
-        `data` and `source` are any JSON values; for `lease_seconds` see AppendOptions. Raises
-        InvalidInput, InvalidEvent or EventTooLarge for this event, which is then left out;
-        ValueError after `close`; the final error of an earlier event; and ReentrantCall if it
-        would have to wait in a signal handler that interrupted a call.
+        `data` and `source` are any JSON values; for `traceparent` see `EventStore.append`, and
+        for `lease_seconds` AppendOptions. Raises InvalidInput, InvalidEvent or EventTooLarge for
+        this event, which is then left out; ValueError after `close`; the final error of an
+        earlier event; and ReentrantCall if it would have to wait in a signal handler that
+        interrupted a call.
         """
-        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
+        event = event_category, event_action, data, source, traceparent
+        new_event = self._new_event(*event, lease_seconds=lease_seconds)
         if self._queue.is_full():
             self._check_may_wait()
             self._queue.wait_for_room()
@@ -145,19 +148,19 @@ class Appender:
         data: Any = None,
         source: Any = None,
         *,
+        traceparent: str | None = None,
         lease_seconds: int | None = None,
     ) -> None:
         """Have an event appended as `emit` does, but raise AppenderFull instead of waiting."""
-        new_event = self._new_event(event_category, event_action, data, source, lease_seconds)
+        event = event_category, event_action, data, source, traceparent
+        new_event = self._new_event(*event, lease_seconds=lease_seconds)
         self._check_open()
         if self._queue.is_full():
             raise AppenderFull
         self._put(new_event, lease_seconds)
 
-    def _new_event(
-        self, category: str, action: str, data: Any, source: Any, lease_seconds: int | None
-    ) -> NewEvent:
-        new_event = NewEvent.of(category, action, data, source, max_bytes=self._max_event_bytes)
+    def _new_event(self, *event: Any, lease_seconds: int | None) -> NewEvent:
+        new_event = NewEvent.of(*event, max_bytes=self._max_event_bytes)
         if lease_seconds is not None:
             check_range("lease_seconds", lease_seconds)
         return new_event

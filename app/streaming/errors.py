@@ -18,10 +18,11 @@ class StreamingError(Exception):
     """The base of every error that the event store and the client raise.
 
     If the error ended a stream of events, `ingested` is what was stored before it, or None if
-    nobody knows.
+    nobody knows. `request_id` is that of the refused request, as in the gateway's log.
     """
 
     ingested: Ingested | None = None
+    request_id: str | None = None
 
 
 class InvalidInput(StreamingError, ValueError):
@@ -90,6 +91,19 @@ class StoreUnavailable(StreamingError):
 
 class UnsupportedServer(StoreUnavailable):
     """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
+
+
+class ArchiveUnavailable(StoreUnavailable):
+    """The storage of the archive did not respond, or responded that it cannot serve."""
+
+
+class DamagedArchive(StreamingError):
+    """An object of the archive is missing, or is not what was written; `name` is its name."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"the archive is damaged: {name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class ReadOnlyServer(StoreUnavailable):

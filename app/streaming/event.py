@@ -26,6 +26,16 @@ NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 NAME_RULE = "1 to 64 of A-Z a-z 0-9 _ -"
 _INTEGER = re.compile(rb"[0-9]{1,18}")
 
+# Section 3.2 (level 2): version, trace-id, parent-id, trace-flags; a later version may have more.
+_TRACEPARENT = re.compile(
+    r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z", re.DOTALL
+)
+_ZEROS = re.compile(r"0+\Z")
+_KNOWN_FLAGS = 0x03  # sampled, and random trace-id
+
+# A longer header is not looked at.
+MAX_TRACEPARENT_LENGTH = 512
+
 # Clients that split lines with str.splitlines would break an event at these characters.
 # Valid JSON has them only in strings, where an escape means the same.
 _ESCAPED_LINE_BREAKS = (
@@ -43,7 +53,8 @@ class Event:
     of several runs, its run id is empty, and null as JSON.
 
     `data_json` and `source_json` are the stored JSON, on one line. An entry that another program
-    wrote may lack fields: they are None, or the JSON `null`.
+    wrote may lack fields: they are None, or the JSON `null`. `traceparent` names the trace and the
+    span in which the event was appended (W3C Trace Context), if its producer has told it.
     """
 
     id: str | None
@@ -54,6 +65,7 @@ class Event:
     action: str | None
     data_json: bytes
     source_json: bytes
+    traceparent: str | None = None
 
     @classmethod
     def from_entry(cls, run_id: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> "Event":
@@ -68,6 +80,7 @@ class Event:
             action=text(fields.get(b"event_action")),
             data_json=stored_json(fields.get(b"data")),
             source_json=stored_json(fields.get(b"source")),
+            traceparent=stored_traceparent(fields.get(b"traceparent")),
         )
 
     @classmethod
@@ -114,23 +127,25 @@ class Event:
 
     def to_json(self) -> bytes:
         """Return the event as HTTP clients get it: JSON in UTF-8, on one line."""
-        return one_line(
-            {
-                "id": self.id,
-                "run_id": self.run_id or None,
-                "sequence": self.sequence,
-                "timestamp": self.timestamp,
-                "event": {"category": self.category, "action": self.action},
-                "data": orjson.Fragment(self.data_json),
-                "source": orjson.Fragment(self.source_json),
-            }
-        )
+        document = {
+            "id": self.id,
+            "run_id": self.run_id or None,
+            "sequence": self.sequence,
+            "timestamp": self.timestamp,
+            "event": {"category": self.category, "action": self.action},
+            "data": orjson.Fragment(self.data_json),
+            "source": orjson.Fragment(self.source_json),
+        }
+        if self.traceparent is not None:
+            document["traceparent"] = self.traceparent
+        return one_line(document)
 
     def __repr__(self) -> str:
+        traced = "" if self.traceparent is None else f", traceparent={self.traceparent!r}"
         return (
             f"Event(id={self.id!r}, run_id={self.run_id!r}, sequence={self.sequence}, "
             f"event={self.event}, data={self.data!r}, source={self.source!r}, "
-            f"timestamp={self.timestamp!r})"
+            f"timestamp={self.timestamp!r}{traced})"
         )
 
 
@@ -186,6 +201,30 @@ def timestamp_of(ms: int) -> str:
 @lru_cache(maxsize=1)  # formatting it for each append is measurable
 def _date_and_time(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def parse_traceparent(text: str) -> bytes:
+    """Return a traceparent of version 00, or nothing if the text is none.
+
+    Of a later version, the parts are taken that version 00 has (section 4.3). What is not valid
+    must be ignored (section 3.2.2), so nothing raises.
+    """
+    match = _TRACEPARENT.match(text) if len(text) <= MAX_TRACEPARENT_LENGTH else None
+    if match is None:
+        return b""
+    version, trace_id, parent_id, flags, rest = match.groups()
+    if version == "ff" or _ZEROS.match(trace_id) or _ZEROS.match(parent_id):
+        return b""
+    if version == "00":
+        return b"" if rest is not None else text.encode()
+    return f"00-{trace_id}-{parent_id}-{int(flags, 16) & _KNOWN_FLAGS:02x}".encode()
+
+
+def stored_traceparent(raw: bytes | None) -> str | None:
+    """Return the traceparent of a stored field, which any program may have written."""
+    if not raw:
+        return None
+    return parse_traceparent(raw.decode("latin-1")).decode() or None
 
 
 def text(raw: bytes | None) -> str | None:

@@ -15,10 +15,11 @@ from .appender import Appender
 from .errors import InvalidInput, StreamingError, UnsupportedServer
 from .event import Event, check_run_id
 from .event_id import EventId
+from .log.archived_log import Archive
 from .log.lease import Leases
 from .log.position import START
-from .log.reader import LogReader
 from .log.readiness import TOO_OLD, Readiness
+from .log.whole_reader import WholeLogReader
 from .log.writer import LogWriter
 from .new_event import (
     MAX_EVENT_BYTES,
@@ -49,7 +50,7 @@ class AppendedEvent(NamedTuple):
     repeated: bool
 
 
-class EventStore(LogReader):
+class EventStore(WholeLogReader):
     """The event store of all runs on one Redis or Valkey server, 7.0 or newer.
 
     A run id is an integer, or 1 to 128 of A-Z a-z 0-9 _ . and -. Every method raises
@@ -64,6 +65,7 @@ class EventStore(LogReader):
         ended_ttl_seconds: how long a log is kept after a terminal event.
         idle_ttl_seconds: how long a log is kept after the last append to a run that goes on.
         max_event_bytes: the largest event, as the JSON of its data and source.
+        archive: where the logs of ended runs are kept, to read from what Redis no longer has.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class EventStore(LogReader):
         ended_ttl_seconds: int = 86_400,
         idle_ttl_seconds: int = 604_800,
         max_event_bytes: int = MAX_EVENT_BYTES,
+        archive: Archive | None = None,
     ):
         client = make_client(url or default_url()) if client is None else pinned(client)
         availability = Availability(self.ping)
@@ -88,7 +91,7 @@ class EventStore(LogReader):
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
-        super().__init__(client, shared, Leases(availability, self._mark_lost))
+        super().__init__(client, shared, Leases(availability, self._mark_lost), archive)
         self.runs = Runs(self, self._writer, RunIndex(shared))
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
@@ -102,11 +105,14 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        traceparent: str | None = None,
         **options: Unpack[AppendOptions],
     ) -> str:
         """Append an event and return its id; see `append` for the arguments and the errors."""
         new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self.max_event_bytes
+            *(event_category, event_action, data, source, traceparent),
+            max_bytes=self.max_event_bytes,
         )
         return self.append_new(run_id, [new_event], **options).last_id
 
@@ -117,19 +123,23 @@ class EventStore(LogReader):
         event_action: str,
         data: Any = None,
         source: Any = None,
+        *,
+        traceparent: str | None = None,
         **options: Unpack[AppendOptions],
     ) -> AppendedEvent:
         """Append an event and return it as it is stored.
 
-        `data` and `source` are any JSON values; a source of None is not stored. For the
-        keywords see AppendOptions.
+        `data` and `source` are any JSON values; a source of None is not stored. `traceparent`
+        (W3C Trace Context) names the producer's trace; one that is not valid is ignored. For the
+        other keywords see AppendOptions.
 
         Raises InvalidEvent, EventTooLarge, KeyReused, UnexpectedSequence, and RunEnded after
         a terminal event, unless this event is `lifecycle.started`, which reopens the run.
         """
         run_id = check_run_id(run_id)
         new_event = NewEvent.of(
-            event_category, event_action, data, source, max_bytes=self.max_event_bytes
+            *(event_category, event_action, data, source, traceparent),
+            max_bytes=self.max_event_bytes,
         )
         appended = self._append(Append(run_id, [new_event], **options))
         return AppendedEvent(new_event.as_stored(run_id, appended), appended.repeated)
@@ -152,8 +162,8 @@ class EventStore(LogReader):
         """Append 1 to 1,000 events, all or none, whose sequences follow one another.
 
         Each event is a mapping with `event_category`, `event_action`, and optionally `data`,
-        `source` and `lease_seconds`; the last lease counts. The keywords are for all events
-        together; see AppendOptions.
+        `source`, `traceparent` and `lease_seconds`; the last lease counts. The keywords are for
+        all events together; see AppendOptions.
 
         Raises as `append` does. The field of an InvalidInput is `<index>` or `<index>.<key>`
         for one event, and `events` if there are none or too many.
@@ -221,9 +231,14 @@ class EventStore(LogReader):
         return self._writer.set_expire(check_run_id(run_id), ttl_seconds)
 
     def delete(self, run_id: int | str) -> bool:
-        """Delete the run's log and its idempotency keys. Return whether there was a log."""
+        """Delete the run's log and its idempotency keys. Return whether there was a log.
+
+        What the archive has of the run is deleted first. If the archive raises ArchiveUnavailable,
+        the log in Redis is still there.
+        """
         run_id = check_run_id(run_id)
-        existed = self._writer.delete(run_id)
+        was_archived = self._delete_archived(run_id)
+        existed = self._writer.delete(run_id) or was_archived
         if existed:
             self.runs.deleted(run_id)
         return existed

@@ -7,7 +7,15 @@ from itertools import islice
 from typing import Any, NamedTuple, TypedDict
 
 from .errors import EventTooLarge, InvalidEvent, InvalidInput
-from .event import NAME, NAME_RULE, RESERVED_CATEGORY, Event, is_terminal
+from .event import (
+    NAME,
+    NAME_RULE,
+    RESERVED_CATEGORY,
+    Event,
+    is_terminal,
+    parse_traceparent,
+    stored_traceparent,
+)
 from .event_id import EventId
 from .event_json import encode_json
 
@@ -22,7 +30,7 @@ MAX_NUMBER = 31_536_000_000
 # The numbers of Lua are exact up to this one.
 MAX_SEQUENCE = 2**53
 
-_EVENT_NAMES = ("event_category", "event_action", "data", "source")
+_EVENT_NAMES = ("event_category", "event_action", "data", "source", "traceparent")
 _NAMES = frozenset((*_EVENT_NAMES, "lease_seconds"))
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
 
@@ -44,12 +52,16 @@ class AppendOptions(TypedDict, total=False):
 
 
 class NewEvent(NamedTuple):
-    """An event that has no id yet: its names and its stored JSON, empty for no source."""
+    """An event that has no id yet: its names and its stored JSON, empty for no source.
+
+    `traceparent` is empty for none.
+    """
 
     category: str
     action: str
     data_json: bytes
     source_json: bytes
+    traceparent: bytes = b""
 
     @classmethod
     def of(
@@ -58,13 +70,15 @@ class NewEvent(NamedTuple):
         event_action: str,
         data: Any = None,
         source: Any = None,
+        traceparent: str | None = None,
         *,
         max_bytes: int = MAX_EVENT_BYTES,
     ) -> "NewEvent":
         """Make a new event of any JSON values.
 
-        Raises InvalidEvent if a name or a value is not allowed, and EventTooLarge if the JSON
-        of `data` and `source` is over `max_bytes`.
+        A `traceparent` that is not valid (W3C Trace Context) is left out. Raises InvalidEvent if
+        a name or a value is not allowed, and EventTooLarge if the JSON of `data` and `source` is
+        over `max_bytes`.
         """
         check_names(event_category, event_action)
         data_json = encode_json("data", data, max_bytes)
@@ -72,10 +86,12 @@ class NewEvent(NamedTuple):
         if len(data_json) + len(source_json) > max_bytes:
             larger = "data" if len(data_json) >= len(source_json) else "source"
             raise EventTooLarge(larger, f"an event is at most {max_bytes} bytes")
-        return tuple.__new__(cls, (event_category, event_action, data_json, source_json))
+        traced = b"" if traceparent is None else _traceparent(traceparent)
+        return tuple.__new__(cls, (event_category, event_action, data_json, source_json, traced))
 
     def as_stored(self, run_id: str, appended: "Appended") -> Event:
         """Return the stored event, if this was the first of what was appended."""
+        traceparent = appended.traceparent if appended.repeated else self.traceparent
         return Event(
             id=str(appended.first_id),
             run_id=run_id,
@@ -85,7 +101,12 @@ class NewEvent(NamedTuple):
             action=self.action,
             data_json=self.data_json,
             source_json=self.source_json or b"null",
+            traceparent=stored_traceparent(traceparent) if traceparent else None,
         )
+
+    def within(self, traceparent: bytes) -> "NewEvent":
+        """Return the event with a traceparent, unless it has one."""
+        return self if self.traceparent else self._replace(traceparent=traceparent)
 
     @property
     def size(self) -> int:
@@ -115,7 +136,7 @@ class Appended(NamedTuple):
     """Events that follow one another in the log.
 
     `repeated` says whether an earlier append with the same key stored them. `timestamp` is
-    theirs, and None over HTTP.
+    theirs, and None over HTTP. `traceparent` is that of the first event, if it is repeated.
     """
 
     first_id: EventId
@@ -123,6 +144,7 @@ class Appended(NamedTuple):
     length: int
     repeated: bool
     timestamp: str | None = None
+    traceparent: bytes = b""
 
     @property
     def last_id(self) -> str:
@@ -145,7 +167,8 @@ def new_event_from(
 ) -> tuple[NewEvent, int | None]:
     """Return the new event and the lease that a mapping describes.
 
-    Its keys are `event_category`, `event_action`, `data`, `source` and `lease_seconds`.
+    Its keys are `event_category`, `event_action`, `data`, `source`, `traceparent` and
+    `lease_seconds`.
     Raises InvalidInput, InvalidEvent and EventTooLarge, whose field is `<index>.<key>`.
     """
     if type(event) is not dict and not isinstance(event, Mapping):
@@ -175,6 +198,12 @@ def new_events_from(
         new_events.append(new_event)
         lease_seconds = lease or lease_seconds
     return new_events, lease_seconds
+
+
+def _traceparent(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidEvent("traceparent", "must be a string")
+    return parse_traceparent(value)
 
 
 def check_append(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from .backoff import backoff
 from .errors import StoreUnavailable
 from .event import REQUEST_CATEGORY, Event
-from .event_id import EventId
+from .event_id import ZERO, EventId
 from .log.continuity import Notice, Stretch, continues, stretches
 from .log.log_state import LogState
 from .log.position import Position
@@ -29,8 +29,10 @@ class Tail:
     `position` is that of a caller who has got everything that `wait` has returned.
     """
 
-    def __init__(self, reader: LogReader, run_id: str, position: Position):
+    def __init__(self, reader: LogReader, run_id: str, position: Position, last_id: EventId = ZERO):
+        """`last_id` is that of the log, if something stands between the position and its end."""
         self.position = position
+        self._last_id = last_id
         self._reader = reader
         self._run_id = run_id
 
@@ -40,7 +42,7 @@ class Tail:
         A notice comes only before events: the caller keeps the id, and would get it again at once.
         """
         way, state = self._reader.locate(self._run_id, cursor)
-        self.position = way[-1].end
+        self.position, self._last_id = way[-1].end, state.last_id
         events = [self._notice(each.notice, each, state) for each in way if each.notice]
         while not any(event.id for event in events):
             more = self.wait(deadline)
@@ -62,6 +64,8 @@ class Tail:
                 return events
 
     def _read(self, left: float | None) -> list[Event]:
+        if self.position.id < self._last_id:
+            left = 0.0  # Redis may have nothing to send, since the archive has it
         entries, is_here = self._reader.read_blocking(self._run_id, self.position, left)
         marks = [parse_mark(entry) for entry in entries]
         if marks and is_here and continues(self.position, marks):
@@ -71,6 +75,7 @@ class Tail:
         # One more, for the entry at the position itself.
         entries, state = self._reader.read(self._run_id, self.position.id, MAX_READ_COUNT + 1)
         marks = [parse_mark(entry) for entry in entries]
+        self._last_id = state.last_id
         events: list[Event] = []
         whole = len(entries) <= MAX_READ_COUNT
         for each in stretches(self.position, marks, state, whole=whole):
@@ -94,7 +99,7 @@ def requests_of(reader: LogReader, run_id: str, after: EventId | None) -> Iterat
     pauses = backoff(INITIAL_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
     while True:
         try:
-            tail = tail or Tail(reader, run_id, _position(reader, run_id, after))
+            tail = tail or Tail(reader, run_id, *_position(reader, run_id, after))
             events = tail.wait(time.monotonic() + LOOK_SECONDS)
             may_have_ended = not events or events[-1].terminal
             state = reader.state(run_id) if may_have_ended else None
@@ -108,8 +113,10 @@ def requests_of(reader: LogReader, run_id: str, after: EventId | None) -> Iterat
             return
 
 
-def _position(reader: LogReader, run_id: str, after: EventId | None) -> Position:
+def _position(reader: LogReader, run_id: str, after: EventId | None) -> tuple[Position, EventId]:
+    """Return the position after an id, or the beginning of the log, and the last id of the log."""
     if after is None:
-        return reader.state(run_id).beginning
-    way, _ = reader.locate(run_id, after)
-    return way[-1].end
+        state = reader.state(run_id)
+        return state.beginning, state.last_id
+    way, state = reader.locate(run_id, after)
+    return way[-1].end, state.last_id

@@ -11,6 +11,8 @@ export interface RunEvent {
   event: { category: string | null; action: string | null };
   data: any;
   source: any;
+  /** The trace of the producer (W3C Trace Context), if it has named one. */
+  traceparent?: string;
 }
 
 /** An event to append. */
@@ -19,6 +21,8 @@ export interface NewEvent {
   event_action: string;
   data?: unknown;
   source?: unknown;
+  /** The trace of the producer (W3C Trace Context); ignored if it is not valid. */
+  traceparent?: string;
   /** The run is lost if nothing more comes for that long. */
   lease_seconds?: number | null;
 }
@@ -115,6 +119,8 @@ export interface AppendOptions {
   idempotencyKey?: string;
   /** Append only if the (first) event gets this sequence. */
   expectedSequence?: number;
+  /** The trace of the producer (W3C Trace Context), for events that name none of their own. */
+  traceparent?: string;
   signal?: AbortSignal;
 }
 
@@ -157,7 +163,7 @@ export interface Appender {
    * Take an event. Resolves at once, unless 10,000 events or 8 Mi characters wait. Rejects with a
    * final error, and with that of data which JSON cannot hold.
    */
-  emit(category: string, action: string, data?: unknown, options?: { source?: unknown; leaseSeconds?: number }): Promise<void>;
+  emit(category: string, action: string, data?: unknown, options?: { source?: unknown; traceparent?: string; leaseSeconds?: number }): Promise<void>;
   /**
    * Resolves when all events so far are stored. Rejects with a final error, or with the first
    * refusal of an event since the last flush.
@@ -222,6 +228,8 @@ export class TailraceError extends Error {
   readonly isTemporary: boolean;
   /** The seconds of `Retry-After`; 0 without it. */
   readonly retryAfter: number;
+  /** The id of the request, as in the log of the gateway, if it is known. */
+  readonly requestId: string | undefined;
 }
 
 /** Parses Server-Sent Events (section 9.2 of the HTML Living Standard), in pieces of any size. */

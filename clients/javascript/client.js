@@ -12,7 +12,7 @@ export class TailraceError extends Error {
   constructor(status, detail, { problem = {}, retryAfter = 0, cause } = {}) {
     super(status ? `${status}: ${detail}` : detail, { cause });
     const isTemporary = [0, 408, 429].includes(status) || status >= 500;
-    Object.assign(this, { status, isTemporary, problem, retryAfter });
+    Object.assign(this, { status, isTemporary, problem, retryAfter, requestId: problem.request_id });
   }
 }
 
@@ -148,10 +148,10 @@ export class Client {
     return new Appender((body, options) => this.#append(path, body, options), expectedSequence);
   }
 
-  #append(path, body, { idempotencyKey = newKey(), expectedSequence, ...options } = {}) {
+  #append(path, body, { idempotencyKey = newKey(), expectedSequence, traceparent, ...options } = {}) {
     return this.#request("POST", path, {
       query: { expected_sequence: expectedSequence },
-      headers: { "Idempotency-Key": `"${idempotencyKey}"` },
+      headers: { "Idempotency-Key": `"${idempotencyKey}"`, traceparent },
       body: typeof body === "string" ? body : JSON.stringify(body),
       ...options,
     });
@@ -317,7 +317,7 @@ class Following {
         }
         this.#retrySeconds = parser.retrySeconds ?? this.#retrySeconds;
       }
-      // A gateway that stops ends its streams too, perhaps amid the history.
+      // A gateway that stops ends its streams too.
       const isOver = this.#isCaughtUp && this.#stream.endsItself;
       if (this.#isLast) return isOver ? null : { seconds: 0, error };
     } catch (caught) {
@@ -393,10 +393,10 @@ class Appender {
     return this.#emitted - this.stored - this.refused;
   }
 
-  async emit(event_category, event_action, data, { source, leaseSeconds: lease_seconds } = {}) {
+  async emit(event_category, event_action, data, { source, traceparent, leaseSeconds: lease_seconds } = {}) {
     if (this.#error) throw this.#error;
     if (this.#isClosed) throw new Error("it is closed");
-    const text = JSON.stringify({ event_category, event_action, data, source, lease_seconds });
+    const text = JSON.stringify({ event_category, event_action, data, source, traceparent, lease_seconds });
     const event = { category: event_category, action: event_action };
     this.#waiting.push({ text, isLast: isTerminal({ event }) });
     this.#waitingLength += text.length;

@@ -146,3 +146,10 @@ def test_a_notice_does_not_show_the_password_of_a_url(url, shown):
 )
 def test_every_error_has_an_exit_status(error, status):
     assert status_of(error) == status
+
+
+def test_a_refusal_names_the_id_of_its_request():
+    error = RunEnded("run 1 ended")
+    assert describe(error) == "run 1 ended"
+    error.request_id = "a-1"
+    assert describe(error) == "run 1 ended (request a-1)"

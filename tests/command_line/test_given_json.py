@@ -12,15 +12,15 @@ DATA = [b"1.0", b"1e5", b'{"b":1,"a":2}', b"123456789012345678901234567890", b'"
 def test_the_bytes_of_data_and_source_stay(data):
     line = b'{"id":"1-0","event":{"category":"a","action":"b"},"data":%b,"source":%b}'
     new_event = event_of_line(line % (data, data)).new_event()
-    assert new_event == ("a", "b", data, data)
+    assert new_event == ("a", "b", data, data, b"")
 
 
 def test_both_shapes_of_an_event_are_read():
     read = event_of_line(b'{"event":{"category":"a","action":"b"},"sequence":7,"run_id":"r"}')
     assert (read.run_id, read.sequence) == ("r", 7)
-    assert read.new_event() == ("a", "b", b"null", b"")
+    assert read.new_event() == ("a", "b", b"null", b"", b"")
     written = event_of_line(b'{"event_category":"a","event_action":"b","data":1,"lease_seconds":5}')
-    assert written.new_event() == ("a", "b", b"1", b"")
+    assert written.new_event() == ("a", "b", b"1", b"", b"")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ CONTENTS = [
     Content("tool", "answered", "a\u2028\u0085b\r\n\0 \U0001f600 <&>"),
     Content("a" * 64, "B_-9", [2**64 - 1, -(2**63), 1e308, -0.0, 0.1], {"": ["\ufeff"]}),
     Content("lifecycle", "Completed", 5),
+    Content("llm", "stream", 1, traceparent=f"00-{'1' * 32}-{'2' * 16}-01"),
+    Content("tool", "called", traceparent=f"00-{'1' * 32}-{'3' * 16}-ff"),
     STARTED,
 ]
 ENDINGS = [COMPLETED, Content("lifecycle", "failed"), Content("lifecycle", "cancelled", [], 1)]
@@ -48,6 +50,8 @@ def text_of(content: Content, style: Style, lease: int | None = None) -> str:
         value = getattr(content, name)
         if value is not None or style.explicit:
             document[name] = value
+    if content.traceparent is not None:
+        document["traceparent"] = content.traceparent
     if lease is not None or style.explicit:
         document["lease_seconds"] = lease
     separators = (" ,\t", " :\n") if style.spaced else (",", ":")
@@ -90,6 +94,7 @@ FOREIGN = [
     Foreign(_named("lifecycle", "started"), "lifecycle", "started"),
     Foreign(_named("llm", "x", lease_seconds="100000"), "llm", "x", lease=100_000),
     Foreign(_named("llm", "x", lease_seconds="soon"), "llm", "x"),
+    Foreign(_named("llm", "x", traceparent="none"), "llm", "x"),
 ]
 
 # Its lease has run out where its id is an old one.

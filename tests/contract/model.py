@@ -50,9 +50,11 @@ class Content(NamedTuple):
     action: str
     data: Any = None
     source: Any = None
+    traceparent: str | None = None
 
     def is_same(self, other: "Content") -> bool:
-        return same(self, other)
+        """Return whether a repeat may bring the other one. Its trace does not count."""
+        return same(self[:4], other[:4])
 
     @property
     def terminal(self) -> bool:
@@ -77,6 +79,7 @@ class Entry(NamedTuple):
     timestamp: str | None
     lease: int | None = None
     foreign: bool = False
+    traceparent: str | None = None
 
     @property
     def terminal(self) -> bool:
@@ -84,10 +87,12 @@ class Entry(NamedTuple):
 
     @property
     def content(self) -> Content:
-        return Content(self.names[0] or "", self.names[1] or "", self.data, self.source)
+        names = self.names[0] or "", self.names[1] or ""
+        return Content(*names, self.data, self.source, self.traceparent)
 
     def json(self, run_id: str) -> dict[str, Any]:
         """Return the event in the shape that it has everywhere."""
+        traced = {} if self.traceparent is None else {"traceparent": self.traceparent}
         return {
             "id": str(self.id),
             "run_id": run_id,
@@ -96,6 +101,7 @@ class Entry(NamedTuple):
             "event": {"category": self.names[0], "action": self.names[1]},
             "data": self.data,
             "source": self.source,
+            **traced,
         }
 
 

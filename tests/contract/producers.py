@@ -123,6 +123,7 @@ def take_entries(
     check_equal(len(entries), len(contents))
     for entry, content in zip(entries, contents, strict=True):
         assert entry.content.is_same(content), (entry, content)
+        check_equal(entry.traceparent, content.traceparent)
         check_equal(entry.sequence, log.added + 1)
         if not any(each.terminal for each in contents):
             check_equal(entry.lease, inherited)

@@ -95,11 +95,14 @@ def keys_of(run: Run) -> tuple[str, str, str]:
     return log, f"{{{log}}}:keys", f"{{{log}}}:key-order"
 
 
+OPTIONAL = {"source", "lease_seconds", "epoch", "traceparent"}
+
+
 def appended_entry(event_id: Id, raw: dict[bytes, bytes]) -> Entry:
     """Read an entry that Tailrace appended; check that it has the documented fields."""
     fields = {name.decode(): value.decode() for name, value in raw.items()}
     required = {"timestamp", "sequence", "event_category", "event_action", "data"}
-    assert required <= fields.keys() <= required | {"source", "lease_seconds", "epoch"}, fields
+    assert required <= fields.keys() <= required | OPTIONAL, fields
     check_timestamp(fields["timestamp"])
     assert "source" not in fields or fields["source"] != "null"
     return Entry(
@@ -110,6 +113,7 @@ def appended_entry(event_id: Id, raw: dict[bytes, bytes]) -> Entry:
         int(fields["sequence"]),
         fields["timestamp"],
         int(lease) if (lease := fields.get("lease_seconds", "")).isdigit() else None,
+        traceparent=fields.get("traceparent"),
     )
 
 

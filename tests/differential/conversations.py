@@ -31,6 +31,13 @@ HEADERS = [
     ("Content-Encoding", "gzip"),
     ("Content-Length", "5"),
     ("Cookie", "a=b"),
+    ("X-Request-Id", "a-1"),
+    ("X-Request-ID", "a b"),
+    ("X-Request-Id", "a" * 129),
+    ("traceparent", f"00-{'1' * 32}-{'2' * 16}-01"),
+    ("traceparent", f"cc-{'1' * 32}-{'2' * 16}-ff-more"),
+    ("Traceparent", f"00-{'0' * 32}-{'2' * 16}-01"),
+    ("tracestate", "a=b"),
     ("X-Odd", ""),
     ("X-Odd", "\t a"),
     ("X_Odd", "a"),
@@ -139,6 +146,8 @@ def _event(dice: random.Random) -> dict[str, object]:
         event[dice.choice(list(event))] = dice.choice(NAMES)
     if dice.random() < 0.1:
         event["source"] = dice.choice(VALUES)
+    if dice.random() < 0.1:
+        event["traceparent"] = dice.choice([f"00-{'a' * 32}-{'b' * 16}-00", "none", "", None, 5])
     if dice.random() < 0.05:
         event["lease_seconds"] = dice.choice([60, 0, "1", None, 1.5])
     if dice.random() < 0.03:

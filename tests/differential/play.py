@@ -16,10 +16,11 @@ from app.streaming.log.redis_keys import redis_keys
 from tests.differential.conversations import MAX_BODY_BYTES, MAX_EVENT_BYTES, conversation
 from tests.servers import GatewayServer, RedisServer
 
-# What differs between two gateways that do the same: the clock, and what gunicorn's parser finds
-# first in a malformed head, which depends on the pieces in which it comes.
+# What differs between two gateways that do the same: the clock, the ids that they give requests,
+# and what gunicorn's parser finds first in a malformed head, which depends on the pieces in which
+# it comes.
 DIFFERING = re.compile(
-    rb"(?m)^Date: [^\r]*|\d{13}-\d+|\d{4}-\d\d-\d\dT[\d:.]+Z"
+    rb"(?m)^Date: [^\r]*|[0-9a-f]{12}-\d+|\d{13}-\d+|\d{4}-\d\d-\d\dT[\d:.]+Z"
     rb"|Content-Length: \d+\r\n\r\n\{[^}]*a header (is malformed|is folded over several lines)"
 )
 

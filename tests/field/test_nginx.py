@@ -1,4 +1,4 @@
-"""nginx, with the documented configuration and without, between the gateway and its clients."""
+"""nginx, with its files in deploy/ and without, between the gateway and its clients."""
 
 import socket
 import time
@@ -21,7 +21,7 @@ pytestmark = skip_if_missing(Nginx)
 
 @pytest.fixture
 def start_nginx(gateway, tmp_path) -> Iterator[Callable[..., Nginx]]:
-    """Return a function that starts nginx, by default with the documented location."""
+    """Return a function that starts nginx, by default with its files in deploy/."""
     with ExitStack() as stack:
 
         def start(location: str = Nginx.documented()) -> Nginx:

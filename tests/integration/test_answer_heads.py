@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from app.server.common_headers import SECURITY_HEADERS
+from app.server.request_ids import given_request_id
 
 HOST = b"Host: localhost\r\n"
 CLOSE = HOST + b"Connection: close\r\n"
@@ -30,6 +31,8 @@ def head_of(port: int, request: bytes) -> tuple[int, HTTPMessage]:
 
 
 def check(headers: HTTPMessage, caching: str = "no-store") -> None:
+    [request_id] = headers.get_all("X-Request-Id")
+    assert given_request_id(request_id), request_id
     for name, value in (*SECURITY_HEADERS, ("Cache-Control", caching)):
         assert headers.get_all(name) == [value], name
     assert headers.get("Server") in (None, "gunicorn"), "the server tells no version"

@@ -27,7 +27,7 @@ def start(start_gateway, **settings: object) -> GatewayServer:
 
 def test_the_monitoring_port_answers_health_checks_and_nothing_else(start_gateway, run_id):
     gateway = start(start_gateway, WEB_CONCURRENCY=2)
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/livez", "/readyz"):
         assert requests.get(monitoring_url(gateway) + path, timeout=20).json()["status"]
         assert requests.get(gateway.url + path, timeout=20).ok
     url = f"{monitoring_url(gateway)}/runs/{run_id}/events"

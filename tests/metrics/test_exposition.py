@@ -11,7 +11,7 @@ from app.metrics.catalog import (
     APPENDS,
     DELIVERY_LAG,
     LAYOUT,
-    REDIS_PING_SECONDS,
+    REDIS_PROBE_SECONDS,
     REDIS_UP,
     STREAMS_OPEN,
 )
@@ -35,7 +35,7 @@ def _three_workers(monkeypatch):
         APPENDS.of("plain", "stored").add(number)
         STREAMS_OPEN.of("stream").set(10 * number)
         REDIS_UP.set(number != 2)
-        REDIS_PING_SECONDS.set(number / 100)
+        REDIS_PROBE_SECONDS.set(number / 100)
         DELIVERY_LAG.observe(number / 1000)
     workers[2].release()
     workers[0].join()
@@ -60,7 +60,7 @@ def test_counters_are_of_all_workers_and_gauges_of_those_that_live(accept, parse
     assert found["tailrace_appends_total[('outcome', 'stored'), ('way', 'plain')]"] == 1 + 2 + 3
     assert found["tailrace_streams_open[('kind', 'stream')]"] == 10 + 20
     assert found["tailrace_redis_up[]"] == 0  # the least
-    assert found["tailrace_redis_ping_seconds[]"] == 0.02  # the most
+    assert found["tailrace_redis_probe_seconds[]"] == 0.02  # the most
     assert found["tailrace_delivery_lag_seconds_count[]"] == 3
     assert found["tailrace_delivery_lag_seconds_bucket[('le', '0.001')]"] == 1
     assert found["tailrace_delivery_lag_seconds_bucket[('le', '0.0025')]"] == 2

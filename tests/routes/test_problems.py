@@ -43,8 +43,15 @@ def check_problem(response, status: int) -> dict:
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.headers["Cache-Control"] == "no-store"
     document = json.loads(response.data)
-    assert set(document) - {"errors", *EXTENSIONS} == {"type", "title", "status", "detail"}
+    assert set(document) - {"errors", *EXTENSIONS} == {
+        "type",
+        "title",
+        "status",
+        "detail",
+        "request_id",
+    }
     assert document["status"] == status
+    assert document["request_id"] == response.headers["X-Request-Id"]
     assert document["title"]
     assert document["detail"]
     assert "Traceback" not in response.text

@@ -7,9 +7,16 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
+from gunicorn import systemd
 from gunicorn.config import Config
 
 from app.server import arbiter
+
+
+@pytest.fixture(autouse=True)
+def unchanged_gunicorn(monkeypatch):
+    """Undo afterwards what a start of the master changes in gunicorn."""
+    monkeypatch.setattr(systemd, "sd_notify", systemd.sd_notify)
 
 
 def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -19,9 +26,8 @@ def use_check(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 def master(**methods: object) -> SimpleNamespace:
     """Return what `on_starting` changes of gunicorn's master."""
-    return SimpleNamespace(
-        **{"reload": None, "spawn_worker": None, "reap_workers": None, **methods}
-    )
+    unchanged = dict.fromkeys(("reload", "spawn_worker", "reap_workers", "manage_workers"))
+    return SimpleNamespace(**{**unchanged, "worker_class": None, "log": None, **methods})
 
 
 def test_the_settings_are_read_from_the_check(monkeypatch):
@@ -89,9 +95,10 @@ def test_a_line_of_the_access_log_has_no_query_and_is_written_only_if_it_is_on(
     monkeypatch.setattr(logger, "access_log", logging.getLogger("access-of-a-test"))
     caplog.set_level(level, "access-of-a-test")
     environ = {"REQUEST_METHOD": "GET", "RAW_URI": "/a%20b?token=x", "REMOTE_ADDR": "::1"}
+    environ["HTTP_X_REQUEST_ID"] = "a-1"
     response = SimpleNamespace(status="200 OK", status_code=200, sent=7)
     logger.access(response, None, environ, timedelta(seconds=1.5))
-    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5"
+    line = "request client=::1 method=GET path=/a%20b status=200 bytes=7 seconds=1.5 request_id=a-1"
     assert [each.getMessage() for each in caplog.records] == [line] * (level == logging.INFO)
 
 

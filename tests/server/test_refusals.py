@@ -59,5 +59,6 @@ def test_what_gunicorn_refuses_is_a_problem_document(message, detail):
             "title": "Bad Request",
             "status": 400,
             "detail": detail,
+            "request_id": response.headers["X-Request-Id"],
         }
         assert client.recv(1) == b""

@@ -65,7 +65,7 @@ def serve(monkeypatch) -> Iterator[Callable[..., tuple[gevent.Greenlet, socket.s
     worker._names = {None: ("127.0.0.1", 1)}
     worker._connections = Connections(100)
     pool = Pool()
-    worker.servers.append(SimpleNamespace(pool=pool, close=lambda: None))
+    worker.servers.append(SimpleNamespace(pool=pool, started=False, close=lambda: None))
 
     def connect(application: Any, sent: bytes) -> tuple[gevent.Greenlet, socket.socket]:
         application.extensions = {"tailrace": SimpleNamespace(drain=lambda: None)}

@@ -26,7 +26,12 @@ def show_traceback() -> None:
 
 
 def describe(error: StreamingError) -> str:
-    """Return what an error says, in one line."""
+    """Return what an error says, in one line, and the id of the request that was refused."""
+    text = _text_of(error)
+    return text if error.request_id is None else f"{text} (request {error.request_id})"
+
+
+def _text_of(error: StreamingError) -> str:
     text = " ".join(str(error).split())
     if text.startswith("no response from the gateway"):
         if match := _RESOLVE.search(text):

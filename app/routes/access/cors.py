@@ -11,7 +11,11 @@ from werkzeug.datastructures import HeaderSet
 
 LOCAL_ORIGIN = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 ALLOWED_METHODS = ("GET", "HEAD")
-ALLOWED_HEADERS = ("Accept", "Cache-Control", "Last-Event-ID")
+ALLOWED_HEADERS = (
+    *("Accept", "Cache-Control", "Last-Event-ID"),
+    *("X-Request-Id", "traceparent", "tracestate"),
+)
+EXPOSED_HEADERS = ("X-Request-Id",)
 # With credentials, for pages of named origins. The token says which of it they may do.
 CREDENTIALED_METHODS = ("GET", "HEAD", "QUERY", "POST", "DELETE")
 CREDENTIALED_HEADERS = ("Content-Type", "Idempotency-Key")
@@ -35,6 +39,7 @@ def init_app(app: Flask, origins: tuple[str, ...], *, with_credentials: bool = F
             response.vary.add("Origin")
             response.access_control_allow_origin = origin
             response.access_control_allow_credentials = True
+            response.access_control_expose_headers = HeaderSet(EXPOSED_HEADERS)
             _answer_preflight(response, CREDENTIALED_METHODS, (*headers, *CREDENTIALED_HEADERS))
             return response
         if request.method not in (*ALLOWED_METHODS, "OPTIONS"):
@@ -42,6 +47,7 @@ def init_app(app: Flask, origins: tuple[str, ...], *, with_credentials: bool = F
         response.vary.add("Origin")
         if "*" in allowed or origin.lower() in allowed or LOCAL_ORIGIN.fullmatch(origin.lower()):
             response.access_control_allow_origin = origin
+            response.access_control_expose_headers = HeaderSet(EXPOSED_HEADERS)
             _answer_preflight(response, ALLOWED_METHODS, headers)
         return response
 

@@ -10,6 +10,7 @@ from .example_runs import (
     IS_NO_LOG,
     IS_NO_RUN_ID,
     NEW_ID,
+    TRACED,
     WITH_GREATEST_ID,
     WITH_KEYS,
     WITH_TEXT,
@@ -17,7 +18,7 @@ from .example_runs import (
     new_event,
 )
 from .operation import JSON, LINES, Answer, Example, Operation, schema
-from .parameters import AFTER_APPEND, IDEMPOTENCY_KEY, REPLAYED
+from .parameters import AFTER_APPEND, IDEMPOTENCY_KEY, REPLAYED, REQUEST_ID, TRACEPARENT
 from .shared_answers import (
     BROKEN_JSON,
     MISSING,
@@ -81,6 +82,15 @@ APPEND = Operation(
             {"expected_sequence": 4},
             body=_CALLED | {"lease_seconds": 60},
             answer=new_event(ACTIVE, 4, "tool.called"),
+        ),
+        Example(
+            "traced",
+            "With the trace of the producer",
+            201,
+            ACTIVE,
+            headers={"traceparent": TRACED, "X-Request-Id": "build-7.step-4"},
+            body=_CALLED,
+            answer=new_event(ACTIVE, 4, "tool.called") | {"traceparent": TRACED},
         ),
         Example(
             "nested",
@@ -220,7 +230,7 @@ APPEND = Operation(
         ),
     ],
     query=AppendQuery(),
-    headers=[IDEMPOTENCY_KEY],
+    headers=[IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT],
     body={
         JSON: {"oneOf": [schema("NewEvent"), schema("NewEvents")]},
         LINES: array(schema("NewEvent")),

@@ -55,6 +55,8 @@ word for `QUERY`; where it works, the description of the `POST` says so.
 Of cursors, the last one that is not empty counts.
 - The schema of a body of lines is that of an array of them. The schema of a stream is that of \
 one frame.
+- Every answer has an `X-Request-Id`, and every problem document a `request_id`: that of the \
+request, if it brings one of 1 to 128 safe characters.
 - A page that CORS allows gets `Access-Control-Allow-Origin` and `Vary: Origin`.
 - Examples of one name belong together: those of the parameters, of the body, and of the answer. \
 An answer without a body names them as `x-examples`."""
@@ -67,6 +69,7 @@ _TAGS = {
     "Runs": "Which runs there are, and their states.",
     "Tokens": "The sessions of browsers, and what is revoked.",
     "Health": "For those who restart the gateway, or lead traffic to it.",
+    "Debugging": "What a worker is doing.",
     "Description": "What you are reading.",
 }
 

@@ -53,9 +53,22 @@ _NAMES = whole(category=text("The category.", null=True), action=text("The actio
 _JSON_VALUE = {"description": "Any JSON value."}
 _FLAG = {"type": "boolean"}
 
+_TRACEPARENT = text(
+    "The trace that the producer has named (W3C Trace Context); absent without one.",
+    pattern="^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+)
+
 RUN_ID_SCHEMA: Json = text("The run.", pattern=RUN_ID) | {"not": {"enum": [".", ".."]}}
 
-EVENT = whole(
+
+def _event(**members: Any) -> Json:
+    """Return the schema of an event. Its traceparent is absent where there is none."""
+    members.pop("traceparent", None)
+    described = whole(**members)
+    return described | {"properties": members | {"traceparent": _TRACEPARENT}}
+
+
+EVENT = _event(
     id=event_id("The id of the entry in the Redis stream, from which to resume."),
     run_id=RUN_ID_SCHEMA,
     sequence=number("1, 2, 3 … within the run. Entries of others may have none.", null=True),
@@ -65,7 +78,7 @@ EVENT = whole(
     source=_JSON_VALUE,
 )
 
-APPENDED_EVENT = whole(
+APPENDED_EVENT = _event(
     **EVENT["properties"]
     | {
         "sequence": number("The sequence that the event got.", minimum=1),

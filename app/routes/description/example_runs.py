@@ -26,6 +26,9 @@ GREATEST_ID = f"{2**64 - 1}-{2**64 - 1}"
 # Of what an example appends.
 NEW_ID, NEW_TIME = "1795703287999-0", "2026-11-26T14:28:07.999Z"
 
+# The trace of a producer.
+TRACED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 # The bytes with which a stream begins.
 OPENING = "retry: 2931\n: open\n"
 

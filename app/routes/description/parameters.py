@@ -16,6 +16,23 @@ IDEMPOTENCY_KEY: Json = {
     "schema": {"type": "string", "pattern": _IDEMPOTENCY_KEY},
 }
 
+TRACEPARENT: Json = {
+    "name": "traceparent",
+    "in": "header",
+    "description": "The trace of the producer (W3C Trace Context), for the events that name none "
+    "of their own. Ignored if it is not valid.",
+    "schema": {"type": "string"},
+}
+
+REQUEST_ID: Json = {
+    "name": "X-Request-Id",
+    "in": "header",
+    "description": "An id for the request, which the answer and the log of the gateway then show. "
+    "Every operation takes it. It has 1 to 128 of A-Z a-z 0-9 . _ : / + = @ ~ -; any other is "
+    "replaced by a new one.",
+    "schema": {"type": "string"},
+}
+
 LAST_EVENT_ID: Json = {
     "name": "Last-Event-ID",
     "in": "header",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from werkzeug.http import HTTP_STATUS_CODES
 
 from ...server.common_headers import NO_STORE, SECURITY_HEADERS
+from ...server.request_ids import MAX_LENGTH, SAFE
 from .documents import array, event_id, number, text, whole
 from .operation import PROBLEM, Answer, Example, Json, ref, schema
 
@@ -16,12 +17,13 @@ _ERROR = whole(
 PROBLEM_SCHEMA: Json = {
     "description": "A problem document (RFC 9457). Some statuses have further members.",
     "type": "object",
-    "required": ["type", "title", "status", "detail"],
+    "required": ["type", "title", "status", "detail", "request_id"],
     "properties": {
         "type": {"const": "about:blank"},
         "title": text("The name of the status."),
         "status": {"type": "integer", "minimum": 400, "maximum": 599},
         "detail": text("What is wrong, for people."),
+        "request_id": text("The id of the request, as in `X-Request-Id` and in the log."),
         "errors": array(_ERROR) | {"description": "The fields that are wrong."},
         "ended": {"const": True, "description": "409: the run has ended."},
         "full": {"const": True, "description": "409: the log takes no more events."},
@@ -47,8 +49,17 @@ def _fixed(name: str, value: str) -> Json:
     return {"description": name, "required": True, "schema": {"type": "string", "const": value}}
 
 
+REQUEST_ID = f"^{SAFE}{{1,{MAX_LENGTH}}}$"
+
 # Every answer has them.
-COMMON_HEADERS: dict[str, Json] = {name: _fixed(name, value) for name, value in SECURITY_HEADERS}
+COMMON_HEADERS: dict[str, Json] = {
+    **{name: _fixed(name, value) for name, value in SECURITY_HEADERS},
+    "X-Request-Id": {
+        "description": "The id of the request: the client's own, or a new one.",
+        "required": True,
+        "schema": {"type": "string", "pattern": REQUEST_ID},
+    },
+}
 NO_STORE_HEADER = _fixed(*NO_STORE)
 
 HEADERS: dict[str, Json] = {
@@ -77,12 +88,16 @@ def problem(description: str, *headers: str) -> Answer:
     return Answer(description, {PROBLEM: schema("Problem")}, shown)
 
 
+REQUEST_ID_OF_EXAMPLES = "5f3a9c02d1b4-17"
+
+
 def problem_document(
     status: int, detail: str, errors: Sequence[tuple[str, str]] = (), **members: Any
 ) -> Json:
     """Return a problem document as the gateway answers it."""
     title = HTTP_STATUS_CODES[status]
     document = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    document["request_id"] = REQUEST_ID_OF_EXAMPLES
     named = [{"field": name, "detail": why} for name, why in errors]
     return document | members | ({"errors": named} if named else {})
 
@@ -184,8 +199,8 @@ SHARED: Mapping[str, Shared] = {
     ),
     "Unavailable": _shared(
         problem_document(503, "Redis cannot serve now"),
-        "Redis cannot serve, the worker is about to stop, or keys or revocations were not read "
-        "yet.",
+        "Redis or the archive cannot serve, the worker is about to stop, or keys or revocations "
+        "were not read yet.",
         "Retry-After",
     ),
     "NotStored": _shared(

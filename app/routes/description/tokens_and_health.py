@@ -1,6 +1,10 @@
 """What is described of tokens, of health checks, and of the description itself."""
 
-from .operation import JSON, Answer, Example, Operation, schema
+from typing import Any
+
+from ..schemas import FeedsQuery, StreamsQuery
+from .documents import array, number, text, time, whole
+from .operation import JSON, Answer, Example, Json, Operation, schema
 from .shared_answers import (
     BROKEN_JSON,
     EVERYWHERE,
@@ -10,9 +14,13 @@ from .shared_answers import (
     problem_document,
     refused,
     shared,
+    wrong_parameter,
 )
 
 _TOKENS, _HEALTH, _DESCRIPTION = "Tokens", "Health", "Description"
+_DEBUGGING = "Debugging"
+
+WORKER_OF_EXAMPLES = {"pid": 4711, "workers": 1}
 _TEXT = "text/plain"
 
 _COOKIE = {
@@ -114,6 +122,18 @@ ALIVE = Operation(
     [Example("alive", "It lives", 200, answer={"status": "ok"})],
 )
 
+LIVES = Operation(
+    _HEALTH,
+    "Ask whether all workers live",
+    "Any worker answers for all of them. Use it to decide on a restart.",
+    {
+        200: Answer("All workers live.", {JSON: schema("Alive")}),
+        503: problem("The loop of a worker has stood still for 30 seconds.", "Retry-After"),
+        **EVERYWHERE,
+    },
+    [Example("alive", "They live", 200, answer={"status": "ok"})],
+)
+
 READY = Operation(
     _HEALTH,
     "Ask whether the gateway can serve",
@@ -125,6 +145,116 @@ READY = Operation(
         **shared("Unavailable"),
     },
     [Example("ready", "It can", 200, answer={"status": "ready"})],
+)
+
+_WORKER = whole(
+    pid=number("The process that answers."),
+    workers=number("How many workers the gateway has. Others answer for themselves.", minimum=1),
+)
+_ANY_TEXT = text("", null=True)
+
+
+def _page(name: str, following: Json, **members: Any) -> Json:
+    return whole(
+        worker=_WORKER,
+        **{name: array(whole(**members))},
+        next=following | {"description": "Send it as `after` to get the next page."},
+        total=number("How many there are."),
+    )
+
+
+_STREAMS_PAGE = _page(
+    "streams",
+    number("", null=True),
+    number=number("Counts up.", minimum=1),
+    kind={"enum": ["stream", "ingest", "long poll", "history"]},
+    runs=array({"type": "string"}) | {"description": "At most 10 of them."},
+    run_count=number("How many runs it follows.", minimum=1),
+    client=text("The address of the client."),
+    request_id=text("The id of the request."),
+    account=text("Whose the token is; null without one.", null=True),
+    user_agent=text("The client's program."),
+    opened_at=time("When it was opened."),
+    state=text("`new`, `writing`, `parked` (nothing to send), `iterated`, `waiting`, `reading`…"),
+    ending=text("Why it is about to end; null while it goes on.", null=True),
+    cursor=text("Up to where events were sent, or stored.", null=True),
+    lag_events=number("How many events it is behind what this worker has read.", null=True),
+    lag_seconds={"type": ["number", "null"], "description": "The time between the two."},
+    lines=number("The lines of an ingest.", null=True),
+    events=number("The events that were sent, or stored."),
+    bytes=number("The bytes that were sent, or received."),
+    unsent_bytes=number("The bytes that wait for the client."),
+    format=text("The content type.", null=True),
+    categories=array({"type": "string"}),
+    actions=array({"type": "string"}),
+)
+
+_FEEDS_PAGE = _page(
+    "feeds",
+    _ANY_TEXT,
+    run=text("The run."),
+    reader=number("The reader of the worker that it belongs to."),
+    position=text("Up to where the log was read.", null=True),
+    sequence=number("The sequence there.", null=True),
+    ended={"type": "boolean", "description": "Whether the run has ended."},
+    last_event_at=text("When the last event was appended.", null=True),
+    viewers={
+        "description": "Those who follow this run alone, by what they get.",
+        "type": "object",
+        "additionalProperties": number("How many."),
+    },
+    merged=number("Those who follow it with other runs."),
+    recent_bytes=number("The bytes of the newest events, kept for those a little behind."),
+    history_pages=number("The pages of older events that are kept."),
+    history_bytes=number("About how much memory these take."),
+)
+
+_OF_WORKER = (
+    "It is about the worker that answers, which `worker` names; ask over new connections until "
+    "you have all of them. Without authentication only programs on the same machine may ask, and "
+    "nobody with `ALLOW_ANONYMOUS`."
+)
+_DEBUG: dict[int, Answer | str] = {
+    400: problem("A wrong query parameter."),
+    **GUARDED,
+    **shared("TooMuch", "Unavailable"),
+}
+_WRONG_LIMIT = wrong_parameter("limit", "Must be a whole number from 1 to 1000.")
+
+STREAMS = Operation(
+    _DEBUGGING,
+    "Look at the open streams",
+    f"Who follows what, and how far behind; and the requests of lines. {_OF_WORKER}",
+    {200: Answer("A page, the oldest first.", {JSON: _STREAMS_PAGE}), **_DEBUG},
+    [
+        Example(
+            "none",
+            "No such stream",
+            200,
+            query={"run": "build-8", "after": 0, "limit": 10},
+            answer={"worker": WORKER_OF_EXAMPLES, "streams": [], "next": None, "total": 0},
+        ),
+        refused("wrong-limit", "A wrong limit", _WRONG_LIMIT, {}, query={"limit": 0}),
+    ],
+    query=StreamsQuery(),
+)
+
+FEEDS = Operation(
+    _DEBUGGING,
+    "Look at the feeds",
+    f"The runs that the worker reads for its streams. {_OF_WORKER}",
+    {200: Answer("A page, by the ids of the runs.", {JSON: _FEEDS_PAGE}), **_DEBUG},
+    [
+        Example(
+            "none",
+            "None after the last one",
+            200,
+            query={"after": "~", "limit": 10},
+            answer={"worker": WORKER_OF_EXAMPLES, "feeds": [], "next": None, "total": 0},
+        ),
+        refused("wrong-limit", "A wrong limit", _WRONG_LIMIT, {}, query={"limit": 0}),
+    ],
+    query=FeedsQuery(),
 )
 
 METRICS = Operation(
@@ -164,7 +294,10 @@ OPERATIONS = {
     "session.end": END_OF_SESSION,
     "revocations.revoke": REVOKE,
     "health.healthz": ALIVE,
+    "health.livez": LIVES,
     "health.readyz": READY,
+    "debug.streams": STREAMS,
+    "debug.feeds": FEEDS,
     "metrics.metrics": METRICS,
     "description.read": DESCRIPTION,
 }

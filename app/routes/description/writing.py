@@ -8,13 +8,14 @@ from .example_runs import (
     IS_NO_LOG,
     IS_NO_RUN_ID,
     NO_RUN,
+    TRACED,
     WITH_KEYS,
     WITH_TEXT,
     WRONG_RUN,
     new_event,
 )
 from .operation import JSON, Answer, Example, Operation, schema
-from .parameters import AFTER_REQUEST, IDEMPOTENCY_KEY, REPLAYED, RUN, link
+from .parameters import AFTER_REQUEST, IDEMPOTENCY_KEY, REPLAYED, RUN, TRACEPARENT, link
 from .shared_answers import (
     MISSING,
     READING,
@@ -55,6 +56,15 @@ REQUEST = Operation(
             answer=new_event(ACTIVE, 4, "request.cancel", {"by": "ada"}),
         ),
         Example(
+            "traced",
+            "With the trace of who asks",
+            201,
+            ACTIVE,
+            headers={"traceparent": TRACED},
+            body={"action": "cancel"},
+            answer=new_event(ACTIVE, 4, "request.cancel") | {"traceparent": TRACED},
+        ),
+        Example(
             "repeat",
             "A repeat with the same key",
             200,
@@ -87,15 +97,15 @@ REQUEST = Operation(
             body={"data": 1},
         ),
     ],
-    headers=[IDEMPOTENCY_KEY],
+    headers=[IDEMPOTENCY_KEY, TRACEPARENT],
     body={JSON: schema("NewRequest")},
 )
 
 DELETE = Operation(
     _TAG,
     "Delete a log",
-    "Delete the log of a run, and its idempotency keys. Open streams of the run get "
-    "`gateway.reset` within 5 seconds, and stay open.",
+    "Delete the log of a run, and its idempotency keys; before that, what the archive has of it. "
+    "Open streams of the run get `gateway.reset` within 5 seconds, and stay open.",
     {
         204: Answer(
             "There is no log any more, whether or not there was one.",

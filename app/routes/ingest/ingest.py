@@ -10,6 +10,7 @@ from ...metrics.answers import APPEND_COUNTS
 from ...server.bodies.gunicorn_body import BodyError
 from ...streaming.errors import StoreUnavailable, StreamingError
 from ...streaming.event_store import EventStore
+from ...streaming.follow.standing import Standing
 from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..access.access import NotAuthenticated
 from ..admission import Reservation, TooBusy
@@ -33,7 +34,8 @@ class Ingest:
 
     `closed`: nothing more will be received. `over`: nothing more will happen. `error`: what
     ended the request, if the end of the body did not. `line`: the number of the first line that
-    was not received, or not stored. `events`: how many events were stored. `unknown`: how many
+    was not received, or not stored. `events`: how many events were stored. `bytes`: how many
+    bytes were received. `unknown`: how many
     events were in an append that got no reply.
     """
 
@@ -47,8 +49,12 @@ class Ingest:
         max_line_bytes: int,
         max_event_bytes: int,
         check: Callable[[Sequence[NewEvent], int | None], None] = lambda new_events, lease: None,
+        traceparent: bytes = b"",
     ) -> None:
-        """`check` raises an error for events, or a lease, that the producer may not append."""
+        """`check` raises an error for events, or a lease, that the producer may not append.
+
+        `traceparent` is for events that have none of their own.
+        """
         self.run_id = run_id
         self.followed = ()
         self.reason: str | None = None
@@ -56,11 +62,13 @@ class Ingest:
         self.closed = False
         self.line = 1
         self.events = 0
+        self.bytes = 0
         self.unknown = 0
         self.wake: Callable[[], None] | None = None  # has the reader attend to it at once
         self._expected_sequence = expected_sequence
         self._reservation = reservation
         self._check = check
+        self._traceparent = traceparent
         self._max_line_bytes = max_line_bytes
         self._max_event_bytes = max_event_bytes
         self._buffer = LineBuffer(max_line_bytes)
@@ -94,6 +102,7 @@ class Ingest:
         try:
             self._reservation.resize(self._buffer.size + len(piece))
             self._buffer.add(piece)
+            self.bytes += len(piece)
         except TooBusy as error:
             self.abort(error)
         except LineTooLong:
@@ -131,7 +140,7 @@ class Ingest:
                     )
                     if not new_events:
                         self._first_line = self.line
-                    new_events.append(new_event)
+                    new_events.append(new_event.within(self._traceparent))
                     lease = own_lease or lease
                 self.line += 1
                 # An event after a terminal one is refused, but must not be refused with it.
@@ -184,6 +193,12 @@ class Ingest:
         self.reason = self.reason or reason
         if self.wake is not None:
             self.wake()
+
+    def standing(self) -> Standing:
+        """Return what has arrived, and what of it is stored."""
+        last_id = self._last and self._last.last_id
+        state = "appending" if self._appending else "reading"
+        return Standing(state, self.events, self.bytes, last_id, lines=self.line - 1)
 
     def warn(self, seconds: int) -> None:
         """Do nothing: the producer hears only the response."""

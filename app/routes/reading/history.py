@@ -41,10 +41,14 @@ def read(run_id: str) -> Response:
 
 
 def _page(run_id: str, query: Mapping[str, Any], selection: dict[str, Any]) -> Response:
-    """Answer a page; if it has to be waited for, count the request as a stream meanwhile."""
+    """Answer a page; if it has to be waited for, count the request as a stream meanwhile.
+
+    A worker that is stopping does not wait: the client asks another one.
+    """
     here, limit = gateway(), query["limit"] or DEFAULT_PAGE_EVENTS
     found = here.store.page(run_id, **selection, limit=limit)
-    if query["wait"] and not found.events and not found.is_last:
+    waits = query["wait"] and not here.streams.draining
+    if waits and not found.events and not found.is_last:
         poll = here.streams.long_poll(run_id)
         here.admit(poll)
         try:

@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response as BaseResponse
 from werkzeug.wsgi import ClosingIterator
 
 from ...server.hijack import hijack
+from ...server.request_ids import request_id_of
 from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import check_run_id
 from ...streaming.follow.replay import Replay
@@ -35,6 +36,10 @@ ResponseType = TypeVar("ResponseType", bound=Response)
 EVENT_STREAM = "text/event-stream"
 
 _stream_query = StreamQuery()
+
+# How long a client waits that has come to a worker which is stopping. Its connection is closed
+# with the answer, so that the next request reaches another worker.
+DRAINING_RETRY_MS = 75
 
 # What is remembered is named by clients, so longer names are not.
 MAX_REMEMBERED_LENGTH = 256
@@ -148,12 +153,22 @@ def let_come_back(streams: Blueprint) -> None:
 
 def _come_back(error: Exception) -> BaseResponse:
     """Refuse a stream: a browser never returns from a 503, but from the end of a stream it does."""
-    log.warning("stream refused path=%r: %s", request.path, error)
+    fields = {
+        "path": request.path,
+        "request_id": request_id_of(request.environ),
+        "detail": str(error),
+    }
+    message = "stream refused path=%(path)r request_id=%(request_id)s: %(detail)s"
+    log.warning(message, fields, extra=fields)
     accepted = (kind.partition(";")[0].strip().lower() for kind in accept_header().split(","))
     if "text/event-stream" not in accepted:
         return respond(error)
     response = _response(EventStream(), Response)
-    response.data = EventStream().retry(gateway().settings.retry_ms)
+    here = gateway()
+    retry_ms = here.settings.retry_ms
+    if here.streams.draining:
+        retry_ms = min(retry_ms, DRAINING_RETRY_MS)
+    response.data = EventStream().retry(retry_ms)
     return response
 
 

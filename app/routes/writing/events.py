@@ -14,11 +14,11 @@ from ...server.bodies.gunicorn_body import read_pieces
 from ...server.bodies.nonblocking_body import NonBlockingBody, detect_dead_peer
 from ...server.response import JsonResponse
 from ...streaming.errors import InvalidInput, copy_of
-from ...streaming.event import check_run_id
+from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Appended, NewEvent
 from ..access.access import declares
 from ..admission import Reservation
-from ..gateway import gateway
+from ..gateway import client_of_request, gateway
 from ..ingest.ingest import Ingest, append_alone
 from ..problems import WAY, respond
 from ..schemas import AppendQuery, EventSchema, idempotency_key
@@ -51,7 +51,9 @@ def append(run_id: str) -> BaseResponse:
         # hundred in Python.
         max_event_bytes = here.store.max_event_bytes
         is_batch, new_events, lease = parse_events(
-            read_json(reservation, here.settings.max_body_bytes, max_event_bytes), max_event_bytes
+            read_json(reservation, here.settings.max_body_bytes, max_event_bytes),
+            max_event_bytes,
+            traceparent_of_request(),
         )
         here.access.check_events(new_events, lease)
         reservation.begin_append()
@@ -82,9 +84,10 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         max_line_bytes=here.settings.max_body_bytes,
         max_event_bytes=here.store.max_event_bytes,
         check=here.access.event_check(),
+        traceparent=traceparent_of_request(),
     )
     owner = here.access.owner_of_stream(here.streams, ())
-    if not here.streams.admit(ingest, request.remote_addr or "", owner):
+    if not here.streams.admit(ingest, client_of_request(), owner):
         refusal = ServiceUnavailable("too many streams, or the worker is about to stop")
         return respond(refusal, **ingest.error_members())
     try:
@@ -107,12 +110,25 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
     return JsonResponse(orjson.dumps(ingest.result()))
 
 
-def parse_events(body: Any, max_event_bytes: int) -> tuple[bool, list[NewEvent], int | None]:
-    """Return whether a body holds an array, the events to append, and the lease."""
+def parse_events(
+    body: Any, max_event_bytes: int, traceparent: bytes
+) -> tuple[bool, list[NewEvent], int | None]:
+    """Return whether a body holds an array, the events to append, and the lease.
+
+    `traceparent` is for events that have none of their own.
+    """
     if isinstance(body, list | Iterator):
-        return True, *_event_schema.new_events_from(body, max_event_bytes)
+        new_events, lease = _event_schema.new_events_from(body, max_event_bytes)
+        if traceparent:
+            new_events = [each.within(traceparent) for each in new_events]
+        return True, new_events, lease
     new_event, lease = _event_schema.new_event_from(body, max_event_bytes)
-    return False, [new_event], lease
+    return False, [new_event.within(traceparent) if traceparent else new_event], lease
+
+
+def traceparent_of_request() -> bytes:
+    """Return the trace in which the current request came, empty if there is no valid one."""
+    return parse_traceparent(request.environ.get("HTTP_TRACEPARENT", ""))
 
 
 def appended_json(

@@ -18,9 +18,15 @@ from ...auth.identity import Identity
 from ...metrics.answers import APPEND_COUNTS, count_response
 from ...server.kept_alive import KeptConnection
 from ...server.request_head import BoundedRequest
+from ...server.request_ids import (
+    HEADER,
+    given_request_id,
+    new_request_id,
+    set_request_id,
+)
 from ...server.response import date_now, head_of
 from ...streaming.errors import copy_of
-from ...streaming.event import check_run_id
+from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Append, Appended
 from ..access.access import bearer_token
 from ..admission import Reservation
@@ -47,6 +53,7 @@ _USUAL_NAMES = frozenset(
         *("host", "content-type", "content-length", "user-agent", "accept", "accept-encoding"),
         *("accept-language", "connection", "authorization", "idempotency-key"),
         *("x-forwarded-for", "x-forwarded-proto", "x-real-ip"),
+        *("x-request-id", "traceparent", "tracestate"),
     }
 )
 _LENGTH = re.compile(r"[1-9][0-9]{0,5}")
@@ -61,6 +68,8 @@ class PlainHead(NamedTuple):
     host: str
     credential: str | None
     idempotency_key: str | None
+    request_id: str | None = None
+    traceparent: bytes = b""
 
 
 class PlainAppends:
@@ -83,8 +92,9 @@ class PlainAppends:
 
     def head_of(self, head: bytes) -> PlainHead | None:
         """Return the head of a plain append, None for any other."""
-        # Each key stands in one request only.
-        return (_plain_head if b"dempotency-" in head else self._remembered)(head)
+        # Each of these stands in one request only.
+        is_new = b"dempotency-" in head or b"equest-I" in head or b"raceparent" in head
+        return (_plain_head if is_new else self._remembered)(head)
 
     def handle(self, requests: Sequence[KeptConnection]) -> None:
         """Append what the requests bring in one round trip, and answer each."""
@@ -113,7 +123,9 @@ class PlainAppends:
             identity = self._identify(head)
             reservation.hold(head.length)
             body = parse_document(request.body, self._max_event_bytes)
-            is_batch, new_events, lease = parse_events(body, self._max_event_bytes)
+            is_batch, new_events, lease = parse_events(
+                body, self._max_event_bytes, head.traceparent
+            )
             reservation.begin_append()
             self._here.access.count_events(identity, len(new_events))
         except Exception:  # the view finds it again, and says what it is
@@ -138,27 +150,34 @@ class PlainAppends:
     def _answer(self, admitted: "_Admitted", outcome: Appended | Exception) -> None:
         request, append = admitted.request, admitted.append
         closes = BoundedRequest.closes
+        request_id = request.head.request_id or new_request_id()
         if isinstance(outcome, Appended):
             body = appended_json(append.run_id, admitted.is_batch, append.new_events, outcome)
             head = self._heads(outcome.repeated, closes)
             _counts.stored(len(append.new_events), repeated=outcome.repeated)
             count_response(200 if outcome.repeated else 201)
-            request.answer(head % (date_now().encode(), len(body), body), closes)
+            places = date_now().encode(), len(body), request_id.encode(), body
+            request.answer(head % places, closes)
         else:
-            response = self._rendered(request.head.path, respond, outcome)
+            response = self._rendered(request.head.path, request_id, respond, outcome)
             count_response(response.status_code)
             request.answer(head_of(response, closes) + response.get_data(), closes)
 
     def _make_head(self, repeated: bool, closes: bool) -> bytes:
-        """Return the response to an append, with places for its date, its length and its body."""
-        response = self._rendered("/runs/x/events", append_response, b"", repeated)
+        """Return the response to an append, with places for what each has of its own.
+
+        These are its date, its length, the id of its request, and its body.
+        """
+        response = self._rendered("/runs/x/events", "", append_response, b"", repeated)
         head = head_of(response, closes).decode("latin-1").replace("%", "%%")
         head = re.sub(r"(?m)^Date: [^\r]*", "Date: %b", head)
+        head = head.replace(f"{HEADER}: \r\n", f"{HEADER}: %b\r\n")
         return head.replace("Content-Length: 0\r\n", "Content-Length: %d\r\n").encode() + b"%b"
 
-    def _rendered(self, path: str, make: Any, *args: Any) -> Any:
+    def _rendered(self, path: str, request_id: str, make: Any, *args: Any) -> Any:
         """Return the response that the app makes of what `make` returns."""
         environ = create_environ(path, method="POST") | {WAY: "plain"}
+        set_request_id(environ, request_id)
         with self._app.request_context(environ):
             return self._app.process_response(make(*args))
 
@@ -218,4 +237,13 @@ def _plain_head(head: bytes) -> PlainHead | None:
     except Exception:  # the view finds it again, and says what it is
         return None
     length = int(fields["content-length"])
-    return PlainHead(match[1].decode(), run_id, length, fields["host"], credential, key)
+    return PlainHead(
+        match[1].decode(),
+        run_id,
+        length,
+        fields["host"],
+        credential,
+        key,
+        given_request_id(fields.get("x-request-id")),
+        parse_traceparent(fields.get("traceparent", "")),
+    )

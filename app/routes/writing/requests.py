@@ -4,6 +4,7 @@ from flask import Blueprint, abort, request
 from werkzeug.wrappers import Response as BaseResponse
 
 from ...metrics.answers import APPEND_COUNTS
+from ...streaming.errors import RunEnded
 from ...streaming.event import REQUEST_CATEGORY, check_run_id
 from ...streaming.new_event import NewEvent
 from ..access.access import declares
@@ -11,7 +12,7 @@ from ..admission import Reservation
 from ..gateway import gateway
 from ..problems import FieldError
 from ..schemas import RequestSchema, idempotency_key
-from .events import append_response, appended_json
+from .events import append_response, appended_json, traceparent_of_request
 from .json_body import is_json_lines, read_json
 
 blueprint = Blueprint("requests", __name__)
@@ -41,9 +42,12 @@ def add(run_id: str) -> BaseResponse:
             asked["data"],
             asked["source"],
             max_bytes=max_event_bytes,
-        )
+        ).within(traceparent_of_request())
         here.access.check_events([new_event], None)
-        if not here.store.state(run_id).exists:
+        state = here.store.state(run_id)
+        if state.is_archived and state.ended:
+            raise RunEnded(f"run {run_id} has ended, and is archived")
+        if state.is_archived or not state.exists:
             abort(404, f"run {run_id} has no log")
         reservation.begin_append()
         appended = here.store.append_new(run_id, [new_event], idempotency_key=key)

@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections import deque
-from typing import Any, Protocol
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 from ..log.continuity import is_another_log
 from ..log.log_state import LogState
@@ -26,6 +27,10 @@ MAX_UNPARKED_IN_A_ROW = 64
 class Listener(Protocol):
     """What a feed wakes when it has moved on."""
 
+    @property
+    def gets(self) -> str:
+        """What its client gets: a content type, `page`, or `merged` with other runs."""
+
     def wake(self) -> None:
         """Look at the feed again: it has moved on, or has ended."""
 
@@ -38,6 +43,20 @@ class Tap(Protocol):
 
     def flush(self) -> None:
         """Deliver what was taken."""
+
+
+class Sizes(NamedTuple):
+    """What a feed holds: for how many it is, and the bytes of its recent batches and its pages.
+
+    `viewers` are those who follow this run alone, by what they get: a content type, or `page`.
+    `merged` follow several runs.
+    """
+
+    viewers: Mapping[str, int]
+    merged: int
+    recent_bytes: int
+    pages: int
+    pages_bytes: int
 
 
 class FeedSubscriber(ParkedSubscriber, Listener, Protocol):
@@ -212,6 +231,14 @@ class Feed:
                 tap.flush()
                 if number % MAX_FANOUTS_IN_A_ROW == 0:
                     time.sleep(0)
+
+    def sizes(self) -> Sizes:
+        """Return what the feed holds."""
+        with self._lock:
+            kinds = Counter([each.gets for each in self._listeners])
+            recent, pages = self._bytes, self.pages
+        merged = kinds.pop("merged", 0)
+        return Sizes(kinds, merged, recent, len(pages), sum([page.cost for page in pages]))
 
     def check(self, position: Position, state: LogState) -> bool:
         """Compare with the state of the log; return whether the feed has read the whole log.

@@ -49,6 +49,15 @@ class ReaderPool:
             self.check_now(feed)
         return feed
 
+    def feeds(self) -> list[tuple[Feed, int]]:
+        """Return the feeds by the ids of their runs, each with the number of its reader."""
+        with self._lock:
+            numbers = {reader: number for number, reader in enumerate(self._readers)}
+            return [
+                (feed, numbers[reader])
+                for _, (feed, reader) in sorted(self._feeds.items(), key=lambda item: item[0])
+            ]
+
     def check_now(self, feed: Feed) -> None:
         """Let a feed's reader check its log now, since it seems to be another log."""
         with self._lock:
@@ -74,7 +83,7 @@ class ReaderPool:
     def _place(self, feed: Feed) -> None:
         reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
         if reader is None:
-            reader = TailReader(self._store)
+            reader = TailReader(self._store, self._waker.wake)
             self._readers.append(reader)
         reader.add(feed)
         self._feeds[feed.run_id] = feed, reader

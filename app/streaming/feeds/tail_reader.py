@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ...metrics.catalog import READER_FAILURES
@@ -50,14 +51,19 @@ class TailReader:
     positions. A key that holds no stream is taken out of the group until it does.
     """
 
-    def __init__(self, store: EventStore):
+    def __init__(
+        self, store: EventStore, wake: Callable[["TailReader"], None] = lambda reader: None
+    ):
+        """`wake` interrupts the XREAD in progress, if the reader says that it should."""
         self._store = store
+        self._wake = wake
         self._availability = store.leases.availability
         self._pace = Pace()
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
         # Their positions were read over another connection, so the log may be an older one now.
         self._unverified: set[Feed] = set()
+        self._looked_up: dict[bytes, bool] = {}  # whether the feed is in the group meanwhile
         self._lock = threading.Lock()
         self._link: RedisConnection | None = None
         self._closed = False
@@ -91,6 +97,7 @@ class TailReader:
             self._feeds.pop(feed_key(feed), None)
             self._excluded.discard(feed_key(feed))
             self._unverified.discard(feed)
+            self._looked_up.pop(feed_key(feed), None)
             self._group = None
 
     def remove_all(self) -> list[Feed]:
@@ -145,12 +152,11 @@ class TailReader:
     def _current_group(self) -> GroupRead:
         with self._lock:
             if self._stale or self._group is None:
-                self._stale = bool(self._unverified)  # some were added since the others were
-                in_group = (
-                    feed
-                    for key, feed in self._feeds.items()
-                    if key not in self._excluded and feed not in self._unverified
-                )
+                self._stale = bool(self._to_verify())  # some were added since the others were
+                left_out = {key for key, in_group in self._looked_up.items() if not in_group}
+                left_out |= self._excluded
+                left_out |= {feed_key(feed) for feed in self._unverified}
+                in_group = (feed for key, feed in self._feeds.items() if key not in left_out)
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
 
@@ -208,14 +214,26 @@ class TailReader:
     def _read_anew(self, feed: Feed, position: Position) -> None:
         """Publish what the log and its state say."""
         # One more, for the entry at the position itself.
-        entries, state = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
-        for batch in feed.go_on(position, entries, state, whole=len(entries) <= READ_COUNT):
-            feed.publish(batch, state.ended and batch.end == state.end)
+        entries, state = self._store.read_in_redis(feed.run_id, position.id, READ_COUNT + 1)
+        if self._store.may_be_archived(feed.run_id, position, state):
+            self._look_up(feed, in_group=False)
+        else:
+            _publish_read(feed, position, entries, state)
+
+    def _to_verify(self) -> list[Feed]:
+        """Return the feeds that are to be verified now. Call it under the lock.
+
+        A look-up in the archive may have read the log over a connection before the present one,
+        and may still move the feed on. So its feed is verified after it.
+        """
+        return [feed for feed in self._unverified if feed_key(feed) not in self._looked_up]
 
     def _verify(self) -> None:
         """Look whether the logs still have the entries at the positions that are not verified."""
         with self._lock:
-            feeds = list(self._unverified)
+            feeds = self._to_verify()
+        if not feeds:
+            return
         seen = [(feed, feed.position) for feed in feeds]
         asked = [(feed, position) for feed, position in seen if position.is_entry]
         found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
@@ -242,11 +260,57 @@ class TailReader:
         try:
             for feed, position, state in zip(feeds, seen, states, strict=True):
                 self._exclude(feed, state is None)
-                if feed.check(position, state or NO_LOG) and state is not None:
+                if state is not None and self._store.may_be_archived(feed.run_id, position, state):
+                    self._look_up(feed, in_group=True)
+                elif feed.check(position, state or NO_LOG) and state is not None:
                     self._watch_lease(feed, state)
         finally:
             for feed in feeds:
                 feed.flush()
+
+    def _look_up(self, feed: Feed, *, in_group: bool) -> None:
+        """Ask the archive too what follows the feed's position.
+
+        The storage may take its time, so that has a thread of its own. Unless `in_group`, the feed
+        is not in the group until then: an XREAD would return the same entries again.
+        """
+        key = feed_key(feed)
+        with self._lock:
+            if key in self._looked_up or key not in self._feeds:
+                return
+            self._looked_up[key] = in_group
+            self._group = None
+        name = "tailrace-archive-look-up"
+        threading.Thread(target=self._finish_look_up, args=(feed,), name=name, daemon=True).start()
+
+    def _finish_look_up(self, feed: Feed) -> None:
+        key, pauses = feed_key(feed), backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+        told = False
+        try:
+            while self._feeds.get(key) is feed:
+                position = feed.position
+                try:
+                    if not feed.check(position, self._store.state(feed.run_id)):
+                        read = self._store.read(feed.run_id, position.id, READ_COUNT + 1)
+                        _publish_read(feed, position, *read)
+                    feed.flush()
+                    return
+                except StoreUnavailable as error:
+                    if not told:
+                        told = True
+                        log.warning("run %s is not followed now: %s", feed.run_id, error)
+                    time.sleep(next(pauses))
+        except NotALog:
+            return  # the next check takes it out of the group
+        except Exception:
+            log.exception("a look-up in the archive failed run=%s", feed.run_id)
+        finally:
+            with self._lock:
+                was_left_out = not self._looked_up.pop(key, True) or feed in self._unverified
+                self._group = None
+            if was_left_out:
+                self._stale = True
+                self._wake(self)
 
     def _watch_lease(self, feed: Feed, state: LogState) -> None:
         """End a run that was silent for its whole lease, if this reader has watched all of it.
@@ -313,6 +377,12 @@ class TailReader:
         if self._failures:
             self._failures = 0
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+
+
+def _publish_read(feed: Feed, position: Position, entries: list[Any], state: LogState) -> None:
+    """Publish up to READ_COUNT + 1 entries that were read from a position on, with the state."""
+    for batch in feed.go_on(position, entries, state, whole=len(entries) <= READ_COUNT):
+        feed.publish(batch, state.ended and batch.end == state.end)
 
 
 def _unblockable(link: RedisConnection) -> int | None:

@@ -12,6 +12,7 @@ from ..log.replies import has_names, parse_mark
 from ..redis.connection import Reply
 from ..wire.formats import JsonLines
 from ..wire.frame import frames_from
+from .standing import Standing
 
 log = logging.getLogger("tailrace.stream")
 
@@ -46,7 +47,8 @@ class HistoryLines:
         self.run_id = run_id
         self.followed = ()
         self.reason: str | None = None
-        self.events = 0
+        self.events = self.bytes = 0
+        self._cursor: str | None = None
         self._store = store
         self._limit = limit
         self._accepted = frozenset(categories), frozenset(actions)
@@ -68,7 +70,11 @@ class HistoryLines:
                 if self._limit is not None:
                     del chosen[self._limit - self.events :]
                 if chosen:
-                    yield b"".join([encode(each) for each in frames_from(self.run_id, chosen)])
+                    lines = b"".join([encode(each) for each in frames_from(self.run_id, chosen)])
+                    yield lines
+                    self.bytes += len(lines)
+                    del lines  # a slow client holds them once
+                    self._cursor = chosen[-1][0].decode()
                 self.events += len(chosen)
                 if self.events == self._limit:
                     self._check(None)
@@ -114,6 +120,10 @@ class HistoryLines:
             or (last is not None and (now.first_id is None or now.first_id > last.cursor))
         ):
             raise LogChanged
+
+    def standing(self) -> Standing:
+        """Return what was sent."""
+        return Standing("writing", self.events, self.bytes, self._cursor)
 
     def end(self, reason: str) -> None:
         """Break off soon."""

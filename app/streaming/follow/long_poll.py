@@ -9,18 +9,21 @@ from ..event_id import ZERO, EventId
 from ..event_store import EventStore
 from ..feeds.reader_pool import ReaderPool
 from ..log.reader import Page
+from .standing import Standing
 
 
 class LongPoll:
     """Waits for events of one run, as an open stream that ends with the first of them."""
 
     kind = "long poll"
+    gets = "page"
 
     def __init__(self, run_id: str, store: EventStore, readers: ReaderPool):
         self.run_id = run_id
         self.followed = (run_id,)
         self.reason: str | None = None
         self.events = 0
+        self._cursor: str | None = None
         self._store = store
         self._readers = readers
         self._woken = threading.Event()
@@ -50,11 +53,17 @@ class LongPoll:
         finally:
             self._readers.leave(feed, self)
         self.events = len(page.events)
+        if page.events:
+            self._cursor = page.events[-1].id
         self.reason = self.reason or "ended"
         has_looked = after is not None and after > (asked or ZERO)
         if has_looked and not page.events and not page.ended and page.next is None:
             return page._replace(next=after)
         return page
+
+    def standing(self) -> Standing:
+        """Return what was found. The answer itself is no part of it."""
+        return Standing("waiting", self.events, 0, self._cursor)
 
     def wake(self) -> None:
         """Look at the log again."""

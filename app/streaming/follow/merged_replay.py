@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from ..backoff import backoff
-from ..errors import NotALog, StoreUnavailable
+from ..errors import ArchiveUnavailable, NotALog, StoreUnavailable
 from ..event_id import ZERO
 from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import FeedSubscriber, Listener
@@ -22,6 +22,7 @@ from .replay import (
     Step,
     Wait,
 )
+from .standing import Lag, lag_of_all
 from .start import Beginning, Start, find_each
 from .subscriber import Services
 
@@ -79,6 +80,11 @@ class MergedReplay:
         for part, its in zip(self._parts, position.positions, strict=True):
             part.replay.position = its
 
+    def lag_of(self, position: MergedPosition) -> Lag:
+        """Return how far a client at a position is behind the newest events of all feeds."""
+        pairs = zip(self._parts, position.positions, strict=True)
+        return lag_of_all(part.replay.lag_of(each) for part, each in pairs)
+
     def nothing_follows(self) -> bool:
         """Read the logs, and return whether the stream would end without an event or a notice.
 
@@ -86,7 +92,7 @@ class MergedReplay:
         """
         found = find_each(self._services.store, self._starts)
         for part, each in zip(self._parts, found, strict=True):
-            if isinstance(each, NotALog):
+            if isinstance(each, NotALog | ArchiveUnavailable):
                 # It waits for a log. Until then its client is where it has asked to start.
                 start = self._starts[part.replay.run_id]
                 part.replay.position = Position(b"", start.id or ZERO, None)
@@ -94,7 +100,7 @@ class MergedReplay:
                 part.replay.begin_at(each)
         self._found = True
         for each in found:
-            if isinstance(each, NotALog):
+            if isinstance(each, NotALog | ArchiveUnavailable):
                 raise each
         return all(isinstance(each, Beginning) and each.nothing_follows for each in found)
 
@@ -161,7 +167,7 @@ class MergedReplay:
                 raise ReplayStopped
             try:
                 self.nothing_follows()
-            except NotALog:
+            except (NotALog, ArchiveUnavailable):
                 return  # the others need not wait for it
             except StoreUnavailable:
                 yield Wait(time.monotonic() + next(pauses))
@@ -227,6 +233,8 @@ class _Part:
         until: the monotonic time at which it is due, inf for when its feed wakes it.
         has_ended: whether its run had ended when it was last looked at.
     """
+
+    gets = "merged"
 
     __slots__ = ("_merged", "has_ended", "number", "replay", "steps", "until")
 

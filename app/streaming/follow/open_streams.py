@@ -19,6 +19,7 @@ from ...metrics.catalog import (
 from ..wire.formats import StreamFormat
 from .history_lines import HistoryLines
 from .long_poll import LongPoll
+from .standing import Standing
 from .subscriber import Services, Subscriber, SubscriberReplay
 
 # How long a drain waits for streams to write what belongs before their end.
@@ -50,6 +51,9 @@ class OpenStream(Protocol):
     def followed(self) -> Sequence[str]:
         """The runs of which the stream needs a feed."""
 
+    def standing(self) -> Standing:
+        """Return where the stream is; at its end, where it was."""
+
     def end(self, reason: str) -> None:
         """End the stream soon, with what belongs before its end."""
 
@@ -72,11 +76,28 @@ class Owner(Protocol):
         """The Unix time at which the stream must end, None for never."""
 
 
-class _Entry(NamedTuple):
-    """What is known of an open stream beside itself."""
+class Client(NamedTuple):
+    """Who has opened a stream: its address, the id of its request, and its program.
 
-    client: str
+    `span` is that of the request, if there are any.
+    """
+
+    address: str
+    request_id: str = "-"
+    user_agent: str = ""
+    span: Any = None
+
+
+class Entry(NamedTuple):
+    """What is known of an open stream beside itself.
+
+    `number` counts up. `opened` is a monotonic time, and `opened_at` a Unix time.
+    """
+
+    number: int
+    client: Client
     opened: float
+    opened_at: float
     owner: Owner | None
     warned: bool = False
 
@@ -93,7 +114,9 @@ class OpenStreams:
         self.services = services
         self._limit = limit
         self._limit_of_owner = limit_of_owner
-        self._open: dict[OpenStream, _Entry] = {}
+        self._open: dict[OpenStream, Entry] = {}
+        self._count = 0
+        self.on_closed: Callable[[OpenStream, Entry], None] = lambda stream, entry: None
         self._owned: Counter[str] = Counter()
         self._followed: Counter[str] = Counter()
         self._expiry = Expiry(self._open)
@@ -115,7 +138,7 @@ class OpenStreams:
         return HistoryLines(run_id, self.services.store, **selection)
 
     def admit(
-        self, stream: OpenStream, client: str, owner: Owner | None = None, **fields: object
+        self, stream: OpenStream, client: Client, owner: Owner | None = None, **fields: object
     ) -> bool:
         """Count a stream as open, and log it; return False if it must be refused.
 
@@ -125,14 +148,16 @@ class OpenStreams:
         if not self.has_place_for(stream.followed):
             self.count_refusal()
             return False
-        self._open[stream] = _Entry(client, time.monotonic(), owner)
+        self._count += 1
+        self._open[stream] = Entry(self._count, client, time.monotonic(), time.time(), owner)
         self._followed.update(stream.followed)
         if owner is not None:
             self._owned[owner.account] += _weight(stream.followed)
             self._expiry.note(owner)
         STREAMS_OPENED.of(_kind(stream)).add()
         STREAMS_OPEN.of(_kind(stream)).add()
-        _log(f"{stream.kind} opened", run=stream.run_id, client=client, **fields)
+        named = {"run": stream.run_id, "client": client.address}
+        _log(f"{stream.kind} opened", **named, **fields, request_id=client.request_id)
         return True
 
     def closed(self, stream: OpenStream) -> None:
@@ -155,11 +180,17 @@ class OpenStreams:
         _log(
             f"{stream.kind} ended",
             run=stream.run_id,
-            client=entry.client,
+            client=entry.client.address,
             reason=stream.reason,
             seconds=round(seconds, 3),
-            events=stream.events,
+            **stream.standing().fields(),
+            request_id=entry.client.request_id,
         )
+        self.on_closed(stream, entry)
+
+    def entries(self) -> list[tuple[OpenStream, Entry]]:
+        """Return the open streams, the oldest first."""
+        return list(self._open.items())
 
     def has_place_for(self, followed: Sequence[str]) -> bool:
         """Return whether a stream that follows some runs may be admitted."""
@@ -219,7 +250,7 @@ class Expiry:
     One thread looks now and then, and only when the next one is due.
     """
 
-    def __init__(self, streams: dict[OpenStream, _Entry]) -> None:
+    def __init__(self, streams: dict[OpenStream, Entry]) -> None:
         self._streams = streams
         self._next = math.inf
         self._ending: dict[OpenStream, float] = {}  # and when to wait no longer for their clients
@@ -289,5 +320,6 @@ def _weight(followed: Sequence[str]) -> int:
 
 def _log(message: str, **fields: object) -> None:
     """Log one line: as text with its fields behind the message, as JSON with named fields."""
-    text = " ".join(f"{name}={value}" for name, value in fields.items())
+    shown = ((name, "-" if value is None else value) for name, value in fields.items())
+    text = " ".join(f"{name}={value}" for name, value in shown)
     log.info("%s %s", message, text, extra=fields)

@@ -12,10 +12,11 @@ from ..event_store import EventStore
 from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import Feed, FeedSubscriber, Listener
 from ..feeds.reader_pool import ReaderPool
-from ..log.position import START
+from ..log.position import START, Position
 from ..wire.frame import Frame
 from ..wire.frame_batch import FrameBatch, notice_batch
 from .history import History
+from .standing import UNKNOWN_LAG, Lag, lag_between
 from .start import Beginning, Start
 
 INITIAL_RETRY_SECONDS = 0.1
@@ -112,6 +113,10 @@ class Replay:
         """The run's feed; the replay must have joined it."""
         assert self._feed is not None
         return self._feed
+
+    def lag_of(self, position: Position) -> Lag:
+        """Return how far a client at a position is behind the newest event of the feed."""
+        return UNKNOWN_LAG if self._feed is None else lag_between(position, self._feed.position)
 
     def nothing_follows(self) -> bool:
         """Read the log, and return whether the stream would end without an event or a notice.

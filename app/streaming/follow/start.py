@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import InvalidInput, NotALog
+from ..errors import ArchiveUnavailable, InvalidInput, NotALog
 from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.continuity import Stretch
@@ -72,15 +72,18 @@ class Start:
         return str(self.id) if self.id else "latest" if self.latest else "earliest"
 
 
-def find_each(store: EventStore, starts: Mapping[str, Start]) -> "list[Beginning | NotALog]":
+def find_each(
+    store: EventStore, starts: Mapping[str, Start]
+) -> "list[Beginning | NotALog | ArchiveUnavailable]":
     """Return where a stream begins in each of several logs, in a few round trips.
 
-    Each start is an id, the first event or the end. Raises StoreUnavailable.
+    Each start is an id, the first event or the end. For a run that cannot be read now it is the
+    error. Raises StoreUnavailable.
     """
     located = store.locate_each([(run_id, start.id) for run_id, start in starts.items()])
-    found: list[Beginning | NotALog] = []
+    found: list[Beginning | NotALog | ArchiveUnavailable] = []
     for start, each in zip(starts.values(), located, strict=True):
-        if isinstance(each, NotALog):
+        if isinstance(each, NotALog | ArchiveUnavailable):
             found.append(each)
         else:
             way, state = each

@@ -26,14 +26,15 @@ from .client_socket import Backlog, ClientGone, ClientSocket, ClientStalled
 from .heartbeats import Heartbeats
 from .history import History
 from .replay import UP_TO_DATE, ReplayStopped, Wait
+from .standing import Lag, Standing, shown_cursor
 
 # A heartbeat comes after a random part of the interval, this share at least, so that the
 # viewers of a run do not all get theirs at the same moment.
 MIN_BEAT_SHARE = 0.75
 
 # How long the client of a drained stream waits: another worker is ready, or soon will be. With
-# the spread that the wire format adds, this makes 100 to 1,000 ms.
-DRAIN_RETRY_MS = (150, 750)
+# the spread that the wire format adds, this makes 50 to 500 ms.
+DRAIN_RETRY_MS = (75, 375)
 
 log = logging.getLogger("tailrace.stream")
 
@@ -70,6 +71,8 @@ class SubscriberReplay(Protocol):
     def began_at(self) -> Cursor: ...
 
     def nothing_follows(self) -> bool: ...
+
+    def lag_of(self, position: Any, /) -> Lag: ...
 
     def run(self, listener: Any, /) -> Steps: ...
 
@@ -133,6 +136,7 @@ class Subscriber:
         "_replay",
         "_services",
         "_state",
+        "_stood",
         "_unsent",
         "_warning",
         "_woken",
@@ -164,6 +168,7 @@ class Subscriber:
         self._services = services
         self._on_closed = on_closed
         self._state = State.NEW
+        self._stood: Standing | None = None  # at its end
         self._unsent: memoryview | None = None  # what the fanout could not send
         self._warning: Frame | None = None  # what is to be sent between two steps
         self._has_heartbeats = False
@@ -178,9 +183,30 @@ class Subscriber:
         return str(self._replay)
 
     @property
+    def gets(self) -> str:
+        """The content type of the stream."""
+        return self.stream_format.wire.content_type.partition(";")[0]
+
+    @property
     def followed(self) -> Sequence[str]:
         """The runs whose events are streamed."""
         return self._replay.run_ids
+
+    def standing(self) -> Standing:
+        """Return where the stream is; once it is closed, where it was."""
+        if self._stood is not None:
+            return self._stood
+        parked = self._state is State.PARKED
+        position = self.position if parked else self._replay.position
+        sent = self._fanout.sent_since(self._fanout.parked[self]) if parked else Sent(0, 0)
+        return Standing(
+            self._state.name.lower(),
+            self.events + sent.events,
+            self.bytes + sent.bytes,
+            shown_cursor(position.id),
+            self._replay.lag_of(position),
+            len(self._unsent or b""),
+        )
 
     def nothing_follows(self) -> bool:
         """Return whether the run has ended, and the stream would end without an event.
@@ -247,6 +273,7 @@ class Subscriber:
         self.reason = self.reason or "closed"
         if state is State.PARKED:
             self._leave_fanout()
+        self._stood = self.standing()
         self._replay.close(self)
         if state in (State.WRITING, State.PARKED):
             self.client_socket.close()

@@ -6,9 +6,10 @@
 -- KEYS[3]  sorted set: the same keys by the time in their events' ids, to remove the oldest
 -- ARGV     1 maxlen, 2 TTL of an ended run (ms), 3 idle TTL (ms), 4 timestamp,
 --          5 idempotency key, 6 expected sequence, 7 lease (s), each of 5 to 7 '' for none;
---          then for each event: category, action, data (JSON), source (JSON, '' for none)
+--          then for each event: category, action, data (JSON), source (JSON, '' for none),
+--          traceparent ('' for none)
 -- Returns  {'added' or 'repeated', id, sequence, timestamp} of the first event; the ids of the
---          others count up from it
+--          others count up from it; if repeated, also the first event's traceparent ('' for none)
 --          {'key reused', id of the first event that was appended with the key}
 --          {'unexpected', last sequence}
 --          {'ended', id of the last entry}
@@ -23,7 +24,8 @@ local MAX_EXACT = 9007199254740991  -- 2^53 - 1: Lua's numbers are doubles
 local MAX_COUNTER_DIGITS = 15  -- a thousand more than such a counter is exact too
 local MAX_TTL_USED_MS = 3600000  -- then the idle TTL is renewed
 local EPOCH_GROUP = '^tailrace:(%d+)$'
-local count = (#ARGV - EVENTS_AT + 1) / 4
+local EVENT_ARGS = 5
+local count = (#ARGV - EVENTS_AT + 1) / EVENT_ARGS
 
 local function is_terminal(category, action)
   return category == 'lifecycle' and (action == 'completed' or action == 'failed'
@@ -42,8 +44,9 @@ local function nth_id(first, n)
   return string.format('%s-%.0f', ms, tonumber(counter) + n)
 end
 
+-- A repeat may come from another span, so the traceparent does not count.
 local function is_nth_event(entry, n)
-  local fields, at = by_name(entry[2]), EVENTS_AT + 4 * n
+  local fields, at = by_name(entry[2]), EVENTS_AT + EVENT_ARGS * n
   return fields.event_category == ARGV[at] and fields.event_action == ARGV[at + 1]
     and fields.data == ARGV[at + 2] and (fields.source or '') == ARGV[at + 3]
 end
@@ -59,7 +62,10 @@ if known then
       local n = tonumber(by_name(entry[2]).sequence) - sequence
       same = same and is_nth_event(entry, n)
     end
-    if same then return {'repeated', id, tonumber(sequence), when} end
+    if same then
+      local first = retained[1][1] == id and by_name(retained[1][2]) or {}
+      return {'repeated', id, tonumber(sequence), when, first.traceparent or ''}
+    end
     return {'key reused', id}
   end
 end
@@ -105,7 +111,7 @@ if last_entry then
   ended = is_terminal(category, action) and last_entry[1]
   if not ended and lease == '' then lease = leased end
 end
-for at = EVENTS_AT, #ARGV, 4 do
+for at = EVENTS_AT, #ARGV, EVENT_ARGS do
   local category, action = ARGV[at], ARGV[at + 1]
   if ended and not (category == 'lifecycle' and action == 'started') then return {'ended', ended} end
   ended = is_terminal(category, action) and 'of the same batch'
@@ -127,14 +133,14 @@ end
 
 -- entries-added survives trimming and deletion, so no sequence is ever given twice.
 local id
-if count == 1 and lease == '' and ARGV[EVENTS_AT + 3] == '' then
+if count == 1 and lease == '' and ARGV[EVENTS_AT + 3] == '' and ARGV[EVENTS_AT + 4] == '' then
   -- Most appends. Making no table, and passing the number as it is, is measurably faster.
   id = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], '*', 'timestamp', timestamp,
                   'sequence', added + 1, 'epoch', epoch, 'event_category', ARGV[EVENTS_AT],
                   'event_action', ARGV[EVENTS_AT + 1], 'data', ARGV[EVENTS_AT + 2])
 else
   for n = 0, count - 1 do
-    local at = EVENTS_AT + 4 * n
+    local at = EVENTS_AT + EVENT_ARGS * n
     local entry = {'timestamp', timestamp, 'sequence', added + 1 + n, 'epoch', epoch,
                    'event_category', ARGV[at], 'event_action', ARGV[at + 1], 'data', ARGV[at + 2]}
     if ARGV[at + 3] ~= '' then
@@ -144,6 +150,10 @@ else
     if lease ~= '' then
       entry[#entry + 1] = 'lease_seconds'
       entry[#entry + 1] = lease
+    end
+    if ARGV[at + 4] ~= '' then
+      entry[#entry + 1] = 'traceparent'
+      entry[#entry + 1] = ARGV[at + 4]
     end
     local given = redis.call('XADD', log, 'MAXLEN', '~', ARGV[1], id and nth_id(id, n) or '*',
                              unpack(entry))

@@ -141,8 +141,8 @@ def _lacks(position: Position, state: LogState, entries: Sequence[Marked]) -> bo
     """
     if not position.is_entry or state.first_id is None or state.end_id is None:
         return False
-    if position.id < state.first_id or position.id <= state.deleted:
-        return False  # it was trimmed or deleted
+    if position.id < state.first_id or position.id <= max(state.deleted, state.lost_upto):
+        return False  # it was trimmed or deleted, or the archive lacks it
     if entries:
         return entries[0].cursor != position.id or _is_later(entries[0], position, state)
     return state.end_id < position.id

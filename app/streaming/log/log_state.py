@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..errors import ArchiveUnavailable
 from ..event_id import ZERO, EventId
 from .position import START, Between, Position
 
@@ -9,6 +10,8 @@ from .position import START, Between, Position
 @dataclass(frozen=True, slots=True)
 class LogState:
     """A run's log at one moment.
+
+    What the archive has of it is retained too.
 
     Attributes:
         length: how many entries the log retains.
@@ -24,6 +27,11 @@ class LogState:
         ttl: after how many seconds Redis removes the log, or None.
         epoch: what tells this log from every other one under its key; empty if nobody knows.
         end_sequence: the sequence of the last retained entry; None if another program wrote it.
+        is_archived: whether Redis has nothing of the log any more, but the archive has it.
+        archived_upto: up to this id, only the archive has entries.
+        lost_upto: up to this id, entries are missing that nobody has trimmed or deleted from
+            what is retained: the archive is damaged, or ends before what Redis has.
+        is_incomplete: whether the archive may have what stood before, but cannot say now.
     """
 
     length: int
@@ -38,6 +46,10 @@ class LogState:
     ttl: int | None = None
     epoch: bytes = b""
     end_sequence: int | None = None
+    is_archived: bool = False
+    archived_upto: EventId = ZERO
+    lost_upto: EventId = ZERO
+    is_incomplete: bool = False
 
     @property
     def exists(self) -> bool:
@@ -45,7 +57,9 @@ class LogState:
 
     @property
     def beginning(self) -> Position:
-        """The position before the first retained entry."""
+        """The position before the first retained entry; raises ArchiveUnavailable."""
+        if self.is_incomplete:
+            raise ArchiveUnavailable("the archive cannot say now where the log begins")
         if self.first_id is None:
             return self.end
         sequence = None if self.first_sequence is None else self.first_sequence - 1
@@ -56,8 +70,9 @@ class LogState:
         """The position after the last entry that was ever added."""
         if not self.exists:
             return START
-        # Else the last entry is there, or was deleted or trimmed.
-        was_moved = self.end_id is not None and max(self.end_id, self.deleted) < self.last_id
+        # Else the last entry is there, or was deleted or trimmed, or the archive lacks it.
+        known = self.end_id and max(self.end_id, self.deleted, self.lost_upto)
+        was_moved = known is not None and known < self.last_id
         kind = Between if was_moved else Position
         return kind(self.epoch, self.last_id, self.last_sequence)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import redis
 
 from ..backoff import Turns
-from ..errors import InvalidInput, NotALog
+from ..errors import ArchiveUnavailable, InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import (
@@ -52,6 +52,8 @@ INITIAL_COUNT = 32
 MAX_GROWTH = 4
 MAX_READ_COUNT = 256
 MAX_READ_BYTES = 256 * 1024
+# What an entry takes in a reply beside its fields, about.
+ENTRY_OVERHEAD = 200
 
 # How many runs are described by one round trip. Each may have two events of the largest size.
 MAX_DESCRIBED = 20
@@ -69,6 +71,17 @@ SCANNED_KEYS = 1000
 MAX_SCANNED_ENTRIES = 10_000
 MAX_SCANNED_BYTES = 64 * 1024 * 1024
 MAX_PAGE_BYTES = 16 * 1024 * 1024
+
+
+Located = tuple[list[Stretch], LogState]
+
+
+class FoundLog(NamedTuple):
+    """What `read.lua` replied for a client with a cursor."""
+
+    run_id: str
+    cursor: EventId | None
+    reply: Reply
 
 
 class Page(NamedTuple):
@@ -109,14 +122,18 @@ class LogReader:
         self._client = client
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
-        self._read_log = Script(_Pool(client), HERE / "read.lua", keys=1)
-        self._read_mark = Script(_Pool(client), HERE / "mark.lua", keys=1)
+        self._read_log = self.script(HERE / "read.lua", keys=1)
+        self._read_mark = self.script(HERE / "mark.lua", keys=1)
         self.leases = leases
 
     @property
     def redis_client(self) -> redis.Redis:
         """The client with which the store reads."""
         return self._client
+
+    def script(self, file: Path, keys: int) -> Script:
+        """Return a script that runs on the same server, over the connections of reads."""
+        return Script(_Pool(self._client), file, keys)
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
@@ -198,7 +215,7 @@ class LogReader:
         found, state = self._inspect(run_id, ttl=True)
         if self.leases.end_if_lost(run_id, state):
             found, state = self._inspect(run_id, ttl=True)
-        return parse_run(run_id, found, state) if state.exists else None
+        return self._run(run_id, found, state) if state.exists else None
 
     def describe(self, run_ids: Sequence[str]) -> list[Run | None]:
         """Return what is known of several runs; None for one without a log.
@@ -287,7 +304,8 @@ class LogReader:
     def are_here(self, positions: Sequence[tuple[str, Position]]) -> list[bool | NotALog]:
         """Return for positions of several runs whether each is certainly one of the run's log.
 
-        They are entries' positions. NotALog names the run.
+        They are entries' positions. Only Redis is asked: where it has less of a log, or none, what
+        is not there may be in the archive. NotALog names the run.
         """
         if not positions:
             return []
@@ -311,6 +329,15 @@ class LogReader:
             return self._read(run_id, start, count)
         return entries, state
 
+    def read_in_redis(
+        self, run_id: str, start: EventId, count: int
+    ) -> tuple[list[Reply], LogState]:
+        """Return what `read` does, of what Redis has of the log."""
+        entries, state = self._read_in_redis(run_id, start, count)
+        if self.leases.end_if_lost(run_id, state):
+            return self._read_in_redis(run_id, start, count)
+        return entries, state
+
     def locate(self, run_id: str, cursor: EventId) -> tuple[list[Stretch], LogState]:
         """Return the way to where a client stands that knows only an id, and the log's state."""
         entries, state = self.read(run_id, cursor, 1)
@@ -318,28 +345,42 @@ class LogReader:
 
     def locate_each(
         self, cursors: Sequence[tuple[str, EventId | None]]
-    ) -> list[tuple[list[Stretch], LogState] | NotALog]:
+    ) -> list[Located | NotALog | ArchiveUnavailable]:
         """Return what `locate` does for several runs, in a few round trips.
 
-        Without an id it is the way to the beginning of what the log retains. NotALog names the run.
+        Without an id it is the way to the beginning of what the log retains. For a run that cannot
+        be read now it is the error.
         """
-        located: list[tuple[list[Stretch], LogState] | NotALog] = []
+        located: list[Located | NotALog | ArchiveUnavailable] = []
         for first in range(0, len(cursors), MAX_LOCATED):
             some = cursors[first : first + MAX_LOCATED]
             calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
-            for (run_id, cursor), reply in zip(some, self._read_log.run_each(calls), strict=True):
-                if isinstance(reply, NotALog):
-                    located.append(NotALog(f"run {run_id}: {reply}"))
-                    continue
-                entries, state = _parse_read(reply)
-                if self.leases.end_if_lost(run_id, state):
-                    entries, state = self._read(run_id, *_from(cursor))
-                if cursor is None:
-                    located.append(([Stretch(state.beginning, state.beginning, None)], state))
-                else:
-                    marks = [parse_mark(entry) for entry in entries]
-                    located.append((locate(cursor, marks, state), state))
+            replies = self._read_log.run_each(calls)
+            found = zip(some, replies, strict=True)
+            located += self._locate_all([FoundLog(*cursor, reply) for cursor, reply in found])
         return located
+
+    def _locate_all(
+        self, found: Sequence[FoundLog]
+    ) -> list[Located | NotALog | ArchiveUnavailable]:
+        return [self._try_to_locate(each) for each in found]
+
+    def _try_to_locate(self, found: FoundLog) -> Located | NotALog | ArchiveUnavailable:
+        try:
+            return self._locate(*found)
+        except NotALog as error:
+            return NotALog(f"run {found.run_id}: {error}")
+        except ArchiveUnavailable as error:
+            return error
+
+    def _locate(self, run_id: str, cursor: EventId | None, reply: Reply) -> Located:
+        start, count = _from(cursor)
+        entries, state = self._whole(run_id, start, *_parse_read(reply), count)
+        if self.leases.end_if_lost(run_id, state):
+            entries, state = self._read(run_id, start, count)
+        if cursor is None:
+            return [Stretch(state.beginning, state.beginning, None)], state
+        return locate(cursor, [parse_mark(entry) for entry in entries], state), state
 
     def before_tail(self, run_id: str, count: int) -> tuple[Position, LogState]:
         """Return the position after which the last `count` entries follow, and the log's state.
@@ -369,7 +410,7 @@ class LogReader:
         for _ in range(MAX_SEARCHES):
             position = self._before_sequence(run_id, sequence, state)
             before, state = state, self.state(run_id)
-            if before.version == state.version:
+            if _is_same(before, state):
                 break  # else what was found may be of another log, or have gone
         else:
             position = state.beginning
@@ -428,17 +469,38 @@ class LogReader:
         stream, *seconds = self._shared.call_all(
             ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
         )
-        return stream, self._with_epoch(run_id, parse_log_state(stream, *seconds))
+        state = self._with_epoch(run_id, parse_log_state(stream, *seconds))
+        return stream, self._whole_state(run_id, state)
+
+    def _run(self, run_id: str, found: Reply, state: LogState) -> Run:
+        return parse_run(run_id, found, state)
 
     def _with_epoch(self, run_id: str, state: LogState) -> LogState:
         """Return a state with its epoch, if its last entry does not say it."""
         if not _lacks_epoch(state):
             return state
-        _, known = self._read(run_id, ZERO, 0)
+        _, known = self._read_in_redis(run_id, ZERO, 0)
         return replace(known, ttl=state.ttl)
 
     def _read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
+        return self._read_in_redis(run_id, start, count)
+
+    def _read_in_redis(
+        self, run_id: str, start: EventId, count: int
+    ) -> tuple[list[Reply], LogState]:
         return _parse_read(self._read_log.run(log_key(run_id), str(start), count))
+
+    # Of logs of which Redis has not all; see WholeLogReader.
+
+    def _whole(
+        self, run_id: str, start: EventId, entries: list[Reply], state: LogState, count: int
+    ) -> tuple[list[Reply], LogState]:
+        """Complete what was read of Redis: up to `count` entries from an id on, and the state."""
+        return entries, state
+
+    def _whole_state(self, run_id: str, state: LogState) -> LogState:
+        """Complete the state that a log has in Redis."""
+        return state
 
     def _scan(
         self,
@@ -485,7 +547,7 @@ class LogReader:
                 upper = f"({last_id.decode()}"
             else:
                 lower = f"({last_id.decode()}"
-            size = sum(sum(map(len, fields)) + 200 for _, fields in entries)
+            size = sum(sum(map(len, fields)) + ENTRY_OVERHEAD for _, fields in entries)
             count = next_count(size, len(entries))
 
 
@@ -497,6 +559,11 @@ def _from(cursor: EventId | None) -> tuple[EventId, int]:
 def _is_own(position: Position, reply: Reply) -> bool:
     """Return whether `mark.lua` has returned the entry of a position."""
     return type(reply) is list and is_at(position, [parse_mark(reply)] if reply else [])
+
+
+def _is_same(before: LogState, now: LogState) -> bool:
+    """Return whether nothing has gone from a log, be it to the archive."""
+    return (before.version, before.archived_upto) == (now.version, now.archived_upto)
 
 
 def _lacks_epoch(state: LogState | None) -> bool:

@@ -25,6 +25,20 @@ def redis_keys(run_id: str) -> tuple[str, str, str]:
 
     The hash tag puts all three in one slot.
     """
-    log = log_key(run_id)
-    tagged = log if isinstance(run_id, OwnLog) else f"{{{log}}}"
+    log, tagged = log_key(run_id), _tagged(run_id)
     return log, f"{tagged}:keys", f"{tagged}:key-order"
+
+
+def archiving_key(run_id: str) -> str:
+    """Return the key of what archivers note of a run, in the slot of its log."""
+    return f"{_tagged(run_id)}:archiving"
+
+
+def restoring_key(run_id: str, token: str) -> str:
+    """Return the key under which a log is restored before it gets its name, in the same slot."""
+    return f"{_tagged(run_id)}:restoring:{token}"
+
+
+def _tagged(run_id: str) -> str:
+    log = log_key(run_id)
+    return log if isinstance(run_id, OwnLog) else f"{{{log}}}"

@@ -80,12 +80,12 @@ def parse_run(run_id: str, stream: Reply, log: LogState) -> Run:
         run_id,
         log,
         epoch=parse_mark(last).epoch if last else b"",
-        first_event=_without_large_data(parse_event(run_id, first)) if first else None,
-        last_event=_without_large_data(parse_event(run_id, last)) if last else None,
+        first_event=without_large_data(parse_event(run_id, first)) if first else None,
+        last_event=without_large_data(parse_event(run_id, last)) if last else None,
     )
 
 
-def _without_large_data(event: Event) -> Event:
+def without_large_data(event: Event) -> Event:
     """Return an event; if its data are too large to be kept with its run, without them."""
     if len(event.data_json) + len(event.source_json) <= MAX_META_BYTES + len(b"null"):
         return event

@@ -139,9 +139,12 @@ def _appended(append: Append, reply: Reply) -> Appended:
     """Return what `append.lua` appended, or raise the error for which it refused to."""
     status, value = reply[:2]
     if status in (b"added", b"repeated"):
-        _, _, sequence, timestamp = reply
+        sequence, timestamp = reply[2:4]
         first_id, repeated = EventId.from_redis(value), status == b"repeated"
-        return Appended(first_id, sequence, len(append.new_events), repeated, timestamp.decode())
+        length, when = len(append.new_events), timestamp.decode()
+        if not repeated:
+            return Appended(first_id, sequence, length, False, when)
+        return Appended(first_id, sequence, length, True, when, reply[4])
     if status == b"key reused":
         raise KeyReused(f"the idempotency key was used for event {value.decode()}")
     if status == b"unexpected":

@@ -10,6 +10,7 @@ from ..event import (
     Event,
     pairs,
     stored_json,
+    stored_traceparent,
     with_breaks_escaped,
 )
 from ..event_id import Cursor, EventId
@@ -18,8 +19,10 @@ from ..event_json import write_json
 # The field names of an entry, in the order in which the append script writes them.
 _ALWAYS = [b"timestamp", b"sequence", b"epoch", b"event_category", b"event_action", b"data"]
 _APPENDED = tuple(
-    [*_ALWAYS, *more]
-    for more in ([], [b"source"], [b"lease_seconds"], [b"source", b"lease_seconds"])
+    [*_ALWAYS, *source, *lease, *traced]
+    for traced in ([], [b"traceparent"])
+    for lease in ([], [b"lease_seconds"])
+    for source in ([], [b"source"])
 )
 _JSON = b'{"id":"%b","run_id":"%b","sequence":%b,"timestamp":"%b","event":%b,"data":%b,"source":%b}'
 _TIMESTAMP = re.compile(rb"[0-9:.TZ+-]{1,40}")
@@ -73,6 +76,8 @@ class Frame(NamedTuple):
             *(entry_id, run_id.encode(), sequence, timestamp, names.json),
             *(stored_json(data), stored_json(source)),
         )
+        if fields[-2] == b"traceparent" and (traced := stored_traceparent(fields[-1])):
+            json = b'%b,"traceparent":"%b"}' % (json[:-1], traced.encode())
         head = b"id: %b\n" % entry_id
         named = head + names.line
         parts = (

@@ -60,7 +60,8 @@ class FrameBatch:
         events: how many frames are events: all, or none if it is a notice.
         is_gap: whether it is the notice that events are missing.
         is_reset: whether it is the notice that the log is another one.
-        is_trimmed: whether it is a gap and the log retained nothing up to its start.
+        is_trimmed: whether it is a gap and the log retained nothing up to its start, or the archive
+            lacks what should follow.
         hole_upto: where counting cannot tell which entries are missing, the id up to which some
             may be; else None.
         size: the bytes of the frames, as SSE.
@@ -221,7 +222,11 @@ def notice_batch(
         [notice],
         stretch.end,
         notice=stretch.notice,
-        is_trimmed=is_gap
-        and (state.first_id is None or state.first_id.before() > stretch.start.id),
+        is_trimmed=is_gap and _is_trimmed(stretch, state),
         hole_upto=state.deleted if is_gap and stretch.end.sequence is None else None,
     )
+
+
+def _is_trimmed(gap: Stretch, state: LogState) -> bool:
+    start = gap.start.id
+    return state.first_id is None or state.first_id.before() > start or state.lost_upto > start

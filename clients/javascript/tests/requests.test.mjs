@@ -35,6 +35,25 @@ test("what the caller says goes along", async (t) => {
   assert.deepEqual(JSON.parse(request.body), [EVENT]);
 });
 
+test("a trace goes along, for all events or for one", async (t) => {
+  const gateway = await fakeGateway(t, response(201, event(7)));
+  const traceparent = `00-${"4".repeat(32)}-${"2".repeat(16)}-01`;
+  const client = new Client(gateway.url);
+  await client.append(1, EVENT, { traceparent });
+  await client.append(1, { ...EVENT, traceparent });
+  await client.request(1, "cancel", null, { traceparent });
+  assert.deepEqual(gateway.requests.map((each) => each.headers.traceparent), [traceparent, undefined, traceparent]);
+  assert.equal(JSON.parse(gateway.requests[1].body).traceparent, traceparent);
+});
+
+test("an error has the id of its request", async (t) => {
+  const refused = response(404, { detail: "no", request_id: "a-1" });
+  const gateway = await fakeGateway(t, refused);
+  const error = await new Client(gateway.url).append(1, EVENT).catch((each) => each);
+  assert.equal(error.requestId, "a-1");
+  assert.equal(new TailraceError(0, "x").requestId, undefined);
+});
+
 test("each append has a key of its own", async (t) => {
   const gateway = await fakeGateway(t, response(201, event(1)));
   const client = new Client(gateway.url);

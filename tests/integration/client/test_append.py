@@ -115,3 +115,29 @@ def test_a_forked_child_has_its_own_connections(gateway, store, run_id):
 def test_greenlets_share_a_client(gateway, run_id):
     ended = run_program("client_in_greenlets", gateway.url, run_id, gevent=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+TRACED, OTHER = (f"00-{'4' * 32}-{number * 16}-01" for number in ("2", "3"))
+
+
+def test_the_traces_of_events_arrive_and_come_back(client, store, run_id):
+    client.add(run_id, "llm", "stream", traceparent=TRACED)
+    client.add(run_id, "llm", "stream", traceparent="none")
+    client.add_many(
+        run_id, [EVENT | {"traceparent": TRACED}, EVENT, EVENT | {"traceparent": OTHER}]
+    )
+    client.add_many(run_id, [EVENT | {"traceparent": OTHER}] * 2)
+    client.stream(run_id, [EVENT | {"traceparent": OTHER}, EVENT])
+    client.request(run_id, "cancel", traceparent=TRACED)
+    events = store.get_events(run_id)
+    found = [event.traceparent for event in events]
+    many = [TRACED, None, OTHER, OTHER, OTHER]
+    assert found == [TRACED, None, *many, OTHER, None, TRACED]
+    assert client.get_events(run_id) == events
+
+
+def test_an_error_has_the_id_of_its_request(client, gateway, run_id):
+    client.add(run_id, "lifecycle", "completed")
+    with pytest.raises(RunEnded) as refused:
+        client.add(run_id, "llm", "stream")
+    assert f"request_id={refused.value.request_id}" in gateway.log.read_text()

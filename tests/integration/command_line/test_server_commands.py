@@ -49,7 +49,17 @@ def test_a_token_that_cannot_be_made_is_one_line(gateway, options, environ, stat
 def test_help_lists_every_command_and_needs_no_server(gateway):
     done = run(gateway.url, "--help")
     assert done.stdout.startswith(b"usage: python -m app ")
-    for name in (b"follow", b"append", b"pipe", b"runs", b"export", b"import", b"serve", b"token"):
+    for name in (
+        b"follow",
+        b"append",
+        b"pipe",
+        b"runs",
+        b"export",
+        b"import",
+        b"serve",
+        b"token",
+        b"archive",
+    ):
         assert b"\n  " + name in done.stdout
     assert run(gateway.url, "--version").stdout.decode() == f"tailrace {__version__}\n"
 
@@ -57,7 +67,7 @@ def test_help_lists_every_command_and_needs_no_server(gateway):
 @pytest.mark.parametrize(
     "command",
     ["follow", "append", "pipe", "request", "runs", "export", "import", "completion", "serve",
-     "check", "token"],
+     "check", "token", "archive", "restore"],
 )  # fmt: skip
 def test_every_command_has_a_help(gateway, command):
     done = run(gateway.url, command, "-h")

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from app import installed_redis, own_redis
-from app.installed_redis import OwnRedisError, find_server
-from app.own_redis import OwnRedis
+from app.launcher import installed_redis, own_redis
+from app.launcher.installed_redis import OwnRedisError, find_server
+from app.launcher.own_redis import OwnRedis
 from app.streaming.event_store import EventStore
 from app.streaming.redis.redis_url import DEFAULT_URL, default_url
 from tests.integration.launcher.launched import own_port, own_url

@@ -42,7 +42,7 @@ def opened_stream(gateway: LaunchedGateway):
 def assert_drained(gateway: LaunchedGateway, stream: Stream) -> None:
     stream.wait_for_end()
     assert stream.error is None
-    assert 100 <= stream.retry <= 1000
+    assert 50 <= stream.retry <= 500
     wait_until(lambda: "reason=draining" in gateway.err, "the end of the stream is logged")
     assert "Traceback" not in gateway.output
     assert "SIGKILL" not in gateway.err

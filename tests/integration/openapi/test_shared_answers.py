@@ -42,6 +42,13 @@ AWAY = f"redis://127.0.0.1:{free_port()}/0"
 ADMIN = bearer(token(admin=["*"]))
 
 
+# Of these only the authentication does.
+NEED_NO_REDIS = (
+    *("sessionBegin", "revocationsRevoke"),
+    *("metricsMetrics", "debugStreams", "debugFeeds"),
+)
+
+
 class Provoker:
     """Sends requests that are answered with one of the shared answers."""
 
@@ -93,7 +100,7 @@ class Provoker:
 
     def Unavailable(self, operation: Operation) -> Answer:
         # With authentication, a request waits five seconds for what was revoked.
-        if operation.name in ("sessionBegin", "revocationsRevoke", "metricsMetrics"):
+        if operation.name in NEED_NO_REDIS:
             return self._ask(operation, ADMIN, REDIS_URL=AWAY)
         return self.NotStored(operation)
 
@@ -164,7 +171,8 @@ def provoker(start, server) -> Provoker:
 
 
 def comparable(name: str, problem: dict[str, Any]) -> str:
-    """Return a problem without what depends on the operation, or on why Redis is away."""
+    """Return a problem without what depends on the request, or on why Redis is away."""
+    problem = problem | {"request_id": "a-1"}
     if name == "Unavailable":
         problem = problem | {"detail": "Redis cannot serve now"}
     text = re.sub(r"grant \w+ here", "grant ACTION here", json.dumps(problem))

@@ -15,6 +15,8 @@ from app.settings import Settings
 
 SECRET = "s" * 32
 SCHEMAS = {
+    "get /debug/feeds": schemas.FeedsQuery,
+    "get /debug/streams": schemas.StreamsQuery,
     "get /events/stream": schemas.NamedRunsQuery,
     "post /events/stream": schemas.MergedQuery,
     "get /runs": schemas.RunsQuery,
@@ -82,7 +84,7 @@ def test_every_parameter_of_a_query_is_described(document, name, schema):
     assert found.keys() == {each.data_key or name for name, each in schema().fields.items()}
     for parameter in found.values():
         assert parameter["description"]
-        assert parameter["required"] == (parameter["name"] == "run")
+        assert parameter["required"] == (parameter["name"] == "run" and "/debug/" not in path)
         assert parameter["schema"].get("type") in ("integer", "string", "boolean", "array")
 
 
@@ -168,7 +170,8 @@ def test_with_authentication_all_but_open_views_take_each_kind_of_token(fake_sto
         for path, methods in document["paths"].items()
         for method, each in methods.items()
     }
-    for name in ("get /healthz", "get /readyz", "get /openapi.json", "delete /session"):
+    health = ("get /healthz", "get /livez", "get /readyz")
+    for name in (*health, "get /openapi.json", "delete /session"):
         assert security.pop(name) == []
     for name in ("post /session", "get /metrics"):
         assert security.pop(name) == [{"bearer": []}]

@@ -1,5 +1,7 @@
 """The plain form of an append, and what around the app keeps appends from it."""
 
+from unittest.mock import Mock
+
 import pytest
 from flask import Flask
 
@@ -11,6 +13,8 @@ HEAD = (
     b"POST /runs/r.1/events HTTP/1.1\r\nHost: localhost\r\n"
     b"Content-Type: application/json\r\nContent-Length: 5\r\n%b\r\n"
 )
+
+TRACED = f"00-{'4' * 32}-{'2' * 16}-01".encode()
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def plain(app):
 )
 def test_heads_of_the_plain_form(plain, headers, credential, key):
     head = plain.head_of(HEAD % headers)
-    assert head == PlainHead("/runs/r.1/events", "r.1", 5, "localhost", credential, key)
+    assert head == PlainHead("/runs/r.1/events", "r.1", 5, "localhost", credential, key, None, b"")
 
 
 @pytest.mark.parametrize(
@@ -105,3 +109,44 @@ def test_the_app_as_it_is_made_may_have_plain_appends(plain):
 def test_what_somebody_puts_around_the_view_sees_every_append(app, plain, put_around):
     put_around(app)
     assert not plain.may_handle
+
+
+@pytest.mark.parametrize(
+    ("fields", "request_id", "traceparent"),
+    [
+        (b"X-Request-Id: a-1\r\n", "a-1", b""),
+        (b"x-request-id: a b\r\n", None, b""),
+        (b"X-Request-Id: %b\r\n" % (b"a" * 129), None, b""),
+        (b"traceparent: %b\r\ntracestate: a=b\r\n" % TRACED, None, TRACED),
+        (b"Traceparent: 00-0-0-0\r\nX-Request-ID: a\r\n", "a", b""),
+    ],
+)
+def test_the_id_and_the_trace_of_a_request_leave_it_plain(app, fields, request_id, traceparent):
+    head = app.extensions["tailrace.plain_appends"].head_of(HEAD % fields)
+    assert (head.request_id, head.traceparent) == (request_id, traceparent)
+
+
+def test_the_answer_has_the_id_of_the_request_and_the_event_its_trace(app, store, run_id):
+    plain = app.extensions["tailrace.plain_appends"]
+    for head in ({"request_id": "a-1", "traceparent": TRACED}, {}):
+        connection = Mock(body=b'{"event_category":"llm","event_action":"x"}')
+        path = f"/runs/{run_id}/events"
+        length = len(connection.body)
+        connection.head = PlainHead(path, run_id, length, "localhost", None, None, **head)
+        plain.handle([connection])
+        [answer, _] = connection.answer.call_args.args
+        assert answer.count(b"X-Request-Id: ") == 1
+        assert (b"\r\nX-Request-Id: a-1\r\n" in answer) == bool(head)
+        assert (TRACED in answer) == bool(head)
+    assert [each.traceparent for each in store.get_events(run_id)] == [TRACED.decode(), None]
+
+
+def test_a_refusal_has_the_id_of_the_request(app, store, run_id):
+    store.add(run_id, "lifecycle", "completed")
+    connection = Mock(body=b'{"event_category":"llm","event_action":"x"}')
+    path, length = f"/runs/{run_id}/events", len(connection.body)
+    connection.head = PlainHead(path, run_id, length, "localhost", None, None, "a-1")
+    app.extensions["tailrace.plain_appends"].handle([connection])
+    [answer, _] = connection.answer.call_args.args
+    assert b"\r\nX-Request-Id: a-1\r\n" in answer
+    assert b'"request_id":"a-1"' in answer

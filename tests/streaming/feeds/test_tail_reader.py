@@ -30,7 +30,7 @@ def test_what_was_read_is_delivered_though_another_log_cannot_be_read_then(
     class GoesAway(EventStore):
         is_away = False
 
-        def read(self, *arguments):
+        def read_in_redis(self, *arguments):
             self.is_away = True
             raise StoreUnavailable("Redis is away")
 
@@ -49,7 +49,9 @@ def test_what_was_read_is_delivered_though_another_log_cannot_be_read_then(
     [(_, fields)] = redis_client.xrange(f"run:{first}:events")
     with redis_client.pipeline(transaction=True) as pipeline:
         pipeline.xadd(f"run:{first}:events", fields | {b"sequence": b"2"})
-        pipeline.xadd(f"run:{second}:events", {"by": "another program"})  # only `read` tells of it
+        pipeline.xadd(
+            f"run:{second}:events", {"by": "another program"}
+        )  # only a read with its state tells
         pipeline.execute()
     wait_until(lambda: store.is_away, "the second log was read")
     wait_until(lambda: tap.flushed == tap.taken == 1, "the event of the first is delivered")

@@ -140,6 +140,13 @@ class InterruptedStore(EventStore):
         finally:
             self.interrupt()
 
+    def read_in_redis(self, *arguments):
+        self.interrupt()
+        try:
+            return super().read_in_redis(*arguments)
+        finally:
+            self.interrupt()
+
     def locate_each(self, cursors):
         self.interrupt()
         try:

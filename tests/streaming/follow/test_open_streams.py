@@ -11,14 +11,17 @@ from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.merged_replay import MergedReplay
-from app.streaming.follow.open_streams import OpenStreams
+from app.streaming.follow.open_streams import Client, OpenStreams
 from app.streaming.follow.replay import Replay
+from app.streaming.follow.standing import Standing
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Services, Subscriber
 from app.streaming.merged.formats import MergedEventStream
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from tests.clocks import replace_time
 from tests.servers import wait_until
+
+CLIENT = Client("127.0.0.1", "a-1", "curl/8")
 
 
 @pytest.fixture
@@ -37,9 +40,9 @@ def make_subscribers(streams: OpenStreams, number: int) -> list[Subscriber]:
 def test_streams_are_admitted_up_to_the_limit(services):
     streams = OpenStreams(services, 2)
     first, second, third = make_subscribers(streams, 3)
-    assert [streams.admit(each, "a") for each in (first, second, third)] == [True, True, False]
+    assert [streams.admit(each, CLIENT) for each in (first, second, third)] == [True, True, False]
     first.close()
-    assert streams.admit(third, "a")
+    assert streams.admit(third, CLIENT)
 
 
 def merged(streams: OpenStreams, *run_ids: str) -> Subscriber:
@@ -51,12 +54,12 @@ def test_streams_are_admitted_as_long_as_they_follow_no_more_runs_than_the_limit
     """Two streams of the same runs share the readers, so these runs count once."""
     streams = OpenStreams(services, 4)
     first, same = merged(streams, "a", "b", "c"), merged(streams, "a", "b", "c")
-    assert streams.admit(first, "a")
-    assert streams.admit(same, "a")
+    assert streams.admit(first, CLIENT)
+    assert streams.admit(same, CLIENT)
     assert streams.has_place_for(("a", "d"))
     assert not streams.has_place_for(("d", "e"))
-    assert not streams.admit(merged(streams, "d", "e"), "a")
-    assert streams.admit(merged(streams, "d"), "a")
+    assert not streams.admit(merged(streams, "d", "e"), CLIENT)
+    assert streams.admit(merged(streams, "d"), CLIENT)
     first.close()
     assert not streams.has_place_for(("e",))
     same.close()
@@ -71,7 +74,7 @@ def test_a_stream_of_several_runs_counts_as_many_times_for_its_subject(services)
     assert not streams.is_too_much_for(Ada, ("a", "b", "c"))
     assert streams.is_too_much_for(Ada, ("a", "b", "c", "d"))
     two = merged(streams, "a", "b")
-    assert streams.admit(two, "a", Ada)
+    assert streams.admit(two, CLIENT, Ada)
     assert not streams.is_too_much_for(Ada, ("a",))
     assert not streams.is_too_much_for(Ada, ())
     assert streams.is_too_much_for(Ada, ("a", "b"))
@@ -82,8 +85,8 @@ def test_a_stream_of_several_runs_counts_as_many_times_for_its_subject(services)
 def test_a_stream_that_is_closed_twice_is_counted_once(services):
     streams = OpenStreams(services, 2)
     first, second = make_subscribers(streams, 2)
-    assert streams.admit(first, "a")
-    assert streams.admit(second, "a")
+    assert streams.admit(first, CLIENT)
+    assert streams.admit(second, CLIENT)
     first.close()
     first.close()
     assert len(streams) == 1
@@ -93,10 +96,10 @@ def test_a_drain_ends_every_stream_and_admits_no_more(services):
     streams = OpenStreams(services, 10)
     *admitted, late = make_subscribers(streams, 6)
     for stream in admitted:
-        streams.admit(stream, "a")
+        streams.admit(stream, CLIENT)
     streams.drain(0.01)
     assert {stream.reason for stream in admitted} == {"draining"}
-    assert not streams.admit(late, "a")
+    assert not streams.admit(late, CLIENT)
 
 
 class Clock:
@@ -123,6 +126,9 @@ class EndingStream:
         self.ended_at: float | None = None
         self._clock, self._streams, self._reads = clock, streams, reads
 
+    def standing(self) -> Standing:
+        return Standing("writing", 0, 0)
+
     def end(self, reason: str) -> None:
         self.ended_at = self._clock.now
         if self._reads:
@@ -135,7 +141,7 @@ class EndingStream:
 def drain(monkeypatch, streams: OpenStreams, clock: Clock, opened: list[EndingStream]) -> float:
     """Drain within 10 seconds of the clock, and return when that is over."""
     for stream in opened:
-        assert streams.admit(stream, "a")
+        assert streams.admit(stream, CLIENT)
     replace_time(monkeypatch, open_streams, sleep=clock.sleep, monotonic=clock.monotonic)
     streams.drain(10)
     assert len(streams) == 0
@@ -213,8 +219,8 @@ def quick(monkeypatch):
 def test_a_client_that_does_not_read_is_cut_off_soon_after_its_token_is_revoked(services, quick):
     streams = OpenStreams(services, 10)
     doomed, safe = Endless(streams), Endless(streams)
-    streams.admit(doomed, "a", Bearer("sub:a", time.time() + 600))
-    streams.admit(safe, "a", Bearer("sub:b", time.time() + 600))
+    streams.admit(doomed, CLIENT, Bearer("sub:a", time.time() + 600))
+    streams.admit(safe, CLIENT, Bearer("sub:b", time.time() + 600))
     streams.end_owned(lambda owner: owner.account == "sub:a", "revoked")
     assert (doomed.reason, doomed.is_cut) == ("revoked", False)
     wait_until(lambda: doomed.is_cut, "it is cut off")
@@ -225,7 +231,7 @@ def test_a_client_that_does_not_read_is_cut_off_soon_after_its_token_is_revoked(
 def test_a_stream_is_warned_once_ends_at_its_expiry_and_is_cut_off(services, quick):
     streams = OpenStreams(services, 10)
     stream = Endless(streams)
-    streams.admit(stream, "a", Bearer(expires_at=time.time() + 0.5))
+    streams.admit(stream, CLIENT, Bearer(expires_at=time.time() + 0.5))
     wait_until(lambda: stream.is_cut, "it is cut off")
     assert stream.warnings == [1]
     assert stream.reason == "expired"
@@ -235,6 +241,6 @@ def test_a_fault_of_one_stream_does_not_keep_others_from_their_expiry(services, 
     streams = OpenStreams(services, 10)
     broken, other = Endless(streams, broken=True), Endless(streams)
     for stream in (broken, other):
-        streams.admit(stream, "a", Bearer(expires_at=time.time() + 0.3))
+        streams.admit(stream, CLIENT, Bearer(expires_at=time.time() + 0.3))
     wait_until(lambda: broken.is_cut and other.is_cut, "both are cut off")
     assert "a fault of this stream" in caplog.text

@@ -66,6 +66,10 @@ class InterruptedStore(EventStore):
         with self.interruptions():
             return super().read(*arguments, **options)
 
+    def read_in_redis(self, *arguments):
+        with self.interruptions():
+            return super().read_in_redis(*arguments)
+
     def before_tail(self, *arguments):
         with self.interruptions():
             return super().before_tail(*arguments)

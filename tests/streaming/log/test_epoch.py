@@ -223,7 +223,7 @@ def append_command(run_id: str) -> list[str | int]:
     source = (ROOT / "app" / "streaming" / "log" / "append.lua").read_text()
     keys = [key(run_id), f"{{{key(run_id)}}}:keys", f"{{{key(run_id)}}}:key-order"]
     options = [1000, 60_000, 60_000, "2026-01-01T00:00:00.000Z", "", "", ""]
-    return ["EVAL", source, 3, *keys, *options, "llm", "stream", "1", ""]
+    return ["EVAL", source, 3, *keys, *options, "llm", "stream", "1", "", ""]
 
 
 def test_logs_that_are_begun_again_within_a_millisecond_have_different_epochs(redis_client, run_id):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import redis
 
-from app.installed_redis import find_server
+from app.launcher.installed_redis import find_server
 from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.redis import connection, redis_url, sentinel
 from app.streaming.redis.availability import Availability

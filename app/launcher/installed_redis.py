@@ -10,7 +10,7 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import NamedTuple
 
-from .streaming.event_store import MIN_SERVER
+from ..streaming.event_store import MIN_SERVER
 
 # What redis-check-aof prints of each file, and commands as they stand there.
 _ANALYZED = re.compile(r"filename=(\S+), size=(\d+), ok_up_to=(\d+)")

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from subprocess import Popen
 
-from .check import complain, resolve
+from ..check import complain, resolve
+from ..settings import PORTS, Settings, SettingsError
+from ..streaming.redis.own_server import DATA
+from ..streaming.redis.redis_url import without_password
 from .child_processes import STOP_SIGNALS, ChildProcesses
 from .own_redis import STOP_SIGNAL, OwnRedis
-from .settings import PORTS, Settings, SettingsError
-from .streaming.redis.own_server import DATA
-from .streaming.redis.redis_url import without_password
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 PORT_WAIT_SECONDS = 10.0
 GUNICORN_STOP_SECONDS = 10.0
@@ -96,10 +96,10 @@ def _gunicorn_command() -> list[str]:
     has its own configuration.
     """
     gunicorn = [sys.executable, "-m", "gunicorn", "-c"]
-    installed = HERE / "gunicorn.conf.py"
+    installed = PACKAGE / "gunicorn.conf.py"
     if installed.exists():
-        return [*gunicorn, str(installed), f"{__package__}:create_app()"]
-    return [*gunicorn, str(HERE.parent / "gunicorn.conf.py"), "wsgi:app"]
+        return [*gunicorn, str(installed), f"{PACKAGE.name}:create_app()"]
+    return [*gunicorn, str(PACKAGE.parent / "gunicorn.conf.py"), "wsgi:app"]
 
 
 def _run_gunicorn(

@@ -14,10 +14,10 @@ from subprocess import Popen
 from typing import IO
 from urllib.parse import urlsplit
 
+from ..streaming.errors import StoreUnavailable
+from ..streaming.event_store import EventStore
+from ..streaming.redis.own_server import LOCK, last_url, write_url
 from .installed_redis import OwnRedisError, cut_half_transaction, find_server
-from .streaming.errors import StoreUnavailable
-from .streaming.event_store import EventStore
-from .streaming.redis.own_server import LOCK, last_url, write_url
 
 # In the directory of the data: the server that wrote them, and whether it has ended in order.
 WRITER = "written-by"

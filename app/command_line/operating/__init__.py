@@ -1,0 +1,1 @@
+"""The commands of those who operate a gateway, beside `serve`."""
