@@ -408,6 +408,17 @@ def test_another_log_or_one_that_lost_its_end_is_a_reset(position, retained, cha
     assert [each.notice for each in gap] == ([] if retained else ["gap"])
 
 
+@pytest.mark.parametrize("entries", [(), marks(8, 9)])
+def test_an_entry_that_was_trimmed_and_never_archived_is_no_reset(entries):
+    """The archive has the entries up to 3, and Redis those after 7, if any."""
+    last, lost = (9 if entries else 7), EventId(7, 0)
+    state = state_of(1, 2, 3, *(entry.sequence for entry in entries), last=last, lost_upto=lost)
+    state = replace(state, first_sequence=1)
+    for number in (4, 7):
+        assert not is_another_log(at(number), state, entries)
+    assert is_another_log(at(8), state_of(1, 2, 9, last=9, lost_upto=lost), marks(9))
+
+
 def test_a_log_that_is_gone_is_a_reset_to_the_start_of_every_log():
     [stretch] = stretches(at(5), [], NO_LOG, whole=True)
     assert (stretch.notice, stretch.end) == ("reset", Position(b"", ZERO, 0))
