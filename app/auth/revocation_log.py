@@ -13,8 +13,7 @@ import redis
 
 from ..streaming.backoff import backoff
 from ..streaming.errors import NotALog, StoreUnavailable
-from ..streaming.event_id import EventId
-from ..streaming.redis.connection import call, make_blocking_client
+from ..streaming.redis.connection import Command, Reply, call_all, checked, make_blocking_client
 from .revocations import Revocations, read_revocation
 
 REVOCATIONS = "tailrace:revocations"
@@ -45,7 +44,8 @@ class RevocationLog:
 
     def append(self, revocation: dict[str, Any]) -> None:
         """Revoke, for all gateways. Raises StoreUnavailable."""
-        self._call(self._client, "XADD", REVOCATIONS, "*", "revocation", json.dumps(revocation))
+        entry = "revocation", json.dumps(revocation)
+        self._call_all(self._client, ("XADD", REVOCATIONS, "*", *entry))
 
     @property
     def is_read(self) -> bool:
@@ -77,6 +77,7 @@ class RevocationLog:
             if not self._is_failing:
                 log.warning("the revocations cannot be read: %s", str(error))
             self._is_failing = True
+            self._last_id = _BEGINNING  # the log may be another one when Redis is back
         else:
             if self._is_failing:
                 log.info("the revocations are read again")
@@ -86,11 +87,17 @@ class RevocationLog:
     def _read(self) -> None:
         blocking = ("BLOCK", int(1000 * BLOCK_SECONDS)) if self._is_read.is_set() else ()
         client = self._blocking_client if blocking else self._client
-        after = "STREAMS", REVOCATIONS, self._last_id
-        reply = self._call(client, "XREAD", "COUNT", READ_COUNT, *blocking, *after)
+        last_id = self._last_id
+        reply, last = self._call_all(
+            client,
+            ("XREAD", "COUNT", READ_COUNT, *blocking, "STREAMS", REVOCATIONS, last_id),
+            ("XRANGE", REVOCATIONS, last_id, last_id),
+        )
+        if not last and last_id != _BEGINNING:  # it has gone, or is another log, or an older state
+            self._last_id = _BEGINNING
+            return
         if not reply:
             self._is_read.set()
-            self._begin_again_if_lost()
             return
         [(_, entries)] = reply.items() if isinstance(reply, dict) else reply
         try:
@@ -107,15 +114,9 @@ class RevocationLog:
             else:
                 self.revocations.add(found)
 
-    def _begin_again_if_lost(self) -> None:
-        """Read from the beginning again if the log has gone, or is another one, with lower ids."""
-        last = self._call(self._client, "XREVRANGE", REVOCATIONS, "+", "-", "COUNT", 1)
-        if not last or EventId.from_redis(last[0][0]) < EventId.from_redis(self._last_id):
-            self._last_id = _BEGINNING
-
-    def _call(self, client: redis.Redis, *command: Any) -> Any:
+    def _call_all(self, client: redis.Redis, *commands: Command) -> list[Reply]:
         try:
-            return call(client, *command)
+            return [checked(reply) for reply in call_all(client, *commands)]
         except NotALog:
             raise StoreUnavailable(f"{REVOCATIONS} is not a stream", stored=False) from None
 

@@ -66,9 +66,9 @@ class Tail:
     def _read(self, left: float | None) -> list[Event]:
         if self.position.id < self._last_id:
             left = 0.0  # Redis may have nothing to send, since the archive has it
-        entries = self._reader.read_blocking(self._run_id, self.position.id, left)
+        entries, is_here = self._reader.read_blocking(self._run_id, self.position, left)
         marks = [parse_mark(entry) for entry in entries]
-        if marks and continues(self.position, marks):
+        if marks and is_here and continues(self.position, marks):
             last = marks[-1]
             self.position = Position(last.epoch, last.cursor, last.sequence)
             return [parse_event(self._run_id, entry) for entry in entries]

@@ -125,6 +125,28 @@ def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(client):
     assert is_revoked(log, "t1")
 
 
+def test_a_log_of_which_an_older_state_is_restored_is_read_from_its_beginning(client):
+    """What was revoked since has lower ids and higher ones than what was lost."""
+
+    def revoke(commands: redis.Redis, token_id: str, entry_id: str) -> None:
+        fields = {"revocation": json.dumps({"jti": token_id})}
+        commands.xadd(REVOCATIONS, fields, id=entry_id)
+
+    revoke(client, "t1", "100-0")
+    backup = client.dump(REVOCATIONS)
+    revoke(client, "lost", "1000-0")
+    log, _ = followed(client)
+    with client.pipeline(transaction=True) as restoring:
+        restoring.restore(REVOCATIONS, 0, backup, replace=True)
+        revoke(restoring, "t2", "500-0")
+        revoke(restoring, "t3", "2000-0")
+        restoring.client_kill_filter(_type="normal", skipme=True)
+        restoring.execute()
+    for each in ("t2", "t3"):
+        wait_until(lambda each=each: is_revoked(log, each), "the token is revoked")
+    assert is_revoked(log, "lost"), "a worker that runs keeps it"
+
+
 def test_while_the_key_is_no_stream_nobody_is_let_in(client, caplog, monkeypatch):
     monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 0.2)
     client.set(REVOCATIONS, "a text")

@@ -1,9 +1,11 @@
 """Backups by the steps of docs/redis.md, and what clients see after an older state is restored."""
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from app.streaming.event_store import EventStore
 from tests.clients import Stream
@@ -12,6 +14,7 @@ from tests.servers import DURABLE, RedisServer, wait_until
 
 RUN = "restored"
 BEFORE, LOST = 5, 3  # events before the backup, and after it
+MANY = 100
 
 
 def append(url: str, count: int, text: str) -> list[str]:
@@ -19,6 +22,23 @@ def append(url: str, count: int, text: str) -> list[str]:
     return EventStore(url).add_many(
         RUN, [{"event_category": "llm", "event_action": "stream", "data": text}] * count
     )
+
+
+def append_behind(url: str, count: int, text: str) -> None:
+    """Append events right behind the last one, as a server does whose clock is behind."""
+    state = EventStore(url).state(RUN)
+    ms, n = state.last_id
+    with redis.Redis.from_url(url, protocol=2) as client:
+        for number in range(1, count + 1):
+            event = {
+                "timestamp": "2026-01-01T00:00:00.000Z",
+                "sequence": state.last_sequence + number,
+                "epoch": state.epoch,
+                "event_category": "llm",
+                "event_action": "stream",
+                "data": f'"{text}"',
+            }
+            client.xadd(f"run:{RUN}:events", event, f"{ms}-{n + number}")
 
 
 def back_up_append_only_files(server: RedisServer, directory: Path, backup: Path) -> None:
@@ -77,17 +97,24 @@ class Restored:
     def back_up_and_go_on(self) -> None:
         append(self.url, BEFORE, "before")
         back_up_append_only_files(self.server, self.directory, self.backup)
+        last_ms = EventStore(self.url).state(RUN).last_id.ms
+        wait_until(lambda: time.time() * 1000 > last_ms + 1, "ids of a later millisecond")
         self.lost_ids = append(self.url, LOST, "lost")
 
-    def restore(self, appended_meanwhile: int = 0) -> None:
-        """Restore the backup; others may append before the gateway sees the server again."""
+    def restore(self, appended_meanwhile: int = 0, behind: int = 0) -> None:
+        """Restore the backup; others may append before the gateway sees the server again.
+
+        `behind` events are appended first, with ids below the lost ones.
+        """
         self.server.stop()
         shutil.rmtree(self.directory)
         shutil.copytree(self.backup, self.directory)
-        if appended_meanwhile:
+        if appended_meanwhile or behind:
             binary = REDIS_OF_DEBIAN.path
             with RedisServer(self.directory, *DURABLE, binary=binary) as elsewhere:
-                append(elsewhere.url, appended_meanwhile, "new")
+                append_behind(elsewhere.url, behind, "new")
+                if appended_meanwhile:
+                    append(elsewhere.url, appended_meanwhile, "new")
         self.server.start()
 
 
@@ -109,10 +136,10 @@ def texts_after_reset(stream: Stream) -> list[str]:
     ]
 
 
-def wait_for_the_new_state(stream: Stream, new: int) -> None:
+def wait_for_the_new_state(stream: Stream, new: int, before: int = BEFORE) -> None:
     """Wait until a client has got a reset and then all that there is, once and in order."""
     stream.wait_for_control("reset")
-    expected = ["before"] * BEFORE + ["new"] * new
+    expected = ["before"] * before + ["new"] * new
     wait_until(lambda: len(texts_after_reset(stream)) >= len(expected), f"all events: {stream}")
     assert texts_after_reset(stream) == expected
     assert stream.sequences[-len(expected) :] == list(range(1, len(expected) + 1))
@@ -157,6 +184,91 @@ def test_a_stream_of_several_runs_gets_a_reset_too(restored, start_gateway, new)
         wait_for_the_new_state(stream, new)
     with Stream(url, headers={"Last-Event-ID": cursor}) as stream:
         wait_for_the_new_state(stream, new)
+
+
+# As many new events as were lost, with ids below theirs, and then one above: its sequence is the
+# next one after that of the last lost event.
+@needs(REDIS_OF_DEBIAN)
+@pytest.mark.parametrize("behind", [LOST - 1, LOST, LOST + 1])
+def test_an_open_stream_gets_a_reset_if_the_clock_is_behind(restored, start_gateway, behind):
+    gateway = start_gateway(restored.url)
+    restored.back_up_and_go_on()
+    with (
+        Stream(f"{gateway.url}/runs/{RUN}/events/stream") as stream,
+        Stream(f"{gateway.url}/runs/{RUN}/events/stream?from=latest") as idle,
+        Stream(f"{gateway.url}/events/stream?run={RUN}&run=another") as merged,
+    ):
+        for each in (stream, merged):
+            each.wait_for_events(BEFORE + LOST)
+        idle.wait_for_control("caught_up")
+        restored.restore(appended_meanwhile=1, behind=behind)
+        for each in (stream, idle, merged):
+            wait_for_the_new_state(each, behind + 1)
+            assert len([message for message in each.controls if "reset" in message.event]) == 1
+
+
+@needs(REDIS_OF_DEBIAN)
+def test_a_client_that_reconnects_gets_a_reset_if_the_clock_is_behind(restored, start_gateway):
+    restored.back_up_and_go_on()
+    restored.restore(appended_meanwhile=1, behind=LOST)
+    gateway = start_gateway(restored.url)
+    headers = {"Last-Event-ID": restored.lost_ids[-1]}
+    with Stream(f"{gateway.url}/runs/{RUN}/events/stream", headers=headers) as stream:
+        wait_for_the_new_state(stream, LOST + 1)
+
+
+@needs(REDIS_OF_DEBIAN)
+@pytest.mark.parametrize("behind", [0, LOST - 1, LOST, LOST + 1])
+def test_who_waits_in_the_event_store_gets_a_reset_if_the_clock_is_behind(restored, behind):
+    restored.back_up_and_go_on()
+    store = EventStore(restored.url)
+    assert store.subscribe(RUN, block_ms=None) == []
+    lost = append(restored.url, 1, "lost too")
+    assert [event.id for event in store.subscribe(RUN)] == lost
+    restored.restore(appended_meanwhile=1, behind=behind + 1)
+    store.release_idle()
+    events = store.subscribe(RUN)
+    while events[-1].id is None:
+        events += store.subscribe(RUN)
+    assert [event.action for event in events if event.id is None] == ["reset"]
+    assert [event.data for event in events[1:]] == ["before"] * BEFORE + ["new"] * (behind + 2)
+
+
+@needs(REDIS_OF_DEBIAN)
+@pytest.mark.parametrize("behind", [0, LOST])
+def test_history_in_memory_is_dropped_with_what_was_lost(restored, start_gateway, behind):
+    """More events than a page of the history holds."""
+    gateway = start_gateway(restored.url)
+    append(restored.url, MANY, "before")
+    restored.back_up_and_go_on()
+    with Stream(f"{gateway.url}/runs/{RUN}/events/stream") as stream:
+        stream.wait_for_events(MANY + BEFORE + LOST)
+        restored.restore(appended_meanwhile=LOST + 1 - behind, behind=behind)
+        wait_for_the_new_state(stream, LOST + 1, MANY + BEFORE)
+        with Stream(f"{gateway.url}/runs/{RUN}/events/stream") as newcomer:
+            newcomer.wait_for_events(MANY + BEFORE + LOST + 1)
+            texts = [each.json["data"] for each in newcomer.events]
+            assert texts == ["before"] * (MANY + BEFORE) + ["new"] * (LOST + 1)
+
+
+@needs(REDIS_OF_DEBIAN)
+def test_a_restart_without_a_loss_is_no_reset(restored, start_gateway):
+    gateway = start_gateway(restored.url)
+    restored.back_up_and_go_on()
+    with (
+        Stream(f"{gateway.url}/runs/{RUN}/events/stream") as stream,
+        Stream(f"{gateway.url}/events/stream?run={RUN}&run=another") as merged,
+    ):
+        for each in (stream, merged):
+            each.wait_for_events(BEFORE + LOST)
+        restored.server.stop()
+        restored.server.start()
+        append(restored.url, 1, "next")
+        for each in (stream, merged):
+            each.wait_for_events(BEFORE + LOST + 1)
+            assert {message.json["event"]["action"] for message in each.controls} <= {
+                *("heartbeat", "caught_up")
+            }
 
 
 @needs(REDIS_OF_DEBIAN)

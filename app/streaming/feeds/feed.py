@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..log.continuity import is_another_log
 from ..log.log_state import LogState
@@ -250,13 +250,28 @@ class Feed:
         has_more = state.end_id is not None and state.end_id > position.id
         if has_more and not is_another_log(position, state):
             return False  # the next XREAD returns these entries
-        for batch in batches_from(self.run_id, position, [], state, whole=True):
+        for batch in self.go_on(position, [], state, whole=True):
             self.publish(batch, state.ended and batch.end == state.end)
         if not self.is_at(state.end):
             return False
         self._set_ended(state.ended)
         self._forget()
         return True
+
+    def go_on(
+        self, position: Position, entries: list[Any], state: LogState, *, whole: bool
+    ) -> list[FrameBatch]:
+        """Return how the log goes on from a position; see `batches_from`.
+
+        Forget what is in memory if the log was replaced by another one, or by an older state of
+        its own, which its version does not tell.
+        """
+        self.note_version(state)
+        batches = batches_from(self.run_id, position, entries, state, whole=whole)
+        if batches and batches[0].is_reset and position.epoch == state.epoch:
+            self.version_changes += 1
+            self._forget()
+        return batches
 
     def _set_ended(self, ended: bool) -> None:
         with self._lock:

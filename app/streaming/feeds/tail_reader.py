@@ -21,7 +21,7 @@ from ..redis.connection import (
     translated_errors,
 )
 from ..redis.sentinel import leads_to_master
-from ..wire.frame_batch import batches_after, batches_from
+from ..wire.frame_batch import batches_after
 from .feed import Feed
 from .group_read import GroupRead, feed_key
 
@@ -61,6 +61,8 @@ class TailReader:
         self._pace = Pace()
         self._feeds: dict[bytes, Feed] = {}
         self._excluded: set[bytes] = set()
+        # Their positions were read over another connection, so the log may be an older one now.
+        self._unverified: set[Feed] = set()
         self._looked_up: dict[bytes, bool] = {}  # whether the feed is in the group meanwhile
         self._lock = threading.Lock()
         self._link: RedisConnection | None = None
@@ -81,6 +83,7 @@ class TailReader:
         """Follow a feed too; the XREAD in progress must be woken."""
         with self._lock:
             self._feeds[feed_key(feed)] = feed
+            self._unverified.add(feed)
             self._stale = True
 
     def check_now(self) -> None:
@@ -93,6 +96,7 @@ class TailReader:
         with self._lock:
             self._feeds.pop(feed_key(feed), None)
             self._excluded.discard(feed_key(feed))
+            self._unverified.discard(feed)
             self._looked_up.pop(feed_key(feed), None)
             self._group = None
 
@@ -101,6 +105,7 @@ class TailReader:
         with self._lock:
             feeds = list(self._feeds.values())
             self._feeds.clear()
+            self._unverified.clear()
         self.close()
         return feeds
 
@@ -134,6 +139,8 @@ class TailReader:
             raise StoreUnavailable("another server is the master now")
         if time.monotonic() >= self._next_check:
             self._check()
+        if self._unverified:
+            self._verify()
         group = self._current_group()
         if self._closed or not group:
             time.sleep(SHORT_BLOCK_SECONDS)
@@ -145,9 +152,10 @@ class TailReader:
     def _current_group(self) -> GroupRead:
         with self._lock:
             if self._stale or self._group is None:
-                self._stale = False
+                self._stale = bool(self._to_verify())  # some were added since the others were
                 left_out = {key for key, in_group in self._looked_up.items() if not in_group}
                 left_out |= self._excluded
+                left_out |= {feed_key(feed) for feed in self._unverified}
                 in_group = (feed for key, feed in self._feeds.items() if key not in left_out)
                 self._group = GroupRead(in_group, READ_COUNT)
             return self._group
@@ -201,12 +209,46 @@ class TailReader:
             if is_terminal and not whole:
                 self._next_check = 0.0  # only the log tells whether the run ends there
             return
+        self._read_anew(feed, position)
+
+    def _read_anew(self, feed: Feed, position: Position) -> None:
+        """Publish what the log and its state say."""
         # One more, for the entry at the position itself.
         entries, state = self._store.read_in_redis(feed.run_id, position.id, READ_COUNT + 1)
         if self._store.may_be_archived(feed.run_id, position, state):
             self._look_up(feed, in_group=False)
         else:
             _publish_read(feed, position, entries, state)
+
+    def _to_verify(self) -> list[Feed]:
+        """Return the feeds that are to be verified now. Call it under the lock.
+
+        A look-up in the archive may have read the log over a connection before the present one,
+        and may still move the feed on. So its feed is verified after it.
+        """
+        return [feed for feed in self._unverified if feed_key(feed) not in self._looked_up]
+
+    def _verify(self) -> None:
+        """Look whether the logs still have the entries at the positions that are not verified."""
+        with self._lock:
+            feeds = self._to_verify()
+        if not feeds:
+            return
+        seen = [(feed, feed.position) for feed in feeds]
+        asked = [(feed, position) for feed, position in seen if position.is_entry]
+        found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
+        try:
+            for (feed, position), is_here in zip(asked, found, strict=True):
+                if isinstance(is_here, NotALog):
+                    self._exclude(feed, True)
+                elif not is_here:
+                    self._read_anew(feed, position)
+        finally:
+            for feed, _ in asked:
+                feed.flush()
+        with self._lock:
+            self._unverified.difference_update(feeds)
+            self._group = None
 
     def _check(self) -> None:
         """Check whether every log is still there, the same one, a stream, and not ended."""
@@ -264,9 +306,9 @@ class TailReader:
             log.exception("a look-up in the archive failed run=%s", feed.run_id)
         finally:
             with self._lock:
-                was_in_group = self._looked_up.pop(key, True)
+                was_left_out = not self._looked_up.pop(key, True) or feed in self._unverified
                 self._group = None
-            if not was_in_group:
+            if was_left_out:
                 self._stale = True
                 self._wake(self)
 
@@ -293,6 +335,8 @@ class TailReader:
         with self._lock:
             if not excluded and key in self._excluded:
                 self._excluded.discard(key)
+                if (current := self._feeds.get(key)) is not None:
+                    self._unverified.add(current)
                 self._group = None
             elif excluded and key in self._feeds and key not in self._excluded:
                 self._excluded.add(key)
@@ -307,6 +351,8 @@ class TailReader:
             self._client_id = _unblockable(link)
         self._link = link
         self._next_check = 0.0
+        with self._lock:
+            self._unverified.update(self._feeds.values())
         if self._failures:
             self._availability.interrupted()
             self._store.release_idle()
@@ -335,9 +381,7 @@ class TailReader:
 
 def _publish_read(feed: Feed, position: Position, entries: list[Any], state: LogState) -> None:
     """Publish up to READ_COUNT + 1 entries that were read from a position on, with the state."""
-    feed.note_version(state)
-    whole = len(entries) <= READ_COUNT
-    for batch in batches_from(feed.run_id, position, entries, state, whole=whole):
+    for batch in feed.go_on(position, entries, state, whole=len(entries) <= READ_COUNT):
         feed.publish(batch, state.ended and batch.end == state.end)
 
 

@@ -13,7 +13,7 @@ from ..event_store import EventStore
 from ..feeds.feed import Feed
 from ..log.position import Position
 from ..log.reader import INITIAL_COUNT, next_count
-from ..wire.frame_batch import FrameBatch, batches_after, batches_from
+from ..wire.frame_batch import FrameBatch, batches_after
 
 # How many bytes all pages of a worker may take together.
 MAX_BYTES = 64 * 1024 * 1024
@@ -63,8 +63,8 @@ class History:
             if before is not None and before.events:
                 count = next_count(before.size, before.events)
             stop = min(end, following.start.id) if following else end
-            entries = self._store.entries(feed.run_id, position.id, stop, count)
-            pages = batches_after(feed.run_id, position, entries) if entries else []
+            entries, is_here = self._store.entries_after(feed.run_id, position, stop, count)
+            pages = batches_after(feed.run_id, position, entries) if entries and is_here else []
             for page in pages:
                 self._keep(feed, page)
             return pages or self._read_with_state(feed, position, count)
@@ -77,9 +77,7 @@ class History:
     def _read_with_state(self, feed: Feed, position: Position, count: int) -> list[FrameBatch]:
         count += 1  # for the entry at the position itself
         entries, state = self._store.read(feed.run_id, position.id, count)
-        feed.note_version(state)
-        whole = len(entries) < count
-        batches = batches_from(feed.run_id, position, entries, state, whole=whole)
+        batches = feed.go_on(position, entries, state, whole=len(entries) < count)
         for batch in batches:
             if (batch.events or batch.is_gap) and None not in (
                 batch.start.sequence,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..errors import StreamingError
 from ..event_id import ZERO, EventId
 from ..event_store import EventStore
-from ..log.continuity import Mark
+from ..log.continuity import Mark, is_another_log
 from ..log.replies import has_names, parse_mark
 from ..redis.connection import Reply
 from ..wire.formats import JsonLines
@@ -77,6 +77,7 @@ class HistoryLines:
                     self._cursor = chosen[-1][0].decode()
                 self.events += len(chosen)
                 if self.events == self._limit:
+                    self._check(None)
                     break
         except GeneratorExit:  # the server gives up, since its client has gone
             self.reason = self.reason or "disconnected"
@@ -112,10 +113,14 @@ class HistoryLines:
 
     def _check(self, last: Mark | None) -> None:
         """Raise LogChanged if it is another log, or was trimmed behind the last entry."""
-        began, now = self._began, self._store.state(self.run_id)
+        began, end = self._began, self._began.end
+        entries, now = self._store.read(self.run_id, end.id, 1)
         is_another = (now.exists, now.epoch) != (began.exists, began.epoch) and began.exists
-        if is_another or (
-            last is not None and (now.first_id is None or now.first_id > last.cursor)
+        is_older = is_another_log(end, now, [parse_mark(entry) for entry in entries])
+        if (
+            is_another
+            or is_older
+            or (last is not None and (now.first_id is None or now.first_id > last.cursor))
         ):
             raise LogChanged
 

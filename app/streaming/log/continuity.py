@@ -69,6 +69,20 @@ def continues(position: Position, entries: Sequence[Marked]) -> bool:
     )
 
 
+def is_at(position: Position, entries: Sequence[Marked]) -> bool:
+    """Return whether entries begin with that of a position, which is then of the same log.
+
+    It is False too if that cannot be told from the entries alone.
+    """
+    if not entries or entries[0].cursor != position.id:
+        return False
+    own = entries[0]
+    if not own.epoch or not position.epoch or own.sequence is None or position.sequence is None:
+        return own.epoch == position.epoch
+    # After a gap, the sequence of a position is higher.
+    return own.epoch == position.epoch and own.sequence <= position.sequence
+
+
 def stretches(
     position: Position, entries: Sequence[Marked], state: LogState, *, whole: bool
 ) -> list[Stretch]:
@@ -93,18 +107,17 @@ def stretches(
 def is_another_log(position: Position, state: LogState, entries: Sequence[Marked] = ()) -> bool:
     """Return whether a position is not of this log, or the log has lost its end since then.
 
-    `entries` are some from the position on.
+    `entries` are some from the position on, its own one first if the log retains it. None at all
+    were read if there are none, though the log has later ones.
     """
     if position.is_start:
         return False
     if position.epoch and state.epoch and position.epoch != state.epoch:
         return True
-    if position.id > state.last_id:
+    if position.id > state.last_id or _lacks(position, state, entries):
         return True
     if position.sequence is None or _holds(position, state, entries):
         return False
-    if _lacks(position, state, entries):
-        return True
     later = (entry for entry in entries if entry.cursor > position.id)
     numbers = (number for entry in later if (number := _number(entry, state)) is not None)
     return position.sequence > min(state.last_sequence, next(numbers, position.sequence + 1) - 1)
@@ -122,11 +135,24 @@ def _holds(position: Position, state: LogState, entries: Sequence[Marked]) -> bo
 
 
 def _lacks(position: Position, state: LogState, entries: Sequence[Marked]) -> bool:
-    """Return whether the entry of a position is missing from a log whose epoch nobody knows."""
-    if (position.epoch and state.epoch) or not entries or state.first_id is None:
+    """Return whether the log would retain the entry of a position, but does not have it.
+
+    Then an older state of the log was restored, and went on from there.
+    """
+    if not position.is_entry or state.first_id is None or state.end_id is None:
         return False
-    would_be_retained = position.id >= state.first_id and position.id > state.deleted
-    return would_be_retained and entries[0].cursor != position.id
+    if position.id < state.first_id or position.id <= max(state.deleted, state.lost_upto):
+        return False  # it was trimmed or deleted, or the archive lacks it
+    if entries:
+        return entries[0].cursor != position.id or _is_later(entries[0], position, state)
+    return state.end_id < position.id
+
+
+def _is_later(own: Marked, position: Position, state: LogState) -> bool:
+    """Return whether the entry at a position has a higher sequence."""
+    if own.sequence is None or position.sequence is None:
+        return False
+    return state.epoch in (b"", own.epoch) and own.sequence > position.sequence
 
 
 def _reset(start: Position, state: LogState) -> list[Stretch]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ..errors import ArchiveUnavailable
 from ..event_id import ZERO, EventId
-from .position import START, Position
+from .position import START, Between, Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +63,18 @@ class LogState:
         if self.first_id is None:
             return self.end
         sequence = None if self.first_sequence is None else self.first_sequence - 1
-        return Position(self.epoch, self.first_id.before(), sequence)
+        return Between(self.epoch, self.first_id.before(), sequence)
 
     @property
     def end(self) -> Position:
         """The position after the last entry that was ever added."""
-        return Position(self.epoch, self.last_id, self.last_sequence) if self.exists else START
+        if not self.exists:
+            return START
+        # Else the last entry is there, or was deleted or trimmed, or the archive lacks it.
+        known = self.end_id and max(self.end_id, self.deleted, self.lost_upto)
+        was_moved = known is not None and known < self.last_id
+        kind = Between if was_moved else Position
+        return kind(self.epoch, self.last_id, self.last_sequence)
 
     @property
     def version(self) -> tuple[bytes, int]:

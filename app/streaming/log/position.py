@@ -35,11 +35,26 @@ class Position(NamedTuple):
         """Whether nothing was read yet, so that every log continues from here."""
         return self.id == ZERO
 
+    @property
+    def is_entry(self) -> bool:
+        """Whether the log had an entry with the id, so that it still has, unless that is gone."""
+        return self.id != ZERO
+
     def is_same_place(self, other: "Position") -> bool:
         """Return whether nothing lies between two positions, as far as both know the sequence."""
         if self[:2] != other[:2]:
             return False
         return self.sequence == other.sequence or None in (self.sequence, other.sequence)
+
+
+class Between(Position):
+    """A position whose id no entry of the log has or had. It equals one that has the same parts."""
+
+    __slots__ = ()
+
+    @property
+    def is_entry(self) -> bool:
+        return False
 
 
 START = Position(b"", ZERO, 0)

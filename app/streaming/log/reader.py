@@ -24,10 +24,10 @@ from ..redis.connection import (
 )
 from ..redis.scripts import Script
 from ..redis.shared_connection import SharedConnection
-from .continuity import Mark, Stretch, locate
+from .continuity import Mark, Stretch, is_at, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
-from .position import Position
+from .position import Between, Position
 from .redis_keys import log_key, run_id_of
 from .replies import (
     has_names,
@@ -123,6 +123,7 @@ class LogReader:
         self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
         self._shared = shared
         self._read_log = self.script(HERE / "read.lua", keys=1)
+        self._read_mark = self.script(HERE / "mark.lua", keys=1)
         self.leases = leases
 
     @property
@@ -282,6 +283,42 @@ class LogReader:
         entries = call(self._client, "XRANGE", log_key(run_id), first, last, "COUNT", count)
         return list(entries)
 
+    def entries_after(
+        self, run_id: str, position: Position, upto: EventId, count: int
+    ) -> tuple[list[Reply], bool]:
+        """Return what `entries` does, and whether the position is certainly one of this log.
+
+        So it is if its own entry is there. A position that has none is taken for one.
+        """
+        if not position.is_entry or position.id == LAST:
+            return self.entries(run_id, position.id, upto, count), True
+        key, first = log_key(run_id), f"({position.id}"
+        # In this order: an entry that is there after the others were read was there before too.
+        entries, own = call_all(
+            self._client,
+            ("XRANGE", key, first, str(upto), "COUNT", count),
+            self._read_mark.command(key, str(position.id)),
+        )
+        return list(checked(entries)), _is_own(position, own)
+
+    def are_here(self, positions: Sequence[tuple[str, Position]]) -> list[bool | NotALog]:
+        """Return for positions of several runs whether each is certainly one of the run's log.
+
+        They are entries' positions. Only Redis is asked: where it has less of a log, or none, what
+        is not there may be in the archive. NotALog names the run.
+        """
+        if not positions:
+            return []
+        calls = [(log_key(run_id), str(position.id)) for run_id, position in positions]
+        return [
+            NotALog(f"run {run_id}: {reply}")
+            if isinstance(reply, NotALog)
+            else _is_own(position, reply)
+            for (run_id, position), reply in zip(
+                positions, self._read_mark.run_each(calls), strict=True
+            )
+        ]
+
     def read(self, run_id: str, start: EventId, count: int) -> tuple[list[Reply], LogState]:
         """Return up to `count` raw entries from an id on, and the log's state at that moment.
 
@@ -397,25 +434,30 @@ class LogReader:
             return self.before_tail(run_id, state.last_sequence - sequence + 1)[0]
         if mark is None:
             return state.end
-        return Position(state.epoch, mark.cursor.before(), (mark.sequence or 1) - 1)
+        return Between(state.epoch, mark.cursor.before(), (mark.sequence or 1) - 1)
 
-    def read_blocking(self, run_id: str, after: EventId, left: float | None) -> list[Reply]:
-        """Return the raw entries after an id, as soon as there are any.
+    def read_blocking(
+        self, run_id: str, position: Position, left: float | None
+    ) -> tuple[list[Reply], bool]:
+        """Return the raw entries after a position, as soon as there are any.
 
-        Waits for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
+        The second value says, as in `entries_after`, whether the position is of this log. Waits
+        for up to `left` seconds (None: no limit), but not longer than MAX_BLOCK_SECONDS.
         """
         blocking = left is None or left > 0
         block_seconds = MAX_BLOCK_SECONDS if left is None else min(left, MAX_BLOCK_SECONDS)
         block_ms = max(1, int(1000 * block_seconds))
-        reply = call(
+        key, after = log_key(run_id), str(position.id)
+        block = ("BLOCK", block_ms) if blocking else ()
+        reply, *own = call_all(
             self._blocking_client,
-            *("XREAD", "COUNT", MAX_READ_COUNT),
-            *(("BLOCK", block_ms) if blocking else ()),
-            *("STREAMS", log_key(run_id), str(after)),
+            ("XREAD", "COUNT", MAX_READ_COUNT, *block, "STREAMS", key, after),
+            *((self._read_mark.command(key, after),) if position.is_entry else ()),
         )
-        for _, entries in parse_streams(reply):
-            return list(entries)
-        return []
+        is_here = all(_is_own(position, each) for each in own)
+        for _, entries in parse_streams(checked(reply)):
+            return list(entries), is_here
+        return [], is_here
 
     # Inside
 
@@ -512,6 +554,11 @@ class LogReader:
 def _from(cursor: EventId | None) -> tuple[EventId, int]:
     """Return from which id on a log is read to locate a client, and how many entries."""
     return (ZERO, 0) if cursor is None else (cursor, 1)
+
+
+def _is_own(position: Position, reply: Reply) -> bool:
+    """Return whether `mark.lua` has returned the entry of a position."""
+    return type(reply) is list and is_at(position, [parse_mark(reply)] if reply else [])
 
 
 def _is_same(before: LogState, now: LogState) -> bool:

@@ -12,10 +12,10 @@ from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
 from ..redis.shared_connection import SharedConnection
 from .archived_log import Archive, ArchivedLogs, Earlier, last_before
-from .continuity import Mark
+from .continuity import Mark, is_at
 from .lease import Leases
 from .log_state import LogState
-from .position import Position
+from .position import Between, Position
 from .reader import INITIAL_COUNT, FoundLog, Located, LogReader, next_count
 from .replies import parse_log_state, parse_mark
 from .run import Run
@@ -71,6 +71,24 @@ class WholeLogReader(LogReader):
         if len(found) < count and upto > earlier.upto:
             found += super().entries(run_id, earlier.upto, upto, count - len(found))
         return found
+
+    def entries_after(
+        self, run_id: str, position: Position, upto: EventId, count: int
+    ) -> tuple[list[Reply], bool]:
+        """Return what `entries` does, and whether the position is certainly one of this log.
+
+        Where the archive has what follows, the position's own entry must be there too. Then those
+        of Redis are not among the entries: only `read` tells whether they are of the same log.
+        """
+        earlier = self._known_earlier(run_id)
+        if earlier is None or position.id >= earlier.upto:
+            return super().entries_after(run_id, position, upto, count)
+        upto = min(upto, earlier.upto)
+        if not position.is_entry:
+            return earlier.log.entries(position.id, upto, count), True
+        found = earlier.log.entries(position.id.before(), upto, count + 1)
+        is_here = is_at(position, [parse_mark(entry) for entry in found[:1]])
+        return found[1:] if is_here else found[:count], is_here
 
     def scan_pages(
         self,
@@ -192,7 +210,7 @@ class WholeLogReader(LogReader):
         if earlier is not None and sequence <= state.last_sequence:
             mark = earlier.log.find(sequence, earlier.upto)
             if mark is not None and mark.sequence is not None:
-                return Position(state.epoch, mark.cursor.before(), mark.sequence - 1)
+                return Between(state.epoch, mark.cursor.before(), mark.sequence - 1)
         return super()._before_sequence(run_id, sequence, state)
 
     def _delete_archived(self, run_id: str) -> bool:

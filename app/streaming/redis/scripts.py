@@ -36,6 +36,10 @@ class Script:
         except NoScriptError:  # Redis has run nothing
             return checked(call("EVAL", self._source, *arguments))
 
+    def command(self, *keys_and_arguments: Argument) -> Command:
+        """Return the command that runs the script, to be sent together with others."""
+        return "EVAL", self._source, self._keys, *keys_and_arguments
+
     def run_each(self, calls: Sequence[Command]) -> list[Reply]:
         """Run the script once for each of some calls, all sent together.
 

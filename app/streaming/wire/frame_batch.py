@@ -59,6 +59,7 @@ class FrameBatch:
         end: the position of a client that has received the batch.
         events: how many frames are events: all, or none if it is a notice.
         is_gap: whether it is the notice that events are missing.
+        is_reset: whether it is the notice that the log is another one.
         is_trimmed: whether it is a gap and the log retained nothing up to its start, or the archive
             lacks what should follow.
         hole_upto: where counting cannot tell which entries are missing, the id up to which some
@@ -73,6 +74,7 @@ class FrameBatch:
         "frames",
         "hole_upto",
         "is_gap",
+        "is_reset",
         "is_trimmed",
         "size",
         "start",
@@ -93,6 +95,7 @@ class FrameBatch:
         self.end = end
         self.events = 0 if notice else len(frames)
         self.is_gap = notice == "gap"
+        self.is_reset = notice == "reset"
         self.is_trimmed = is_trimmed
         self.hole_upto = hole_upto
         self.size = sum([len(frame.typed) for frame in frames])
@@ -138,10 +141,10 @@ class FrameBatch:
         passed = bisect_right(frames, position.id, key=_cursor)
         if passed == len(frames) or position.id < start.id:
             return None
-        if position.sequence is None:  # then only the entry itself proves it
-            is_here = passed > 0 and frames[passed - 1].cursor == position.id
-        else:
-            is_here = position.sequence == start.sequence + passed
+        is_here = position.sequence in (None, start.sequence + passed)
+        if position.is_entry or position.sequence is None:
+            # Only the entry itself proves it: an older state of the log may have been restored.
+            is_here &= passed > 0 and frames[passed - 1].cursor == position.id
         return FrameBatch(position, frames[passed:], self.end) if is_here else None
 
     def pieces(self) -> "list[FrameBatch]":

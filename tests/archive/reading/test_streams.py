@@ -404,6 +404,14 @@ class TrimmedStore(EventStore):
         with self.interruptions():
             return super().entries(*arguments)
 
+    def entries_after(self, *arguments):
+        with self.interruptions():
+            return super().entries_after(*arguments)
+
+    def read_blocking(self, *arguments):
+        with self.interruptions():
+            return super().read_blocking(*arguments)
+
     def _inspect(self, *arguments, **options):
         with self.interruptions():
             return super()._inspect(*arguments, **options)

@@ -21,6 +21,7 @@ from app.streaming.follow.history_lines import HistoryLines
 from app.streaming.follow.start import Start
 from app.streaming.log import archived_log
 from app.streaming.log.log_state import NO_LOG
+from app.streaming.log.position import Between, Position
 from tests.archive.archiving import archive_log
 from tests.archive.logs import append
 from tests.archive.memory_storage import MemoryStorage
@@ -146,6 +147,29 @@ def test_every_range_is_that_of_the_whole_log(store, ids, run_id):
                 assert [EventId.from_redis(entry[0]) for entry in entries] == ids[lower:upper][
                     :most
                 ]
+
+
+def test_a_position_is_proved_by_its_own_entry_wherever_that_is(store, ids, run_id):
+    state = store.state(run_id)
+    joins = 0
+    for number, event_id in enumerate(ids[:-1], 1):
+        own = Position(state.epoch, event_id, number)
+        entries, is_here = store.entries_after(run_id, own, LAST, 2)
+        found = [EventId.from_redis(entry[0]) for entry in entries]
+        assert found == ids[number : number + len(found)]
+        joins += not (is_here and found)  # only a read with the state tells what follows
+        for other in (
+            own._replace(epoch=b"another"),
+            own._replace(sequence=number - 1),
+            Position(state.epoch, EventId(event_id.ms - 1, 0), number),
+        ):
+            assert not store.entries_after(run_id, other, LAST, 2)[1]
+        between = Between(state.epoch, event_id, number)
+        entries, is_here = store.entries_after(run_id, between, LAST, 1)
+        assert is_here
+        assert [EventId.from_redis(each[0]) for each in entries] in ([], [ids[number]])
+    is_cut = state.archived_upto not in (ZERO, ids[-1])
+    assert joins == is_cut
 
 
 def test_reading_from_an_id_goes_on_in_redis(store, ids, run_id):

@@ -8,7 +8,7 @@ from app.streaming.event_id import LAST, ZERO, EventId
 from app.streaming.feeds import feed as feed_module
 from app.streaming.feeds.feed import Feed
 from app.streaming.log.log_state import NO_LOG
-from app.streaming.log.position import START, Position
+from app.streaming.log.position import START, Between, Position
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
 from app.streaming.wire.frame_batch import FrameBatch
 from tests.clocks import replace_time
@@ -61,11 +61,19 @@ def test_a_position_gets_what_came_after_it(feed):
     [
         Position(EPOCH, EventId(6, 0), 9),
         Position(EPOCH, EventId(6, 5), None),
+        Position(EPOCH, EventId(6, 5), 6),
         Position(OTHER_EPOCH, EventId(6, 0), 6),
         Position(b"", EventId(6, 0), 6),
         START,
     ],
-    ids=["more before it", "unproven", "other log", "unknown log", "start"],
+    ids=[
+        "more before it",
+        "unproven",
+        "lost",
+        "other log",
+        "unknown log",
+        "start",
+    ],
 )
 def test_a_position_that_the_feed_does_not_know_gets_nothing(feed, position):
     """So what follows it is read from the log, which can tell."""
@@ -75,7 +83,7 @@ def test_a_position_that_the_feed_does_not_know_gets_nothing(feed, position):
 
 def test_a_position_between_two_events_gets_what_came_after_it(feed):
     publish(feed, 6, 7)
-    assert after(feed, Position(EPOCH, EventId(6, 5), 6)) == [7]
+    assert after(feed, Between(EPOCH, EventId(6, 5), 6)) == [7]
 
 
 def test_a_position_without_a_sequence_gets_what_follows_its_entry(feed):

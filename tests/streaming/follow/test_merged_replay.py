@@ -126,10 +126,10 @@ class InterruptedStore(EventStore):
             self.add(next(self._next_run), "llm", "stream")
             self.interrupt()
 
-    def entries(self, *arguments):
+    def entries_after(self, *arguments):
         self.interrupt()
         try:
-            return super().entries(*arguments)
+            return super().entries_after(*arguments)
         finally:
             self.interrupt()
 

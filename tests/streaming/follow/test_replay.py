@@ -58,9 +58,9 @@ class InterruptedStore(EventStore):
         with self.interruptions():
             return super().state(run_id, **options)
 
-    def entries(self, *arguments):
+    def entries_after(self, *arguments):
         with self.interruptions():
-            return super().entries(*arguments)
+            return super().entries_after(*arguments)
 
     def read(self, *arguments, **options):
         with self.interruptions():
@@ -177,9 +177,9 @@ def test_a_stream_opened_while_redis_is_away_starts_when_redis_is_back(
             self.fail_at_first()
             return super().state(run_id, **options)
 
-        def entries(self, *arguments):
+        def entries_after(self, *arguments):
             self.fail_at_first()
-            return super().entries(*arguments)
+            return super().entries_after(*arguments)
 
         def fail_at_first(self) -> None:
             self.failures += 1

@@ -144,7 +144,7 @@ def test_a_stream_that_cannot_read_its_history_yet_gives_its_client_no_id(
     """The id before the first event is no event's, and another log would not know it."""
 
     class HalfAwayStore(EventStore):
-        def entries(self, *arguments):
+        def entries_after(self, *arguments):
             raise StoreUnavailable("Redis is away")
 
     store.add(run_id, "llm", "stream")

@@ -1,6 +1,6 @@
 """Continuity, against a log in memory that its writers change in every way while it is read."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from app.streaming.log.continuity import (
     Stretch,
     continues,
     is_another_log,
+    is_at,
     locate,
     stretches,
 )
@@ -19,14 +20,15 @@ from app.streaming.log.log_state import NO_LOG, LogState
 from app.streaming.log.position import START, Position
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
-    """An entry, with its true place: the number of its log, and its ordinal there."""
+    """An entry, with its true place: the log, its ordinal there, and what was added before it."""
 
     cursor: EventId
     log: int
     ordinal: int
     ours: bool
+    earlier: list["Entry"] = field(repr=False)
 
     @property
     def mark(self) -> Mark:
@@ -37,22 +39,48 @@ class Entry:
 
 @dataclass
 class Log:
-    """A log as Redis keeps it. `number` tells it from the logs before it."""
+    """A log as Redis keeps it. `number` tells it from the logs before it.
+
+    `history` has all entries that were ever added to it. `server` changes when an older state was
+    restored; then the clock is behind, but no id is given twice.
+    """
 
     number: int = 0
+    numbers: int = 0
     clock: int = 0
     added: int = 0
     last_id: EventId = ZERO
     deleted: EventId = ZERO
     entries: list[Entry] = field(default_factory=list)
+    history: list[Entry] = field(default_factory=list)
+    server: int = 0
+    backup: "Log | None" = None
 
     def add(self, ours: bool, at: int = 1) -> None:
         if self.last_id == ZERO:
-            self.number += 1
+            self.number = self.numbers = self.numbers + 1
         self.clock += at
         self.added += 1
-        self.last_id = EventId(self.clock, 0)
-        self.entries.append(Entry(self.last_id, self.number, self.added, ours))
+        self.last_id = EventId(self.clock, self.server)
+        entry = Entry(self.last_id, self.number, self.added, ours, [*self.history])
+        self.entries.append(entry)
+        self.history.append(entry)
+
+    def back_up(self) -> None:
+        copies = {"entries": [*self.entries], "history": [*self.history], "backup": None}
+        self.backup = replace(self, **copies)
+
+    def restore(self) -> None:
+        if self.backup is not None:
+            kept = {"backup": self.backup, "server": self.server + 1, "numbers": self.numbers}
+            self.backup.back_up()
+            self.__dict__.update(vars(self.backup.backup) | kept)
+
+    def set_id(self, at: int) -> None:
+        """Give an id that no entry has, as XSETID does."""
+        if self.last_id != ZERO:
+            self.clock += at
+            self.last_id = EventId(self.clock, self.server)
 
     def delete_entry(self, index: int) -> None:
         if self.entries:
@@ -63,7 +91,7 @@ class Log:
         self.entries = self.entries[max(0, len(self.entries) - length) :]
 
     def drop(self) -> None:
-        self.added, self.last_id, self.deleted, self.entries = 0, ZERO, ZERO, []
+        self.added, self.last_id, self.deleted, self.entries, self.history = 0, ZERO, ZERO, [], []
 
     @property
     def state(self) -> LogState:
@@ -100,12 +128,13 @@ class Follower:
     log: Log
     position: Position = START
     got: list[Entry | str] = field(default_factory=list)
+    server: int = 0
 
     def read(self, count: int) -> bool:
         """Read once; return whether there was anything."""
         entries = self.log.after(self.position.id, count)
         marks = [entry.mark for entry in entries]
-        if marks and continues(self.position, marks):
+        if marks and continues(self.position, marks) and self.is_on_the_same_log():
             last = marks[-1]
             self.got += entries
             self.position = Position(last.epoch, last.cursor, last.sequence)
@@ -118,8 +147,22 @@ class Follower:
             self._take(stretch, entries)
         return bool(found)
 
+    def is_on_the_same_log(self) -> bool:
+        """Return whether the position is still one of this log, as a new connection asks."""
+        if self.server == self.log.server or not self.position.is_entry:
+            return True
+        marks = [entry.mark for entry in self.log.at(self.position.id, 1)]
+        if not is_at(self.position, marks):
+            return False
+        self.server = self.log.server
+        return True
+
     def _take(self, stretch: Stretch, entries: list[Entry]) -> None:
         assert stretch.start == self.position
+        if stretch.notice == "reset":
+            last = next((each for each in reversed(self.got) if isinstance(each, Entry)), None)
+            is_here = last is not None and last in self.log.history
+            assert not is_here or self.log.server, "the log has what was read"
         if stretch.notice:
             self.got.append(stretch.notice)
         self.got += entries[stretch.first : stretch.last]
@@ -151,7 +194,10 @@ def check(follower: Follower, exact: bool, reconnected: bool) -> None:
         if isinstance(each, str):
             notices.append(each)
             continue
-        if before is not None and each.log != before.log:
+        if before is not None and before not in each.earlier and "reset" not in notices:
+            assert reconnected, follower.got
+            assert "gap" in notices, follower.got
+        elif before is not None and each.log != before.log:
             assert "reset" in notices or (reconnected and "gap" in notices), follower.got
         elif before is not None and "reset" not in notices:
             assert each.ordinal > before.ordinal, follower.got
@@ -167,11 +213,14 @@ def check(follower: Follower, exact: bool, reconnected: bool) -> None:
 
 
 WRITES = (
-    st.tuples(st.just("add"), st.booleans(), st.integers(1, 4)),
+    st.tuples(st.just("add"), st.booleans(), st.integers(1, 4), st.sampled_from((1, 1, 9))),
     st.tuples(st.just("delete_entry"), st.integers(-3, 3)),
     st.tuples(st.just("trim"), st.integers(0, 5)),
     st.tuples(st.just("drop")),
+    st.tuples(st.just("back_up")),
+    st.tuples(st.just("restore")),
 )
+MOVES = st.tuples(st.just("set_id"), st.integers(1, 9))
 READS = st.tuples(st.just("read"), st.integers(1, 6))
 RECONNECTS = st.tuples(st.just("reconnect"))
 
@@ -183,9 +232,9 @@ def play(steps: list[tuple], ours_only: bool) -> Follower:
             getattr(follower, name)(*arguments)
         else:
             if name == "add":
-                ours, count = arguments
+                ours, count, step = arguments
                 for _ in range(count):
-                    follower.log.add(ours or ours_only)
+                    follower.log.add(ours or ours_only, step)
             else:
                 getattr(follower.log, name)(*arguments)
     follower.catch_up()
@@ -196,13 +245,15 @@ def arrives(follower: Follower) -> None:
     """Check that a follower that caught up has the log's last entry."""
     got = [each for each in follower.got if isinstance(each, Entry)]
     if follower.log.entries:
-        assert follower.log.entries[-1] in got
+        # An entry that had been deleted may be back; its gap was told.
+        was_told = follower.log.server > 0 and "gap" in follower.got
+        assert follower.log.entries[-1] in got or was_told
     assert follower.position[:2] == follower.log.state.end[:2]
     assert follower.position.sequence == follower.log.added
 
 
 @settings(max_examples=500)
-@given(st.lists(st.one_of(*WRITES, READS), max_size=40))
+@given(st.lists(st.one_of(*WRITES, MOVES, READS), max_size=40))
 def test_every_hole_and_every_other_log_is_told_and_nothing_else(steps):
     follower = play(steps, ours_only=True)
     check(follower, exact=True, reconnected=False)
@@ -327,8 +378,8 @@ WHOLE = (1, 2, 3, 4, 5, 6)
 )
 def test_what_a_follower_is_told(position, retained, changes, expected):
     state = state_of(*retained, **changes)
-    after = [mark for mark in marks(*retained) if mark.cursor > position.id]
-    assert told(position, after, state, whole=True) == expected
+    entries = [mark for mark in marks(*retained) if mark.cursor >= position.id]
+    assert told(position, entries, state, whole=True) == expected
 
 
 @pytest.mark.parametrize(
@@ -357,6 +408,17 @@ def test_another_log_or_one_that_lost_its_end_is_a_reset(position, retained, cha
     assert [each.notice for each in gap] == ([] if retained else ["gap"])
 
 
+@pytest.mark.parametrize("entries", [(), marks(8, 9)])
+def test_an_entry_that_was_trimmed_and_never_archived_is_no_reset(entries):
+    """The archive has the entries up to 3, and Redis those after 7, if any."""
+    last, lost = (9 if entries else 7), EventId(7, 0)
+    state = state_of(1, 2, 3, *(entry.sequence for entry in entries), last=last, lost_upto=lost)
+    state = replace(state, first_sequence=1)
+    for number in (4, 7):
+        assert not is_another_log(at(number), state, entries)
+    assert is_another_log(at(8), state_of(1, 2, 9, last=9, lost_upto=lost), marks(9))
+
+
 def test_a_log_that_is_gone_is_a_reset_to_the_start_of_every_log():
     [stretch] = stretches(at(5), [], NO_LOG, whole=True)
     assert (stretch.notice, stretch.end) == ("reset", Position(b"", ZERO, 0))
@@ -375,7 +437,7 @@ def test_entries_that_were_written_again_after_a_failover_are_told_by_their_sequ
     entries = [Mark(EventId(8, 0), EPOCH, 4), Mark(EventId(9, 0), EPOCH, 5)]
     assert is_another_log(at(5), state, entries)
     assert told(at(5), entries, state, whole=True) == ["reset"]
-    assert told(at(3), entries, state, whole=True) == [8, 9]
+    assert told(at(3), marks(3) + entries, state, whole=True) == [8, 9]
 
 
 @pytest.mark.parametrize(
@@ -396,15 +458,15 @@ def test_entries_that_were_written_again_after_a_failover_are_told_by_their_sequ
         # Not all was read, so counting cannot tell yet.
         (at(1), ("1", "2", "3", "4"), {}, False, [2, 3]),
         (at(1), ("1", "2", "3", "5"), {"deleted": 4}, False, ["gap", 2, 3]),
-        (at(4), ("1", "2", "3", "5", "6", "7"), {"deleted": 3}, False, [5, 6]),
+        (at(4), ("1", "2", "4", "5", "6", "7"), {"deleted": 3}, False, [5, 6]),
     ],
 )
 def test_what_a_follower_is_told_of_entries_of_other_programs(
     position, retained, changes, whole, expected
 ):
     state = state_of(*retained, **changes)
-    after = [mark for mark in marks(*retained) if mark.cursor > position.id]
-    assert told(position, after if whole else after[:2], state, whole) == expected
+    entries = [mark for mark in marks(*retained) if mark.cursor >= position.id]
+    assert told(position, entries if whole else entries[:3], state, whole) == expected
 
 
 def test_where_nobody_may_give_a_log_an_epoch_the_numbers_of_its_entries_still_count():

@@ -9,7 +9,7 @@ from app.streaming.event import Event
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.log.continuity import Stretch
 from app.streaming.log.log_state import NO_LOG
-from app.streaming.log.position import START, Position
+from app.streaming.log.position import START, Between, Position
 from app.streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat
 from app.streaming.wire.frame import Frame
 from app.streaming.wire.frame_batch import (
@@ -141,7 +141,7 @@ def test_the_part_after_a_position():
     assert rest.start is position
     assert rest.end is some.end
     assert rest.frames == some.frames[1:]
-    assert some.after(Position(EPOCH, EventId(6, 3), 6)).frames == some.frames[2:]
+    assert some.after(Between(EPOCH, EventId(6, 3), 6)).frames == some.frames[2:]
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,8 @@ def test_the_part_after_a_position():
         Position(EPOCH, EventId(5, 0), 6),
         Position(EPOCH, EventId(5, 0), 4),
         Position(EPOCH, EventId(4, 0), 3),
+        Position(EPOCH, EventId(5, 3), 5),
+        Position(EPOCH, EventId(4, 3), 4),
         Position(EPOCH, EventId(5, 3), None),
         Position(EPOCH, EventId(4, 0), None),
         START,
@@ -168,6 +170,8 @@ def test_the_part_after_a_position():
         "more came before",
         "fewer came before",
         "fewer came before the start",
+        "an entry that is not in it",
+        "an entry that is not before it",
         "between events, unproven",
         "the start, unproven",
         "the start of every log",
