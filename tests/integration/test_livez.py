@@ -18,8 +18,12 @@ def gateway(start_gateway) -> GatewayServer:
     port = free_port()
     gateway = start_gateway(application=APPLICATION, WEB_CONCURRENCY=2, MONITORING_PORT=port)
     gateway.monitoring_port = port
-    wait_until(lambda: len(gateway.workers()) == 2, "both workers run")
+    wait_until(lambda: "\ntailrace_workers 2.0\n" in metrics(gateway), "both workers serve")
     return gateway
+
+
+def metrics(gateway: GatewayServer) -> str:
+    return requests.get(f"{gateway.url}/metrics", timeout=20).text
 
 
 def statuses(gateway: GatewayServer, path: str = "/livez") -> set[int]:

@@ -109,6 +109,7 @@ def test_a_notice_is_counted(start_gateway, store, run_id):
 
 def test_all_workers_are_in_every_answer(start_gateway, run_id):
     gateway = start_gateway(WEB_CONCURRENCY=3)
+    wait_until(lambda: read(gateway)["workers"] == 3, "all workers serve")
     for _ in range(60):
         append(gateway, run_id)
     answers = {read(gateway).of("http_responses_total", status="201") for _ in range(30)}
@@ -164,6 +165,7 @@ def started(gateway: GatewayServer) -> float | None:
 
 def test_counts_go_on_after_a_reload(start_gateway, run_id):
     gateway = start_gateway(WEB_CONCURRENCY=2)
+    wait_until(lambda: read(gateway)["workers"] == 2, "both run")
     append(gateway, run_id, 5)
     with stream(gateway, run_id) as connection:
         old = {each.pid for each in gateway.workers()}
