@@ -95,7 +95,8 @@ class Prometheus(Server):
         text = (SHIPPED / "prometheus.yml").read_text()
         if self._archiver is not None:
             text = text.replace("\n  #- job", "\n  - job").replace("\n  #  ", "\n    ")
-            text = text.replace('["archive:9107"]', f'["{self._archiver}"]')
+            assert '["127.0.0.1:9107"]' in text
+            text = text.replace('["127.0.0.1:9107"]', f'["{self._archiver}"]')
         for name in ("scrape_interval: 15s", "evaluation_interval: 15s"):
             assert name in text
             text = text.replace(name, name.replace("15s", "1s"))

@@ -45,6 +45,7 @@ _ASSIGNED_BY_SERVER = frozenset({"id", "run_id", "sequence", "timestamp"})
 _RUN_ID_PREFIX = Regexp(
     r"[A-Za-z0-9_.-]{0,128}\Z", error="Must be the beginning of a run id: A-Z a-z 0-9 _ . -"
 )
+_RUN_ID = Regexp(r"[A-Za-z0-9_.-]{1,128}\Z", error="Must be a run id: A-Z a-z 0-9 _ . -")
 _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
 
 # As JSON Schema has them.
@@ -409,7 +410,9 @@ class _DebugQuery(_Query):
 class StreamsQuery(_DebugQuery):
     """The query of a page of open streams."""
 
-    run = fields.String(load_default=None, metadata=_about("Only those of this run."))
+    run = fields.String(
+        load_default=None, validate=_RUN_ID, metadata=_about("Only those of this run.")
+    )
     after = _WholeNumberField(0, MAX_SEQUENCE, "The `next` of the page before.", load_default=0)
 
 
