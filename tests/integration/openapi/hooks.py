@@ -64,8 +64,9 @@ def map_case(context: object, case: Any) -> Any:
         return case
     for values in (query, headers):
         for name in CURSORS & values.keys():
-            values[name] = with_shorter_numbers(values[name])
-    if "run" in query:
+            if isinstance(values[name], str):  # of /debug/streams it is a number
+                values[name] = with_shorter_numbers(values[name])
+    if isinstance(query.get("run"), list):
         query["run"] = [with_shorter_numbers(value) for value in query["run"]]
     if isinstance(case.body, dict) and isinstance(runs := case.body.get("runs"), dict):
         case.body["runs"] = {run_id: with_shorter_numbers(each) for run_id, each in runs.items()}
