@@ -49,11 +49,14 @@ def append(gateway: GatewayServer, run_id: str, events: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def stream(gateway: GatewayServer, run_id: str, after: str = "earliest") -> Iterator[socket.socket]:
+def stream(
+    gateway: GatewayServer, run_id: str, after: str = "earliest", until: bytes = b": open"
+) -> Iterator[socket.socket]:
+    """Open a stream, and read until something has come; what came with it is read too."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
         path = f"/runs/{run_id}/events/stream?last_event_id={after}"
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        read_until(connection, b": open")
+        read_until(connection, until)
         yield connection
 
 
@@ -81,8 +84,7 @@ def test_what_a_run_leaves_in_the_metrics(start_gateway, run_id):
 def test_history_has_no_lag(start_gateway, run_id):
     gateway = start_gateway()
     append(gateway, run_id, 5)
-    with stream(gateway, run_id) as connection:
-        read_until(connection, b'"sequence":5')
+    with stream(gateway, run_id, until=b'"sequence":5'):
         wait_until(lambda: read(gateway)["delivered_events_total"] == 5, "all are counted")
         assert read(gateway)["delivery_lag_seconds_count"] == 0
         assert read(gateway).of("history_pages_total", source="redis") > 0
@@ -102,8 +104,7 @@ def test_a_notice_is_counted(start_gateway, store, run_id):
     first = store.add(run_id, "llm", "token")
     append(gateway, run_id, 3)
     store.redis_client.xtrim(f"run:{run_id}:events", maxlen=1, approximate=False)
-    with stream(gateway, run_id, first) as connection:
-        read_until(connection, b"gateway.gap")
+    with stream(gateway, run_id, first, until=b"gateway.gap"):
         wait_until(lambda: read(gateway).of("notices_total", notice="gap") == 1, "it is counted")
 
 
