@@ -14,6 +14,7 @@ sys.path.insert(0, str(_here if _package == "app" else _here.parent))
 for _name in [name for name in sys.modules if name.partition(".")[0] == _package]:
     del sys.modules[_name]
 _arbiter = importlib.import_module(f"{_package}.server.arbiter")
+_log_format = importlib.import_module(f"{_package}.log_format")
 _arbiter.hold_signals()
 _settings = _arbiter.read_settings()
 _host = _settings["host"]
@@ -66,25 +67,7 @@ child_exit = _arbiter.child_exit
 accesslog = None
 logger_class = _arbiter.AccessLogger
 logconfig_dict = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-        "json": {
-            "()": "pythonjsonlogger.json.JsonFormatter",
-            "format": "%(levelname)s %(name)s %(message)s",
-            "rename_fields": {"levelname": "level", "name": "logger"},
-            "timestamp": "time",  # as RFC 3339 says
-        },
-    },
-    "handlers": {
-        "console": {
-            "class": "logging.StreamHandler",
-            "formatter": _settings["log_format"],
-            "stream": "ext://sys.stderr",
-        }
-    },
-    "root": {"level": _level, "handlers": ["console"]},
+    **_log_format.logging_configuration(_settings["log_format"], _settings["log_level"]),
     "loggers": {
         "gunicorn.error": {"level": _level, "propagate": True},
         "gunicorn.access": {

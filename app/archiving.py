@@ -12,6 +12,7 @@ from .archive.restoring import CannotRestore, Restorer
 from .archive.storage import storage_of
 from .archive.writing.archiver import Archiver
 from .archive.writing.metrics import Metrics
+from .log_format import logging_configuration
 from .settings import Settings, SettingsError
 from .streaming.errors import DamagedArchive, NotALog, StreamingError
 from .streaming.event import check_run_id
@@ -54,7 +55,7 @@ def _archive_runs(
         metrics=metrics,
         place=settings.archive_url or "",
     )
-    _configure_logging(settings)
+    logging.config.dictConfig(logging_configuration(settings.log_format, settings.log_level))
     if metrics_port is not None:
         metrics.serve(metrics_port, metrics_host)
     received = _stop_at_signals(archiver, once)
@@ -153,30 +154,3 @@ def _stop_at_signals(archiver: Archiver, once: bool) -> list[int]:
 
     threading.Thread(target=wait, name="tailrace-signals", daemon=True).start()
     return received
-
-
-def _configure_logging(settings: Settings) -> None:
-    """Log to standard error, as the gateway does."""
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {
-                "text": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"},
-                "json": {
-                    "()": "pythonjsonlogger.json.JsonFormatter",
-                    "format": "%(levelname)s %(name)s %(message)s",
-                    "rename_fields": {"levelname": "level", "name": "logger"},
-                    "timestamp": "time",
-                },
-            },
-            "handlers": {
-                "console": {
-                    "class": "logging.StreamHandler",
-                    "formatter": settings.log_format,
-                    "stream": "ext://sys.stderr",
-                }
-            },
-            "root": {"level": settings.log_level.upper(), "handlers": ["console"]},
-        }
-    )

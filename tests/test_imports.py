@@ -195,6 +195,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
+    yield "app.log_format", set()
     yield "app.launcher.reaper", set()
     yield "app.launcher.child_processes", set()
     yield "app.launcher.installed_redis", set(_store)
@@ -234,6 +235,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     }
     yield "app.command_line.server_commands", server_commands
     archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
+    archiving.add("app.log_format")
     yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
     archive_commands = {*_root, *_output, "app", "app.archiving", "app.settings"}
     yield "app.command_line.operating.archive_commands", archive_commands

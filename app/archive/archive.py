@@ -187,7 +187,7 @@ class Archive:
         return self._replace(manifest.log_name, manifest.to_json(), version)
 
     def fence(self, log_name: LogName, before: Version) -> Version | None:
-        """Give a manifest another version, so that nobody can replace it who knew the one before.
+        """Give a manifest another version. Whoever knew the one before can then not replace it.
 
         Parts that were there before, and that it does not name, are then left over. Returns what
         this has written, None if another archiver was faster.

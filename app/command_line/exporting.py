@@ -84,7 +84,7 @@ class Check:
         said = f"run {self._run_id}: {self.count} events"
         if self.count:
             said += f", up to {self._last.id}"
-        # `_missing` includes the events that were trimmed meanwhile, which are told below.
+        # `_missing` includes the events that were trimmed meanwhile. The code below prints them.
         if (before := self._missing - max(missing, 0)) > 0:
             said += f"; {before} more had been deleted or trimmed between them"
         if missing == 0:

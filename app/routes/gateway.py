@@ -74,7 +74,7 @@ class Gateway:
 
 
 def client_of_request() -> Client:
-    """Return who has sent the current request."""
+    """Return the client of the current request."""
     user_agent = request.environ.get("HTTP_USER_AGENT", "")[:MAX_USER_AGENT_LENGTH]
     request_id, span = request_id_of(request.environ), request.environ.get(SPAN)
     return Client(request.remote_addr or "", request_id, user_agent, span)

@@ -10,8 +10,8 @@ from ..metrics.shared_rows import silence_seconds
 from .access.access import declares
 from .gateway import gateway
 
-# gunicorn replaces a worker that is silent for as long. So this is told for longer only if gunicorn
-# cannot do that.
+# gunicorn kills a worker that is silent for as long. So /livez answers 503 for more than a moment
+# only if gunicorn cannot do that.
 MAX_SILENCE_SECONDS = 30.0
 
 blueprint = Blueprint("health", __name__)

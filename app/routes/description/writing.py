@@ -57,7 +57,7 @@ REQUEST = Operation(
         ),
         Example(
             "traced",
-            "With the trace of who asks",
+            "With the trace of the caller",
             201,
             ACTIVE,
             headers={"traceparent": TRACED},

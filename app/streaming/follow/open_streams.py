@@ -80,7 +80,7 @@ class Owner(Protocol):
 
 
 class Client(NamedTuple):
-    """Who has opened a stream: its address, the id of its request, and its program.
+    """The client that opened a stream: its address, the id of its request, and its program.
 
     `span` is that of the request, if there are any.
     """
