@@ -56,12 +56,6 @@ class Prometheus(Server):
         wait_until(self._answers, "Prometheus answers")
         return self
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
     def get(self, path: str, **parameters: object) -> Any:
         """Return the data of an answer of its API."""
         answer = requests.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=20)

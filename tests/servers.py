@@ -65,6 +65,8 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 class Server:
     """A process that starts and stops, also as a context manager."""
 
+    process: subprocess.Popen | None = None
+
     def __enter__(self) -> Self:
         try:
             return self.start()
@@ -79,7 +81,11 @@ class Server:
         raise NotImplementedError
 
     def stop(self) -> object:
-        raise NotImplementedError
+        """Kill the process, also if it is frozen. Safe to call again."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
 
 class RedisServer(Server):

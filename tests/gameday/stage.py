@@ -120,12 +120,6 @@ class Relay(Server):
         self.process = subprocess.Popen(command, cwd=ROOT)
         return self
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
 
 class Balancer(Server):
     """nginx in front of both gateways, with one worker process."""
@@ -145,12 +139,6 @@ class Balancer(Server):
         self.process = subprocess.Popen([program, "-c", configuration])
         wait_until(self._answers, "nginx answers")
         return self
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
 
     def _configuration(self) -> str:
         names = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

@@ -21,6 +21,19 @@ EVENT = {"event_category": "llm", "event_action": "stream", "data": 1}
 BEGIN = {"event_category": "lifecycle", "event_action": "started"}
 
 
+# What the document says may be left out, for less.
+OPTIONAL = {
+    "+info",
+    "+client|id",
+    "+client|unblock",
+    "+ping",
+    "+select",
+    "+del",
+    "+expire",
+    "+scan",
+}
+
+
 def acl_of(user: str) -> list[str]:
     """Return the rules of a user, as the document names them."""
     codes = [block.code for block in blocks_of(REDIS_MD)]

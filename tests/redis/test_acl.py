@@ -11,7 +11,7 @@ from app.streaming.errors import StoreUnavailable, StreamingError, UnsupportedSe
 from app.streaming.event_store import EventStore
 from tests.contract.stories import Tally, compare
 from tests.contract.world import World
-from tests.redis.acl import SECRET, acl_of, refused, set_user, url_of, use_everything
+from tests.redis.acl import OPTIONAL, SECRET, acl_of, refused, set_user, url_of, use_everything
 from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, every_program, needs
 from tests.servers import GatewayServer, RedisServer, ReplicatedServers, wait_until
 
@@ -19,16 +19,6 @@ RULES = acl_of("tailrace")
 KEYS = [rule for rule in RULES if rule.startswith("~")]
 COMMANDS = [rule for rule in RULES if rule.startswith("+")]
 
-OPTIONAL = {
-    "+info",
-    "+client|id",
-    "+client|unblock",
-    "+ping",
-    "+select",
-    "+del",
-    "+expire",
-    "+scan",
-}
 NEEDED = [rule for rule in COMMANDS if rule not in OPTIONAL]
 
 # What TLS needs, and a database other than 0, is tried by itself.

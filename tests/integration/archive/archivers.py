@@ -45,13 +45,6 @@ class ArchiverProcess(Server):
             )
         return self
 
-    def stop(self) -> None:
-        """Kill it, also if it is frozen. Safe to call again."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
     def wait(self) -> int:
         """Wait for its end, and return the exit status."""
         return self.process.wait(30)

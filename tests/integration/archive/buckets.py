@@ -38,12 +38,6 @@ class S3Server(Server):
         wait_until(self._makes_a_bucket, "the S3 server answers", 50)
         return self
 
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
     def _makes_a_bucket(self) -> bool:
         try:
             return requests.put(f"{self.endpoint}/bucket", timeout=5).ok

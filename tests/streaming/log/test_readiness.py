@@ -11,20 +11,10 @@ from app.streaming.errors import StoreUnavailable, UnsupportedServer
 from app.streaming.event_store import EventStore
 from app.streaming.log import readiness
 from app.streaming.log.redis_keys import log_key
-from tests.redis.acl import acl_of
+from tests.redis.acl import OPTIONAL, acl_of
 from tests.servers import ROOT, RedisServer, wait_until
 
 LUA = sorted((ROOT / "app" / "streaming" / "log").glob("*.lua"))
-OPTIONAL = {
-    "+info",
-    "+client|id",
-    "+client|unblock",
-    "+ping",
-    "+select",
-    "+del",
-    "+expire",
-    "+scan",
-}
 RULES = acl_of("tailrace")
 NEEDED = [rule for rule in RULES if rule.startswith("+") and rule not in OPTIONAL]
 
