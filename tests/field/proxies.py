@@ -50,6 +50,7 @@ class Proxy(Server):
     program: ClassVar[str]
     file: ClassVar[Path]
     forwards_host: ClassVar[bool] = True
+    answers_early: ClassVar[bool] = True  # before the end of the request's body
 
     def __init__(
         self,
@@ -187,6 +188,7 @@ class Nginx(Proxy):
 
 class Apache(Proxy):
     program = "apache2"
+    answers_early = False
     file = DEPLOY / "apache" / "tailrace.conf"
 
     def configuration(self) -> str:

@@ -109,7 +109,7 @@ def replace_all(
     store.add(run_id, "lifecycle", "started")
     program = [sys.executable, "-m", "tests.programs.viewers", proxy.tls_url, proxy.authority]
     program += [run_id, *map(str, counts)]
-    load = Load(proxy.tls_url, str(proxy.authority), run_id)
+    load = Load(proxy.tls_url, str(proxy.authority), run_id, proxy.answers_early)
     with running(program, output, cwd=ROOT) as viewers:
         opened = f"stream opened run={run_id} "
         wait_until(lambda: lines_of(gateways, opened) == sum(counts), "all viewers are there", 60)

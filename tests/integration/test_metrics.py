@@ -63,8 +63,10 @@ def stream(
 def test_what_a_run_leaves_in_the_metrics(start_gateway, run_id):
     gateway = start_gateway()
     with stream(gateway, run_id) as connection:
-        append(gateway, run_id, 3)
-        read_until(connection, b'"sequence":3')
+        for sequence in (1, 2, 3):  # a send of its own for each
+            append(gateway, run_id)
+            read_until(connection, b'"sequence":%d' % sequence)
+        wait_until(lambda: read(gateway)["delivered_events_total"] == 3, "all are counted")
         now = read(gateway)
         assert now.of("streams_open", kind="stream") == 1
         assert now.of("streams_opened_total", kind="stream") == 1

@@ -47,6 +47,12 @@ def paste(run, text: str) -> None:
     run.press("Enter")
 
 
+def wait_until_forbidden(run) -> None:
+    """Wait until the connection has stopped again. Without a token it had stopped with 401."""
+    run.wait(lambda: "403" in run.page.get_attribute("#connection", "title"), "it is 403")
+    run.wait_for_state("stopped")
+
+
 def test_a_token_that_is_pasted_opens_the_page_and_stays_as_a_cookie(store, run_id, open_guarded):
     store.add(run_id, "log", "line", 1)
     run = open_guarded(run_id)
@@ -65,8 +71,7 @@ def test_a_token_for_other_runs_is_told(store, run_id, open_guarded):
     store.add(run_id, "log", "line", 1)
     run = open_guarded(run_id)
     paste(run, token(read=["other"]))
-    run.wait_for_state("stopped")
-    assert "403" in run.page.get_attribute("#connection", "title")
+    wait_until_forbidden(run)
     assert "403" in run.text("#message")
     run.wait(lambda: "403" in run.text("#nothing"), "the reason is in sight")
 
@@ -89,7 +94,7 @@ def test_another_token_can_be_given_at_any_time(store, run_id, open_guarded):
     store.add(run_id, "log", "line", 1)
     run = open_guarded(run_id)
     paste(run, token(read=["other"]))
-    run.wait_for_state("stopped")
+    wait_until_forbidden(run)
     run.page.click("#token")
     paste(run, token())
     run.wait_for_events(1)
