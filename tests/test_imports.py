@@ -23,6 +23,7 @@ MODULES = [
 METRICS = ("values", "catalog", "answers", "shared_rows", "sampler", "exposition")
 STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
+    "dialects",
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (
