@@ -157,6 +157,20 @@ class _Patterns(mm.Field[tuple[str, ...]]):
         return patterns
 
 
+class _Names(mm.Field[tuple[str, ...]]):
+    """Names separated by commas, as a tuple, of which there are a few."""
+
+    def __init__(self, *names: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._names = names
+
+    def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        if not set(given) <= set(self._names):
+            raise ValidationError(f"Must be some of: {', '.join(self._names)}.")
+        return given
+
+
 @dataclass(frozen=True)
 class Settings:
     """What an operator may set; each is the variable of the same name in capitals.
@@ -199,6 +213,7 @@ class Settings:
     max_appends_per_subject: int | None = _setting(None, _whole(1))
     allowed_hosts: tuple[str, ...] = _setting((), _Hosts())
     cors_origins: tuple[str, ...] = _setting((), _Origins())
+    compat: tuple[str, ...] = _setting((), _Names("ai-sdk", "ag-ui", "openai", "langgraph"))
     docs: bool = _setting(True, _Flag())
     ui: bool = _setting(True, _Flag())
     log_format: str = _setting("text", _one_of("text", "json"))

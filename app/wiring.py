@@ -27,6 +27,7 @@ from .routes.access import cors, revocations, session
 from .routes.access.access import Access
 from .routes.access.hosts import Hosts
 from .routes.admission import Admission
+from .routes.compat import compat
 from .routes.description import description, page
 from .routes.gateway import Gateway
 from .routes.ingest.loop import IngestLoop
@@ -82,6 +83,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     ):
         app.register_blueprint(module.blueprint)
     app.register_blueprint(description.blueprint)
+    compat.init_app(app, settings.compat)
     client_module.init_app(app)
     if settings.docs:
         page.init_app(app)

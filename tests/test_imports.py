@@ -23,7 +23,6 @@ MODULES = [
 METRICS = ("values", "catalog", "answers", "shared_rows", "sampler", "exposition")
 STREAMING_ROOT = (
     *("errors", "reentrancy", "backoff", "event_id", "event_json", "event", "new_event"),
-    "dialects",
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (
@@ -47,7 +46,10 @@ ARCHIVE = (
 )
 ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 RUNS = ("changes", "run_index", "runs", "census")
-WIRE = ("frame", "formats", "run_changes", "frame_batch", "progress")
+WIRE = (
+    *("dialects", "frame", "formats", "payload", "answer", "run_changes", "frame_batch"),
+    "progress",
+)
 FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
@@ -80,7 +82,8 @@ ROUTES = (
         "writing.plain_appends",
     ),
     *("reading.accept", "reading.history", "reading.stream", "reading.merged", "reading.runs"),
-    *("access.session", "access.revocations", "client_module", "page_files", "ui"),
+    *("compat.answers", "compat.ai_sdk", "compat.ag_ui", "compat.openai", "compat.langgraph"),
+    *("compat.compat", "access.session", "access.revocations", "client_module", "page_files", "ui"),
     *("description.operation", "description.documents", "description.shared_answers"),
     *("description.parameters", "description.example_runs", "description.control_events"),
     *("description.appending", "description.writing", "description.reading"),
@@ -143,7 +146,7 @@ _async_client = in_package("async_client", ASYNC_CLIENT)
 STREAMING_FOR_ROUTES = [
     *_root,
     *_store,
-    *in_package("streaming.wire", ("formats", "run_changes")),
+    *in_package("streaming.wire", ("dialects", "formats", "payload", "answer", "run_changes")),
     *in_package("streaming.merged", ("cursor", "formats")),
     *in_package("streaming.runs", ("changes", "census", "run_index")),
     "app.streaming.feeds.feed",
@@ -260,6 +263,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "command_line.output",
         "routes",
         "routes.access",
+        "routes.compat",
         "routes.description",
         "routes.ingest",
         "routes.reading",

@@ -64,6 +64,7 @@ VARIABLES = {
         ("https://a.example", "http://b:81"),
         ["a.example", "https://a.example/", "https://a.example,b", "ftp://a.example"],
     ),
+    "COMPAT": ((), "ag-ui, ai-sdk,ag-ui,", ("ag-ui", "ai-sdk"), ["vercel", "AI-SDK", "raw"]),
     "DOCS": (True, "false", False, ["no", "0"]),
     "UI": (True, "false", False, ["no", "0"]),
     "LOG_FORMAT": ("text", "json", "json", ["xml", "JSON "]),

@@ -3,6 +3,7 @@
 The metadata of their fields is for the description of the API.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Set
 from functools import cached_property
 from types import MappingProxyType
@@ -47,6 +48,9 @@ _RUN_ID_PREFIX = Regexp(
 )
 _RUN_ID = Regexp(r"[A-Za-z0-9_.-]{1,128}\Z", error="Must be a run id: A-Z a-z 0-9 _ . -")
 _NAME = Regexp(NAME, error=f"Must be {NAME_RULE}.")
+
+_NATURAL_NUMBER = re.compile(r"[0-9]{1,18}")
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}")
 
 # As JSON Schema has them.
 RUN_ID = r"^[A-Za-z0-9_.-]{1,128}$"
@@ -250,7 +254,7 @@ class _EventIdField(fields.Field[EventId]):
             raise ValidationError(error.message) from None
 
 
-class _WholeNumberField(fields.Field[int]):
+class WholeNumberField(fields.Field[int]):
     """A whole number from `minimum` to `maximum`, in decimal digits."""
 
     def __init__(
@@ -261,8 +265,9 @@ class _WholeNumberField(fields.Field[int]):
         self._minimum, self._maximum = minimum, maximum
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> int:
-        # int() also allows signs, spaces and underscores, which a URL must not contain.
-        number = int(value) if value.isascii() and value.isdigit() and len(value) <= 18 else -1
+        # int() also allows spaces and underscores, which a URL must not contain.
+        form = _WHOLE_NUMBER if self._minimum < 0 else _NATURAL_NUMBER
+        number = int(value) if form.fullmatch(value) else self._minimum - 1
         if not self._minimum <= number <= self._maximum:
             raise ValidationError(
                 f"Must be a whole number from {self._minimum} to {self._maximum}."
@@ -298,7 +303,7 @@ def _prefix() -> fields.String:
     return fields.String(load_default="", validate=_RUN_ID_PREFIX, metadata=about)
 
 
-class _Query(Schema):
+class Query(Schema):
     """A query string; unknown parameters are ignored."""
 
     class Meta:
@@ -340,23 +345,23 @@ class _Query(Schema):
         return parameters
 
 
-class AppendQuery(_Query):
+class AppendQuery(Query):
     """The query of an append."""
 
-    expected_sequence = _WholeNumberField(
+    expected_sequence = WholeNumberField(
         1, MAX_SEQUENCE, "Append only if the first event gets this sequence; else 409."
     )
 
 
-class _FilteringQuery(_Query):
+class _FilteringQuery(Query):
     """A query that filters events by any number of categories and actions."""
 
     category = _names("Only events of these categories, and those that end the run.")
     action = _names("Only events with these actions, and those that end the run.")
 
 
-def _from_sequence() -> _WholeNumberField:
-    return _WholeNumberField(
+def _from_sequence() -> WholeNumberField:
+    return WholeNumberField(
         1, MAX_SEQUENCE, "Start with the event that has this sequence, or with the next one."
     )
 
@@ -373,10 +378,10 @@ class PageQuery(_FilteringQuery):
         validate=OneOf(("asc", "desc")),
         metadata=_about("Oldest first, or newest first."),
     )
-    limit = _WholeNumberField(
+    limit = WholeNumberField(
         1, 1000, "At most so many events; by default 100, and as lines all of them."
     )
-    wait = _WholeNumberField(
+    wait = WholeNumberField(
         0,
         MAX_WAIT_SECONDS,
         "Wait so many seconds for an event, if there is none yet. Not beside `before`, "
@@ -386,7 +391,7 @@ class PageQuery(_FilteringQuery):
     download = _flag(load_default=False, description="Answer lines, as a file to save.")
 
 
-class RunsQuery(_Query):
+class RunsQuery(Query):
     """The query of a page of runs."""
 
     state = fields.String(
@@ -398,13 +403,13 @@ class RunsQuery(_Query):
     after = fields.String(
         load_default=None, metadata=_about("The `next` of the page before.", pattern=_RUNS_CURSOR)
     )
-    limit = _WholeNumberField(1, 100, "At most so many runs.", load_default=50)
+    limit = WholeNumberField(1, 100, "At most so many runs.", load_default=50)
 
 
-class _DebugQuery(_Query):
+class _DebugQuery(Query):
     """The query of a page of what a worker is doing."""
 
-    limit = _WholeNumberField(1, 1000, "At most so many.", load_default=100)
+    limit = WholeNumberField(1, 1000, "At most so many.", load_default=100)
 
 
 class StreamsQuery(_DebugQuery):
@@ -413,7 +418,7 @@ class StreamsQuery(_DebugQuery):
     run = fields.String(
         load_default=None, validate=_RUN_ID, metadata=_about("Only those of this run.")
     )
-    after = _WholeNumberField(0, MAX_SEQUENCE, "The `next` of the page before.", load_default=0)
+    after = WholeNumberField(0, MAX_SEQUENCE, "The `next` of the page before.", load_default=0)
 
 
 class FeedsQuery(_DebugQuery):
@@ -422,7 +427,7 @@ class FeedsQuery(_DebugQuery):
     after = fields.String(load_default="", metadata=_about("The `next` of the page before."))
 
 
-class _ResumingQuery(_Query):
+class _ResumingQuery(Query):
     """The query of any stream; the header Last-Event-ID overrides its cursors."""
 
     last_event_id = _cursor(
@@ -434,6 +439,14 @@ class _ResumingQuery(_Query):
         data_key="lastEventId",
     )
     typed = _flag(load_default=True, description="`false` leaves out every `event:` line.")
+    format = fields.String(
+        load_default="event",
+        validate=OneOf(("event", "payload")),
+        metadata=_about(
+            "`payload` sends the data of each event alone, and control events as comments. It is "
+            "for Server-Sent Events."
+        ),
+    )
 
 
 class _FollowingQuery(_ResumingQuery):
@@ -441,7 +454,7 @@ class _FollowingQuery(_ResumingQuery):
 
     from_sequence = _from_sequence()
 
-    tail = _WholeNumberField(
+    tail = WholeNumberField(
         0, 10**9, "Start so many events before the end. Not beside `from_sequence`."
     )
 

@@ -23,9 +23,9 @@ from .documents import EVENT, RUN_ID_SCHEMA, SCHEMAS, new_event_schemas
 from .operation import PROBLEM, Answer, Example, Json, Operation, operation_id, ref
 from .shared_answers import COMMON_HEADERS, HEADERS, PROBLEM_SCHEMA, SHARED
 
-# What is no part of the API, by the beginnings of the views' names: the pages for people, and the
-# JavaScript client.
-PAGES = ("docs.", "ui.", "client_module.")
+# What is no part of the API, by the beginnings of the views' names: the pages for people, the
+# JavaScript client, and what other frameworks speak.
+PAGES = ("docs.", "ui.", "client_module.", "compat-")
 
 # OpenAPI 3.1 knows no QUERY. Werkzeug answers HEAD and OPTIONS by itself.
 _METHODS = ("GET", "PUT", "POST", "DELETE", "PATCH")

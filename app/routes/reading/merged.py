@@ -11,7 +11,12 @@ from ...streaming.event import check_run_id
 from ...streaming.follow.merged_replay import MergedReplay
 from ...streaming.follow.start import Start
 from ...streaming.merged.cursor import MergedCursor, RunList
-from ...streaming.merged.formats import MergedEventStream, MergedLines
+from ...streaming.merged.formats import (
+    MergedEventStream,
+    MergedFormat,
+    MergedLines,
+    MergedPayloadEvents,
+)
 from ...streaming.wire.formats import Filter, StreamFormat
 from ..access.access import declares
 from ..admission import Reservation
@@ -20,7 +25,7 @@ from ..problems import FieldError
 from ..schemas import MAX_LISTED_RUNS, MAX_NAMED_RUNS, MergedQuery, NamedRunsQuery
 from ..writing.json_body import is_json_lines, read_body
 from .accept import prefers_json_lines
-from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream
+from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream, wants_payload
 
 # A body with as many runs, of the longest ids, and the longest cursors.
 MAX_BODY_BYTES = 256 * 1024
@@ -152,5 +157,9 @@ def _start(run_id: str, cursor: str, field: str) -> Start:
 def _merged_format(query: Mapping[str, Any], number_of_runs: int) -> StreamFormat:
     batched = number_of_runs > MAX_UNBATCHED_RUNS
     as_lines = prefers_json_lines(EVENT_STREAM)
-    wire = MergedLines(batched) if as_lines else MergedEventStream(query["typed"], batched)
+    wire: MergedFormat
+    if wants_payload(query, as_lines):
+        wire = MergedPayloadEvents(batched=batched)
+    else:
+        wire = MergedLines(batched) if as_lines else MergedEventStream(query["typed"], batched)
     return StreamFormat(Filter(frozenset(query["category"]), frozenset(query["action"])), wire)

@@ -9,13 +9,18 @@ from ...server.response import JsonResponse
 from ...streaming.follow.replay import Replay
 from ...streaming.runs.changes import CHANGES
 from ...streaming.runs.run_index import Place
-from ...streaming.wire.formats import StreamFormat
-from ...streaming.wire.run_changes import ChangesEventStream, ChangesLines, RunFilter
+from ...streaming.wire.formats import StreamFormat, WireFormat
+from ...streaming.wire.run_changes import (
+    ChangesEventStream,
+    ChangesLines,
+    ChangesPayloadEvents,
+    RunFilter,
+)
 from ..access.access import declares
 from ..gateway import gateway
 from ..schemas import ChangesQuery, RunsQuery
 from .accept import prefers_json_lines
-from .stream import EVENT_STREAM, open_stream, start_of
+from .stream import EVENT_STREAM, open_stream, start_of, wants_payload
 from .stream import blueprint as streams
 
 blueprint = Blueprint("runs", __name__)
@@ -72,5 +77,9 @@ def _changes_format(query: Mapping[str, Any]) -> StreamFormat:
         return run_id.startswith(prefix) and is_readable(run_id)
 
     as_lines = prefers_json_lines(EVENT_STREAM)
-    wire = ChangesLines() if as_lines else ChangesEventStream(query["typed"])
+    wire: WireFormat
+    if wants_payload(query, as_lines):
+        wire = ChangesPayloadEvents()
+    else:
+        wire = ChangesLines() if as_lines else ChangesEventStream(query["typed"])
     return StreamFormat(RunFilter((prefix, *readable.patterns), allowed), wire)

@@ -18,6 +18,7 @@ from ...streaming.follow.replay import Replay
 from ...streaming.follow.start import Start
 from ...streaming.follow.subscriber import Subscriber, SubscriberReplay
 from ...streaming.wire.formats import EventStream, Filter, JsonLines, StreamFormat, WireFormat
+from ...streaming.wire.payload import PayloadEvents
 from ..access.access import TooMany, declares
 from ..gateway import gateway
 from ..problems import respond
@@ -124,18 +125,31 @@ def _stream_format(query: Mapping[str, Any]) -> StreamFormat:
     categories, actions = query["category"], query["action"]
     is_short = sum(map(len, (*categories, *actions))) <= MAX_REMEMBERED_LENGTH
     make = _shared_format if is_short else _shared_format.__wrapped__
-    accepted = frozenset(categories), frozenset(actions)
-    return make(*accepted, prefers_json_lines(EVENT_STREAM), query["typed"])
+    return make(frozenset(categories), frozenset(actions), _wire_format(query))
 
 
 @lru_cache(maxsize=1000)
 def _shared_format(
-    categories: frozenset[str], actions: frozenset[str], json_lines: bool, typed: bool
+    categories: frozenset[str], actions: frozenset[str], wire: WireFormat
 ) -> StreamFormat:
     """Return one object for all subscribers that get the same bytes."""
-    return StreamFormat(
-        Filter(categories, actions), JsonLines() if json_lines else EventStream(typed)
-    )
+    return StreamFormat(Filter(categories, actions), wire)
+
+
+def _wire_format(query: Mapping[str, Any]) -> WireFormat:
+    as_lines = prefers_json_lines(EVENT_STREAM)
+    if wants_payload(query, as_lines):
+        return PayloadEvents()
+    return JsonLines() if as_lines else EventStream(query["typed"])
+
+
+def wants_payload(query: Mapping[str, Any], as_lines: bool) -> bool:
+    """Whether the request asks for the data of events alone. Raises InvalidInput for lines."""
+    if query["format"] != "payload":
+        return False
+    if as_lines:
+        raise InvalidInput("format", "payload is for text/event-stream")
+    return True
 
 
 def _is_over(subscriber: Subscriber) -> bool:

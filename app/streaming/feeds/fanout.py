@@ -47,6 +47,9 @@ class ParkedSubscriber(Protocol):
     def unpark(self, unsent: memoryview | None) -> None:
         """Leave the fanout: write `unsent`, catch up with the feed, and park again."""
 
+    def end(self, reason: str) -> None:
+        """End the stream soon, when what was sent to it is written."""
+
 
 class Sent(NamedTuple):
     """How much was sent."""
@@ -117,6 +120,8 @@ class Fanout:
             if sent != size:
                 PARTIAL_SENDS.add()
                 subscriber.unpark(memoryview(chunk)[sent:])
+                if encoded.is_over:
+                    subscriber.end("ended")
             if number % MAX_SENDS_IN_A_ROW == 0:
                 count_sent(encoded, size, number - counted)
                 counted = number
@@ -124,6 +129,16 @@ class Fanout:
         if size:
             self.last_sent = time.monotonic()
             count_sent(encoded, size, number - counted)
+        if encoded.is_over:
+            self._end_all(end)
+
+    def _end_all(self, end: Any) -> None:
+        """End the streams of those who are at a position: they need nothing after it."""
+        for number, subscriber in enumerate(list(self.parked), 1):
+            if subscriber in self.parked and subscriber.position is end:
+                subscriber.end("ended")
+            if number % MAX_SENDS_IN_A_ROW == 0:
+                time.sleep(0)
 
     def _chunk(self, encoded: Encoded, batch: Batch) -> bytes:
         """Return the bytes to send, with a progress event where one is due."""

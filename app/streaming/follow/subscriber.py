@@ -1,5 +1,6 @@
 """The subscriber: one open stream, which sends the steps of its replay to its client."""
 
+import errno
 import logging
 import random
 import threading
@@ -221,6 +222,8 @@ class Subscriber:
         for chunk in self._until_stopped(self._from_start()):
             yield chunk
             self.bytes += len(chunk)
+        if self._is_cut_off:  # WSGI servers close the connection after an error
+            raise ConnectionResetError(errno.ECONNRESET, "the stream was cut off")
 
     def deliver_to(self, client_socket: ClientSocket) -> None:
         """Write the stream to a client socket, until it parks or is over."""
@@ -316,7 +319,10 @@ class Subscriber:
                 self.bytes += len(chunk)
             if self._state is State.PARKED:
                 return
-            self.client_socket.finish()
+            if self._is_cut_off:
+                self.client_socket.close()
+            else:
+                self.client_socket.finish()
         except ClientGone:
             self.reason = self.reason or "disconnected"
         except ClientStalled:
@@ -373,6 +379,11 @@ class Subscriber:
         self._note_fanout()
         self._replay.position = self.position
 
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether the stream ends too early, and its client must not take that for its end."""
+        return self.stream_format.wire.cuts and self.reason != "ended"
+
     # Bytes
 
     def _until_stopped(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -410,8 +421,10 @@ class Subscriber:
                     self._last_sent = time.monotonic()
                     yield encoded.chunk
                     count_sent(encoded, len(encoded.chunk), 1, self._opened_ms)
-                is_due = self._progress.add(encoded, end)
+                is_over, is_due = encoded.is_over, self._progress.add(encoded, end)
                 del encoded
+                if is_over:
+                    break
                 if is_due:
                     yield self._framed(self._progress_event(end))
             if self._woken is not None:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..event import timestamp_now
+from ..event import RESERVED_CATEGORY, timestamp_now
 from ..wire.formats import EventStream, JsonLines
 from ..wire.frame import Frame
+from ..wire.payload import comment, payload_of
 from .cursor import MergedCursor
 
 # The frames that passed the filter, each with the index of its run in the list.
@@ -54,7 +55,43 @@ class MergedLines(JsonLines):
         )
 
 
-MergedFormat = MergedEventStream | MergedLines
+@dataclass(frozen=True, slots=True)
+class MergedPayloadEvents(EventStream):
+    """The data of each event as a Server-Sent Event; if `batched`, an array of all of them.
+
+    What has no payload (control events, data that is null) moves the cursor of the next event.
+    """
+
+    batched: bool = False
+
+    def frame(self, frame: Frame) -> bytes:
+        """Return a control event of the stream itself."""
+        return comment(frame)
+
+    def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
+        """Return the bytes of frames that lead from one cursor to another."""
+        if self.batched:
+            comments = [comment(frame) for _, frame in passed if _is_control(frame)]
+            frames = (frame for _, frame in passed if not _is_control(frame))
+            payloads = [payload.json for frame in frames if (payload := payload_of(frame.json))]
+            event = b"id: %b\ndata: [%b]\n\n" % (end.to_bytes(), b",".join(payloads))
+            return b"".join([*comments, event if payloads else b""])
+        return b"".join(
+            self._one(cursor, frame) for cursor, frame in _with_cursors(start, passed, end)
+        )
+
+    def _one(self, cursor: bytes, frame: Frame) -> bytes:
+        if _is_control(frame):
+            return comment(frame)
+        payload = payload_of(frame.json)
+        return b"" if payload is None else b"id: %b\n%b\n" % (cursor, payload.lines)
+
+
+MergedFormat = MergedEventStream | MergedLines | MergedPayloadEvents
+
+
+def _is_control(frame: Frame) -> bool:
+    return frame.category == RESERVED_CATEGORY
 
 
 def _array(passed: Passed) -> bytes:

@@ -44,6 +44,12 @@ class EventStream:
     typed: bool = True
 
     content_type = "text/event-stream; charset=utf-8"
+    ends_early = False
+    cuts = False
+
+    def is_last(self, frame: Frame) -> bool:
+        """Whether the stream ends with a frame, if it `ends_early`."""
+        return False
 
     def opening(self, run_id: str, retry_ms: int) -> bytes:
         """Return the first bytes of a stream."""
@@ -74,6 +80,12 @@ class JsonLines:
     """
 
     content_type = "application/x-ndjson; charset=utf-8"
+    ends_early = False
+    cuts = False
+
+    def is_last(self, frame: Frame) -> bool:
+        """Whether the stream ends with a frame, if it `ends_early`."""
+        return False
 
     def opening(self, run_id: str, retry_ms: int) -> bytes:
         """Return the first bytes of a stream, a heartbeat."""

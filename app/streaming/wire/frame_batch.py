@@ -8,7 +8,7 @@ from ..event_id import Cursor, EventId
 from ..log.continuity import Notice, Stretch, continues, stretches
 from ..log.log_state import LogState
 from ..log.position import Position
-from .formats import StreamFormat
+from .formats import StreamFormat, WireFormat
 from .frame import Frame, frames_from
 
 # A batch has at most so many bytes, or one frame. It is what a slow client makes wait in memory.
@@ -41,6 +41,7 @@ class Encoded(NamedTuple):
         dropped: how many events the filter has dropped after that one.
         oldest_ms: the time in the id of its oldest event, 0 if there is none.
         notices: the actions of the control events in it.
+        is_over: whether the stream ends with it.
     """
 
     chunk: bytes
@@ -49,6 +50,7 @@ class Encoded(NamedTuple):
     dropped: int
     oldest_ms: int = 0
     notices: tuple[str | None, ...] = ()
+    is_over: bool = False
 
 
 class FrameBatch:
@@ -112,15 +114,18 @@ class FrameBatch:
         for known, encoded in self._encoded:  # few, and mostly the same object
             if known == key:
                 return encoded
-        frames, encode_frame = stream_format.filter.select(self.frames), stream_format.wire.frame
+        wire, is_over = stream_format.wire, False
+        frames, encode_frame = stream_format.filter.select(self.frames), wire.frame
+        if wire.ends_early:
+            frames, is_over = _up_to_last(frames, wire)
         body = b"".join([encode_frame(frame) for frame in frames])
         chunk = http_chunk(body) if chunked else body
         if self.events:
             oldest_ms = frames[0].cursor.ms if frames else 0
-            encoded = Encoded(chunk, *self._counts(frames), oldest_ms)
+            encoded = Encoded(chunk, *self._counts(frames), oldest_ms, is_over=is_over)
         else:
             notices = tuple([frame.action for frame in frames])
-            encoded = Encoded(chunk, *self._counts(frames), 0, notices)
+            encoded = Encoded(chunk, *self._counts(frames), 0, notices, is_over)
         if len(self._encoded) < MAX_ENCODINGS:
             self._encoded.append((key, encoded))
         return encoded
@@ -173,6 +178,14 @@ class FrameBatch:
         last_id = passed[-1].cursor if passed else None
         upto_last = bisect_right(self.frames, last_id, key=_cursor) if last_id else 0
         return len(passed), last_id, len(self.frames) - upto_last
+
+
+def _up_to_last(frames: list[Frame], wire: WireFormat) -> tuple[list[Frame], bool]:
+    """Return the frames up to the one with which the stream ends, and whether it is there."""
+    for number, frame in enumerate(frames, 1):
+        if wire.is_last(frame):
+            return frames[:number], True
+    return frames, False
 
 
 def batches_after(run_id: str, position: Position, entries: list[Any]) -> list[FrameBatch]:

@@ -14,6 +14,7 @@ from ..event import NAME
 from ..runs.changes import CATEGORY, CHANGES
 from .formats import EventStream, JsonLines
 from .frame import Frame
+from .payload import comment, payload_of
 
 _BEFORE, _AFTER = b'"data":', b',"source":'
 _OWN_NAME = b'"run_id":"%b"' % CHANGES.encode()
@@ -55,7 +56,19 @@ class ChangesEventStream(EventStream):
         event = _event_of(frame)
         name = _name_of(orjson.loads(event)) if self.typed else None
         line = b"event: %b\n" % name if name else b""
-        return b"id: %b\n%bdata: %b\n\n" % (str(frame.cursor).encode(), line, event)
+        return b"id: %b\n%bdata: %b\n\n" % (_cursor(frame), line, event)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesPayloadEvents(EventStream):
+    """The data of the changes alone, as Server-Sent Events."""
+
+    def frame(self, frame: Frame) -> bytes:
+        """Return the bytes of a frame."""
+        if frame.category != CATEGORY:
+            return comment(_without_run(frame))
+        payload = payload_of(_event_of(frame))
+        return b"" if payload is None else b"id: %b\n%b\n" % (_cursor(frame), payload.lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +79,11 @@ class ChangesLines(JsonLines):
         """Return the bytes of a frame."""
         if frame.category != CATEGORY:
             return JsonLines.frame(self, _without_run(frame))
-        cursor = str(frame.cursor).encode()
-        return b'%b,"cursor":"%b"}\n' % (_event_of(frame).removesuffix(b"}"), cursor)
+        return b'%b,"cursor":"%b"}\n' % (_event_of(frame).removesuffix(b"}"), _cursor(frame))
+
+
+def _cursor(frame: Frame) -> bytes:
+    return str(frame.cursor).encode()
 
 
 def _event_of(frame: Frame) -> bytes:

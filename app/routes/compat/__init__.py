@@ -1,0 +1,1 @@
+"""What the clients of other frameworks speak: each resumes the answer of a run in its own way."""

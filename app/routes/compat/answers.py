@@ -1,0 +1,144 @@
+"""The answer of a run: where it begins, which chunks it has, and its stream.
+
+A run may be a chat, with one answer after another. Each begins with `lifecycle.started`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Response, request
+from werkzeug.exceptions import Gone
+
+from ...streaming.errors import InvalidInput
+from ...streaming.event import LIFECYCLE, Event
+from ...streaming.event_id import EventId
+from ...streaming.event_store import EventStore
+from ...streaming.follow.replay import Replay
+from ...streaming.follow.start import Start
+from ...streaming.wire.answer import AnswerEvents
+from ...streaming.wire.dialects import Dialect
+from ...streaming.wire.formats import Filter, StreamFormat
+from ..gateway import gateway
+from ..reading.stream import open_stream
+
+# What is read of a log at once, to find and count.
+PAGE_EVENTS = 1000
+
+_EVERYTHING = Filter()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The last answer of a run, as its log is now.
+
+    `first_sequence` is that of its first event; None if it begins with the log. `ended_at` is
+    when it has ended (seconds since 1970), None if it goes on.
+    """
+
+    run_id: str
+    first_sequence: int | None
+    ended_at: float | None
+    store: EventStore
+
+    @property
+    def start(self) -> Start:
+        """Where a stream of the whole answer starts."""
+        return Start() if self.first_sequence is None else Start(sequence=self.first_sequence)
+
+    def chunks(self, wire: AnswerEvents) -> Iterator[Event]:
+        """Yield the events that are sent as chunks."""
+        after: EventId | None = None
+        from_sequence = self.first_sequence
+        while True:
+            page = self.store.page(
+                self.run_id, after=after, from_sequence=from_sequence, limit=PAGE_EVENTS
+            )
+            yield from filter(wire.is_chunk, page.events)
+            if page.next is None:
+                return
+            after, from_sequence = page.next, None
+
+
+def find_answer(run_id: str) -> Answer | None:
+    """Return the last answer of a run, None if the run has no log.
+
+    Raises Gone if its beginning is missing, NotALog, StoreUnavailable and ArchiveUnavailable.
+    """
+    store = gateway().store
+    state = store.state(run_id)
+    if not state.exists:
+        return None
+    ended_at = state.end_id.ms / 1000 if state.ended and state.end_id else None
+    before: EventId | None = None
+    while True:
+        page = store.page(
+            run_id,
+            before=before,
+            descending=True,
+            limit=PAGE_EVENTS,
+            categories=[LIFECYCLE],
+            actions=["started"],
+        )
+        for event in page.events:
+            if event.action == "started":
+                return Answer(run_id, event.sequence, ended_at, store)
+        if page.next is None:
+            break
+        before = page.next
+    _ = state.beginning  # raises ArchiveUnavailable
+    if state.first_sequence not in (None, 1):
+        raise Gone(f"the beginning of the answer of the run {run_id} is not retained")
+    return Answer(run_id, None, ended_at, store)
+
+
+def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tuple[Start, int]:
+    """Return where a stream starts with a chunk of an answer, and how many chunks there are.
+
+    Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
+    Raises InvalidInput, which names `field`, if there was never such a chunk.
+    """
+    sequences = [event.sequence for event in answer.chunks(wire)]
+    count = len(sequences)
+    index = max(0, count + number) if number < 0 else number
+    if index == 0:
+        return answer.start, count
+    if index < count:
+        sequence = sequences[index]
+    elif index == count and answer.ended_at is None:
+        sequence = (sequences[-1] or 0) + 1
+    else:
+        raise InvalidInput(field, f"the answer has {count} chunks")
+    if sequence is None:
+        raise InvalidInput(field, "the answer has events without a sequence")
+    return Start(sequence=sequence), count
+
+
+def last_event_id() -> str | None:
+    """Return the cursor with which a client comes back, None if it brings none."""
+    values = request.headers.get("Last-Event-ID", "").split(",")
+    return next((value for value in map(str.strip, reversed(values)) if value), None)
+
+
+def open_answer(
+    run_id: str, start: Start, wire: AnswerEvents, headers: dict[str, Any] | None = None
+) -> Response:
+    """Answer with the stream of an answer. Raises what `open_stream` does."""
+    replay = Replay(run_id, start, gateway().streams.services)
+    response = open_stream(replay, StreamFormat(_EVERYTHING, wire), start)
+    response.headers.update(headers or {})
+    return response
+
+
+def resume(run_id: str, cursor: str | None, dialect: Dialect) -> Response:
+    """Answer with the stream of an answer, after an event id or from its beginning.
+
+    The cursor `-1` is the beginning. Without a log, the stream waits for the first event. Raises
+    InvalidInput and what `find_answer` and `open_stream` raise.
+    """
+    if cursor not in (None, "-1"):
+        start = Start(id=EventId.parse(str(cursor), "Last-Event-ID"))
+    else:
+        answer = find_answer(run_id)
+        start = Start() if answer is None else answer.start
+    return open_answer(run_id, start, AnswerEvents(dialect=dialect))

@@ -1,0 +1,150 @@
+"""An answer in a dialect: its chunks as Server-Sent Events, from its beginning to its one end."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+
+from ..event import LIFECYCLE, REQUEST_CATEGORY, RESERVED_CATEGORY, Event
+from .dialects import AG_UI, AI_SDK, LANGGRAPH, MESSAGE, OPENAI, Dialect
+from .formats import EventStream
+from .frame import Frame
+from .payload import Payload, comment, payload_of
+
+# With these, the events of an answer are not all there. Its client knows no notice of that.
+_NOTICES = {
+    "gap": "events of this answer are missing",
+    "reset": "this answer is gone: another one has taken its place",
+}
+
+_DONE = b"data: [DONE]\n\n"
+
+# What a lifecycle event is called in a dialect whose events have names.
+_NAMES = {"started": "metadata", "completed": "end"}
+
+
+class _Chunk(msgspec.Struct):
+    type: str
+
+
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class _Run(msgspec.Struct):
+    run_id: str | None
+
+
+_read_run = msgspec.json.Decoder(_Run).decode
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEvents(EventStream):
+    """The chunks of an answer, as the clients of a dialect expect them.
+
+    A chunk is an event whose data is an object with a `type`, or any data where events have names.
+    Other events are left out. The stream ends with the first terminal event. If that is no chunk,
+    or if events are missing, the client is told in its own words.
+
+    Attributes:
+        dialect: whose words they are.
+        cuts: whether a stream that ends before its answer is cut off without a proper end. A
+            client that knows no cursor takes a proper end for that of the answer.
+    """
+
+    dialect: Dialect = AI_SDK
+    cuts: bool = True
+
+    ends_early = True
+
+    def is_last(self, frame: Frame) -> bool:
+        """Whether the stream ends with a frame."""
+        return frame.terminal or _is_notice(frame)
+
+    def is_chunk(self, event: Event) -> bool:
+        """Whether an event is sent as a chunk."""
+        return self._chunk_of(event.category, event.to_json()) is not None
+
+    def frame(self, frame: Frame) -> bytes:
+        """Return the bytes of a frame."""
+        if frame.category == RESERVED_CATEGORY and not _is_notice(frame):
+            return comment(frame)
+        payload = self._chunk_of(frame.category, frame.json)
+        head = frame.typed[: frame.name_at]
+        if payload is not None:
+            chunk = b"%b%b%b\n" % (head, self._name_line(frame, payload), payload.lines)
+        elif self.is_last(frame):
+            chunk = _ending(self.dialect, frame)
+        else:
+            return b""
+        return chunk + _DONE if self._says_done and self.is_last(frame) else chunk
+
+    @property
+    def _says_done(self) -> bool:
+        return self.dialect in (AI_SDK, OPENAI)
+
+    def _chunk_of(self, category: str | None, event: bytes) -> Payload | None:
+        if category in (REQUEST_CATEGORY, RESERVED_CATEGORY):
+            return None
+        payload = payload_of(event)
+        if payload is None or self.dialect.by_name:
+            return payload
+        return payload if _has_type(payload.json) else None
+
+    def _name_line(self, frame: Frame, payload: Payload) -> bytes:
+        """Return the `event:` line of a chunk, nothing if the dialect has none."""
+        if self.dialect is OPENAI:
+            return b"event: %b\n" % _read_chunk(payload.json).type.encode()
+        if self.dialect is not LANGGRAPH:
+            return b""
+        name = payload.name or frame.action or MESSAGE
+        if payload.name is None and frame.category == LIFECYCLE:
+            name = _NAMES.get(name, "error")
+        return b"" if name == MESSAGE else b"event: %b\n" % name.encode()
+
+
+def _is_notice(frame: Frame) -> bool:
+    return frame.category == RESERVED_CATEGORY and frame.action in _NOTICES
+
+
+def _has_type(json: bytes) -> bool:
+    try:
+        _read_chunk(json)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _ending(dialect: Dialect, frame: Frame) -> bytes:
+    """Return how a client is told of an end for which the answer has no chunk."""
+    action, why = frame.action or "", _why(frame)
+    if dialect is AI_SDK:
+        if action == "completed":
+            return _event({"type": "finish"})
+        if action == "cancelled":
+            return _event({"type": "abort"})
+        return _event({"type": "error", "errorText": why})
+    if dialect is AG_UI:
+        if action == "completed":
+            run_id = _read_run(frame.json).run_id
+            return _event({"type": "RUN_FINISHED", "threadId": run_id, "runId": run_id})
+        return _event({"type": "RUN_ERROR", "message": why, "code": action})
+    if action == "completed":
+        return b""
+    if dialect is OPENAI:
+        return _event({"type": "error", "code": action, "message": why, "param": None})
+    return b"event: error\n" + _event({"error": action, "message": why})
+
+
+def _why(frame: Frame) -> str:
+    if frame.category == RESERVED_CATEGORY:
+        return _NOTICES[frame.action or ""]
+    payload = payload_of(frame.json)
+    data = None if payload is None else orjson.loads(payload.json)
+    if isinstance(data, dict):
+        data = next((data[name] for name in ("message", "error", "reason") if name in data), None)
+    return data if isinstance(data, str) else f"the run is {frame.action}"
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % orjson.dumps(data)
