@@ -1,5 +1,6 @@
 """An answer in a dialect: its chunks as Server-Sent Events, from its beginning to its one end."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import msgspec
 import orjson
 
 from ..event import LIFECYCLE, REQUEST_CATEGORY, RESERVED_CATEGORY, Event
-from .dialects import AG_UI, AI_SDK, LANGGRAPH, MESSAGE, OPENAI, Dialect
+from .dialects import AG_UI, AI_SDK, LANGGRAPH, OPENAI, Dialect
 from .formats import EventStream
 from .frame import Frame
 from .payload import Payload, comment, payload_of
@@ -19,6 +20,9 @@ _NOTICES = {
 }
 
 _DONE = b"data: [DONE]\n\n"
+
+# What an `event:` line cannot say, or need not.
+_NO_NAME = re.compile(r"[\r\n\0]|\A\Z|\Amessage\Z")
 
 # What a lifecycle event is called in a dialect whose events have names.
 _NAMES = {"started": "metadata", "completed": "end"}
@@ -72,7 +76,9 @@ class AnswerEvents(EventStream):
         payload = self._chunk_of(frame.category, frame.json)
         head = frame.typed[: frame.name_at]
         if payload is not None:
-            chunk = b"%b%b%b\n" % (head, self._name_line(frame, payload), payload.lines)
+            name = self._name_of(frame, payload)
+            line = b"" if _NO_NAME.search(name) else b"event: %b\n" % name.encode()
+            chunk = b"%b%bdata: %b\n\n" % (head, line, payload.json)
         elif self.is_last(frame):
             chunk = _ending(self.dialect, frame)
         else:
@@ -91,16 +97,15 @@ class AnswerEvents(EventStream):
             return payload
         return payload if _has_type(payload.json) else None
 
-    def _name_line(self, frame: Frame, payload: Payload) -> bytes:
-        """Return the `event:` line of a chunk, nothing if the dialect has none."""
+    def _name_of(self, frame: Frame, payload: Payload) -> str:
+        """Return what the `event:` line of a chunk says, empty if the dialect has none."""
         if self.dialect is OPENAI:
-            return b"event: %b\n" % _read_chunk(payload.json).type.encode()
+            return _read_chunk(payload.json).type
         if self.dialect is not LANGGRAPH:
-            return b""
-        name = payload.name or frame.action or MESSAGE
+            return ""
         if payload.name is None and frame.category == LIFECYCLE:
-            name = _NAMES.get(name, "error")
-        return b"" if name == MESSAGE else b"event: %b\n" % name.encode()
+            return _NAMES.get(frame.action or "", "error")
+        return payload.name or frame.action or ""
 
 
 def _is_notice(frame: Frame) -> bool:
