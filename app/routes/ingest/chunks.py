@@ -63,11 +63,6 @@ class Chunks:
         """The number of bytes that are held, as they came."""
         return self._held.size if self._held is not None else 0
 
-    @property
-    def has_rest(self) -> bool:
-        """Whether the end of the body gives an event, unless the body breaks off."""
-        return self._held is not None or (self._failed and not self._done)
-
     def add(self, event: SseEvent, events: list[ReadEvent]) -> None:
         """Add what the next chunk gives to `events`; raises EventTooLarge."""
         if event.data == _DONE:

@@ -90,7 +90,7 @@ class Ingest:
 
     @property
     def over(self) -> bool:
-        has_more = self.has_lines or self._reader.has_rest or self._appending
+        has_more = self.has_lines or self._reader.needs_end or self._appending
         return self.closed and not has_more
 
     @property
@@ -159,8 +159,10 @@ class Ingest:
                 self._reader.end(events, broken=broken, unfinished=self.has_partial_line)
         except Exception as error:  # the lines before it are appended all the same
             self._reader.end(events, broken=True)
+            self.line = self._reader.line
             self.fail(error)
-        self.line = self._reader.line
+        else:
+            self.line = self._reader.line
         if not events:
             return [], None
         self._first_line = events[0].line

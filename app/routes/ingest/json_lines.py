@@ -13,7 +13,7 @@ class JsonLines:
     __slots__ = ("_max_event_bytes", "line")
 
     completes_last_line = True
-    incomplete = has_rest = False
+    incomplete = needs_end = False
     size = 0
 
     def __init__(self, max_event_bytes: int) -> None:

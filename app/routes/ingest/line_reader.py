@@ -18,8 +18,8 @@ class LineReader(Protocol):
 
     `completes_last_line`: whether the last line of a body needs no line break. `line`: the number
     of the line where the first event begins that was not returned. `size`: the number of bytes
-    that it holds. `has_rest`: whether the end of the body may give one more event. `incomplete`:
-    whether the body has ended within an event.
+    that it holds. `needs_end`: whether `end` must still be called. `incomplete`: whether the body
+    has ended within an event.
     """
 
     completes_last_line: bool
@@ -30,7 +30,7 @@ class LineReader(Protocol):
     @property
     def size(self) -> int: ...
     @property
-    def has_rest(self) -> bool: ...
+    def needs_end(self) -> bool: ...
 
     def line_feeds(self, piece: bytes) -> bytes:
         """Return the next bytes of the body with LF for every line break."""

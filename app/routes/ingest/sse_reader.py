@@ -9,12 +9,12 @@ from .sse_parser import LineFeeds, SseParser
 class SseReader:
     """Reads the Server-Sent Events of a body in a dialect."""
 
-    __slots__ = ("_chunks", "_line_feeds", "_parser", "_refused", "incomplete")
+    __slots__ = ("_chunks", "_line_feeds", "_parser", "_refused", "incomplete", "needs_end")
 
     completes_last_line = False
 
     def __init__(self, dialect: Dialect, max_event_bytes: int) -> None:
-        self.incomplete = False
+        self.incomplete, self.needs_end = False, True
         self._refused = 0  # where the event begins that could not be stored
         self._line_feeds = LineFeeds()
         self._parser = SseParser(max_event_bytes)
@@ -29,11 +29,6 @@ class SseReader:
     def size(self) -> int:
         """The number of bytes that it holds, as they came."""
         return self._parser.size + self._chunks.size
-
-    @property
-    def has_rest(self) -> bool:
-        """Whether the end of the body may give one more event."""
-        return self._chunks.has_rest
 
     def line_feeds(self, piece: bytes) -> bytes:
         """Return the next bytes of the body with LF for every CR and CRLF."""
@@ -52,8 +47,10 @@ class SseReader:
         if not broken and (unfinished or self._parser.has_begun):
             self.incomplete = True
         self._chunks.end(self._parser.line, events, broken=broken)
+        self.needs_end = False
 
     def clear(self) -> None:
         """Drop what it holds."""
         self._parser.clear()
         self._chunks.clear()
+        self.needs_end = False
