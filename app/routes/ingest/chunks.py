@@ -79,7 +79,7 @@ class Chunks:
             events.append(ReadEvent(event.line, begin, None))
         elif action := self._last_action(kind):
             last = self._event(chunk, LIFECYCLE, action)
-            self._held = _Held(event.line, last, ordinary, len(event.data) + len(event.name))
+            self._held = _Held(event.line, last, ordinary, event.size)
         else:
             events.append(ReadEvent(event.line, ordinary, None))
 

@@ -12,12 +12,13 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 class SseEvent(NamedTuple):
     """One dispatched event, and the number of the line where it begins.
 
-    `data` is UTF-8.
+    `data` is UTF-8. `size` is the number of bytes of the name and the data, as they came.
     """
 
     line: int
     name: str
     data: bytes
+    size: int
 
 
 class LineFeeds:
@@ -104,10 +105,12 @@ class SseParser:
             self._name_bytes = len(value)
 
     def _dispatch(self) -> SseEvent | None:
-        line, name, data = self._begins, self._name or MESSAGE, bytes(self._data[:-1])
-        has_data = bool(self._data)
+        event = None
+        if self._data:
+            data = bytes(self._data[:-1])
+            event = SseEvent(self._begins, self._name or MESSAGE, data, self.size)
         self.clear()
-        return SseEvent(line, name, data) if has_data else None
+        return event
 
     def clear(self) -> None:
         """Drop the event that has begun."""
