@@ -8,6 +8,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app import create_app
+from app.protocol.sse_parser import SseParser
 from app.routes.writing import json_body
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
@@ -190,6 +191,23 @@ def test_a_body_of_unknown_length_is_read_to_its_end(http):
         environ_overrides={"wsgi.input_terminated": True},
     )
     assert response.json["stored"] == 2
+
+
+def test_a_payload_is_read_as_it_was_sent(http):
+    sent = [
+        '{"type":"start"}',
+        "two\nlines",
+        "",
+        " a\u2028b\x85",
+        '"text"',
+        "分\0😀",
+        '{"type":"finish"}',
+    ]
+    lines = ["".join(f"data: {line}\n" for line in text.split("\n")) for text in sent]
+    body = "\n".join([*lines, ""]).encode()
+    assert send(http, body, query="dialect=ai-sdk").json["stored"] == len(sent)
+    read = http.get(f"{PATH}/stream?format=payload").data
+    assert [event.data for event in SseParser().feed(read)] == sent
 
 
 # How a run begins and ends
