@@ -146,6 +146,8 @@ class Ingest:
     def _read_lines(self) -> tuple[list[NewEvent], int | None]:
         """Return the events of the next lines, and the last lease among them."""
         events: list[ReadEvent] = []
+        if self.over:  # it has failed, and `line` says where
+            return [], None
         try:
             for _ in range(MAX_EVENTS):
                 if not self.has_lines:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,7 +10,7 @@ from app.capacity import Capacity
 from app.routes.admission import Admission, Reservation
 from app.routes.ingest.ingest import Ingest, append_alone, append_together
 from app.routes.ingest.sse_reader import SseReader
-from app.streaming.errors import RunEnded
+from app.streaming.errors import RunEnded, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.new_event import Append, Appended, NewEvent
 from app.streaming.wire.dialects import AI_SDK
@@ -86,3 +87,22 @@ def test_what_has_arrived_never_needs_more_room(body, cuts):
             assert ingest.size <= before
         if ingest.closed:
             break
+
+
+@pytest.mark.parametrize(
+    ("body", "line"),
+    [
+        (b'data: {"type": "finish"}\n\n: ping\n\n', 1),
+        (b": ping\nevent: a\ndata: 1\n", 2),
+        (b": ping\n\n", 3),
+    ],
+)
+def test_the_first_line_that_was_not_stored_is_known_after_a_failure_of_redis(body, line):
+    """The loop fails all requests that are due, and then attends to them once more."""
+    ingest = new_ingest()
+    ingest.receive(body)
+    assert ingest.next_append() is None
+    ingest.fail(StoreUnavailable("Redis does not answer"))
+    assert ingest.next_append() is None
+    assert ingest.over
+    assert ingest.error_members()["line"] == line
