@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.client import Client  # an installed Tailrace has it as tailrace.client
-from app.streaming.appender import Appender  # and so on
+from app.client import Client  # an installed Tailrace has it as tailrace.client, and so on
+from app.streaming.appender import Appender
 from app.streaming.errors import StreamingError
 
 URL = os.environ.get("TAILRACE_URL", "http://127.0.0.1:8082")

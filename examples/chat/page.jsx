@@ -4,26 +4,35 @@ import { useEffect } from 'react';
 import { createRoot } from 'react-dom/client';
 
 const id = location.pathname.split('/').at(-1);
-const kept = await (await fetch(`/api/chat/${id}`)).json();
+const load = async () => (await fetch(`/api/chat/${id}`)).json();
+const kept = await load();
 
 // `fetch` throws a TypeError if a connection breaks or cannot be made.
 const isBroken = (error) => error instanceof TypeError || error?.isRetryable;
 
 function Chat() {
-  const { messages, sendMessage, regenerate, resumeStream, status, error } = useChat({
+  const { messages, setMessages, sendMessage, regenerate, resumeStream, status, error } = useChat({
     id,
     messages: kept,
     resume: true,
   });
+  const last = messages.at(-1);
+  const isReady = status === 'ready';
 
-    // useChat resumes when the page opens. After a break, the page has to ask for it.
+  // useChat resumes when the page opens. After a break, the page has to ask for it.
   useEffect(() => {
     if (!isBroken(error)) return;
     const timer = setTimeout(resumeStream, 1000);
     return () => clearTimeout(timer);
   }, [error]);
 
-  const isUnanswered = status === 'ready' && messages.at(-1)?.role === 'user';
+  // An answer that ended more than a minute ago is not resumed any more. The server has it.
+  const isPartial = isReady && last?.parts.some((part) => part.state === 'streaming');
+  useEffect(() => {
+    if (isPartial) load().then(setMessages);
+  }, [isPartial]);
+
+  const isUnanswered = isReady && last?.role === 'user';
   const hasFailed = error && !isBroken(error);
 
   return (
@@ -38,7 +47,7 @@ function Chat() {
       {(hasFailed || isUnanswered) && <button onClick={() => regenerate()}>Answer again</button>}
       <form action={(form) => void sendMessage({ text: form.get('question') })}>
         <input name="question" aria-label="Your question" required autoFocus />
-        <button disabled={status !== 'ready'}>Ask</button>
+        <button disabled={!isReady && !hasFailed}>Ask</button>
       </form>
     </>
   );

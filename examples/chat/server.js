@@ -32,7 +32,7 @@ async function begin(id, messages) {
     stream: streamText({ model, messages: prompt }).stream,
     originalMessages: messages,
     generateMessageId: generateId,
-    onEnd: (answer) => saveChat(id, answer.messages),
+    onEnd: (end) => end.outcome.status === 'completed' && saveChat(id, end.messages),
   });
   record(run, chunks)
     .catch((error) => console.error(`the answer of ${id}:`, error))

@@ -15,6 +15,7 @@ import requests
 
 from app.client import Client
 from app.streaming.event_store import EventStore
+from examples import graph_agent
 from tests.clients import Stream
 from tests.processes import NODE
 from tests.servers import ROOT, GatewayServer, free_port, wait_until
@@ -276,6 +277,17 @@ def test_a_graph_that_finds_nothing_says_so(run, store, run_id):
     first, *_, last = store.get_events(run_id)
     assert (first.name, first.data) == ("lifecycle.started", {"question": "Why?"})
     assert (last.name, last.data) == ("lifecycle.completed", {"answer": "I do not know. "})
+
+
+def test_a_graph_whose_step_raises_fails_its_run(monkeypatch, gateway, store, run_id):
+    def fail(state: graph_agent.State, run: graph_agent.Run) -> str:
+        raise ValueError("there is no plan")
+
+    monkeypatch.setitem(graph_agent.GRAPH, "plan", fail)
+    with Client(gateway.url) as client:
+        assert graph_agent.run_agent(client, run_id, "Why?", pace=0) == "failed"
+    last = store.get_events(run_id)[-1]
+    assert (last.name, last.data) == ("lifecycle.failed", {"error": "there is no plan"})
 
 
 def test_a_graph_that_is_interrupted_cancels_its_run(start, store, run_id):

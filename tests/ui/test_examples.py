@@ -119,23 +119,30 @@ def answer(question: str, word_ms: int) -> tuple[str, str]:
 
 def test_an_answer_of_the_chat_goes_on(chat_gateway, tmp_path, open_context):
     with ChatServer(chat_gateway.url, tmp_path) as server:
-        context = open_context(expected=BREAKS)
-        chat = ChatPage(context.new_page())
+        here, elsewhere = open_context(expected=BREAKS), open_context(expected=BREAKS)
+        chat, other = ChatPage(here.new_page()), ChatPage(elsewhere.new_page())
         chat.page.goto(server.url)
         chat.ask("hello")
         chat.wait_for_words(3)
-        other = ChatPage(context.new_page())
         other.page.goto(chat.page.url)
         chat.page.reload()
-        chat.wait_for_words(6)
-        context.set_offline(True)
-        chat_gateway.stop()
-        chat.wait_for_status("The connection is lost.")
-        chat_gateway.start()
-        context.set_offline(False)
         for each in (chat, other):
-            each.wait_for_status("ready")
-            assert each.messages() == [("user", "hello"), answer("hello", 100)]
+            each.wait_for_words(6)
+            each.page.context.set_offline(True)
+        chat_gateway.stop()
+        for each in (chat, other):
+            each.wait_for_status("The connection is lost.")
+        chat_gateway.start()
+        here.set_offline(False)
+        chat.wait_for_status("ready")
+        said = [("user", "hello"), answer("hello", 100)]
+        assert chat.messages() == said
+
+        # The other comes back when the answer has ended too long ago.
+        other.page.route("**/api/chat/*/stream", lambda route: route.fulfill(status=204))
+        elsewhere.set_offline(False)
+        other.page.wait_for_selector(".assistant:has-text('twice.')")
+        assert other.messages() == said
 
 
 def test_a_chat_whose_server_is_killed_says_so_and_answers_again(
