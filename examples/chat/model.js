@@ -5,8 +5,8 @@ import { MockLanguageModelV4 } from 'ai/test';
 const WORD_MS = Number(process.env.WORD_MS ?? 200);
 
 const ADVICE = `I say a word every ${WORD_MS} milliseconds, so that you have time to try something.
-Reload this page, or open it in a second tab. Turn off your network, and turn it on again. Stop the
-gateway, and start it again. You will read every word of this answer, and none of them twice.`;
+Reload this page, or open it in a second tab. Stop the gateway, wait as long as you like, and start
+it again. Meanwhile I go on. You will read every word of this answer, and none of them twice.`;
 
 export const model = new MockLanguageModelV4({
   doStream: async ({ prompt }) => {

@@ -13,7 +13,7 @@ const PORT = Number(process.env.PORT ?? 3000);
 const GATEWAY = process.env.TAILRACE_URL ?? 'http://127.0.0.1:8082';
 
 // If an answer is silent for so long, this server has died, and the gateway ends the answer.
-const LEASE_SECONDS = Number(process.env.LEASE_SECONDS ?? 15);
+const LEASE_SECONDS = 15;
 
 // How the run of an answer ends with its last chunk.
 const ENDS = { finish: 'completed', abort: 'cancelled', error: 'failed' };

@@ -22,22 +22,18 @@ GRAPH_AGENT = (sys.executable, "-W", "error", "-m", "examples.graph_agent")
 
 ADVICE = (
     "I say a word every {} milliseconds, so that you have time to try something. Reload this "
-    "page, or open it in a second tab. Turn off your network, and turn it on again. Stop the "
-    "gateway, and start it again. You will read every word of this answer, and none of them twice."
+    "page, or open it in a second tab. Stop the gateway, wait as long as you like, and start it "
+    "again. Meanwhile I go on. You will read every word of this answer, and none of them twice."
 )
 
 
 class ChatServer(Server):
-    """The example chat on a free port.
+    """The example chat on a free port. Its model says a word every `word_ms` milliseconds."""
 
-    Its model says a word every `word_ms` milliseconds; the lease of its answers is in seconds.
-    """
-
-    def __init__(self, gateway_url: str, folder: Path, *, word_ms: int = 100, lease: int = 15):
+    def __init__(self, gateway_url: str, folder: Path, word_ms: int = 100):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.word_ms = word_ms
-        self.lease = lease
         self._gateway_url = gateway_url
         self._folder = folder
         self._log = folder / "log"
@@ -47,7 +43,6 @@ class ChatServer(Server):
             **os.environ,
             "PORT": str(self.port),
             "TAILRACE_URL": self._gateway_url,
-            "LEASE_SECONDS": str(self.lease),
             "WORD_MS": str(self.word_ms),
         }
         command = [NODE, ROOT / "examples" / "chat" / "server.js"]
@@ -57,12 +52,6 @@ class ChatServer(Server):
             )
         wait_until(self._serves, "the chat serves", 50)
         return self
-
-    def restart(self, **settings: int) -> None:
-        """Kill the server, and start it again with other settings."""
-        self.stop()
-        vars(self).update(settings)
-        self.start()
 
     def stop(self) -> None:
         """Kill the server, which may have printed no error."""
@@ -79,6 +68,11 @@ class ChatPage:
 
     def __init__(self, page: Page) -> None:
         self.page = page
+
+    @property
+    def id(self) -> str:
+        """The id of the chat, and of its run."""
+        return self.page.url.rpartition("/")[2]
 
     def ask(self, question: str) -> None:
         self.page.fill("input", question)
@@ -146,20 +140,22 @@ def test_an_answer_of_the_chat_goes_on(chat_gateway, tmp_path, open_context):
 
 
 def test_a_chat_whose_server_is_killed_says_so_and_answers_again(
-    chat_gateway, tmp_path, open_context
+    chat_gateway, tmp_path, open_context, store
 ):
-    with ChatServer(chat_gateway.url, tmp_path, lease=1) as server:
+    with ChatServer(chat_gateway.url, tmp_path) as server:
         chat = ChatPage(open_context(expected=BREAKS).new_page())
         chat.page.goto(server.url)
         chat.ask("hello")
         chat.wait_for_words(3)
         server.stop()
+        store.add(chat.id, "shorter", "lease", lease_seconds=1)
         chat.page.wait_for_selector("[role=alert]:text-is('the run is lost')")
         [question, (_, words)] = chat.messages()
         assert question == ("user", "hello")
         assert answer("hello", 100)[1].startswith(words)
 
-        server.restart(word_ms=1)
+        server.word_ms = 1
+        server.start()
         chat.page.reload()
         chat.page.wait_for_selector("[role=alert]")
         assert chat.messages() == [question, ("assistant", words)]
