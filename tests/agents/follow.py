@@ -1,0 +1,92 @@
+"""Many Python clients of one kind follow a run: `follow.py RELAY RUN CLIENTS TOKEN KIND`.
+
+Each prints a JSON line with what it got when it has ended. The program runs in the environment of
+tests/field/requirements-clients.txt, where there is no code of the app.
+"""
+
+import asyncio
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+
+import httpx
+from langgraph_sdk.client import LangGraphClient
+from openai import APIConnectionError, AsyncOpenAI
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
+
+BREAKS = 20
+PAUSE_SECONDS = 0.1
+
+_stream_event: TypeAdapter = TypeAdapter(ResponseStreamEvent)
+
+
+def digest(chunks: list) -> dict:
+    """Count and digest chunks, so that every one is compared and few bytes are printed."""
+    text = json.dumps(chunks, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    hash = hashlib.sha256(text.encode()).hexdigest()
+    return {"count": len(chunks), "digest": hash, "last": chunks[-1] if chunks else None}
+
+
+def openai_clients(token: str) -> Callable:
+    shared = AsyncOpenAI(api_key=token)
+
+    async def follow(base: str, run: str, got: dict) -> dict:
+        client = shared.with_options(base_url=f"{base}/compat/openai/v1")
+        chunks: list[dict] = []
+        while True:
+            after = {"starting_after": chunks[-1]["sequence_number"]} if chunks else {}
+            try:
+                async for event in await client.responses.retrieve(run, stream=True, **after):
+                    chunks.append(event.to_dict())
+                break
+            except (APIConnectionError, httpx.TransportError):
+                if got["breaks"] == BREAKS:
+                    raise
+                got["breaks"] += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+        if got["number"] == 0:
+            for chunk in chunks:  # the SDK itself does not look whether they are what they say
+                _stream_event.validate_python(chunk)
+        return digest(chunks)
+
+    return follow
+
+
+def langgraph_clients(token: str) -> Callable:
+    headers = {"Authorization": f"Bearer {token}"}
+    limits = httpx.Limits(max_connections=None)
+    transport = httpx.AsyncHTTPTransport(limits=limits)
+
+    async def follow(base: str, run: str, got: dict) -> dict:
+        url = f"{base}/compat/langgraph"
+        http = httpx.AsyncClient(base_url=url, transport=transport, headers=headers)
+        runs = LangGraphClient(http).runs
+        stream = runs.join_stream("thread", run, last_event_id="-1")
+        return digest([[part.event, part.data] async for part in stream])
+
+    return follow
+
+
+KINDS = {"openai": openai_clients, "langgraph": langgraph_clients}
+
+
+async def main(relay: str, run: str, clients: int, token: str, kind: str) -> None:
+    follow = KINDS[kind](token)
+    name = f"{kind}-python"
+
+    async def follow_one(number: int) -> None:
+        got = {"kind": name, "number": number, "breaks": 0, "error": None}
+        try:
+            got |= await follow(f"{relay}/{name}-{number}", run, got)
+        except Exception as error:
+            got["error"] = f"{type(error).__name__}: {error}"
+        print(json.dumps(got), flush=True)
+
+    await asyncio.gather(*map(follow_one, range(clients)))
+    print(json.dumps({"what": "closed"}), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:3], int(sys.argv[3]), *sys.argv[4:]))
