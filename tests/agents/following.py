@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from app.streaming.event_store import EventStore
 from tests.agents.answers import ARGUMENTS, RESULT, TEXT, Chunk
 from tests.agents.relay import Relay
 from tests.processes import NODE, NodeScript, running
@@ -27,6 +28,9 @@ KINDS = {
     "openai": ("openai", "openai-python"),
     "langgraph": ("langgraph", "langgraph-python"),
 }
+
+# What a page has that gives the transport of workflows to `useChat`.
+MORE_KINDS = {"ai-sdk": ("chat-of-workflow-6", "chat-of-workflow-7")}
 
 are_installed = pytest.mark.skipif(
     not (PYTHON.exists() and (HERE / "node" / "node_modules").exists()) and "CI" not in os.environ,
@@ -100,6 +104,16 @@ def events_of(chunks: list[Chunk]) -> list[dict]:
     if chunks[-1].name != "message":
         return [*(chunk.event for chunk in chunks), lifecycle("completed")]
     return [*(chunk.event for chunk in chunks[:-1]), lifecycle("completed", chunks[-1].data)]
+
+
+def check(store: EventStore, lines: list[dict], run_id: str, chunks: list[Chunk]) -> None:
+    """Assert that the log has the chunks, and that each client got them."""
+    logged = [event.data for event in store.get_events(run_id) if event.data is not None]
+    assert logged == [chunk.data for chunk in chunks]
+    for line in lines:
+        whole = expected(line["kind"], run_id, chunks)
+        assert line["error"] is None
+        assert {name: line[name] for name in whole} == whole
 
 
 def expected(kind: str, run_id: str, chunks: list[Chunk]) -> dict:

@@ -1,8 +1,10 @@
-"""A relay before the gateway: it cuts off each client once, after as many events as its URL says."""
+"""A relay before the gateway, which cuts off clients after as many events as it is told."""
 
 import asyncio
 import re
 import threading
+from collections import Counter
+from collections.abc import Callable
 from typing import Self
 
 from tests.chaos.wire import BROKEN, connect
@@ -15,22 +17,28 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
 class Relay:
-    """Passes on requests for `/<client>-<events>/<path>` as requests for `/<path>`.
+    """Passes on requests for `/<client>/<path>` as requests for `/<path>`.
 
-    The first answer that is a stream is cut after so many events and a part of the next one:
-    with the end of the connection, or with a reset. Later answers to the same client are whole,
-    and so are all to `/<client>`.
-
-    A POST to a path in `begins` is that of a back end which has begun a run: it answers 303.
+    A stream is cut after some events and a part of the next one: with the end of the connection,
+    or with a reset. A POST to a path in `begins` is that of a back end which has begun a run: it
+    answers 303.
 
     Attributes:
-        opened: the clients that got the head of an answer.
-        cut: the clients that were cut off.
+        events_of: returns after how many events the next stream of a client is cut, None if it
+            is not. It is given the client, and how often that was cut off.
+        opened: how many streams each client has opened.
+        cuts: how often each client was cut off.
     """
 
-    def __init__(self, to_port: int, begins: dict[str, str] | None = None):
-        self.opened: set[str] = set()
-        self.cut: set[str] = set()
+    def __init__(
+        self,
+        to_port: int,
+        begins: dict[str, str] | None = None,
+        events_of: Callable[[str, int], int | None] = lambda client, cuts: None,
+    ):
+        self.events_of = events_of
+        self.opened: Counter[str] = Counter()
+        self.cuts: Counter[str] = Counter()
         self._to_port = to_port
         self._begins = begins or {}
         self._loop = asyncio.new_event_loop()
@@ -109,8 +117,10 @@ class Relay:
     ) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         writer.write(head)
-        self.opened.add(client)
-        events = self._events_before_cut(client, head)
+        events = None
+        if head.startswith(b"HTTP/1.1 200") and b"text/event-stream" in head:
+            self.opened[client] += 1
+            events = self.events_of(client, self.cuts[client])
         before = b""
         while piece := await reader.read(PIECE):
             if events is not None:
@@ -126,16 +136,9 @@ class Relay:
             writer.write(piece)
             await writer.drain()
 
-    def _events_before_cut(self, client: str, head: bytes) -> int | None:
-        _, _, events = client.rpartition("-")
-        is_stream = head.startswith(b"HTTP/1.1 200") and b"text/event-stream" in head
-        if client in self.cut or not events.isdigit() or not is_stream:
-            return None
-        return int(events)
-
     def _cut(self, client: str, writer: asyncio.StreamWriter) -> None:
-        self.cut.add(client)
-        if len(self.cut) % 2:
+        self.cuts[client] += 1
+        if self.cuts.total() % 2:
             reset_when_closed(writer.get_extra_info("socket"))
         writer.transport.abort()
 

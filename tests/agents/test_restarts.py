@@ -1,0 +1,79 @@
+"""The worker is replaced, gracefully and by a crash, in the middle of the answers to all clients."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.agents.answers import answer
+from tests.agents.following import (
+    KINDS,
+    MORE_KINDS,
+    PRESETS,
+    append,
+    are_installed,
+    begins,
+    check,
+    events_of,
+    following,
+    lifecycle,
+)
+from tests.agents.relay import Relay
+from tests.field.reloads import replace_worker
+from tests.servers import GatewayServer, wait_until
+
+CLIENTS = 2
+
+pytestmark = [are_installed, pytest.mark.timeout(180)]
+
+
+class Run:
+    """A run that clients of a dialect follow."""
+
+    def __init__(
+        self, dialect: str, gateway: GatewayServer, directory: Path, stack: contextlib.ExitStack
+    ):
+        self.run_id = f"restarts-{dialect}"
+        self.chunks = answer(dialect, self.run_id)
+        self.kinds = (*KINDS[dialect], *MORE_KINDS.get(dialect, ()))
+        append(gateway, self.run_id, lifecycle("started"))
+        self._relay = stack.enter_context(Relay(gateway.port, begins(self.run_id)))
+        clients = following(self.kinds, self._relay, self.run_id, directory, number=CLIENTS)
+        self.clients = stack.enter_context(clients)
+
+    def least_streams(self) -> int:
+        """Return how many streams each client has opened at least."""
+        names = [f"{kind}-{number}" for kind in self.kinds for number in range(CLIENTS)]
+        return min(self._relay.opened[name] for name in names)
+
+
+def test_every_client_gets_the_whole_answer(redis_server, store, tmp_path):
+    with (
+        GatewayServer(redis_server.url, tmp_path / "log", COMPAT=PRESETS) as gateway,
+        contextlib.ExitStack() as stack,
+    ):
+        runs = [Run(dialect, gateway, tmp_path, stack) for dialect in KINDS]
+
+        def wait_for_streams(number: int) -> None:
+            """Wait until each client has opened so many streams, or more."""
+            wait_until(lambda: all(run.least_streams() >= number for run in runs), "all follow", 60)
+
+        def append_next(begin: float, end: float) -> None:
+            for run in runs:
+                events = events_of(run.chunks)
+                part = events[int(begin * len(events)) : int(end * len(events))]
+                append(gateway, run.run_id, *part)
+
+        wait_for_streams(1)
+        append_next(0, 0.3)
+        replace_worker(gateway, signal.SIGHUP)
+        wait_for_streams(2)
+        append_next(0.3, 0.6)
+        replace_worker(gateway, signal.SIGKILL)
+        wait_for_streams(3)
+        append_next(0.6, 1)
+        for run in runs:
+            lines = run.clients.finish()
+            assert len(lines) == len(run.kinds) * CLIENTS
+            check(store, lines, run.run_id, run.chunks)
