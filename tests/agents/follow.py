@@ -1,4 +1,6 @@
-"""Many Python clients of one kind follow a run: `follow.py RELAY RUN CLIENTS TOKEN KIND`.
+"""Many Python clients of one kind follow the answers of runs: `follow.py RUNS CLIENTS TOKEN BREAKS`.
+
+RUNS is JSON: `{run: {url, kinds}, …}`.
 
 Each prints a JSON line with what it got when it has ended. The program runs in the environment of
 tests/field/requirements-clients.txt, where there is no code of the app.
@@ -16,7 +18,6 @@ from openai import APIConnectionError, AsyncOpenAI
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-BREAKS = 500  # more than any test causes
 LAST = ("response.completed", "response.failed", "response.incomplete", "error")
 
 _stream_event: TypeAdapter = TypeAdapter(ResponseStreamEvent)
@@ -29,7 +30,7 @@ def digest(chunks: list) -> dict:
     return {"count": len(chunks), "digest": hash, "last": chunks[-1] if chunks else None}
 
 
-def openai_clients(token: str) -> Callable:
+def openai_clients(token: str, breaks: int) -> Callable:
     shared = AsyncOpenAI(api_key=token)
 
     async def follow(base: str, run: str, got: dict) -> dict:
@@ -42,7 +43,7 @@ def openai_clients(token: str) -> Callable:
                     chunks.append(event.to_dict())
                 break
             except (APIConnectionError, httpx.TransportError):
-                if got["breaks"] == BREAKS:
+                if got["breaks"] == breaks:
                     raise
                 got["breaks"] += 1
         for chunk in chunks:  # the SDK itself does not look whether they are what they say
@@ -52,7 +53,7 @@ def openai_clients(token: str) -> Callable:
     return follow
 
 
-def langgraph_clients(token: str) -> Callable:
+def langgraph_clients(token: str, breaks: int) -> Callable:
     headers = {"Authorization": f"Bearer {token}"}
     limits = httpx.Limits(max_connections=None)
     transport = httpx.AsyncHTTPTransport(limits=limits)
@@ -67,24 +68,29 @@ def langgraph_clients(token: str) -> Callable:
     return follow
 
 
-KINDS = {"openai": openai_clients, "langgraph": langgraph_clients}
+KINDS = {"openai-python": openai_clients, "langgraph-python": langgraph_clients}
 
 
-async def main(relay: str, run: str, clients: int, token: str, kind: str) -> None:
-    follow = KINDS[kind](token)
-    name = f"{kind}-python"
-
-    async def follow_one(number: int) -> None:
-        got = {"kind": name, "number": number, "breaks": 0, "error": None}
+async def main(runs: str, clients: str, token: str, breaks: str) -> None:
+    async def follow_one(follow: Callable, url: str, run: str, kind: str, number: int) -> None:
+        got = {"run": run, "kind": kind, "number": number, "breaks": 0, "error": None}
         try:
-            got |= await follow(f"{relay}/{name}-{number}", run, got)
+            got |= await follow(f"{url}/{kind}-{number}", run, got)
         except Exception as error:
             got["error"] = f"{type(error).__name__}: {error}"
         print(json.dumps(got), flush=True)
 
-    await asyncio.gather(*map(follow_one, range(clients)))
+    kinds = {kind: make(token, int(breaks)) for kind, make in KINDS.items()}
+    await asyncio.gather(
+        *(
+            follow_one(kinds[kind], each["url"], run, kind, number)
+            for run, each in json.loads(runs).items()
+            for kind in each["kinds"]
+            for number in range(int(clients))
+        )
+    )
     print(json.dumps({"what": "closed"}), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:3], int(sys.argv[3]), *sys.argv[4:]))
+    asyncio.run(main(*sys.argv[1:]))

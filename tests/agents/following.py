@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -66,26 +66,33 @@ class Clients:
 
 @contextlib.contextmanager
 def following(
-    kinds: Sequence[str],
-    relay: Relay,
-    run_id: str,
+    runs: Mapping[str, tuple[Relay, Sequence[str]]],
     directory: Path,
     *,
-    number: int,
+    clients: int,
     token: str = "none",
+    breaks: int = 500,
 ) -> Iterator[Clients]:
-    """Let so many clients of each kind follow a run."""
-    common = (relay.url, run_id, str(number), token)
-    in_python = [kind for kind in kinds if kind.endswith("-python")]
-    in_node = [kind for kind in kinds if kind not in in_python]
-    commands = [[NODE, HERE / "node" / "follow.mjs", *common, *in_node]] if in_node else []
-    for kind in in_python:
-        commands.append([PYTHON, HERE / "follow.py", *common, kind.removesuffix("-python")])
+    """Let clients of the given kinds follow each run through a relay: so many of each kind.
+
+    A client gives up after so many breaks, if it is the test that lets it come back.
+    """
     with contextlib.ExitStack() as stack:
         scripts = []
-        for index, command in enumerate(commands):
-            output = directory / f"{run_id}-{index}"
-            scripts.append(NodeScript(stack.enter_context(running(command, output)), output))
+        for command, is_own in (
+            ((NODE, HERE / "node" / "follow.mjs"), lambda kind: not kind.endswith("-python")),
+            ((PYTHON, HERE / "follow.py"), lambda kind: kind.endswith("-python")),
+        ):
+            wanted = {
+                run_id: {"url": relay.url, "kinds": own}
+                for run_id, (relay, kinds) in runs.items()
+                if (own := list(filter(is_own, kinds)))
+            }
+            if wanted:
+                arguments = (json.dumps(wanted), str(clients), token, str(breaks))
+                output = directory / f"clients-{len(scripts)}"
+                process = stack.enter_context(running((*command, *arguments), output))
+                scripts.append(NodeScript(process, output))
         yield Clients(scripts)
 
 

@@ -50,7 +50,7 @@ def test_clients_that_are_cut_off_each_after_another_event_get_the_whole_answer(
     with (
         Relay(presets.port, begins(run_id), lambda client, cuts: None if cuts else every[client])
         as relay,
-        following(kinds, relay, run_id, tmp_path, number=CUTS) as clients,
+        following({run_id: (relay, kinds)}, tmp_path, clients=CUTS) as clients,
     ):
         wait_until(lambda: set(relay.opened) == set(every), "all clients have begun", 60)
         append_answer(presets, run_id, chunks)
@@ -68,7 +68,7 @@ def test_a_client_that_is_cut_off_after_every_event_gets_the_whole_answer(
     append(presets, run_id, lifecycle("started"))
     with (
         Relay(presets.port, events_of=lambda client, cuts: 1) as relay,
-        following(kinds, relay, run_id, tmp_path, number=1) as clients,
+        following({run_id: (relay, kinds)}, tmp_path, clients=1) as clients,
     ):
         wait_until(lambda: len(relay.opened) == len(kinds), "all clients have begun", 60)
         append_answer(presets, run_id, chunks)

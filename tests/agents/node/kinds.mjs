@@ -12,7 +12,6 @@ import { DefaultChatTransport as Transport7 } from 'ai-7';
 import { Chat as Chat7 } from 'ai-sdk-react-4';
 import OpenAI from 'openai';
 
-const BREAKS = 500; // more than any test causes
 const PAUSE_MS = 100;
 const SAID = { role: 'user', parts: [{ type: 'text', text: 'How is the weather?' }] };
 
@@ -64,11 +63,11 @@ function shown({ type, text, state, toolCallId, input, output }) {
 
 // `useChat` is this class and React's state. A page calls `resumeStream` when it is loaded, and
 // when it is seen again after a break.
-const chat = (Chat, Transport, requests = (headers) => ({ headers })) => async ({ base, run, number, headers }, got) => {
+const chat = (Chat, Transport, requests = (headers) => ({ headers })) => async ({ base, run, number, headers, breaks }, got) => {
   const transport = new Transport({ api: `${base}/compat/ai-sdk`, ...requests(headers) });
   const here = new Chat({ id: run, transport });
   await (number % 2 ? here.resumeStream() : here.sendMessage(SAID));
-  while (here.status === 'error' && isBroken(here.error) && got.breaks < BREAKS) {
+  while (here.status === 'error' && isBroken(here.error) && got.breaks < breaks) {
     got.breaks += 1;
     await pause(PAUSE_MS);
     await here.resumeStream();
@@ -88,14 +87,14 @@ const workflow = (Transport) => async ({ base, run, number }) => {
   return digest(await collect(await stream));
 };
 
-async function httpAgent({ base, run, headers }, got) {
+async function httpAgent({ base, run, headers, breaks }, got) {
   const agent = new HttpAgent({ url: `${base}/compat/ag-ui/${run}`, threadId: 'thread', headers });
   for (;;) {
     try {
       await agent.runAgent({ runId: run });
       break;
     } catch (error) {
-      if (!isBroken(error) || got.breaks === BREAKS) throw error;
+      if (!isBroken(error) || got.breaks === breaks) throw error;
       got.breaks += 1;
       agent.setMessages([]); // the answer comes again from its beginning
       await pause(PAUSE_MS);
@@ -104,7 +103,7 @@ async function httpAgent({ base, run, headers }, got) {
   return { messages: agent.messages, state: agent.state };
 }
 
-async function tanstack({ base, run, number, headers }, got) {
+async function tanstack({ base, run, number, headers, breaks }, got) {
   const connection = fetchServerSentEvents(`${base}/compat/ag-ui`, { headers });
   const context = { threadId: 'thread', runId: run };
   const open = () =>
@@ -115,7 +114,7 @@ async function tanstack({ base, run, number, headers }, got) {
       return digest(await collect(open(), chunks));
     } catch (error) {
       // Before its first event it has no cursor, and does not come back by itself.
-      if (chunks.length > 0 || !isBroken(error.cause) || got.breaks === BREAKS) throw error;
+      if (chunks.length > 0 || !isBroken(error.cause) || got.breaks === breaks) throw error;
       got.breaks += 1;
     }
   }
@@ -123,7 +122,7 @@ async function tanstack({ base, run, number, headers }, got) {
 
 const isLast = (event) => /^(response.(completed|failed|incomplete)|error)$/.test(event?.type);
 
-async function openai({ base, run, token }, got) {
+async function openai({ base, run, token, breaks }, got) {
   const client = new OpenAI({ baseURL: `${base}/compat/openai/v1`, apiKey: token });
   const chunks = [];
   while (!isLast(chunks.at(-1))) {
@@ -132,7 +131,7 @@ async function openai({ base, run, token }, got) {
       await collect(await client.responses.retrieve(run, query), chunks);
       break;
     } catch (error) {
-      if (error.status || got.breaks === BREAKS) throw error;
+      if (error.status || got.breaks === breaks) throw error;
       got.breaks += 1;
     }
   }
