@@ -44,7 +44,7 @@ def test_json_lines_come_one_by_one(proxy, store, run_id):
     with requests.get(
         stream_url(proxy, run_id), headers=headers, stream=True, timeout=20
     ) as stream:
-        lines = stream.iter_lines(chunk_size=1)
+        lines = stream.iter_lines(chunk_size=None)
         assert any(b"caught_up" in line for line in lines)
         for number in range(1, 6):
             store.add(run_id, "llm", "stream")

@@ -87,5 +87,10 @@ def test_a_page_of_another_origin_may_send_and_read_it(http):
     names = {each.strip().lower() for each in allowed["Access-Control-Allow-Headers"].split(",")}
     assert {"x-request-id", "traceparent", "tracestate"} <= names
     answer = http.get("/runs/1", headers=origin)
-    assert answer.headers["Access-Control-Expose-Headers"].lower() == "x-request-id"
+    exposed = answer.headers["Access-Control-Expose-Headers"].lower()
+    assert set(exposed.split(", ")) == {
+        "x-request-id",
+        "x-workflow-run-id",
+        "x-workflow-stream-tail-index",
+    }
     assert "Access-Control-Expose-Headers" not in http.get("/runs/1").headers

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..event import RESERVED_CATEGORY, timestamp_now
+from ..event import timestamp_now
 from ..wire.formats import EventStream, JsonLines
 from ..wire.frame import Frame
 from ..wire.payload import comment, payload_of
@@ -71,8 +71,8 @@ class MergedPayloadEvents(EventStream):
     def frames(self, start: MergedCursor, passed: Passed, end: MergedCursor) -> bytes:
         """Return the bytes of frames that lead from one cursor to another."""
         if self.batched:
-            comments = [comment(frame) for _, frame in passed if _is_control(frame)]
-            frames = (frame for _, frame in passed if not _is_control(frame))
+            comments = [comment(frame) for _, frame in passed if frame.is_control]
+            frames = (frame for _, frame in passed if not frame.is_control)
             payloads = [payload.json for frame in frames if (payload := payload_of(frame.json))]
             event = b"id: %b\ndata: [%b]\n\n" % (end.to_bytes(), b",".join(payloads))
             return b"".join([*comments, event if payloads else b""])
@@ -81,17 +81,13 @@ class MergedPayloadEvents(EventStream):
         )
 
     def _one(self, cursor: bytes, frame: Frame) -> bytes:
-        if _is_control(frame):
+        if frame.is_control:
             return comment(frame)
         payload = payload_of(frame.json)
         return b"" if payload is None else b"id: %b\n%b\n" % (cursor, payload.lines)
 
 
 MergedFormat = MergedEventStream | MergedLines | MergedPayloadEvents
-
-
-def _is_control(frame: Frame) -> bool:
-    return frame.category == RESERVED_CATEGORY
 
 
 def _array(passed: Passed) -> bytes:

@@ -71,7 +71,7 @@ class AnswerEvents(EventStream):
 
     def frame(self, frame: Frame) -> bytes:
         """Return the bytes of a frame."""
-        if frame.category == RESERVED_CATEGORY and not _is_notice(frame):
+        if frame.is_control and not _is_notice(frame):
             return comment(frame)
         payload = self._chunk_of(frame.category, frame.json)
         if payload is not None and self._lacks_a_reason(frame, payload):
@@ -120,7 +120,7 @@ class AnswerEvents(EventStream):
 
 
 def _is_notice(frame: Frame) -> bool:
-    return frame.category == RESERVED_CATEGORY and frame.action in _NOTICES
+    return frame.is_control and frame.action in _NOTICES
 
 
 def _has_type(json: bytes) -> bool:
@@ -162,7 +162,7 @@ def _ending(dialect: Dialect, frame: Frame) -> bytes:
 
 
 def _why(frame: Frame) -> str:
-    if frame.category == RESERVED_CATEGORY:
+    if frame.is_control:
         return _NOTICES[frame.action or ""]
     payload = payload_of(frame.json)
     data = None if payload is None else orjson.loads(payload.json)

@@ -148,6 +148,11 @@ class Frame(NamedTuple):
         return self.unfiltered and self.category != RESERVED_CATEGORY
 
     @property
+    def is_control(self) -> bool:
+        """Whether the gateway itself sends it; another program's event may have the same name."""
+        return self.unfiltered and self.category == RESERVED_CATEGORY
+
+    @property
     def untyped(self) -> bytes:
         """The frame without its `event:` line."""
         return self.typed[: self.name_at] + self.typed[self.data_at :]

@@ -10,7 +10,6 @@ from typing import NamedTuple
 import msgspec
 import orjson
 
-from ..event import RESERVED_CATEGORY
 from .formats import EventStream
 from .frame import Frame
 
@@ -88,7 +87,7 @@ class PayloadEvents(EventStream):
 
     def frame(self, frame: Frame) -> bytes:
         """Return the bytes of a frame."""
-        if frame.category == RESERVED_CATEGORY:
+        if frame.is_control:
             return comment(frame)
         payload = payload_of(frame.json)
         return b"" if payload is None else b"%b%b\n" % (frame.typed[: frame.name_at], payload.lines)

@@ -150,7 +150,7 @@ def test_a_stream_follows_a_run_from_its_archive_to_its_live_end(
     store.add(run_id, "lifecycle", "started")
     url = f"{archive_gateway.url}/runs/{run_id}/events/stream"
     with requests.get(url, stream=True, timeout=20) as response:
-        lines = response.iter_lines(chunk_size=1)
+        lines = response.iter_lines(chunk_size=None)
         seen = []
         for line in lines:
             if line.startswith(b"data: {"):
@@ -177,7 +177,7 @@ def test_a_run_that_has_not_ended_is_followed_from_the_archive_into_its_next_log
     assert requests.post(f"{url}/requests", json={"action": "a"}, timeout=20).status_code == 404
     seen = []
     with requests.get(f"{url}/events/stream", stream=True, timeout=20) as response:
-        for line in response.iter_lines(chunk_size=1):
+        for line in response.iter_lines(chunk_size=None):
             if line.startswith(b"data: {"):
                 event = json.loads(line.removeprefix(b"data: "))
                 seen.append(event["sequence"] or event["event"]["action"])

@@ -50,7 +50,7 @@ class Follower:
 
     def _follow(self) -> None:
         with requests.get(self._url, stream=True, timeout=60) as response:
-            for line in response.iter_lines(chunk_size=1):
+            for line in response.iter_lines(chunk_size=None):
                 if line.startswith(b"data: {"):
                     event = json.loads(line.removeprefix(b"data: "))
                     if event["sequence"]:

@@ -41,7 +41,7 @@ class Follower:
             headers = {} if self._cursor is None else {"Last-Event-ID": self._cursor}
             with requests.get(self._url, headers=headers, stream=True, timeout=60) as response:
                 if response.status_code == 204:
-                    if self.is_over.wait(0.01):
+                    if self.is_over.wait(0.1):
                         return
                     continue
                 for event in _events(response):
@@ -58,7 +58,7 @@ class Follower:
 
 
 def _events(response: requests.Response) -> Iterator[dict]:
-    for line in response.iter_lines(chunk_size=1):
+    for line in response.iter_lines(chunk_size=None):
         if line.startswith(b"data: {"):
             yield json.loads(line.removeprefix(b"data: "))
 

@@ -18,7 +18,7 @@ CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "options",
-    [["--phases=coverage,fuzzing"], ["--phases=stateful", "--max-time=25"]],
+    [["--phases=coverage,fuzzing"], ["--phases=stateful", "--max-time=15"]],
     ids=["operations", "along links"],
 )
 def test_schemathesis_finds_nothing(guarded, options, tmp_path):

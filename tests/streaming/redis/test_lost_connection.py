@@ -27,7 +27,9 @@ from tests.streaming.redis.callers import (
 
 
 def is_readable(shared: SharedConnection) -> bool:
-    return bool(select.select([shared._link._sock], [], [], 0)[0])
+    poll = select.poll()  # which takes descriptors of any number
+    poll.register(shared._link._sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def connections_to(server: RedisServer) -> int:
