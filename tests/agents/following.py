@@ -118,9 +118,16 @@ def check(store: EventStore, lines: list[dict], run_id: str, chunks: list[Chunk]
     logged = [event.data for event in store.get_events(run_id) if event.data is not None]
     assert logged == [chunk.data for chunk in chunks]
     for line in lines:
-        whole = expected(line["kind"], run_id, chunks)
-        assert line["error"] is None
+        assert line["error"] is None, line["error"]
+        # TanStack AI comes back after a break behind the last chunk, and is told the end again.
+        is_told_twice = line["kind"] == "tanstack" and line["count"] > len(chunks)
+        told = [*chunks, Chunk(_finished(run_id))] if is_told_twice else chunks
+        whole = expected(line["kind"], run_id, told)
         assert {name: line[name] for name in whole} == whole
+
+
+def _finished(run_id: str) -> dict:
+    return {"type": "RUN_FINISHED", "threadId": run_id, "runId": run_id}
 
 
 def expected(kind: str, run_id: str, chunks: list[Chunk]) -> dict:

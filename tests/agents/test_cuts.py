@@ -39,18 +39,29 @@ def append_answer(gateway: GatewayServer, run_id: str, chunks: list[Chunk]) -> N
         append(gateway, run_id, *events[at : at + size])
 
 
-@pytest.mark.parametrize("dialect", ["ai-sdk", "ag-ui", "langgraph"])
+@pytest.mark.parametrize(
+    ("dialect", "kinds"),
+    [
+        ("ai-sdk", KINDS["ai-sdk"][:2]),
+        ("ai-sdk", KINDS["ai-sdk"][2:]),
+        ("ag-ui", KINDS["ag-ui"]),
+        ("langgraph", KINDS["langgraph"]),
+    ],
+    ids=("chat", "workflow", "ag-ui", "langgraph"),
+)
 def test_clients_that_are_cut_off_each_after_another_event_get_the_whole_answer(
-    dialect, presets, store, tmp_path
+    dialect, kinds, presets, store, run_id, tmp_path
 ):
-    run_id, kinds = f"cuts-{dialect}", KINDS[dialect]
     chunks = answer(dialect, run_id)
-    every = {f"{kind}-{number}": number for kind in kinds for number in range(CUTS)}
+    clients_of_kind = len(chunks) + 1
+    assert clients_of_kind > CUTS
+    numbers = range(clients_of_kind)
+    every = {f"{kind}-{number}": number for kind in kinds for number in numbers}
     append(presets, run_id, lifecycle("started"))
     with (
         Relay(presets.port, begins(run_id), lambda client, cuts: None if cuts else every[client])
         as relay,
-        following({run_id: (relay, kinds)}, tmp_path, clients=CUTS) as clients,
+        following({run_id: (relay, kinds)}, tmp_path, clients=clients_of_kind) as clients,
     ):
         wait_until(lambda: set(relay.opened) == set(every), "all clients have begun", 60)
         append_answer(presets, run_id, chunks)
@@ -61,9 +72,9 @@ def test_clients_that_are_cut_off_each_after_another_event_get_the_whole_answer(
 
 
 def test_a_client_that_is_cut_off_after_every_event_gets_the_whole_answer(
-    presets, store, tmp_path
+    presets, store, run_id, tmp_path
 ):
-    run_id, kinds = "cuts-openai", KINDS["openai"]
+    kinds = KINDS["openai"]
     chunks = answer("openai", run_id)
     append(presets, run_id, lifecycle("started"))
     with (

@@ -5,6 +5,7 @@ A run may be a chat, with one answer after another. Each begins with `lifecycle.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import NO_CONTENT
 from typing import Any
 
 from flask import Response, request
@@ -98,14 +99,17 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
-    sequences = [event.sequence for event in answer.chunks(wire)]
+    sequences, is_over = [], False
+    for event in answer.chunks(wire):
+        sequences.append(event.sequence)
+        is_over = event.terminal
     count = len(sequences)
     index = max(0, count + number) if number < 0 else number
     if index == 0:
         return answer.start, count
     if index < count:
         sequence = sequences[index]
-    elif index == count and answer.ended_at is None:
+    elif index == count and not is_over:
         sequence = (sequences[-1] or 0) + 1
     else:
         raise InvalidInput(field, f"the answer has {count} chunks")
@@ -126,8 +130,22 @@ def open_answer(
     """Answer with the stream of an answer. Raises what `open_stream` does."""
     replay = Replay(run_id, start, gateway().streams.services)
     response = open_stream(replay, StreamFormat(_EVERYTHING, wire), start)
+    if response.status_code == NO_CONTENT:
+        response = _end(run_id, wire)
     response.headers.update(headers or {})
     return response
+
+
+def _end(run_id: str, wire: AnswerEvents) -> Response:
+    """Tell the end of a run once more.
+
+    A client that was cut off after the terminal event, but before the end of the body, does not
+    know that it has had all. It takes an answer without a body for an error.
+    """
+    run = gateway().store.run(run_id)
+    last = run.last_event if run else None
+    body = wire.end(last) if last is not None and last.terminal else b""
+    return Response(body, content_type=wire.content_type, headers={"Cache-Control": "no-store"})
 
 
 def resume(run_id: str, cursor: str | None, dialect: Dialect) -> Response:

@@ -90,6 +90,10 @@ class AnswerEvents(EventStream):
             chunk += _event({"type": "finish"})
         return chunk + _DONE if self._says_done and self.is_last(frame) else chunk
 
+    def end(self, event: Event) -> bytes:
+        """Return the bytes for a client that comes back though it has had the terminal event."""
+        return _ending(self.dialect, Frame.of(event)) + (_DONE if self._says_done else b"")
+
     @property
     def _says_done(self) -> bool:
         return self.dialect in (AI_SDK, OPENAI)
@@ -153,7 +157,7 @@ def _ending(dialect: Dialect, frame: Frame) -> bytes:
     if action == "completed":
         return b""
     if dialect is OPENAI:
-        error = {"type": "error", "code": action, "message": why, "param": None}
+        error: dict[str, Any] = {"type": "error", "code": action, "message": why, "param": None}
         if frame.sequence is not None:
             # The SDK's type has one. This is higher than that of any chunk: they count from 0.
             error["sequence_number"] = frame.sequence
