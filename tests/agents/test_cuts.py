@@ -59,8 +59,9 @@ def test_clients_that_are_cut_off_each_after_another_event_get_the_whole_answer(
     every = {f"{kind}-{number}": number for kind in kinds for number in numbers}
     append(presets, run_id, lifecycle("started"))
     with (
-        Relay(presets.port, begins(run_id), lambda client, cuts: None if cuts else every[client])
-        as relay,
+        Relay(
+            presets.port, begins(run_id), lambda client, cuts: None if cuts else every[client]
+        ) as relay,
         following({run_id: (relay, kinds)}, tmp_path, clients=clients_of_kind) as clients,
     ):
         wait_until(lambda: set(relay.opened) == set(every), "all clients have begun", 60)

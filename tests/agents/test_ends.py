@@ -34,24 +34,38 @@ def test_ends(redis_server, store, redis_client, tmp_path):
         contextlib.ExitStack() as stack,
     ):
         runs = {}
+
         def run(name, dialect, *events, cut=None, trim=False):
             run_id = f"{name}-{dialect}"
             append(gateway, run_id, *events)
             relay = Relay(gateway.port, begins(run_id), lambda c, n: cut if n == 0 else None)
             runs[run_id] = stack.enter_context(relay), kinds_of(dialect)
+
         for dialect in KINDS:
             begun = [lifecycle("started"), *(c.event for c in answer(dialect, "x")[:20])]
             run("failed", dialect, *begun, lifecycle("failed", "no more tokens"))
             run("cancelled", dialect, *begun, lifecycle("cancelled"))
-            run("lost", dialect, *begun, {"event_category": "llm", "event_action": "stream", "lease_seconds": 1})
-            run("ordinary", dialect, lifecycle("started", {"model": "x"}), {"event_category": "llm", "event_action": "stream", "data": {"text": "a"}},
-               {"event_category": "llm", "event_action": "stream", "data": "b"}, lifecycle("completed"))
+            run(
+                "lost",
+                dialect,
+                *begun,
+                {"event_category": "llm", "event_action": "stream", "lease_seconds": 1},
+            )
+            run(
+                "ordinary",
+                dialect,
+                lifecycle("started", {"model": "x"}),
+                {"event_category": "llm", "event_action": "stream", "data": {"text": "a"}},
+                {"event_category": "llm", "event_action": "stream", "data": "b"},
+                lifecycle("completed"),
+            )
             run("trimmed", dialect, *begun)
             redis_client.xtrim(f"run:trimmed-{dialect}:events", maxlen=5, approximate=False)
         with following(runs, tmp_path, clients=CLIENTS, breaks=3) as clients:
             lines = clients.finish()
     import json
-    for l in sorted(lines, key=lambda l: (l['run'], l['kind'], l['number'])):
-        l.pop('digest', None)
-        print(l.pop('run'), l.pop('kind'), l.pop('number'), json.dumps(l)[:420])
+
+    for l in sorted(lines, key=lambda l: (l["run"], l["kind"], l["number"])):
+        l.pop("digest", None)
+        print(l.pop("run"), l.pop("kind"), l.pop("number"), json.dumps(l)[:420])
     assert 0
