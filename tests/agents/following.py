@@ -32,6 +32,8 @@ KINDS = {
 # What a page has that gives the transport of workflows to `useChat`.
 MORE_KINDS = {"ai-sdk": ("chat-of-workflow-6", "chat-of-workflow-7")}
 
+EVERY_KIND = {dialect: (*KINDS[dialect], *MORE_KINDS.get(dialect, ())) for dialect in KINDS}
+
 are_installed = pytest.mark.skipif(
     not (PYTHON.exists() and (HERE / "node" / "node_modules").exists()) and "CI" not in os.environ,
     reason="the clients are not installed (make tests/agents/node/node_modules"
@@ -96,9 +98,11 @@ def following(
         yield Clients(scripts)
 
 
-def append(gateway: GatewayServer, run_id: str, *events: dict) -> None:
+def append(gateway: GatewayServer, run_id: str, *events: dict, token: str = "none") -> None:
     """Append events with a plain POST."""
-    response = requests.post(f"{gateway.url}/runs/{run_id}/events", json=list(events))
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{gateway.url}/runs/{run_id}/events"
+    response = requests.post(url, json=list(events), headers=headers)
     assert response.status_code == 201, response.text
 
 

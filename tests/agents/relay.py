@@ -26,6 +26,7 @@ class Relay:
     Attributes:
         events_of: returns after how many events the next stream of a client is cut, None if it
             is not. It is given the client, and how often that was cut off.
+        returns: says whether clients that were cut off may come back now.
         opened: how many streams each client has opened.
         cuts: how often each client was cut off.
     """
@@ -37,6 +38,7 @@ class Relay:
         events_of: Callable[[str, int], int | None] = lambda client, cuts: None,
     ):
         self.events_of = events_of
+        self.returns: Callable[[], bool] = lambda: True
         self.opened: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
         self._to_port = to_port
@@ -95,6 +97,8 @@ class Relay:
             writer.write(_redirect(f"/{client}{self._begins[f'/{path}']}"))
             await writer.drain()
             return
+        while self.cuts[client] and not self.returns():
+            await asyncio.sleep(0.01)
         # The next request of the client is on another connection, whose path is looked at too.
         fields = _CONNECTION.sub(b"", b"\r\n" + fields)
         request = f"{method} /{path} {version}\r\nConnection: close".encode() + fields

@@ -1,4 +1,4 @@
-"""The worker is replaced, gracefully and by a crash, in the middle of the answers to all clients."""
+"""A worker is replaced, gracefully and by a crash, while all clients follow their answers."""
 
 import contextlib
 import signal
@@ -7,8 +7,7 @@ import pytest
 
 from tests.agents.answers import answer
 from tests.agents.following import (
-    KINDS,
-    MORE_KINDS,
+    EVERY_KIND,
     PRESETS,
     append,
     are_installed,
@@ -33,7 +32,7 @@ class Run:
     def __init__(self, dialect: str, gateway: GatewayServer):
         self.run_id = f"restarts-{dialect}"
         self.chunks = answer(dialect, self.run_id)
-        self.kinds = (*KINDS[dialect], *MORE_KINDS.get(dialect, ()))
+        self.kinds = EVERY_KIND[dialect]
         append(gateway, self.run_id, lifecycle("started"))
         self.relay = Relay(gateway.port, begins(self.run_id))
 
@@ -48,7 +47,7 @@ def test_every_client_gets_the_whole_answer(redis_server, store, tmp_path):
         GatewayServer(redis_server.url, tmp_path / "log", COMPAT=PRESETS) as gateway,
         contextlib.ExitStack() as stack,
     ):
-        runs = [Run(dialect, gateway) for dialect in KINDS]
+        runs = [Run(dialect, gateway) for dialect in EVERY_KIND]
         relays = {run.run_id: (stack.enter_context(run.relay), run.kinds) for run in runs}
         clients = stack.enter_context(following(relays, tmp_path, clients=CLIENTS))
 

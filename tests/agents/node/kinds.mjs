@@ -91,7 +91,7 @@ async function httpAgent({ base, run, headers, breaks }, got) {
   const agent = new HttpAgent({ url: `${base}/compat/ag-ui/${run}`, threadId: 'thread', headers });
   for (;;) {
     try {
-      await agent.runAgent({ runId: run });
+      await agent.runAgent({ runId: run }, { onRunErrorEvent: ({ event }) => (got.error = event.message) });
       break;
     } catch (error) {
       if (!isBroken(error) || got.breaks === breaks) throw error;
