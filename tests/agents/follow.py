@@ -1,4 +1,4 @@
-"""Many Python clients of one kind follow the answers of runs: `follow.py RUNS CLIENTS TOKEN BREAKS`.
+"""Many Python clients follow the answers of runs: `follow.py RUNS CLIENTS TOKEN BREAKS`.
 
 RUNS is JSON: `{run: {url, kinds}, …}`.
 
@@ -39,8 +39,9 @@ def openai_clients(token: str, breaks: int) -> Callable:
         while not chunks or chunks[-1]["type"] not in LAST:
             after = {"starting_after": chunks[-1]["sequence_number"]} if chunks else {}
             try:
-                async for event in await client.responses.retrieve(run, stream=True, **after):
-                    chunks.append(event.to_dict())
+                stream = await client.responses.retrieve(run, stream=True, **after)
+                async for event in stream:
+                    chunks.append(event.to_dict())  # noqa: PERF401 - what came before a break counts
                 break
             except (APIConnectionError, httpx.TransportError):
                 if got["breaks"] == breaks:

@@ -26,6 +26,7 @@ class Relay:
     Attributes:
         events_of: returns after how many events the next stream of a client is cut, None if it
             is not. It is given the client, and how often that was cut off.
+        pages: the type and the bytes of what the relay itself serves, by path.
         returns: says whether clients that were cut off may come back now.
         opened: how many streams each client has opened.
         cuts: how often each client was cut off.
@@ -38,6 +39,7 @@ class Relay:
         events_of: Callable[[str, int], int | None] = lambda client, cuts: None,
     ):
         self.events_of = events_of
+        self.pages: dict[str, tuple[str, bytes]] = {}
         self.returns: Callable[[], bool] = lambda: True
         self.opened: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
@@ -62,6 +64,10 @@ class Relay:
         self._thread.join()
         self._loop.close()
 
+    def drop(self) -> None:
+        """Close all connections."""
+        self._call(self._drop())
+
     def _call(self, coroutine) -> None:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
 
@@ -71,6 +77,9 @@ class Relay:
 
     async def _stop(self) -> None:
         self._server.close()
+        await self._drop()
+
+    async def _drop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -95,6 +104,10 @@ class Relay:
             if length := _LENGTH.search(head):
                 await reader.readexactly(int(length[1]))
             writer.write(_redirect(f"/{client}{self._begins[f'/{path}']}"))
+            await writer.drain()
+            return
+        if page := self.pages.get(path.partition("?")[0]):
+            writer.write(_page(*page))
             await writer.drain()
             return
         while self.cuts[client] and not self.returns():
@@ -160,6 +173,11 @@ def _end_of_event(piece: bytes, number: int) -> int | None:
 def _redirect(location: str) -> bytes:
     fields = f"Location: {location}\r\nContent-Length: 0\r\nConnection: close"
     return f"HTTP/1.1 303 See Other\r\n{fields}\r\n\r\n".encode()
+
+
+def _page(content_type: str, body: bytes) -> bytes:
+    fields = f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close"
+    return f"HTTP/1.1 200 OK\r\n{fields}\r\n\r\n".encode() + body
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
