@@ -28,6 +28,7 @@ GROUPS = {
     "tests/integration/test_redis_full.py": "Redis full",
     "tests/integration/test_stalled_clients.py": "stalled clients",
     "tests/ui/test_accessibility.py": "accessibility",
+    "tests/ui/test_examples.py": "examples with a page",
     "tests/ui/test_hostile_events.py": "hostile events",
     "tests/ui/test_large_runs.py": "large runs",
     "tests/ui/test_place_and_search.py": "place and search",

@@ -74,7 +74,9 @@ SERVER = (
 ROUTES = (
     *("lean_flask", "access.cors", "schemas", "admission", "problems"),
     *("writing.exact_json", "writing.json_body", "access.hosts", "access.access"),
-    *("ingest.line_buffer", "ingest.progress_timer", "ingest.ingest", "ingest.loop", "gateway"),
+    *("ingest.line_buffer", "ingest.progress_timer", "ingest.line_reader", "ingest.json_lines"),
+    *("ingest.sse_parser", "ingest.chunks", "ingest.sse_reader", "ingest.ingest", "ingest.loop"),
+    "gateway",
     *(
         *("health", "metrics", "debug"),
         "writing.events",

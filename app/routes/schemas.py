@@ -26,6 +26,7 @@ from ..streaming.new_event import (
     check_idempotency_key,
     check_names,
 )
+from ..streaming.wire.dialects import DIALECTS
 
 # A body with more names is refused with one message, and not with one for each name.
 MAX_NAMES = 16
@@ -350,6 +351,20 @@ class AppendQuery(Query):
 
     expected_sequence = WholeNumberField(
         1, MAX_SEQUENCE, "Append only if the first event gets this sequence; else 409."
+    )
+    dialect = fields.String(
+        load_default=None,
+        validate=OneOf(tuple(DIALECTS)),
+        metadata=_about(
+            "Whose stream a body of Server-Sent Events is: which of its events begin and end the "
+            "run. By default `raw`: only `[DONE]` ends it. Not with other bodies."
+        ),
+    )
+    lease_seconds = WholeNumberField(
+        1,
+        MAX_NUMBER,
+        "The run is lost if it is silent for so many seconds. With a body of Server-Sent Events; "
+        "in other bodies each event has its own.",
     )
 
 

@@ -15,7 +15,15 @@ from tests.bench.figures import Figures
 from tests.bench.following import idle, live, live_by_redis, replay
 from tests.bench.listing import listing
 from tests.bench.scraping import scrapes
-from tests.bench.servers import ALL, FourWorkers, Server, Tailrace, TwoWorkers, Uncounted
+from tests.bench.servers import (
+    ALL,
+    FourWorkers,
+    Payloads,
+    Server,
+    Tailrace,
+    TwoWorkers,
+    Uncounted,
+)
 
 ROUNDS = 3
 
@@ -37,7 +45,7 @@ class Workload:
         """Whether it is measured on such a server."""
         if issubclass(kind, TwoWorkers):
             return self.scales
-        return kind in (Tailrace, Uncounted) or not self.alone
+        return kind in (Tailrace, Uncounted, Payloads) or not self.alone
 
 
 def workloads(seconds: float) -> dict[str, Workload]:
@@ -159,9 +167,9 @@ def main() -> None:
     count = options.rounds or (1 if options.quick else ROUNDS)
     wanted = [
         kind
-        for kind in (*ALL, Uncounted, TwoWorkers, FourWorkers)
+        for kind in (*ALL, Uncounted, Payloads, TwoWorkers, FourWorkers)
         if any(part in kind.name for part in options.servers.split("|"))
-        and (kind is not Uncounted or options.servers)
+        and (kind not in (Uncounted, Payloads) or options.servers)
     ]
     kinds = [kind for kind in wanted if kind.available()]
     not_installed = [kind.name for kind in wanted if not kind.available()]

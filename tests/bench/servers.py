@@ -128,6 +128,15 @@ class Uncounted(Tailrace):
         return [*super().command()[:-1], "tests.bench.uncounted:app"]
 
 
+class Payloads(Tailrace):
+    """Tailrace with streams of payloads: the difference is what `format=payload` costs."""
+
+    name = "Tailrace, payloads"
+
+    def command(self) -> list[str]:
+        return [*super().command()[:-1], "tests.bench.payloads:app"]
+
+
 class TwoWorkers(Tailrace):
     name = "Tailrace, 2 workers"
     workers = 2

@@ -9,6 +9,8 @@ from tests.contract.world import World, check_problem
 
 _JSON = (("Content-Type", "application/json"),)
 _LINES = (("Content-Type", "application/x-ndjson"),)
+_SSE = (("Content-Type", "text/event-stream"),)
+_SSE_EVENT = b"data: 1\n\n"
 _EVENT = {"event_category": "llm", "event_action": "stream"}
 _MAX_ID = "18446744073709551615"
 
@@ -90,8 +92,28 @@ BAD_REQUESTS = [
     *(
         _post(400, "expected_sequence", body, f"?expected_sequence={value}", kind)
         for value in ("0", "", "x", str(2**53 + 1), "1&expected_sequence=1")
-        for kind, body in ((_JSON, _event()), (_LINES, _event()))
+        for kind, body in ((_JSON, _event()), (_LINES, _event()), (_SSE, _SSE_EVENT))
     ),
+    _post(400, "Idempotency-Key", _SSE_EVENT, headers=(*_SSE, ("Idempotency-Key", "k"))),
+    *(
+        _post(400, "dialect", _SSE_EVENT, f"?dialect={value}", _SSE)
+        for value in ("", "AI-SDK", "json", "raw&dialect=raw")
+    ),
+    *(
+        _post(400, "lease_seconds", _SSE_EVENT, f"?lease_seconds={value}", _SSE)
+        for value in ("", "0", "1.5", "31536000001", "1&lease_seconds=1")
+    ),
+    *(
+        _post(400, name, _event(), f"?{name}=1" if name != "dialect" else "?dialect=raw", kind)
+        for name in ("dialect", "lease_seconds")
+        for kind in (_JSON, _LINES)
+    ),
+    *(_post(400, "body", body, headers=_SSE) for body in (b"data: \xff\n", b": \xc3\r\r")),
+    *(
+        _post(413, "data", body + b"\n\n", "?dialect=ai-sdk", _SSE)
+        for body in (b"data: %b" % (b"x" * 262_145), b"event: %b" % (b"x" * 262_145))
+    ),
+    _post(413, "body", b": " + b"x" * (4 * 2**20) + b"\n\n", headers=_SSE),
     *(_post(400, "body", body) for body in (b"", b"{", b"\xff", b"nonsense", _data("NaN"))),
     *(_post(400, "body", _data(text)) for text in ("1e400", "[" * 2000 + "]" * 2000)),
     _post(400, "1", b"[%b,{]" % _event()),

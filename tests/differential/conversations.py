@@ -47,13 +47,17 @@ HEADERS = [
 ]
 MAX_EVENT_BYTES, MAX_BODY_BYTES = 40_000, 60_000  # of both gateways
 SIZES = [35_000, 45_000, 62_000, 70_000, 300_000]
-PATH_ENDS = ["?", "?expected_sequence=1", "?expected_sequence=a", "?x=1", "/", "#a", "%20"]
+PATH_ENDS = [
+    *("?", "?expected_sequence=1", "?expected_sequence=a", "?x=1", "/", "#a", "%20"),
+    *("?dialect=raw", "?dialect=x", "?lease_seconds=1"),
+]
 VERSIONS = ["HTTP/1.0", "HTTP/2.0", "http/1.1"]
 HOSTS = ["localhost", "localhost:80", "127.0.0.1", "other.example", "local host", "", "[::1]:1"]
 TYPES = [
     *["application/json"] * 6,
     *("application/json; charset=utf-8", "Application/JSON", "application/vnd.a+json"),
     *("application/json; charset=latin-1", "application/x-ndjson", "text/plain", "", "a" * 300),
+    "text/event-stream",
 ]
 NAMES = ["llm", "a" * 64, "a" * 65, "gateway", "", "a b", "ä", 5, None, "lifecycle"]
 VALUES = [None, "x", "é\u2028", 0, -1, 1.5, 2**63, 2**64, 10**30, True, [], {}, [1, [2]], {"a": {}}]

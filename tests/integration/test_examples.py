@@ -15,13 +15,37 @@ import requests
 
 from app.client import Client
 from app.streaming.event_store import EventStore
+from examples import graph_agent
 from tests.clients import Stream
+from tests.processes import NODE
 from tests.servers import ROOT, GatewayServer, free_port, wait_until
 
 PYTHON = (sys.executable, "-W", "error")
 AGENT = (*PYTHON, "examples/agent_with_httpx.py")
+GRAPH_AGENT = (*PYTHON, "-m", "examples.graph_agent")
 WORKER = (*PYTHON, "-m", "examples.thread_worker")
 JOB = "examples/job.sh"
+
+README = ROOT / "examples" / "README.md"
+CHAT = ROOT / "examples" / "chat"
+NODE_MODULE = (NODE, "--input-type=module", "--eval")
+
+# What the request of the README needs.
+CHUNKS = """
+import { createUIMessageStream, createUIMessageStreamResponse } from 'ai';
+const [, id] = process.argv;
+const GATEWAY = process.env.TAILRACE_URL;
+const chunks = createUIMessageStream({
+  execute({ writer }) {
+    writer.write({ type: 'start' });
+    writer.write({ type: 'text-start', id: 'text' });
+    writer.write({ type: 'text-delta', id: 'text', delta: 'Hello ' });
+    writer.write({ type: 'text-delta', id: 'text', delta: 'world ' });
+    writer.write({ type: 'text-end', id: 'text' });
+    writer.write({ type: 'finish' });
+  },
+});
+"""
 
 # Takes 100 seconds, longer than any test.
 LONG_PROMPT = "word " * 1000
@@ -35,10 +59,10 @@ def start(gateway: GatewayServer) -> Iterator[Callable[..., subprocess.Popen]]:
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         stack.callback(signal.signal, signal.SIGINT, before)
 
-        def begin(*command: object, url: str = gateway.url) -> subprocess.Popen:
+        def begin(*command: object, url: str = gateway.url, cwd: Path = ROOT) -> subprocess.Popen:
             process = subprocess.Popen(
                 [str(part) for part in command],
-                cwd=ROOT,
+                cwd=cwd,
                 env={**os.environ, "TAILRACE_URL": url},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -105,8 +129,7 @@ def cancel(gateway: GatewayServer, run_id: str) -> None:
 
 def section(program: str) -> tuple[list[str], list[str]]:
     """The command of the README that runs this example, and the texts that it shows."""
-    readme = (ROOT / "examples" / "README.md").read_text()
-    for part in readme.split("\n## "):
+    for part in README.read_text().split("\n## "):
         blocks = re.findall(r"^```(sh|text)\n(.*?)^```$", part, re.DOTALL | re.MULTILINE)
         lines = [line for kind, text in blocks if kind == "sh" for line in text.splitlines()]
         commands = [shlex.split(line) for line in lines if program in line]
@@ -126,6 +149,27 @@ def test_the_agent_does_what_the_readme_shows(run, store):
     ended = run(*PYTHON, *arguments)
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", output)
     assert as_shown(store, "agent-1") == events
+
+
+def test_the_graph_does_what_the_readme_shows(run, gateway, store):
+    (_, *arguments), (output, events) = section("graph_agent")
+    ended = run(*PYTHON, *arguments)
+    output = output.replace("http://127.0.0.1:8082", gateway.url)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", output)
+    assert as_shown(store, "agent-2") == events
+
+
+def test_the_request_of_the_chat_stores_an_answer_as_the_readme_shows(run, gateway, store, run_id):
+    [request] = re.findall(
+        r"^```javascript\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE
+    )
+    ended = run(*NODE_MODULE, CHUNKS + request, run_id, url=gateway.url, cwd=CHAT)
+    assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "")
+    first, *chunks, last = store.get_events(run_id)
+    assert (first.name, first.data["type"]) == ("lifecycle.started", "start")
+    assert (last.name, last.data["type"]) == ("lifecycle.completed", "finish")
+    words = [chunk.data["delta"] for chunk in chunks if chunk.data["type"] == "text-delta"]
+    assert "".join(words) == "Hello world "
 
 
 def test_the_worker_does_what_the_readme_shows(run, store):
@@ -223,6 +267,54 @@ def test_an_agent_without_a_gateway_says_so(run, run_id):
     assert ended.returncode == 1
     assert ended.stderr.startswith(f"{url}: ")
     assert ended.stderr.endswith("Connection refused\n")
+
+
+# The graph
+
+
+def test_a_graph_that_finds_nothing_says_so(run, store, run_id):
+    assert run(*GRAPH_AGENT, run_id, "Why?", "--pace", 0).returncode == 0
+    first, *_, last = store.get_events(run_id)
+    assert (first.name, first.data) == ("lifecycle.started", {"question": "Why?"})
+    assert (last.name, last.data) == ("lifecycle.completed", {"answer": "I do not know. "})
+
+
+def test_a_graph_whose_step_raises_fails_its_run(monkeypatch, gateway, store, run_id):
+    def fail(state: graph_agent.State, run: graph_agent.Run) -> str:
+        raise ValueError("there is no plan")
+
+    monkeypatch.setitem(graph_agent.GRAPH, "plan", fail)
+    with Client(gateway.url) as client:
+        assert graph_agent.run_agent(client, run_id, "Why?", pace=0) == "failed"
+    last = store.get_events(run_id)[-1]
+    assert (last.name, last.data) == ("lifecycle.failed", {"error": "there is no plan"})
+
+
+def test_a_graph_that_is_interrupted_cancels_its_run(start, store, run_id):
+    process = start(*GRAPH_AGENT, run_id, "--pace", 0.5)
+    wait_for_events(store, run_id, "agent.step")
+    process.send_signal(signal.SIGINT)
+    ended = end_of(process)
+    assert (ended.returncode, ended.stderr) == (130, "")
+    assert names_of(store, run_id)[-1] == "lifecycle.cancelled"
+
+
+def test_a_graph_whose_run_is_ended_stops_and_says_why(start, gateway, store, run_id):
+    process = start(*GRAPH_AGENT, run_id, "--pace", 0.1)
+    wait_for_events(store, run_id, "agent.step")
+    cancel(gateway, run_id)
+    ended = end_of(process)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"{gateway.url}: run {run_id} ended with event ")
+    assert names_of(store, run_id)[-1] == "lifecycle.cancelled"
+
+
+def test_a_second_graph_reopens_the_run_and_ignores_old_requests(run, gateway, store, run_id):
+    store.add(run_id, "lifecycle", "started")
+    store.add(run_id, "request", "cancel")
+    store.add(run_id, "lifecycle", "cancelled")
+    assert run(*GRAPH_AGENT, run_id, "Why?", "--pace", 0).returncode == 0
+    assert names_of(store, run_id)[-1] == "lifecycle.completed"
 
 
 # The worker

@@ -1,7 +1,7 @@
-"""What is described of appending events: one, an array of them, or lines."""
+"""What is described of appending events: one, an array of them, lines, or Server-Sent Events."""
 
 from ..schemas import AppendQuery
-from .documents import array
+from .documents import array, text
 from .example_runs import (
     ACTIVE,
     ENDED,
@@ -17,7 +17,7 @@ from .example_runs import (
     WRONG_RUN,
     new_event,
 )
-from .operation import JSON, LINES, Answer, Example, Operation, schema
+from .operation import EVENT_STREAM, JSON, LINES, Answer, Example, Operation, schema
 from .parameters import AFTER_APPEND, IDEMPOTENCY_KEY, REPLAYED, REQUEST_ID, TRACEPARENT
 from .shared_answers import (
     BROKEN_JSON,
@@ -32,16 +32,17 @@ from .shared_answers import (
 
 _CALLED = {"event_category": "tool", "event_action": "called"}
 _STREAM = '{"event_category": "llm", "event_action": "stream"}\n'
+_CHUNK = 'data: {"type": "text-delta", "id": "1", "delta": "Hello"}\n\n'
 _WRONG_NAME = "Must be 1 to 64 of A-Z a-z 0-9 _ -."
 _APPENDED = [schema("AppendedEvent"), schema("AppendedBatch")]
 
 APPEND = Operation(
     "Writing",
     "Append events",
-    "Append an event, an array of events, or a stream of lines. Of an array, all events are "
-    "stored or none. Each line is stored when it arrives, and the answer comes when the body "
-    "ends. Blank lines store nothing. `application/ndjson`, and other types that end with "
-    "`+json`, are allowed too.",
+    "Append an event, an array of events, or a stream of lines or Server-Sent Events. Of an array, "
+    "all events are stored or none. Each line, and each Server-Sent Event, is stored when it "
+    "arrives, and the answer comes when the body ends. Blank lines store nothing. "
+    "`application/ndjson`, and other types that end with `+json`, are allowed too.",
     {
         201: Answer(
             "The event is stored, or all events of the array.",
@@ -49,7 +50,7 @@ APPEND = Operation(
             links=AFTER_APPEND,
         ),
         200: Answer(
-            "The events had been stored before, with the same key; or the lines are stored.",
+            "The events had been stored before, with the same key; or the stream is stored.",
             {JSON: {"anyOf": [*_APPENDED, schema("Ingested")]}},
             REPLAYED,
         ),
@@ -131,6 +132,25 @@ APPEND = Operation(
             body_type=LINES,
             answer={"stored": 2, "last_id": NEW_ID, "last_sequence": 5},
         ),
+        Example(
+            "sse",
+            "Server-Sent Events of a model, and how they end",
+            200,
+            ACTIVE,
+            {"dialect": "ai-sdk", "lease_seconds": 60},
+            body=f'{_CHUNK}data: {{"type": "finish"}}\n\ndata: [DONE]\n\n',
+            body_type=EVENT_STREAM,
+            answer={"stored": 2, "last_id": NEW_ID, "last_sequence": 5},
+        ),
+        Example(
+            "sse-incomplete",
+            "Server-Sent Events of which the last is not complete",
+            200,
+            ACTIVE,
+            body=f"{_CHUNK}data: Hel",
+            body_type=EVENT_STREAM,
+            answer={"stored": 1, "last_id": NEW_ID, "last_sequence": 4, "incomplete": True},
+        ),
         refused("wrong-run", "A run id with a space", IS_NO_RUN_ID, WRONG_RUN, body=_CALLED),
         refused(
             "wrong-query",
@@ -142,6 +162,14 @@ APPEND = Operation(
             ),
             ACTIVE,
             query={"expected_sequence": 0},
+            body=_CALLED,
+        ),
+        refused(
+            "dialect-with-json",
+            "A dialect beside JSON",
+            of_field(400, "dialect", "is only for a body of the type text/event-stream"),
+            ACTIVE,
+            query={"dialect": "ai-sdk"},
             body=_CALLED,
         ),
         refused(
@@ -161,6 +189,22 @@ APPEND = Operation(
             body_type=LINES,
         ),
         refused("ended", "A run that has ended", HAS_ENDED, ENDED, body=_CALLED),
+        refused(
+            "after-done",
+            "A Server-Sent Event after the end of the stream",
+            problem_document(
+                409,
+                f"run {ACTIVE['run_id']} ended with event {NEW_ID}",
+                ended=True,
+                line=5,
+                stored=2,
+                last_id=NEW_ID,
+                last_sequence=5,
+            ),
+            ACTIVE,
+            body=f"{_CHUNK}data: [DONE]\n\n{_CHUNK}",
+            body_type=EVENT_STREAM,
+        ),
         refused(
             "unexpected",
             "Another sequence than expected",
@@ -234,6 +278,7 @@ APPEND = Operation(
     body={
         JSON: {"oneOf": [schema("NewEvent"), schema("NewEvents")]},
         LINES: array(schema("NewEvent")),
+        EVENT_STREAM: text("Server-Sent Events: of each, `event:` and `data:` count."),
     },
 )
 

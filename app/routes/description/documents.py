@@ -22,6 +22,11 @@ def whole(**members: Any) -> Json:
     }
 
 
+def with_optional(described: Json, **members: Any) -> Json:
+    """Return the schema of an object that may have these members too."""
+    return described | {"properties": described["properties"] | members}
+
+
 def array(items: Json) -> Json:
     """Return the schema of an array."""
     return {"type": "array", "items": items}
@@ -64,8 +69,7 @@ RUN_ID_SCHEMA: Json = text("The run.", pattern=RUN_ID) | {"not": {"enum": [".", 
 def _event(**members: Any) -> Json:
     """Return the schema of an event. Its traceparent is absent where there is none."""
     members.pop("traceparent", None)
-    described = whole(**members)
-    return described | {"properties": members | {"traceparent": _TRACEPARENT}}
+    return with_optional(whole(**members), traceparent=_TRACEPARENT)
 
 
 EVENT = _event(
@@ -129,10 +133,16 @@ SCHEMAS: dict[str, Json] = {
         )
         | {"minItems": 1, "maxItems": MAX_EVENTS},
     ),
-    "Ingested": whole(
-        stored=number("How many events this request stored."),
-        last_id=event_id("The id of the last one.", null=True),
-        last_sequence=number("The sequence of the last one.", null=True),
+    "Ingested": with_optional(
+        whole(
+            stored=number("How many events this request stored."),
+            last_id=event_id("The id of the last one.", null=True),
+            last_sequence=number("The sequence of the last one.", null=True),
+        ),
+        incomplete={
+            "const": True,
+            "description": "The body has ended within a Server-Sent Event, which was dropped.",
+        },
     ),
     "EventPage": whole(
         events=array(schema("Event")),

@@ -12,7 +12,7 @@ IDEMPOTENCY_KEY: Json = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": "Makes a repeat safe. The quotes may be missing if there is no comma in it. "
-    "Not with lines.",
+    "Not with lines or Server-Sent Events.",
     "schema": {"type": "string", "pattern": _IDEMPOTENCY_KEY},
 }
 

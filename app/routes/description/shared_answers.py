@@ -171,7 +171,11 @@ SHARED: Mapping[str, Shared] = {
         "The request line is too long.",
     ),
     "WrongType": _shared(
-        of_field(415, "Content-Type", "must be application/json or application/x-ndjson"),
+        of_field(
+            415,
+            "Content-Type",
+            "must be application/json, application/x-ndjson or text/event-stream",
+        ),
         "The body has another type than those listed, or it is compressed.",
     ),
     "WrongHost": _shared(

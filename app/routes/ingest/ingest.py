@@ -15,12 +15,10 @@ from ...streaming.new_event import MAX_EVENTS, Append, Appended, NewEvent
 from ..access.access import NotAuthenticated
 from ..admission import Reservation, TooBusy
 from ..problems import FieldError
-from ..schemas import EventSchema
-from ..writing.exact_json import parse_json
 from .line_buffer import LineBuffer, LineTooLong
+from .line_reader import LineReader, ReadEvent
 from .progress_timer import ProgressTimer
 
-_event_schema = EventSchema()
 _counts = APPEND_COUNTS["lines"]
 
 
@@ -34,9 +32,9 @@ class Ingest:
 
     `closed`: nothing more will be received. `over`: nothing more will happen. `error`: what
     ended the request, if the end of the body did not. `line`: the number of the first line that
-    was not received, or not stored. `events`: how many events were stored. `bytes`: how many
-    bytes were received. `unknown`: how many
-    events were in an append that got no reply.
+    was not received, or whose event was not stored. `events`: how many events were stored.
+    `bytes`: how many bytes were received. `unknown`: how many events were in an append that got
+    no reply.
     """
 
     kind = "ingest"
@@ -46,14 +44,15 @@ class Ingest:
         run_id: str,
         expected_sequence: int | None,
         reservation: Reservation,
+        reader: LineReader,
         max_line_bytes: int,
-        max_event_bytes: int,
         check: Callable[[Sequence[NewEvent], int | None], None] = lambda new_events, lease: None,
         traceparent: bytes = b"",
+        lease_seconds: int | None = None,
     ) -> None:
         """`check` raises an error for events, or a lease, that the producer may not append.
 
-        `traceparent` is for events that have none of their own.
+        `traceparent` and `lease_seconds` are for events that have none of their own.
         """
         self.run_id = run_id
         self.followed = ()
@@ -67,10 +66,11 @@ class Ingest:
         self.wake: Callable[[], None] | None = None  # has the reader attend to it at once
         self._expected_sequence = expected_sequence
         self._reservation = reservation
+        self._reader = reader
         self._check = check
         self._traceparent = traceparent
         self._max_line_bytes = max_line_bytes
-        self._max_event_bytes = max_event_bytes
+        self._lease = lease_seconds
         self._buffer = LineBuffer(max_line_bytes)
         self._appending: list[NewEvent] = []
         self._first_line = 0  # of those
@@ -90,7 +90,8 @@ class Ingest:
 
     @property
     def over(self) -> bool:
-        return self.closed and not self.has_lines and not self._appending
+        has_more = self.has_lines or self._reader.needs_end or self._appending
+        return self.closed and not has_more
 
     @property
     def size(self) -> int:
@@ -100,8 +101,8 @@ class Ingest:
     def receive(self, piece: bytes) -> None:
         """Add bytes of the body, when it has no lines left."""
         try:
-            self._reservation.resize(self._buffer.size + len(piece))
-            self._buffer.add(piece)
+            self._reservation.resize(self._buffer.size + self._reader.size + len(piece))
+            self._buffer.add(self._reader.line_feeds(piece))
             self.bytes += len(piece)
         except TooBusy as error:
             self.abort(error)
@@ -109,10 +110,11 @@ class Ingest:
             self.abort(self._line_too_long())
 
     def end_body(self) -> None:
-        """The body has ended; its last line needs no line break."""
+        """The body has ended."""
         if not self.closed:
             self.closed = True
-            self._buffer.end()
+            if self._reader.completes_last_line:
+                self._buffer.end()
 
     def abort(self, error: Exception) -> None:
         """The body will not end well; its incomplete last line is not stored."""
@@ -127,27 +129,7 @@ class Ingest:
 
         `settle` or `fail` must be called with its outcome before the next call.
         """
-        new_events: list[NewEvent] = []
-        lease = None
-        try:
-            for _ in range(MAX_EVENTS):
-                if not self._buffer.has_lines:
-                    break
-                line = self._next_line()
-                if line.strip(b" \t\r"):  # a blank line only shows that the producer is alive
-                    new_event, own_lease = _event_schema.new_event_from(
-                        parse_json(line, self._max_event_bytes), self._max_event_bytes
-                    )
-                    if not new_events:
-                        self._first_line = self.line
-                    new_events.append(new_event.within(self._traceparent))
-                    lease = own_lease or lease
-                self.line += 1
-                # An event after a terminal one is refused, but must not be refused with it.
-                if new_events and new_events[-1].terminal:
-                    break
-        except Exception as error:  # the lines before it are appended all the same
-            self.fail(error)
+        new_events, lease = self._read_lines()
         try:
             if new_events:
                 self._check(new_events, lease)
@@ -160,6 +142,37 @@ class Ingest:
             self._free()
             return None
         return Append(self.run_id, new_events, None, self._expected_sequence, lease)
+
+    def _read_lines(self) -> tuple[list[NewEvent], int | None]:
+        """Return the events of the next lines, and the last lease among them."""
+        events: list[ReadEvent] = []
+        if self.over:  # it has failed, and `line` says where
+            return [], None
+        try:
+            for _ in range(MAX_EVENTS):
+                if not self.has_lines:
+                    break
+                self._reader.read(self._next_line(), events)
+                # An event after a terminal one is refused, but must not be refused with it.
+                if events and events[-1].new_event.terminal:
+                    break
+            if self.closed and not self.has_lines:
+                broken = self.error is not None
+                self._reader.end(events, broken=broken, unfinished=self.has_partial_line)
+        except Exception as error:  # the lines before it are appended all the same
+            self._reader.end(events, broken=True)
+            self.line = self._reader.line
+            self.fail(error)
+        else:
+            self.line = self._reader.line
+        if not events:
+            return [], None
+        self._first_line = events[0].line
+        leases = [event.lease for event in events if event.lease is not None]
+        new_events = [event.new_event for event in events]
+        if self._traceparent:
+            new_events = [each.within(self._traceparent) for each in new_events]
+        return new_events, leases[-1] if leases else self._lease
 
     def settle(self, outcome: Appended | StreamingError) -> None:
         """Note the outcome of the append."""
@@ -184,6 +197,7 @@ class Ingest:
         self.error = error
         self.closed = True
         self._buffer.skip_lines()
+        self._reader.clear()
         self._free()
 
     # For the worker, and for the response
@@ -207,7 +221,11 @@ class Ingest:
         """Do nothing: nothing waits for the client except its response."""
 
     def result(self) -> dict[str, Any]:
-        """Return what of the request was stored."""
+        """Return what of the request was stored, and whether its last event was incomplete."""
+        incomplete = {"incomplete": True} if self._reader.incomplete else {}
+        return {**self._stored(), **incomplete}
+
+    def _stored(self) -> dict[str, Any]:
         return {
             "stored": self.events,
             "last_id": self._last and self._last.last_id,
@@ -217,7 +235,7 @@ class Ingest:
     def error_members(self) -> dict[str, Any]:
         """Return the same for a problem document, with the number of the line at fault."""
         unknown = {"unknown": self.unknown} if self.unknown else {}
-        return {"line": self.line, **self.result(), **unknown}
+        return {"line": self.line, **self._stored(), **unknown}
 
     def _next_line(self) -> bytes | bytearray:
         try:
@@ -236,7 +254,7 @@ class Ingest:
             self._buffer.clear()
         else:
             self._buffer.compact()
-        self._reservation.resize(self._buffer.size)
+        self._reservation.resize(self._buffer.size + self._reader.size)
 
 
 def append_together(ingests: Iterable[Ingest], store: EventStore) -> StoreUnavailable | None:
@@ -264,13 +282,14 @@ def append_alone(ingest: Ingest, pieces: Iterable[bytes], store: EventStore) -> 
     try:
         for piece in pieces:
             ingest.receive(piece)
+            progress = ingest.has_lines
             while ingest.has_lines:
                 append_together([ingest], store)
             if ingest.closed:
-                return
+                break
             if ingest.reason is not None:
                 raise error_of_end(ingest.reason)
-            timer.check(ingest.has_partial_line, progress=b"\n" in piece)
+            timer.check(ingest.has_partial_line, progress=progress)
             time.sleep(0)  # blank lines wait for nothing, and would keep the others waiting
         ingest.end_body()
     except (HTTPException, BodyError) as error:

@@ -23,7 +23,7 @@ from ..admission import Reservation
 from ..gateway import gateway
 from ..problems import FieldError
 from ..schemas import MAX_LISTED_RUNS, MAX_NAMED_RUNS, MergedQuery, NamedRunsQuery
-from ..writing.json_body import is_json_lines, read_body
+from ..writing.json_body import check_is_json, read_body
 from .accept import prefers_json_lines
 from .stream import EVENT_STREAM, cursor_of, let_come_back, open_stream, wants_payload
 
@@ -90,8 +90,7 @@ def _runs_of_query(values: Iterable[str]) -> dict[str, str]:
 
 def _read_body() -> tuple[dict[str, str], str | None]:
     """Return the cursor of each run, and that of the stream, as the body gives them."""
-    if is_json_lines():
-        raise FieldError(415, "Content-Type", "must be application/json")
+    check_is_json()
     with Reservation(gateway().admission) as reservation:
         body = bytes(read_body(reservation, MAX_BODY_BYTES))
     try:

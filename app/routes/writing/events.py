@@ -1,6 +1,6 @@
 """Appending a run's events, and deleting them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
@@ -16,13 +16,17 @@ from ...server.response import JsonResponse
 from ...streaming.errors import InvalidInput, copy_of
 from ...streaming.event import check_run_id, parse_traceparent
 from ...streaming.new_event import Appended, NewEvent
+from ...streaming.wire.dialects import DIALECTS, RAW
 from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import client_of_request, gateway
 from ..ingest.ingest import Ingest, append_alone
+from ..ingest.json_lines import JsonLines
+from ..ingest.line_reader import LineReader
+from ..ingest.sse_reader import SseReader
 from ..problems import WAY, respond
 from ..schemas import AppendQuery, EventSchema, idempotency_key
-from .json_body import is_json_lines, read_json
+from .json_body import BodyKind, body_kind, read_json
 
 blueprint = Blueprint("events", __name__)
 
@@ -36,15 +40,19 @@ _counts = APPEND_COUNTS["view"]
 def append(run_id: str) -> BaseResponse:
     """Append an event, or an array of events: 201, or 200 if a repeat had been stored before.
 
-    With a body of lines, append each line as it arrives: 200 with how many were stored.
+    With a body of lines, or of Server-Sent Events, append each as it arrives: 200 with how many
+    were stored.
     """
     check_run_id(run_id)
-    expected_sequence = _append_query.of_request()["expected_sequence"]
+    query = _append_query.of_request()
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    if is_json_lines():
+    kind = body_kind()
+    if kind is not BodyKind.EVENT_STREAM:
+        _check_without_dialect(query)
+    if kind is not BodyKind.JSON:
         if key is not None:
             raise InvalidInput("Idempotency-Key", "is for one event, or for an array of events")
-        return _ingest(run_id, expected_sequence)
+        return _ingest(run_id, query, kind)
     here = gateway()
     with Reservation(here.admission) as reservation:
         # The parsed body is dropped before the wait for Redis: a kilobyte of JSON may take a
@@ -61,7 +69,7 @@ def append(run_id: str) -> BaseResponse:
             run_id,
             new_events,
             idempotency_key=key,
-            expected_sequence=expected_sequence,
+            expected_sequence=query["expected_sequence"],
             lease_seconds=lease,
         )
         body = appended_json(run_id, is_batch, new_events, appended)
@@ -69,22 +77,30 @@ def append(run_id: str) -> BaseResponse:
     return append_response(body, appended.repeated)
 
 
-def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
+def _check_without_dialect(query: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for parameters that only a body of Server-Sent Events may have."""
+    for name in ("dialect", "lease_seconds"):
+        if query[name] is not None:
+            raise InvalidInput(name, "is only for a body of the type text/event-stream")
+
+
+def _ingest(run_id: str, query: Mapping[str, Any], kind: BodyKind) -> BaseResponse:
     """Append the lines of the request's body: 200 with what was stored, once it has ended.
 
-    An error ends it with a problem that names the first line that was not stored. Lines stored
-    before it stay, and the problem counts them.
+    An error ends it with a problem that names the first line whose event was not stored. What was
+    stored before it stays, and the problem counts it.
     """
     request.environ[WAY] = "lines"
     here, reservation = gateway(), Reservation(gateway().admission)
     ingest = Ingest(
         run_id,
-        expected_sequence,
+        query["expected_sequence"],
         reservation,
+        _line_reader(kind, query["dialect"], here.store.max_event_bytes),
         max_line_bytes=here.settings.max_body_bytes,
-        max_event_bytes=here.store.max_event_bytes,
         check=here.access.event_check(),
         traceparent=traceparent_of_request(),
+        lease_seconds=query["lease_seconds"],
     )
     owner = here.access.owner_of_stream(here.streams, ())
     if not here.streams.admit(ingest, client_of_request(), owner):
@@ -108,6 +124,12 @@ def _ingest(run_id: str, expected_sequence: int | None) -> BaseResponse:
         here.streams.closed(ingest)
         ingest.error = None  # its frames hold the request, and the request holds it
     return JsonResponse(orjson.dumps(ingest.result()))
+
+
+def _line_reader(kind: BodyKind, dialect: str | None, max_event_bytes: int) -> LineReader:
+    if kind is BodyKind.JSON_LINES:
+        return JsonLines(max_event_bytes)
+    return SseReader(DIALECTS[dialect or RAW.name], max_event_bytes)
 
 
 def parse_events(

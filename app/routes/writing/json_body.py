@@ -1,6 +1,7 @@
-"""The body of a request that should be JSON: its media type, its limits, and how it is read."""
+"""The bodies of requests: their media types, and how one that is JSON is read within limits."""
 
 import time
+from enum import Enum, auto
 from functools import lru_cache, partial
 from typing import Any
 
@@ -35,42 +36,55 @@ MAX_PIECES_IN_A_ROW = 64
 MAX_CONTENT_TYPE_LENGTH = 256
 
 
+class BodyKind(Enum):
+    """One JSON document, JSON with one value a line (NDJSON), or Server-Sent Events."""
+
+    JSON = auto()
+    JSON_LINES = auto()
+    EVENT_STREAM = auto()
+
+
 def init_app(app: Flask, admission: Admission) -> None:
     app.after_request(partial(_linger_after_unread, admission))
 
 
-def is_json_lines() -> bool:
-    """Whether the request's body is NDJSON (one JSON value a line), not one JSON document.
-
-    Raises 415 if it is neither, or if it is encoded.
-    """
+def body_kind() -> BodyKind:
+    """Return what the request's body is. Raises 415 if it is neither, or if it is encoded."""
     if request.environ.get("HTTP_CONTENT_ENCODING", "identity").lower() != "identity":
         raise FieldError(415, "Content-Encoding", "must be identity")
     if request.environ.get("HTTP_TRANSFER_ENCODING", "chunked").lower() != "chunked":
         raise FieldError(415, "Transfer-Encoding", "must be chunked")
-    return is_json_lines_type(request.headers.get("Content-Type", ""))
+    return body_kind_of(request.headers.get("Content-Type", ""))
 
 
-def is_json_lines_type(content_type: str) -> bool:
-    """Whether a Content-Type is that of NDJSON, not of JSON. Raises 415 if it is neither."""
+def check_is_json() -> None:
+    """Raise 415 unless the request's body is one JSON document."""
+    if body_kind() is not BodyKind.JSON:
+        raise FieldError(415, "Content-Type", "must be application/json")
+
+
+def body_kind_of(content_type: str) -> BodyKind:
+    """Return what kind of body a Content-Type names. Raises 415 if it is none of them."""
     if len(content_type) > MAX_CONTENT_TYPE_LENGTH:
         raise FieldError(
             415, "Content-Type", f"must be at most {MAX_CONTENT_TYPE_LENGTH} characters"
         )
-    return _is_json_lines(content_type)
+    return _body_kind(content_type)
 
 
 @lru_cache(maxsize=100)
-def _is_json_lines(content_type: str) -> bool:
-    kind, parameters = parse_options_header(content_type)
-    kind = kind.lower()
+def _body_kind(content_type: str) -> BodyKind:
+    media_type, parameters = parse_options_header(content_type)
+    media_type = media_type.lower()
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise FieldError(415, "Content-Type", "JSON must be in UTF-8")
-    if kind == "application/json" or kind.endswith("+json"):
-        return False
-    if kind in ("application/x-ndjson", "application/ndjson"):
-        return True
-    allowed = "must be application/json or application/x-ndjson"
+        raise FieldError(415, "Content-Type", "the charset must be UTF-8")
+    if media_type == "application/json" or media_type.endswith("+json"):
+        return BodyKind.JSON
+    if media_type in ("application/x-ndjson", "application/ndjson"):
+        return BodyKind.JSON_LINES
+    if media_type == "text/event-stream":
+        return BodyKind.EVENT_STREAM
+    allowed = "must be application/json, application/x-ndjson or text/event-stream"
     raise FieldError(415, "Content-Type", allowed)
 
 

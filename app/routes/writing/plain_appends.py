@@ -35,7 +35,7 @@ from ..problems import WAY, respond
 from ..schemas import idempotency_key
 from .events import append_response, appended_json, parse_events
 from .exact_json import parse_document
-from .json_body import is_json_lines_type
+from .json_body import BodyKind, body_kind_of
 
 MAX_REMEMBERED_HEADS = 4096
 
@@ -232,7 +232,7 @@ def _plain_head(head: bytes) -> PlainHead | None:
     try:
         run_id = check_run_id(match[2].decode())
         key = idempotency_key(fields.get("idempotency-key"))
-        if is_json_lines_type(fields.get("content-type", "")):
+        if body_kind_of(fields.get("content-type", "")) is not BodyKind.JSON:
             return None
     except Exception:  # the view finds it again, and says what it is
         return None

@@ -10,10 +10,9 @@ from ...streaming.new_event import NewEvent
 from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway
-from ..problems import FieldError
 from ..schemas import RequestSchema, idempotency_key
 from .events import append_response, appended_json, traceparent_of_request
-from .json_body import is_json_lines, read_json
+from .json_body import check_is_json, read_json
 
 blueprint = Blueprint("requests", __name__)
 
@@ -29,8 +28,7 @@ def add(run_id: str) -> BaseResponse:
     """
     check_run_id(run_id)
     key = idempotency_key(request.headers.get("Idempotency-Key"))
-    if is_json_lines():
-        raise FieldError(415, "Content-Type", "must be application/json")
+    check_is_json()
     here = gateway()
     max_event_bytes = here.store.max_event_bytes
     with Reservation(here.admission) as reservation:

@@ -114,6 +114,9 @@ FLOODS = {
     "a line in tiny chunks": ("application/x-ndjson", chunk(b" ") * 60_000),
     "blank lines in tiny chunks": ("application/x-ndjson", chunk(b"\n") * 60_000),
     "blank lines": ("application/x-ndjson", chunk(b"\n" * MB)),
+    "a Server-Sent Event in tiny chunks": ("text/event-stream", chunk(b"data\n") * 60_000),
+    "empty lines of Server-Sent Events": ("text/event-stream", chunk(b"\r" * MB)),
+    "comments of Server-Sent Events": ("text/event-stream", chunk(b":\r\n" * 300_000)),
     "an event in tiny chunks": ("application/json", chunk(b" ") * 60_000),
     "a body of another type": ("text/plain", chunk(b"x" * MB)),
 }

@@ -1,4 +1,4 @@
-"""What schemathesis must know of Tailrace: bodies of lines, and what OpenAPI cannot say.
+"""What schemathesis must know of Tailrace: bodies of other types, and what OpenAPI cannot say.
 
 A failure is dropped only for one of the reasons that are written down here.
 """
@@ -13,7 +13,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 from app.routes.schemas import CURSOR
 
-LINES = "application/x-ndjson"
+LINES, EVENT_STREAM = "application/x-ndjson", "text/event-stream"
 
 KEY = "Idempotency-Key"
 CURSORS = {"after", "before", "last_event_id", "lastEventId", "Last-Event-ID"}
@@ -42,6 +42,12 @@ def lines_of(context: object, value: Any) -> bytes:
         return value.encode()
     items = value if isinstance(value, list) else [value]
     return b"".join(json.dumps(item).encode() + b"\n" for item in items)
+
+
+@schemathesis.serializer(EVENT_STREAM)
+def events_of(context: object, value: Any) -> bytes:
+    """Write a text as it is. Anything else becomes what is no text: not UTF-8."""
+    return value.encode() if isinstance(value, str) else b"\xff\n"
 
 
 @schemathesis.deserializer(LINES)
@@ -84,8 +90,11 @@ def map_case(context: object, case: Any) -> Any:
     for event in case.body if isinstance(case.body, list) else [case.body]:
         if isinstance(event, dict) and isinstance(event.get("lease_seconds"), float):
             event["lease_seconds"] = int(event["lease_seconds"])
-    if case.media_type == LINES or not is_new_or_repeat(case):
+    if case.media_type in (LINES, EVENT_STREAM) or not is_new_or_repeat(case):
         headers.pop(KEY, None)
+    if case.media_type != EVENT_STREAM:
+        query.pop("dialect", None)
+        query.pop("lease_seconds", None)
     return case
 
 

@@ -245,7 +245,18 @@ def test_who_may_only_request_appends_only_requests(client, run_id, store):
         url, data=good + b'{"event_category":"llm","event_action":"a"}', headers=lines
     )
     assert bad.status_code == 403
+    sse = headers | {"Content-Type": "text/event-stream"}
+    for body in (
+        b"event: request\ndata: 1\n\n",
+        b'data: {"type":"finish"}\n\n',
+        b"data: [DONE]\n\n",
+    ):
+        bad = client.post(f"{url}?dialect=ai-sdk", data=body, headers=sse)
+        assert (bad.status_code, bad.json["line"], bad.json["stored"]) == (403, 1, 0)
+    nothing = client.post(f"{url}?lease_seconds=1", data=b": ping\n\n", headers=sse)
+    assert nothing.json["stored"] == 0
     assert all(event.category == "request" for event in store.get_events(run_id))
+    assert store.state(run_id).lease_seconds is None
 
 
 def test_a_request_may_have_no_lease_since_its_end_would_end_the_run(client, run_id, store):

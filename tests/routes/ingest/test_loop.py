@@ -13,6 +13,7 @@ from app.capacity import Capacity
 from app.routes.admission import Admission, Reservation
 from app.routes.ingest import loop as loop_module
 from app.routes.ingest.ingest import Ingest
+from app.routes.ingest.json_lines import JsonLines
 from app.routes.ingest.loop import ROUND_BYTES, IngestLoop
 from app.routes.writing import json_body
 from app.streaming.errors import StoreUnavailable
@@ -55,7 +56,7 @@ class OpenRequest:
     def __init__(self, ingest_loop: IngestLoop, run_id: str):
         self.connection = GunicornConnection(CHUNKED)
         self.reservation = Reservation(Admission(4_194_304, Capacity(1, 1, 1, 1)))
-        self.ingest = Ingest(run_id, None, self.reservation, 4_194_304, 262_144)
+        self.ingest = Ingest(run_id, None, self.reservation, JsonLines(262_144), 4_194_304)
         self.body = self.connection.nonblocking_body()
         self.reading = gevent.spawn(ingest_loop.read, self.ingest, self.body)
         self.send = self.connection.client.sendall

@@ -256,7 +256,7 @@ def test_what_clients_make_up_is_not_remembered(http, fake_store):
     caches = (
         accept._prefers_json_lines,
         stream._shared_format,
-        json_body._is_json_lines,
+        json_body._body_kind,
         frame._names,
     )
     http.get(PATH)  # what is short may be remembered
