@@ -3,15 +3,17 @@
 A run may be a chat, with one answer after another. Each begins with `lifecycle.started`.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.client import NO_CONTENT
-from typing import Any
+from typing import Any, TypeVar
 
 from flask import Response, request
 from werkzeug.exceptions import Gone
 
-from ...streaming.errors import InvalidInput
+from ...streaming.backoff import backoff
+from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import LIFECYCLE, Event
 from ...streaming.event_id import EventId
 from ...streaming.event_store import EventStore
@@ -26,7 +28,14 @@ from ..reading.stream import open_stream
 # What is read of a log at once, to find and count.
 PAGE_EVENTS = 1000
 
+# How long a request waits for its turn at Redis.
+PATIENCE_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+
 _EVERYTHING = Filter()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,26 @@ def find_answer(run_id: str) -> Answer | None:
 
     Raises Gone if its beginning is missing, NotALog, StoreUnavailable and ArchiveUnavailable.
     """
+    return patiently(lambda: _find_answer(run_id))
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Read a log, again and again while Redis cannot serve, but not longer than PATIENCE_SECONDS.
+
+    After a restart all clients come back together, and most of them give up at an error.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    pauses = backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    while True:
+        try:
+            return read()
+        except StoreUnavailable:
+            if time.monotonic() > until or gateway().streams.draining:
+                raise
+        time.sleep(next(pauses))
+
+
+def _find_answer(run_id: str) -> Answer | None:
     store = gateway().store
     state = store.state(run_id)
     if not state.exists:
@@ -100,7 +129,7 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
     sequences, is_over = [], False
-    for event in answer.chunks(wire):
+    for event in patiently(lambda: list(answer.chunks(wire))):
         sequences.append(event.sequence)
         is_over = event.terminal
     count = len(sequences)
