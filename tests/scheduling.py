@@ -6,6 +6,9 @@ from xdist.scheduler import LoadScopeScheduling
 # a launcher: its Redis takes the first free port from 6379 on, and after a crash it needs that port
 # again, which a launcher of another process might have taken.
 GROUPS = {
+    "tests/agents/test_chat_page.py": "chat page",
+    "tests/agents/test_cuts.py": "cuts",
+    "tests/agents/test_ends.py": "ends",
     "tests/deploy/test_dashboard.py": "dashboard",
     "tests/field/test_clients.py": "clients",
     "tests/field/test_proxies.py": "proxies",

@@ -3,14 +3,17 @@
 A run may be a chat, with one answer after another. Each begins with `lifecycle.started`.
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from http.client import NO_CONTENT
+from typing import Any, TypeVar
 
 from flask import Response, request
 from werkzeug.exceptions import Gone
 
-from ...streaming.errors import InvalidInput
+from ...streaming.backoff import backoff
+from ...streaming.errors import InvalidInput, StoreUnavailable
 from ...streaming.event import LIFECYCLE, Event
 from ...streaming.event_id import EventId
 from ...streaming.event_store import EventStore
@@ -25,7 +28,14 @@ from ..reading.stream import open_stream
 # What is read of a log at once, to find and count.
 PAGE_EVENTS = 1000
 
+# How long a request waits for its turn at Redis.
+PATIENCE_SECONDS = 10.0
+FIRST_PAUSE_SECONDS = 0.1
+MAX_PAUSE_SECONDS = 1.0
+
 _EVERYTHING = Filter()
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,26 @@ def find_answer(run_id: str) -> Answer | None:
 
     Raises Gone if its beginning is missing, NotALog, StoreUnavailable and ArchiveUnavailable.
     """
+    return patiently(lambda: _find_answer(run_id))
+
+
+def patiently(read: Callable[[], T]) -> T:
+    """Read a log, again and again while Redis cannot serve, but not longer than PATIENCE_SECONDS.
+
+    After a restart all clients come back together, and most of them give up at an error.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    pauses = backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
+    while True:
+        try:
+            return read()
+        except StoreUnavailable:
+            if time.monotonic() > until or gateway().streams.draining:
+                raise
+        time.sleep(next(pauses))
+
+
+def _find_answer(run_id: str) -> Answer | None:
     store = gateway().store
     state = store.state(run_id)
     if not state.exists:
@@ -98,14 +128,17 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
-    sequences = [event.sequence for event in answer.chunks(wire)]
+    sequences, is_over = [], False
+    for event in patiently(lambda: list(answer.chunks(wire))):
+        sequences.append(event.sequence)
+        is_over = event.terminal
     count = len(sequences)
     index = max(0, count + number) if number < 0 else number
     if index == 0:
         return answer.start, count
     if index < count:
         sequence = sequences[index]
-    elif index == count and answer.ended_at is None:
+    elif index == count and not is_over:
         sequence = (sequences[-1] or 0) + 1
     else:
         raise InvalidInput(field, f"the answer has {count} chunks")
@@ -126,8 +159,22 @@ def open_answer(
     """Answer with the stream of an answer. Raises what `open_stream` does."""
     replay = Replay(run_id, start, gateway().streams.services)
     response = open_stream(replay, StreamFormat(_EVERYTHING, wire), start)
+    if response.status_code == NO_CONTENT:
+        response = _end(run_id, wire)
     response.headers.update(headers or {})
     return response
+
+
+def _end(run_id: str, wire: AnswerEvents) -> Response:
+    """Tell the end of a run once more.
+
+    A client that was cut off after the terminal event, but before the end of the body, does not
+    know that it has had all. It takes an answer without a body for an error.
+    """
+    run = gateway().store.run(run_id)
+    last = run.last_event if run else None
+    body = wire.end(last) if last is not None and last.terminal else b""
+    return Response(body, content_type=wire.content_type, headers={"Cache-Control": "no-store"})
 
 
 def resume(run_id: str, cursor: str | None, dialect: Dialect) -> Response:

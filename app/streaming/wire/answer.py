@@ -74,6 +74,8 @@ class AnswerEvents(EventStream):
         if frame.is_control and not _is_notice(frame):
             return comment(frame)
         payload = self._chunk_of(frame.category, frame.json)
+        if payload is not None and self._lacks_a_reason(frame, payload):
+            payload = None
         head = frame.typed[: frame.name_at]
         if payload is not None:
             name = self._name_of(frame, payload)
@@ -83,7 +85,14 @@ class AnswerEvents(EventStream):
             chunk = _ending(self.dialect, frame)
         else:
             return b""
+        if self.dialect is AI_SDK and frame.terminal and frame.action == "cancelled":
+            # WorkflowChatTransport asks again until there is one; others take no notice of it.
+            chunk += _event({"type": "finish"})
         return chunk + _DONE if self._says_done and self.is_last(frame) else chunk
+
+    def end(self, event: Event) -> bytes:
+        """Return the bytes for a client that comes back though it has had the terminal event."""
+        return _ending(self.dialect, Frame.of(event)) + (_DONE if self._says_done else b"")
 
     @property
     def _says_done(self) -> bool:
@@ -96,6 +105,12 @@ class AnswerEvents(EventStream):
         if payload is None or self.dialect.by_name:
             return payload
         return payload if _has_type(payload.json) else None
+
+    def _lacks_a_reason(self, frame: Frame, payload: Payload) -> bool:
+        """Whether an end that is no success has data which no `error` event of LangGraph has."""
+        if self.dialect is not LANGGRAPH or not frame.terminal or frame.action == "completed":
+            return False
+        return payload.name is None and not _says_why(payload.json)
 
     def _name_of(self, frame: Frame, payload: Payload) -> str:
         """Return what the `event:` line of a chunk says, empty if the dialect has none."""
@@ -120,6 +135,11 @@ def _has_type(json: bytes) -> bool:
     return True
 
 
+def _says_why(json: bytes) -> bool:
+    data = orjson.loads(json)
+    return isinstance(data, dict) and bool(data.keys() & {"error", "message"})
+
+
 def _ending(dialect: Dialect, frame: Frame) -> bytes:
     """Return how a client is told of an end for which the answer has no chunk."""
     action, why = frame.action or "", _why(frame)
@@ -137,7 +157,11 @@ def _ending(dialect: Dialect, frame: Frame) -> bytes:
     if action == "completed":
         return b""
     if dialect is OPENAI:
-        return _event({"type": "error", "code": action, "message": why, "param": None})
+        error: dict[str, Any] = {"type": "error", "code": action, "message": why, "param": None}
+        if frame.sequence is not None:
+            # The SDK's type has one. This is higher than that of any chunk: they count from 0.
+            error["sequence_number"] = frame.sequence
+        return _event(error)
     return b"event: error\n" + _event({"error": action, "message": why})
 
 

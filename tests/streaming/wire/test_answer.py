@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from app.streaming.event import Event
 from app.streaming.event_id import EventId
 from app.streaming.wire.answer import AnswerEvents
 from app.streaming.wire.dialects import AG_UI, AI_SDK, DIALECTS, LANGGRAPH, OPENAI, RAW, Dialect
@@ -131,7 +132,13 @@ def told(dialect: Dialect, action: str, why: str) -> list[object]:
     return {
         AI_SDK: [{"type": "error", "errorText": why}, "[DONE]"],
         AG_UI: [{"type": "RUN_ERROR", "message": why, "code": action}],
-        OPENAI: [{"type": "error", "code": action, "message": why, "param": None}, "[DONE]"],
+        OPENAI: [
+            {
+                **{"type": "error", "code": action, "message": why, "param": None},
+                "sequence_number": 7,
+            },
+            "[DONE]",
+        ],
         LANGGRAPH: [{"error": action, "message": why}],
     }[dialect]
 
@@ -160,10 +167,43 @@ def test_a_lost_run_is_an_error(dialect):
 
 
 def test_a_cancelled_run_is_aborted_or_an_error():
-    assert events(AI_SDK, None, "lifecycle", "cancelled") == [{"type": "abort"}, "[DONE]"]
+    aborted = [{"type": "abort"}, {"type": "finish"}, "[DONE]"]
+    for data in (None, {"type": "abort"}):
+        assert events(AI_SDK, data, "lifecycle", "cancelled") == aborted
     for dialect in (AG_UI, OPENAI, LANGGRAPH):
         why = "the run is cancelled"
         assert events(dialect, None, "lifecycle", "cancelled") == told(dialect, "cancelled", why)
+
+
+@pytest.mark.parametrize("data", [None, "no more tokens", {"lease_seconds": 1}, [1]])
+@pytest.mark.parametrize("action", ["failed", "lost"])
+def test_langgraph_is_told_of_an_error_in_its_own_words(action, data):
+    [error] = events(LANGGRAPH, data, "lifecycle", action)
+    why = data if isinstance(data, str) else f"the run is {action}"
+    assert error == {"error": action, "message": why}
+
+
+@pytest.mark.parametrize("data", [{"error": "ValueError"}, {"message": "m"}])
+def test_langgraph_gets_an_error_as_it_came(data):
+    assert events(LANGGRAPH, data, "lifecycle", "failed") == [data]
+    source = {"sse": {"event": "error"}}
+    assert events(LANGGRAPH, "text", "lifecycle", "failed", source) == ["text"]
+
+
+END = {
+    AI_SDK: [{"type": "finish"}, "[DONE]"],
+    AG_UI: [{"type": "RUN_FINISHED", "threadId": "r", "runId": "r"}],
+    OPENAI: ["[DONE]"],
+    LANGGRAPH: [],
+}
+
+
+@named
+def test_the_end_is_told_once_more_without_an_id(dialect):
+    event = Event("5-1", "r", 7, None, "lifecycle", "completed", "null", "null")
+    text = AnswerEvents(dialect=dialect).end(event).decode()
+    values = [line.removeprefix("data: ") for line in text.split("\n") if line]
+    assert [each if each == "[DONE]" else json.loads(each) for each in values] == END[dialect]
 
 
 @named

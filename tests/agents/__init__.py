@@ -1,0 +1,1 @@
+"""The clients of models' frameworks, from npm and PyPI and unmodified, resume answers."""

@@ -1,0 +1,51 @@
+"""Redis cannot serve for a moment, as after a restart, when all clients come back together."""
+
+import pytest
+
+from app.routes.compat import answers
+from app.streaming.errors import StoreUnavailable
+
+CHUNKS = [{"type": "start"}, {"type": "finish"}]
+PATHS = [
+    "/compat/ai-sdk/1/stream",
+    "/compat/ai-sdk/1/stream?startIndex=0",
+    "/compat/ag-ui/1",
+    "/compat/openai/v1/responses/1?stream=true&starting_after=0",
+    "/compat/langgraph/threads/t/runs/1/stream",
+]
+
+
+@pytest.fixture
+def failures(monkeypatch, fake_store) -> list[int]:
+    """Return a list; while it is not empty, a read of a page fails, and takes one out of it."""
+    failures: list[int] = []
+    page = type(fake_store).page
+
+    def fail_or_page(self, *args, **kwargs):
+        if failures:
+            failures.pop()
+            raise StoreUnavailable("no connection available")
+        return page(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(fake_store), "page", fail_or_page)
+    monkeypatch.setattr(answers, "FIRST_PAUSE_SECONDS", 0.001)
+    return failures
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_waits_for_its_turn(http, answer, failures, path):
+    answer(*CHUNKS)
+    failures += range(3)
+    response = http.get(path)
+    assert response.status_code == 200
+    assert "finish" in response.text
+    assert failures == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_client_is_refused_after_a_while(http, answer, failures, monkeypatch, path):
+    monkeypatch.setattr(answers, "PATIENCE_SECONDS", 0)
+    answer(*CHUNKS)
+    failures += range(1000)
+    assert http.get(path).status_code == 503
+    assert failures
