@@ -1,0 +1,135 @@
+"""Receivers of the signals of Celery, for which each task is a run."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+try:
+    from celery import current_task, signals
+except ImportError as error:
+    raise ImportError("TaskRuns requires celery: install Tailrace with [celery]") from error
+
+from ..streaming import at_exit
+from ..streaming.appender import Appender
+from .outbox import Outbox, Waiting
+from .plain import text_of, text_of_error
+from .run_events import RunEvents
+
+
+class HasAppenders(Protocol):
+    """A Client or an EventStore."""
+
+    def appender(self, run_id: int | str) -> Appender: ...
+
+
+class TaskRuns:
+    """Connect it once, in the module that makes the Celery app: `TaskRuns(client).connect()`.
+
+    A task that starts appends `lifecycle.started` to its run, and `completed`, `failed` or
+    `cancelled` (revoked, terminated, expired) when it ends. A retry appends `task.retried`, and
+    then `lifecycle.started` again. The task's own events go through `current`.
+
+    Receivers never wait in a task, and raise no error into it. A worker's process waits at its
+    end until all events are stored.
+
+    Args:
+        store: a Client or an EventStore.
+        run_id_of: returns the run of a task from the task's id and name, or None for no run. By
+            default, it is the id of the task.
+        lease_seconds: see RunEvents.
+    """
+
+    def __init__(
+        self,
+        store: HasAppenders,
+        *,
+        run_id_of: Callable[[str, str], int | str | None] = lambda task_id, name: task_id,
+        lease_seconds: int | None = None,
+    ):
+        self._store = store
+        self._run_id_of = run_id_of
+        self._lease_seconds = lease_seconds
+        self._running: dict[str, RunEvents] = {}
+        self._appenders: weakref.WeakSet[Appender] = weakref.WeakSet()
+        self._receivers = (
+            (signals.task_prerun, self._start),
+            (signals.task_success, self._succeed),
+            (signals.task_failure, self._fail),
+            (signals.task_retry, self._retry),
+            (signals.task_revoked, self._revoke),
+            (signals.task_postrun, self._leave),
+            (signals.worker_process_shutdown, self._flush),
+        )
+
+    def connect(self) -> Self:
+        """Receive the signals from now on. To do so again changes nothing."""
+        for signal, receiver in self._receivers:
+            signal.connect(receiver, weak=False, dispatch_uid=(id(self), receiver.__name__))
+        return self
+
+    def disconnect(self) -> None:
+        """Receive no more signals."""
+        for signal, receiver in self._receivers:
+            signal.disconnect(dispatch_uid=(id(self), receiver.__name__))
+
+    @property
+    def current(self) -> RunEvents | None:
+        """The events of the task that runs here; None outside of tasks that are runs."""
+        return self._running.get(current_task.request.id) if current_task else None
+
+    def _start(self, task_id: str, task: Any, args: Any, kwargs: Any, **_: Any) -> None:
+        appender = self._appender(task_id, task.name)
+        if appender is None:
+            return
+        events = self._running[task_id] = RunEvents(appender, lease_seconds=self._lease_seconds)
+        call = {"args": args, "kwargs": kwargs, "retries": task.request.retries}
+        events.begin(task_id, {"name": task.name, "task_id": task_id, **call})
+
+    def _succeed(self, sender: Any, result: Any, **_: Any) -> None:
+        task_id = sender.request.id
+        if (events := self._running.get(task_id)) is not None:
+            events.end(task_id, "completed", {"output": result})
+
+    def _fail(self, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
+        data = {"error": text_of_error(exception)}
+        if (events := self._running.get(task_id)) is not None:
+            events.end(task_id, "failed", data)
+        else:  # the process of the task has died, and its parent says so
+            self._append(task_id, sender.name, "lifecycle", "failed", data)
+
+    def _retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
+        data = {"reason": text_of(str(reason)), "retries": request.retries}
+        if (events := self._running.get(request.id)) is not None:
+            events.emit("task", "retried", data)
+        else:
+            self._append(request.id, sender.name, "task", "retried", data)
+
+    def _revoke(self, sender: Any, request: Any, terminated: bool, expired: bool, **_: Any) -> None:
+        reason = "expired" if expired else "terminated" if terminated else "revoked"
+        self._append(request.id, sender.name, "lifecycle", "cancelled", {"reason": reason})
+
+    def _leave(self, task_id: str, state: str | None, **_: Any) -> None:
+        if (events := self._running.pop(task_id, None)) is None:
+            return
+        if state == "IGNORED":
+            events.end(task_id, "completed", {"state": state})
+        elif state == "REJECTED":  # a worker may get it again
+            events.emit("task", "rejected")
+
+    def _flush(self, **_: Any) -> None:
+        for appender in [*self._appenders]:
+            at_exit.flush(appender)
+
+    def _append(self, task_id: str, name: str, category: str, action: str, data: Any) -> None:
+        """Append to the run of a task that does not run in this process."""
+        appender = self._appender(task_id, name)
+        if appender is not None:
+            Outbox(appender).put(Waiting(category, action, data, None, None))
+
+    def _appender(self, task_id: str, name: str) -> Appender | None:
+        run_id = self._run_id_of(task_id, name)
+        if run_id is None:
+            return None
+        appender = self._store.appender(run_id)
+        self._appenders.add(appender)
+        return appender
