@@ -25,7 +25,7 @@ class CallTree:
     def __init__(self, events: RunEvents):
         self._events = events
         self._calls: dict[Hashable, Call] = {}
-        self._streamed: set[Hashable] = set()
+        self._streamed: dict[Hashable, str] = {}
 
     def begin(
         self,
@@ -44,16 +44,20 @@ class CallTree:
         data = {"call_id": call_id, "tool" if kind == "tool" else "name": name}
         self._calls[key] = Call(kind, outermost, data, source)
         if above is None:
-            self._events.begin(key, {"name": name, "input": given})
+            started = {"name": name} if given is None else {"name": name, "input": given}
+            self._events.begin(key, started, may_hold_others=False)
         if kind == "tool":
             self._events.emit(kind, "called", {**data, "arguments": given}, source)
         elif kind != CHAIN:
             self._events.emit(kind, "called", data, source)
 
-    def add_text(self, key: Hashable, category: str, text: str) -> None:
-        """Have a piece of a model's text appended."""
-        if (call := self._calls.get(key)) is not None:
-            self._streamed.add(key)
+    def add_text(self, key: Hashable, category: str, text: str, way: str) -> None:
+        """Have a piece of a model's text appended.
+
+        The same text may come in two ways. Only the way of the first piece counts.
+        """
+        call = self._calls.get(key)
+        if call is not None and self._streamed.setdefault(key, way) == way:
             self._events.emit(category, "stream", {"content": text}, call.source)
 
     def has_streamed(self, key: Hashable) -> bool:
@@ -90,7 +94,7 @@ class CallTree:
             self._events.fail(key, error)
 
     def _take(self, key: Hashable) -> Call | None:
-        self._streamed.discard(key)
+        self._streamed.pop(key, None)
         return self._calls.pop(key, None)
 
     def _forget_inside(self, outermost: Hashable) -> bool:

@@ -58,7 +58,7 @@ class TaskRuns:
             (signals.task_retry, self._retry),
             (signals.task_revoked, self._revoke),
             (signals.task_postrun, self._leave),
-            (signals.worker_process_shutdown, self._flush),
+            (signals.worker_process_shutdown, self._shut_down),
         )
 
     def connect(self) -> Self:
@@ -71,6 +71,11 @@ class TaskRuns:
         """Receive no more signals."""
         for signal, receiver in self._receivers:
             signal.disconnect(dispatch_uid=(id(self), receiver.__name__))
+
+    def flush(self) -> None:
+        """Wait until all events are stored. Print what is not on standard error."""
+        for appender in [*self._appenders]:
+            at_exit.flush(appender)
 
     @property
     def current(self) -> RunEvents | None:
@@ -116,9 +121,8 @@ class TaskRuns:
         elif state == "REJECTED":  # a worker may get it again
             events.emit("task", "rejected")
 
-    def _flush(self, **_: Any) -> None:
-        for appender in [*self._appenders]:
-            at_exit.flush(appender)
+    def _shut_down(self, **_: Any) -> None:
+        self.flush()
 
     def _append(self, task_id: str, name: str, category: str, action: str, data: Any) -> None:
         """Append to the run of a task that does not run in this process."""

@@ -44,7 +44,8 @@ class RunCallbackHandler(BaseCallbackHandler):
             self.tap_output_iter = self.tap_output_aiter = _unchanged
 
     def on_chain_start(self, serialized: Any, inputs: Any, **kwargs: Any) -> None:
-        self._begin(CHAIN, serialized, inputs, **kwargs)
+        is_unknown = inputs == {"input": ""}  # of a stream, whose input comes in pieces
+        self._begin(CHAIN, serialized, None if is_unknown else inputs, **kwargs)
 
     def on_llm_start(self, serialized: Any, prompts: Any, **kwargs: Any) -> None:
         self._begin("llm", serialized, prompts, **kwargs)
@@ -84,18 +85,19 @@ class RunCallbackHandler(BaseCallbackHandler):
     def on_llm_new_token(
         self, token: Any, *, run_id: UUID, chunk: Any = None, **kwargs: Any
     ) -> None:
-        self._add_texts(run_id, getattr(getattr(chunk, "message", None), "content", token))
+        content = getattr(getattr(chunk, "message", None), "content", token)
+        self._add_texts(run_id, content, "tokens")
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         if event.get("event") == "content-block-delta":
-            self._add_texts(run_id, event["delta"])
+            self._add_texts(run_id, event["delta"], "protocol")
 
     def on_llm_end(self, response: Any, *, run_id: UUID, **kwargs: Any) -> None:
         generation = next((each[0] for each in response.generations if each), None)
         message = getattr(generation, "message", None)
         content = getattr(message, "content", getattr(generation, "text", ""))
         if not self._calls.has_streamed(run_id):
-            self._add_texts(run_id, content)
+            self._add_texts(run_id, content, "end")
         usage = getattr(message, "usage_metadata", None)
         self._calls.end(run_id, "answered", {"usage": usage} if usage else {}, content)
 
@@ -118,9 +120,9 @@ class RunCallbackHandler(BaseCallbackHandler):
 
     on_chain_error = on_tool_error = on_retriever_error = on_llm_error
 
-    def _add_texts(self, run_id: UUID, content: Any) -> None:
+    def _add_texts(self, run_id: UUID, content: Any, way: str) -> None:
         for category, text in _texts_of(content):
-            self._calls.add_text(run_id, category, text)
+            self._calls.add_text(run_id, category, text, way)
 
 
 def _unchanged(run_id: UUID, output: Any) -> Any:

@@ -1,5 +1,6 @@
 """Recorders for the OpenAI Agents SDK, which send what an agent does as events of a run."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -111,11 +112,9 @@ class _Stream:
 
 
 def _call_of(item: Any) -> dict[str, Any]:
-    arguments = getattr(item.raw_item, "arguments", None)
-    try:
+    arguments: Any = getattr(item.raw_item, "arguments", None)
+    with contextlib.suppress(TypeError, ValueError):  # the model's mistake, or no text
         arguments = json.loads(arguments)
-    except (TypeError, ValueError):
-        pass  # the model's mistake, or no JSON
     return {"call_id": item.call_id, "tool": item.tool_name, "arguments": arguments}
 
 

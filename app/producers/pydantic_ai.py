@@ -1,5 +1,6 @@
 """A capability for Pydantic AI, which sends what an agent does as events of a run."""
 
+from contextvars import ContextVar
 from typing import Any
 
 try:
@@ -12,6 +13,9 @@ except ImportError as error:
 from .outbox import TakesEvents, keep_going
 from .plain import text_of_error
 from .run_events import RunEvents, outcome_of
+
+# The runs that this code is inside of.
+_inside: ContextVar[tuple[RunEvents, ...]] = ContextVar("tailrace_runs", default=())
 
 
 class RunCapability(AbstractCapability[Any]):
@@ -38,13 +42,19 @@ class RunCapability(AbstractCapability[Any]):
         return CapabilityOrdering(position="outermost")
 
     async def wrap_run(self, ctx: Any, *, handler: Any) -> Any:
+        if self._events in _inside.get():  # a tool of another agent runs this one
+            return await handler()
         call = object()
-        self._events.begin(call, {"name": _agent(ctx), "input": ctx.prompt})
+        token = _inside.set((*_inside.get(), self._events))
+        started = {"name": _agent(ctx), "input": ctx.prompt}
+        self._events.begin(call, started, may_hold_others=False)
         try:
             result = await handler()
         except BaseException as error:
             self._events.end(call, *_outcome_of(error))
             raise
+        finally:
+            _inside.reset(token)
         self._events.end(call, "completed", {"output": result.output})
         return result
 
@@ -60,6 +70,11 @@ class RunCapability(AbstractCapability[Any]):
             raise
         self._emit(ctx, "llm", "answered", {**model, "usage": _usage(response)})
         return response
+
+    async def on_tool_execute_error(self, ctx: Any, *, call: Any, error: Any, **_: Any) -> Any:
+        failed = {"call_id": call.tool_call_id, "tool": call.tool_name}
+        self._emit(ctx, "tool", "failed", {**failed, "error": text_of_error(error)})
+        raise error
 
     async def on_event(self, ctx: Any, *, event: Any) -> None:
         with keep_going():

@@ -16,9 +16,10 @@ _SEVERITY = {"completed": 0, "cancelled": 1, "failed": 2}
 class RunEvents:
     """Begins the run with the first call, and ends it when all calls have ended.
 
-    If the first call has all others inside it, the run ends as that one does. Otherwise it fails
-    if one of them has failed. As a context manager, the block is the first call. Events outside
-    a run are left out, since a run that has ended takes none.
+    Of calls side by side, one that fails makes the run fail. If the first call has all others
+    inside it, the run ends as that one does. As a context manager, the block is the first call;
+    what it leaves half-way cancels the run. Events outside a run are left out, since a run that
+    has ended takes none.
 
     It never waits, and raises no error of the appender: that of a call of `flush` or `close` says
     what is not stored. While the appender is full, events are dropped; the next that is sent says
@@ -41,7 +42,7 @@ class RunEvents:
         self._lease_seconds = lease_seconds
         self._lock = threading.RLock()  # the collector may end a call inside of another one
         self._open: set[Hashable] = set()
-        self._first: Hashable = None
+        self._holder: Hashable = None
         self._outcome: tuple[str, Any] | None = None
 
     @classmethod
@@ -54,13 +55,16 @@ class RunEvents:
         """How many events did not reach the appender."""
         return self._outbox.dropped
 
-    def begin(self, call: Hashable, data: Any = None) -> None:
-        """Note that an outermost call begins. `data` is that of `lifecycle.started`."""
+    def begin(self, call: Hashable, data: Any = None, *, may_hold_others: bool = True) -> None:
+        """Note that an outermost call begins. `data` is that of `lifecycle.started`.
+
+        `may_hold_others` is whether the calls after it may be inside it.
+        """
         with self._lock:
             is_first = not self._open
             self._open.add(call)
             if is_first:
-                self._first, self._outcome = call, None
+                self._holder, self._outcome = call if may_hold_others else None, None
                 self._put("lifecycle", "started", data, lease_seconds=self._lease_seconds)
 
     def emit(self, category: str, action: str, data: Any = None, source: Any = None) -> None:
@@ -75,7 +79,7 @@ class RunEvents:
             if call not in self._open:
                 return
             self._open.discard(call)
-            is_whole = call == self._first and not self._open
+            is_whole = call == self._holder and not self._open
             worst = self._outcome
             if is_whole or worst is None or _SEVERITY[action] > _SEVERITY[worst[0]]:
                 self._outcome = worst = action, data
@@ -97,8 +101,11 @@ class RunEvents:
         traceback: TracebackType | None,
     ) -> None:
         with self._lock:
-            self._open &= {self}
-            self.end(self, *outcome_of(error))
+            left, self._open = self._open - {self}, self._open & {self}
+            if left and error is None:
+                self.end(self, "cancelled", {"reason": "a call was left half-way"})
+            else:
+                self.end(self, *outcome_of(error))
 
     def _put(
         self,

@@ -1,0 +1,144 @@
+"""TaskRuns in an app of Celery, with a worker and without."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from app.streaming.event_store import EventStore
+from tests.field.producers.recorded import (
+    PYTHON,
+    Recorded,
+    check_lifecycle,
+    needs_frameworks,
+    run_scenarios,
+    scenarios_of,
+)
+from tests.processes import running
+from tests.servers import ROOT, GatewayServer, RedisServer
+
+pytestmark = needs_frameworks
+
+MODULE = "celery_scenarios"
+APP = "tests.field.producers.celery_app"
+WHOLE = ["lifecycle.started", "lifecycle.completed"]
+# These have no run of their own, or one with other events.
+OTHERS = {
+    *("many_tasks", "a_task_that_is_retried", "a_task_that_is_retried_in_vain"),
+    *("a_task_that_has_expired", "a_task_that_is_no_run", "tailrace_is_away"),
+}
+
+
+@pytest.fixture(scope="module")
+def recorded(
+    redis_server: RedisServer,
+    gateway: GatewayServer,
+    store: EventStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Recorded]:
+    """Run the scenarios beside a worker of two processes, which then stops by itself."""
+    directory = tmp_path_factory.mktemp(MODULE)
+    broker = f"{redis_server.url.removesuffix('/0')}/1"
+    variables = {"BROKER_URL": broker, "TAILRACE_URL": gateway.url, "PYTHONPATH": str(ROOT)}
+    worker = [PYTHON, "-m", "celery", "-A", APP, "worker", "--concurrency", "2"]
+    with running(worker, directory / "worker.log", cwd=ROOT, env=variables) as process:
+        yield run_scenarios(MODULE, gateway, store, directory, **variables)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0, (directory / "worker.log").read_text()
+
+
+@pytest.mark.parametrize("scenario", [each for each in scenarios_of(MODULE) if each not in OTHERS])
+def test_a_run_begins_and_ends_once(recorded, scenario):
+    check_lifecycle(recorded.events(scenario))
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        each
+        for each in scenarios_of(MODULE)
+        if each.startswith("a_task") and each != "a_task_that_is_no_run"
+    ],
+)
+def test_a_follower_sees_all_events_of_a_task(recorded, scenario):
+    assert recorded.returned(scenario) == [each.name for each in recorded.events(scenario)]
+
+
+def test_a_task_is_a_run(recorded):
+    assert recorded.names("a_task") == WHOLE
+    assert recorded.one("a_task", "lifecycle.started") == {
+        "name": f"{APP}.add", "task_id": "celery_scenarios-a_task", "args": [1, 2], "kwargs": {},
+        "retries": 0,
+    }  # fmt: skip
+    assert recorded.one("a_task", "lifecycle.completed") == {"output": 3}
+
+
+def test_the_events_of_processes_that_end_are_stored(recorded):
+    """A process of this worker ends after fifteen tasks."""
+    assert recorded.returned("many_tasks") == [WHOLE] * 40
+
+
+def test_a_task_that_fails_fails_its_run(recorded):
+    failed = recorded.one("a_task_that_fails", "lifecycle.failed")
+    assert failed == {"error": "ValueError: no such file"}
+
+
+def test_a_retry_begins_the_run_again(recorded):
+    """Another process may begin it before the first one has told of the retry."""
+    scenario = "a_task_that_is_retried"
+    started = recorded.all(scenario, "lifecycle.started")
+    assert [data["retries"] for data in started] == [0, 1]
+    retried = recorded.one(scenario, "task.retried")
+    assert retried == {"reason": "Retry in 0s: ValueError('not yet')", "retries": 0}
+    assert recorded.events(scenario)[-1].data == {"output": "at last"}
+    assert recorded.names("a_task_that_is_retried_in_vain")[-1] == "lifecycle.failed"
+
+
+def test_a_model_in_a_task_is_inside_its_run(recorded):
+    scenario = "a_task_that_runs_a_model"
+    assert recorded.names(scenario) == [
+        "lifecycle.started", "llm.called", "llm.stream", "llm.answered", "lifecycle.completed",
+    ]  # fmt: skip
+    assert recorded.text(scenario) == "one two three"
+    assert recorded.one(scenario, "lifecycle.started")["name"] == f"{APP}.talk"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "reason"),
+    [("a_task_that_has_expired", "expired"), ("a_task_that_is_terminated", "terminated")],
+)
+def test_a_task_that_is_revoked_is_cancelled(recorded, scenario, reason):
+    assert recorded.one(scenario, "lifecycle.cancelled") == {"reason": reason}
+
+
+def test_a_task_whose_process_dies_has_failed(recorded):
+    scenario = "a_task_whose_process_dies"
+    assert recorded.names(scenario) == ["lifecycle.started", "note.added", "lifecycle.failed"]
+    assert "WorkerLostError" in recorded.one(scenario, "lifecycle.failed")["error"]
+
+
+def test_a_task_that_is_ignored_or_rejected_has_ended(recorded):
+    ignored = recorded.one("a_task_that_is_ignored", "lifecycle.completed")
+    assert ignored == {"state": "IGNORED"}
+    assert recorded.names("a_task_that_is_rejected") == [
+        "lifecycle.started", "task.rejected", "lifecycle.failed",
+    ]  # fmt: skip
+
+
+def test_tasks_without_a_worker_are_runs_too(recorded, store):
+    assert recorded.returned("tasks_in_this_process") == [3, "FAILURE", "at last", None]
+    assert recorded.names("tasks_in_this_process") == WHOLE
+    names = [each.name for each in store.get_events(f"{MODULE}-tasks_in_this_process-failed")]
+    assert names == ["lifecycle.started", "lifecycle.failed"]
+    names = [each.name for each in store.get_events(f"{MODULE}-tasks_in_this_process-retried")]
+    assert names == ["lifecycle.started", "task.retried", *WHOLE]
+
+
+def test_a_task_may_be_no_run(recorded):
+    assert recorded.returned("a_task_that_is_no_run") is True
+    assert recorded.events("a_task_that_is_no_run") == []
+
+
+def test_a_task_does_not_notice_that_tailrace_is_away(recorded):
+    assert recorded.returned("tailrace_is_away") == [3, 3, "ValueError"]
+    assert "is not stored: StoreUnavailable" in recorded.printed
