@@ -7,6 +7,10 @@ from xdist.scheduler import LoadScopeScheduling
 # again, which a launcher of another process might have taken.
 GROUPS = {
     "tests/deploy/test_dashboard.py": "dashboard",
+    "tests/field/producers/test_celery.py": "celery",
+    "tests/field/producers/test_langchain.py": "langchain",
+    "tests/field/producers/test_openai_agents.py": "openai-agents",
+    "tests/field/producers/test_pydantic_ai.py": "pydantic-ai",
     "tests/field/test_clients.py": "clients",
     "tests/field/test_proxies.py": "proxies",
     "tests/field/test_proxy_faults.py": "proxy faults",

@@ -12,7 +12,7 @@ except ImportError as error:
 from ..streaming import at_exit
 from ..streaming.appender import Appender
 from .outbox import Outbox, Waiting
-from .plain import text_of, text_of_error
+from .plain import text_of_error
 from .run_events import RunEvents
 
 
@@ -83,12 +83,14 @@ class TaskRuns:
         return self._running.get(current_task.request.id) if current_task else None
 
     def _start(self, task_id: str, task: Any, args: Any, kwargs: Any, **_: Any) -> None:
-        appender = self._appender(task_id, task.name)
-        if appender is None:
-            return
-        events = self._running[task_id] = RunEvents(appender, lease_seconds=self._lease_seconds)
         call = {"args": args, "kwargs": kwargs, "retries": task.request.retries}
-        events.begin(task_id, {"name": task.name, "task_id": task_id, **call})
+        started = {"name": task.name, "task_id": task_id, **call}
+        if task_id in self._running:  # without a worker, a retry runs inside the first try
+            self._running[task_id].emit("lifecycle", "started", started)
+        elif (appender := self._appender(task_id, task.name)) is not None:
+            events = RunEvents(appender, lease_seconds=self._lease_seconds)
+            self._running[task_id] = events
+            events.begin(task_id, started)
 
     def _succeed(self, sender: Any, result: Any, **_: Any) -> None:
         task_id = sender.request.id
@@ -103,7 +105,9 @@ class TaskRuns:
             self._append(task_id, sender.name, "lifecycle", "failed", data)
 
     def _retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
-        data = {"reason": text_of(str(reason)), "retries": request.retries}
+        if request.is_eager:  # and so it has run already
+            return
+        data = {"reason": str(reason), "retries": request.retries}
         if (events := self._running.get(request.id)) is not None:
             events.emit("task", "retried", data)
         else:
@@ -128,7 +132,7 @@ class TaskRuns:
         """Append to the run of a task that does not run in this process."""
         appender = self._appender(task_id, name)
         if appender is not None:
-            Outbox(appender).put(Waiting(category, action, data, None, None))
+            Outbox(appender).put(Waiting.of(category, action, data))
 
     def _appender(self, task_id: str, name: str) -> Appender | None:
         run_id = self._run_id_of(task_id, name)

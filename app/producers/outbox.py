@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from ..streaming.appender import Appender
 from ..streaming.errors import AppenderFull, EventTooLarge
@@ -30,13 +30,25 @@ class TakesEvents(Protocol):
 
 
 class Waiting(NamedTuple):
-    """An event on its way to the appender."""
+    """An event on its way to the appender; its data and source are JSON."""
 
     category: str
     action: str
     data: Any
     source: Any
     lease_seconds: int | None
+
+    @classmethod
+    def of(
+        cls,
+        category: str,
+        action: str,
+        data: Any,
+        source: Any = None,
+        lease_seconds: int | None = None,
+    ) -> Self:
+        """Make an event of any values. This may run code of the program, such as a `repr`."""
+        return cls(category, action, plain(data), plain(source), lease_seconds)
 
 
 class Outbox:
@@ -58,8 +70,7 @@ class Outbox:
 
     def put(self, event: Waiting) -> None:
         """Have an event appended. One thread at a time may call."""
-        data, source = plain(event.data), plain(event.source)
-        self._waiting.append(event._replace(data=data, source=source))
+        self._waiting.append(event)
         if not self._has_loop:
             return self._send_all()
         here = _running_loop()

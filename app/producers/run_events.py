@@ -43,7 +43,7 @@ class RunEvents:
         self._lock = threading.RLock()  # the collector may end a call inside of another one
         self._open: set[Hashable] = set()
         self._holder: Hashable = None
-        self._outcome: tuple[str, Any] | None = None
+        self._outcome: Waiting | None = None
 
     @classmethod
     def of(cls, run: "TakesEvents | RunEvents", lease_seconds: int | None = None) -> "RunEvents":
@@ -60,31 +60,34 @@ class RunEvents:
 
         `may_hold_others` is whether the calls after it may be inside it.
         """
+        started = Waiting.of("lifecycle", "started", data, lease_seconds=self._lease_seconds)
         with self._lock:
             is_first = not self._open
             self._open.add(call)
             if is_first:
                 self._holder, self._outcome = call if may_hold_others else None, None
-                self._put("lifecycle", "started", data, lease_seconds=self._lease_seconds)
+                self._outbox.put(started)
 
     def emit(self, category: str, action: str, data: Any = None, source: Any = None) -> None:
         """Have an event appended, if the run has begun and not ended."""
+        event = Waiting.of(category, action, data, source)
         with self._lock:
             if self._open:
-                self._put(category, action, data, source)
+                self._outbox.put(event)
 
     def end(self, call: Hashable, action: str, data: Any = None) -> None:
         """Note that an outermost call has `completed`, `failed` or was `cancelled`."""
+        ended = Waiting.of("lifecycle", action, data)
         with self._lock:
             if call not in self._open:
                 return
             self._open.discard(call)
             is_whole = call == self._holder and not self._open
             worst = self._outcome
-            if is_whole or worst is None or _SEVERITY[action] > _SEVERITY[worst[0]]:
-                self._outcome = worst = action, data
+            if is_whole or worst is None or _SEVERITY[action] > _SEVERITY[worst.action]:
+                self._outcome = worst = ended
             if not self._open:
-                self._put("lifecycle", *worst)
+                self._outbox.put(worst)
 
     def fail(self, call: Hashable, error: BaseException) -> None:
         """Note that an outermost call has raised an error, or was interrupted."""
@@ -106,16 +109,6 @@ class RunEvents:
                 self.end(self, "cancelled", {"reason": "a call was left half-way"})
             else:
                 self.end(self, *outcome_of(error))
-
-    def _put(
-        self,
-        category: str,
-        action: str,
-        data: Any,
-        source: Any = None,
-        lease_seconds: int | None = None,
-    ) -> None:
-        self._outbox.put(Waiting(category, action, data, source, lease_seconds))
 
 
 def outcome_of(error: BaseException | None) -> tuple[str, Any]:

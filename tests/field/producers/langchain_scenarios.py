@@ -243,8 +243,9 @@ def an_asynchronous_stream_that_is_left(place: Place) -> str:
             with RunEvents(run) as events:
                 stream = chain(TEXT).astream({"question": "hi"}, config=config(events))
                 async for piece in stream:
+                    text = piece
                     break
-                return piece
+                return text
 
     return asyncio.run(main())
 

@@ -131,7 +131,7 @@ def test_tasks_without_a_worker_are_runs_too(recorded, store):
     names = [each.name for each in store.get_events(f"{MODULE}-tasks_in_this_process-failed")]
     assert names == ["lifecycle.started", "lifecycle.failed"]
     names = [each.name for each in store.get_events(f"{MODULE}-tasks_in_this_process-retried")]
-    assert names == ["lifecycle.started", "task.retried", *WHOLE]
+    assert names == ["lifecycle.started", *WHOLE]
 
 
 def test_a_task_may_be_no_run(recorded):
