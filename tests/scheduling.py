@@ -8,6 +8,7 @@ from xdist.scheduler import LoadScopeScheduling
 GROUPS = {
     "tests/deploy/test_dashboard.py": "dashboard",
     "tests/field/producers/test_celery.py": "celery",
+    "tests/field/producers/test_document.py": "document of producers",
     "tests/field/producers/test_langchain.py": "langchain",
     "tests/field/producers/test_openai_agents.py": "openai-agents",
     "tests/field/producers/test_pydantic_ai.py": "pydantic-ai",
