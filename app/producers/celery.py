@@ -11,7 +11,7 @@ except ImportError as error:
 
 from ..streaming import at_exit
 from ..streaming.appender import Appender
-from .outbox import Outbox, Waiting
+from .outbox import Outbox, Waiting, keep_going
 from .plain import text_of_error
 from .run_events import RunEvents
 
@@ -135,9 +135,10 @@ class TaskRuns:
             Outbox(appender).put(Waiting.of(category, action, data))
 
     def _appender(self, task_id: str, name: str) -> Appender | None:
-        run_id = self._run_id_of(task_id, name)
-        if run_id is None:
-            return None
-        appender = self._store.appender(run_id)
-        self._appenders.add(appender)
-        return appender
+        with keep_going():
+            run_id = self._run_id_of(task_id, name)
+            if run_id is not None:
+                appender = self._store.appender(run_id)
+                self._appenders.add(appender)
+                return appender
+        return None

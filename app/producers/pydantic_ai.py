@@ -1,5 +1,6 @@
 """A capability for Pydantic AI, which sends what an agent does as events of a run."""
 
+import contextlib
 from contextvars import ContextVar
 from typing import Any
 
@@ -54,7 +55,8 @@ class RunCapability(AbstractCapability[Any]):
             self._events.end(call, *_outcome_of(error))
             raise
         finally:
-            _inside.reset(token)
+            with contextlib.suppress(ValueError):  # it was closed from another context
+                _inside.reset(token)
         self._events.end(call, "completed", {"output": result.output})
         return result
 

@@ -111,6 +111,11 @@ def a_task_that_is_no_run(place: Place) -> bool:
 
 
 @scenario
+def a_task_whose_id_no_run_can_have(place: Place) -> int:
+    return tasks.add.apply((1, 2), task_id="a task / of 1").get()
+
+
+@scenario
 def tailrace_is_away(place: Place) -> list[Any]:
     tasks.runs.disconnect()
     runs = TaskRuns(Client(AWAY, retry_seconds=0.2)).connect()

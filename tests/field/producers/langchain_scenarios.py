@@ -9,11 +9,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
+from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
@@ -166,6 +168,50 @@ def a_graph_that_streams_messages(place: Place) -> str:
     with place.appender() as run:
         streamed = graph(TEXT).stream(HELLO, config=config(run), stream_mode="messages")
         return "".join(message.content for message, _ in streamed)
+
+
+@scenario
+def a_graph_of_parallel_nodes(place: Place) -> list[str]:
+    def node(name: str) -> Any:
+        async def say(state: MessagesState) -> dict[str, Any]:
+            return {"messages": [await said(f"{name} {TEXT}").ainvoke("hi")]}
+
+        return say
+
+    async def main() -> list[str]:
+        built = StateGraph(MessagesState)
+        for name in "abc":
+            built.add_node(name, node(name))
+            built.set_entry_point(name)
+        async with AsyncClient(place.url) as client, client.appender(place.run_id) as run:
+            result = await built.compile().ainvoke(HELLO, config=config(run, stream=True))
+            return [message.content for message in result["messages"][1:]]
+
+    return asyncio.run(main())
+
+
+@scenario
+def a_graph_inside_a_graph(place: Place) -> str:
+    outer = StateGraph(MessagesState)
+    outer.add_node("inner", graph(TEXT))
+    outer.set_entry_point("inner")
+    with place.appender() as run:
+        result = outer.compile().invoke(HELLO, config=config(run, stream=True))
+    return result["messages"][-1].content
+
+
+class Shelf(BaseRetriever):
+    def _get_relevant_documents(self, query: str, *, run_manager: Any) -> list[Document]:
+        if query == "none":
+            raise LookupError("the shelf is empty")
+        return [Document("a"), Document("b")]
+
+
+@scenario
+def a_retriever(place: Place) -> str:
+    with place.appender() as run:
+        Shelf().invoke("hi", config=config(run))
+        return raised(lambda: Shelf().invoke("none", config=config(run)))
 
 
 @scenario

@@ -174,6 +174,45 @@ def a_stream_of_text_that_is_left(place: Place) -> str:
 
 
 @scenario
+def an_iteration(place: Place) -> str:
+    async def main(run: Any) -> str:
+        async with clerk(run, ("add", '{"a": 1, "b": 2}')).iter("hi") as steps:
+            async for _ in steps:
+                pass
+            return steps.result.output
+
+    return with_run(place, main)
+
+
+@scenario
+def an_iteration_that_is_left(place: Place) -> str:
+    async def main(run: Any) -> str:
+        agent = clerk(run, ("add", '{"a": 1, "b": 2}'))
+        async with agent.iter("hi") as steps:
+            async for _ in steps:
+                break
+        return (await agent.run("hi again")).output  # which is not inside the one before
+
+    return with_run(place, main)
+
+
+@scenario
+def a_generator_that_is_closed(place: Place) -> None:
+    """As a web server does when its client has gone."""
+
+    async def pieces(run: Any) -> AsyncIterator[str]:
+        async with clerk(run).run_stream("hi") as result:
+            async for piece in result.stream_text(delta=True, debounce_by=None):
+                yield piece
+
+    async def main(run: Any) -> None:
+        async with contextlib.aclosing(pieces(run)) as generator:
+            await anext(generator)
+
+    with_run(place, main)
+
+
+@scenario
 def a_task_that_is_cancelled(place: Place) -> str:
     async def main(run: Any) -> str:
         begun = asyncio.Event()

@@ -26,6 +26,7 @@ WHOLE = ["lifecycle.started", "lifecycle.completed"]
 OTHERS = {
     *("many_tasks", "a_task_that_is_retried", "a_task_that_is_retried_in_vain"),
     *("a_task_that_has_expired", "a_task_that_is_no_run", "tailrace_is_away"),
+    "a_task_whose_id_no_run_can_have",
 }
 
 
@@ -54,11 +55,7 @@ def test_a_run_begins_and_ends_once(recorded, scenario):
 
 @pytest.mark.parametrize(
     "scenario",
-    [
-        each
-        for each in scenarios_of(MODULE)
-        if each.startswith("a_task") and each != "a_task_that_is_no_run"
-    ],
+    [each for each in scenarios_of(MODULE) if each.startswith("a_task") and "no_run" not in each],
 )
 def test_a_follower_sees_all_events_of_a_task(recorded, scenario):
     assert recorded.returned(scenario) == [each.name for each in recorded.events(scenario)]
@@ -137,6 +134,11 @@ def test_tasks_without_a_worker_are_runs_too(recorded, store):
 def test_a_task_may_be_no_run(recorded):
     assert recorded.returned("a_task_that_is_no_run") is True
     assert recorded.events("a_task_that_is_no_run") == []
+
+
+def test_a_task_runs_though_no_run_can_have_its_id(recorded):
+    assert recorded.returned("a_task_whose_id_no_run_can_have") == 3
+    assert "InvalidInput: run_id" in recorded.printed
 
 
 def test_a_task_does_not_notice_that_tailrace_is_away(recorded):

@@ -92,6 +92,21 @@ def test_calls_of_tools_and_the_models_inside_them_arrive(recorded, scenario):
     assert set(nodes) == {"agent", "tools"}
 
 
+def test_a_graph_inside_a_graph_is_part_of_its_run(recorded):
+    scenario = "a_graph_inside_a_graph"
+    assert recorded.returned(scenario) == recorded.text(scenario) == TEXT
+    assert recorded.names(scenario) == ["lifecycle.started", *MODEL, "lifecycle.completed"]
+
+
+def test_a_retriever_is_a_call_too(recorded):
+    assert recorded.names("a_retriever") == [
+        "lifecycle.started", "retriever.called", "retriever.answered", "lifecycle.completed",
+        "lifecycle.started", "retriever.called", "retriever.failed", "lifecycle.failed",
+    ]  # fmt: skip
+    assert recorded.one("a_retriever", "retriever.answered")["documents"] == 2
+    assert recorded.returned("a_retriever") == "LookupError"
+
+
 def test_streamed_events_of_the_program_are_all_there(recorded):
     kinds = recorded.returned("streamed_events")
     assert {"on_chain_stream", "on_chat_model_stream", "on_parser_stream"} <= set(kinds)
@@ -143,8 +158,8 @@ def test_what_is_interrupted_is_cancelled(recorded, scenario):
     assert recorded.one(scenario, "lifecycle.cancelled")["reason"]
 
 
-def test_calls_at_the_same_time_are_one_run_and_their_texts_stay_apart(recorded):
-    scenario = "calls_at_the_same_time"
+@pytest.mark.parametrize("scenario", ["calls_at_the_same_time", "a_graph_of_parallel_nodes"])
+def test_calls_at_the_same_time_are_one_run_and_their_texts_stay_apart(recorded, scenario):
     texts: dict[str, str] = {}
     for event in recorded.events(scenario):
         if event.name == "llm.stream":

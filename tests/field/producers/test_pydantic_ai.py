@@ -108,12 +108,27 @@ def test_arguments_that_are_wrong_arrive_as_they_are(recorded):
     [
         "a_stream_of_events_that_is_left",
         "a_stream_of_text_that_is_left",
+        "a_generator_that_is_closed",
         "a_task_that_is_cancelled",
         "a_run_that_cancels_itself",
     ],
 )
 def test_what_is_interrupted_is_cancelled(recorded, scenario):
     assert recorded.names(scenario)[-1] == "lifecycle.cancelled"
+
+
+def test_an_iteration_is_a_run(recorded):
+    assert recorded.returned("an_iteration") == recorded.text("an_iteration") == TEXT
+    assert recorded.names("an_iteration")[-1] == "lifecycle.completed"
+
+
+def test_an_iteration_that_is_left_is_cancelled_and_the_next_call_is_a_run(recorded):
+    scenario = "an_iteration_that_is_left"
+    assert recorded.returned(scenario) == TEXT
+    ends = [name for name in recorded.names(scenario) if name.startswith("lifecycle.")]
+    assert ends == [
+        "lifecycle.started", "lifecycle.cancelled", "lifecycle.started", "lifecycle.completed",
+    ]  # fmt: skip
 
 
 def test_agents_inside_tools_are_inside_the_run(recorded):
