@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from ..streaming.appender import Appender
 from ..streaming.errors import AppenderFull, EventTooLarge
+from ..streaming.event import is_terminal
+from ..streaming.event_queue import MAX_WAITING_EVENTS
 from ..streaming.new_event import MAX_EVENT_BYTES
 from .plain import cut, plain
 
@@ -70,6 +72,11 @@ class Outbox:
 
     def put(self, event: Waiting) -> None:
         """Have an event appended. One thread at a time may call."""
+        # They wait here while the event loop does not turn, and other threads go on.
+        is_end = is_terminal(event.category, event.action)
+        if len(self._waiting) >= MAX_WAITING_EVENTS and not is_end:
+            self.dropped += 1
+            return None
         self._waiting.append(event)
         if not self._has_loop:
             return self._send_all()

@@ -61,7 +61,8 @@ class RunCapability(AbstractCapability[Any]):
         return result
 
     async def wrap_model_request(self, ctx: Any, *, request_context: Any, handler: Any) -> Any:
-        model = {"call_id": f"{ctx.run_id}/{ctx.run_step}", "name": ctx.model.model_name}
+        name = getattr(ctx.model, "model_name", None)
+        model = {"call_id": f"{ctx.run_id}/{ctx.run_step}", "name": name}
         self._emit(ctx, "llm", "called", model)
         try:
             response = await handler(request_context)
@@ -107,12 +108,12 @@ class RunCapability(AbstractCapability[Any]):
 
 
 def _agent(ctx: Any) -> str:
-    return getattr(ctx.agent, "name", None) or "agent"
+    return getattr(getattr(ctx, "agent", None), "name", None) or "agent"
 
 
-def _usage(response: Any) -> dict[str, int]:
-    usage = response.usage
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+def _usage(response: Any) -> dict[str, Any]:
+    usage = getattr(response, "usage", None)
+    return {name: getattr(usage, name, None) for name in ("input_tokens", "output_tokens")}
 
 
 def _outcome_of(error: BaseException) -> tuple[str, Any]:

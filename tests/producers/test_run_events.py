@@ -302,6 +302,24 @@ def test_events_of_threads_reach_an_async_appender_in_order():
     assert events[-1][0] == "lifecycle.completed"
 
 
+def test_while_the_loop_does_not_turn_only_so_many_events_wait():
+    async def main() -> int:
+        async with AsyncAppender(log) as run:
+            with RunEvents(run) as events:
+                thread = threading.Thread(target=emit_many, args=(events,))
+                thread.start()
+                thread.join()  # and so the loop stands still
+            return events.dropped
+
+    def emit_many(events: RunEvents) -> None:
+        for number in range(MAX_WAITING_EVENTS + 3):
+            events.emit("llm", "stream", {"content": number})
+
+    log = AsyncLog()
+    assert asyncio.run(main()) >= 3
+    assert sent(log.log)[-1][0] == "lifecycle.completed"
+
+
 def test_an_async_appender_without_its_loop_raises_nothing(caplog):
     async def make() -> RunEvents:
         return RunEvents(AsyncAppender(AsyncLog()))
