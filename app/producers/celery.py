@@ -23,7 +23,7 @@ class HasAppenders(Protocol):
 
 
 class TaskRuns:
-    """Connect it once, in the module that makes the Celery app: `TaskRuns(client).connect()`.
+    """Connect it in the module that makes the Celery app: `TaskRuns(client).connect()`.
 
     A task that starts appends `lifecycle.started` to its run, and `completed`, `failed` or
     `cancelled` (revoked, terminated, expired) when it ends. A retry appends `task.retried`, and
@@ -49,8 +49,12 @@ class TaskRuns:
         self._store = store
         self._run_id_of = run_id_of
         self._lease_seconds = lease_seconds
-        self._running: dict[str, RunEvents] = {}
-        self._appenders: weakref.WeakSet[Appender] = weakref.WeakSet()
+        # By task and number of the try: the next try may begin before this one has ended.
+        self._running: dict[tuple[str, int], RunEvents] = {}
+        # By the run: its tries in this process share one, which keeps their events in order.
+        self._appenders: weakref.WeakValueDictionary[int | str, Appender] = (
+            weakref.WeakValueDictionary()
+        )
         self._receivers = (
             (signals.task_prerun, self._start),
             (signals.task_success, self._succeed),
@@ -74,42 +78,39 @@ class TaskRuns:
 
     def flush(self) -> None:
         """Wait until all events are stored. Print what is not on standard error."""
-        for appender in [*self._appenders]:
+        for appender in [*self._appenders.values()]:
             at_exit.flush(appender)
 
     @property
     def current(self) -> RunEvents | None:
         """The events of the task that runs here; None outside of tasks that are runs."""
-        return self._running.get(current_task.request.id) if current_task else None
+        return self._running.get(_try_of(current_task.request)) if current_task else None
 
     def _start(self, task_id: str, task: Any, args: Any, kwargs: Any, **_: Any) -> None:
+        appender = self._appender(task_id, task.name)
+        if appender is None:
+            return
+        events = RunEvents(appender, lease_seconds=self._lease_seconds)
+        self._running[_try_of(task.request)] = events
         call = {"args": args, "kwargs": kwargs, "retries": task.request.retries}
-        started = {"name": task.name, "task_id": task_id, **call}
-        if task_id in self._running:  # without a worker, a retry runs inside the first try
-            self._running[task_id].emit("lifecycle", "started", started)
-        elif (appender := self._appender(task_id, task.name)) is not None:
-            events = RunEvents(appender, lease_seconds=self._lease_seconds)
-            self._running[task_id] = events
-            events.begin(task_id, started)
+        events.begin(task_id, {"name": task.name, "task_id": task_id, **call})
 
     def _succeed(self, sender: Any, result: Any, **_: Any) -> None:
-        task_id = sender.request.id
-        if (events := self._running.get(task_id)) is not None:
-            events.end(task_id, "completed", {"output": result})
+        if (events := self._running.get(_try_of(sender.request))) is not None:
+            events.end(sender.request.id, "completed", {"output": result})
 
     def _fail(self, sender: Any, task_id: str, exception: BaseException, **_: Any) -> None:
         data = {"error": text_of_error(exception)}
-        if (events := self._running.get(task_id)) is not None:
+        if (events := self._running.get((task_id, sender.request.retries))) is not None:
             events.end(task_id, "failed", data)
         else:  # the process of the task has died, and its parent says so
             self._append(task_id, sender.name, "lifecycle", "failed", data)
 
     def _retry(self, sender: Any, request: Any, reason: Any, **_: Any) -> None:
-        if request.is_eager:  # and so it has run already
-            return
         data = {"reason": str(reason), "retries": request.retries}
-        if (events := self._running.get(request.id)) is not None:
-            events.emit("task", "retried", data)
+        if (events := self._running.get(_try_of(request))) is not None:
+            if not request.is_eager:  # or else the next try has run already
+                events.emit("task", "retried", data)
         else:
             self._append(request.id, sender.name, "task", "retried", data)
 
@@ -117,8 +118,8 @@ class TaskRuns:
         reason = "expired" if expired else "terminated" if terminated else "revoked"
         self._append(request.id, sender.name, "lifecycle", "cancelled", {"reason": reason})
 
-    def _leave(self, task_id: str, state: str | None, **_: Any) -> None:
-        if (events := self._running.pop(task_id, None)) is None:
+    def _leave(self, task_id: str, task: Any, state: str | None, **_: Any) -> None:
+        if (events := self._running.pop(_try_of(task.request), None)) is None:
             return
         if state == "IGNORED":
             events.end(task_id, "completed", {"state": state})
@@ -130,15 +131,19 @@ class TaskRuns:
 
     def _append(self, task_id: str, name: str, category: str, action: str, data: Any) -> None:
         """Append to the run of a task that does not run in this process."""
-        appender = self._appender(task_id, name)
-        if appender is not None:
+        if (appender := self._appender(task_id, name)) is not None:
             Outbox(appender).put(Waiting.of(category, action, data))
 
     def _appender(self, task_id: str, name: str) -> Appender | None:
         with keep_going():
             run_id = self._run_id_of(task_id, name)
             if run_id is not None:
-                appender = self._store.appender(run_id)
-                self._appenders.add(appender)
+                appender = self._appenders.get(run_id)
+                if appender is None or appender.has_final_error:
+                    appender = self._appenders[run_id] = self._store.appender(run_id)
                 return appender
         return None
+
+
+def _try_of(request: Any) -> tuple[str, int]:
+    return request.id, request.retries

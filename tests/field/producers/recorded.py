@@ -38,7 +38,7 @@ class Recorded:
 
     def __init__(self, store: EventStore, prefix: str, results: dict[str, Any], printed: str):
         self._store = store
-        self._prefix = prefix
+        self.prefix = prefix
         self._results = results
         self.printed = printed
 
@@ -48,7 +48,7 @@ class Recorded:
 
     def events(self, scenario: str) -> list[Event]:
         self.returned(scenario)
-        return self._store.get_events(f"{self._prefix}-{scenario}")
+        return self._store.get_events(f"{self.prefix}-{scenario}")
 
     def names(self, scenario: str) -> list[str]:
         """The names of a run's events; several of one name in a row are one."""
@@ -67,12 +67,17 @@ class Recorded:
 
 
 def run_scenarios(
-    module: str, gateway: GatewayServer, store: EventStore, directory: Path, **variables: str
+    module: str,
+    gateway: GatewayServer,
+    store: EventStore,
+    directory: Path,
+    *only: str,
+    **variables: str,
 ) -> Recorded:
-    """Run all scenarios of a module beside the frameworks."""
-    output, prefix = directory / f"{module}.json", module
+    """Run all scenarios of a module, or only some, beside the frameworks."""
+    output, prefix = directory / f"{module}.json", directory.name
     done = subprocess.run(
-        [PYTHON, "-m", f"tests.field.producers.{module}", gateway.url, prefix, output],
+        [PYTHON, "-m", f"tests.field.producers.{module}", gateway.url, prefix, output, *only],
         cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, timeout=240,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
