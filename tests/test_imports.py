@@ -108,6 +108,16 @@ ASYNC_CLIENT = (
     *("own_loop", "credentials", "redirects", "connections", "reading", "long_body"),
     *("transport", "follower", "exported_lines", "appender", "client"),
 )
+PRODUCERS = (
+    *("plain", "outbox", "run_events", "call_tree"),
+    *("langchain", "openai_agents", "pydantic_ai", "celery"),
+)
+FRAMEWORKS = {
+    "langchain": "langchain_core",
+    "openai_agents": "agents",
+    "pydantic_ai": "pydantic_ai",
+    "celery": "celery",
+}
 COMMAND_LINE_OUTPUT = (
     *("exit_status", "terminal", "failures", "event_line", "printers", "run_table"),
 )
@@ -143,6 +153,7 @@ _client = in_package("client", CLIENT)
 _output = in_package("command_line.output", COMMAND_LINE_OUTPUT)
 _commands = in_package("command_line", COMMAND_LINE)
 _async_client = in_package("async_client", ASYNC_CLIENT)
+_producers = in_package("producers", PRODUCERS)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
 STREAMING_FOR_ROUTES = [
@@ -186,6 +197,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_protocol, _root),
         (_client, [*_root, *_protocol]),
         (_async_client, [*_root, *_protocol]),
+        (_producers, _root),
         (_output, [*_root, *_protocol]),
         (_commands, [*_root, *_protocol, *_output, "app.client"]),
     )
@@ -196,6 +208,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     auth_for_settings = set(in_package("auth", ("grants", "keys")))
     async_names = ("appender", "client")
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
+    yield "app.producers", {"app.producers.run_events"}
     yield "app.logging", {*_root, "app.client"}
     for_settings = {"app.streaming.redis.redis_url", "app.archive.storage"}
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
@@ -224,6 +237,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     tracing |= {"app.streaming.follow.open_streams", "app.streaming.new_event"}
     yield "app.tracing", {"app", *tracing}
     clients = {*_protocol, *_client, *_async_client, "app.logging", "app.async_client"}
+    clients |= {*_producers, "app.producers"}
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.launcher.own_redis"}
@@ -355,6 +369,12 @@ def test_the_client_imports_only_requests_orjson_and_the_standard_library(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "async_client").glob("*.py")), ids=name_of)
 def test_the_client_for_asyncio_imports_only_httpx_and_the_standard_library(path):
     assert libraries(path) <= {*sys.stdlib_module_names, "app", "httpx", "httpcore"}
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "producers").glob("*.py")), ids=name_of)
+def test_a_producer_imports_only_its_framework_and_the_standard_library(path):
+    framework = {FRAMEWORKS[path.stem]} if path.stem in FRAMEWORKS else set()
+    assert libraries(path) <= {*sys.stdlib_module_names, "app"} | framework
 
 
 @pytest.mark.parametrize("path", APP, ids=name_of)

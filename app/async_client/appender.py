@@ -165,12 +165,15 @@ class AsyncAppender:
         traceparent: str | None = None,
         lease_seconds: int | None = None,
     ) -> None:
-        """Have an event appended as `emit` does, but raise AppenderFull instead of waiting."""
+        """Have an event appended as `emit` does, but raise AppenderFull instead of waiting.
+
+        For the last event of a run there is a reserve.
+        """
         event = event_category, event_action, data, source, traceparent
         new_event = self._new_event(*event, lease_seconds=lease_seconds)
         self._enter()
         self._check_open()
-        if self._waiting.is_full():
+        if not self._waiting.has_place_for(new_event):
             raise AppenderFull
         self._put(new_event, lease_seconds)
 

@@ -10,11 +10,13 @@ import threading
 from collections import deque
 from typing import Generic, NamedTuple, TypeVar
 
-from .new_event import MAX_EVENTS, NewEvent
+from .new_event import MAX_EVENT_BYTES, MAX_EVENTS, NewEvent
 from .reentrancy import one_call_per_thread
 
 MAX_WAITING_EVENTS = 10_000
 MAX_WAITING_BYTES = 8 * 1024 * 1024
+# Beyond these, for terminal events that cannot wait: without its last one, a run never ends.
+MAX_WAITING_ENDS = 10
 
 # An event in the queue, its lease, and the bytes of all events that were put up to this one.
 _Waiting = tuple[NewEvent, int | None, int]
@@ -70,12 +72,20 @@ class WaitingEvents(Generic[Mark]):
         """Return how many events wait."""
         return sum(isinstance(item, tuple) for item in self._items.copy())
 
-    def is_full(self) -> bool:
-        """Return whether the next event should wait: for 10,000 events or about 8 MiB."""
+    def is_full(self, ends: int = 0) -> bool:
+        """Return whether the next event should wait: for 10,000 events or about 8 MiB.
+
+        `ends` is how many events there may be beyond that.
+        """
         waiting = len(self._items)
-        if waiting >= MAX_WAITING_EVENTS:
+        if waiting >= MAX_WAITING_EVENTS + ends:
             return True
-        return waiting > 0 and self._put_bytes - self._taken_bytes >= MAX_WAITING_BYTES
+        most = MAX_WAITING_BYTES + ends * MAX_EVENT_BYTES
+        return waiting > 0 and self._put_bytes - self._taken_bytes >= most
+
+    def has_place_for(self, new_event: NewEvent) -> bool:
+        """Return whether an event that cannot wait is taken; a terminal one has a reserve."""
+        return not self.is_full(MAX_WAITING_ENDS if new_event.terminal else 0)
 
     def put(self, new_event: NewEvent, lease_seconds: int | None) -> None:
         """Add an event, even if there is no room."""

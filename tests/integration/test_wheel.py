@@ -128,6 +128,33 @@ def test_without_async_the_client_for_asyncio_says_what_is_missing(client_only):
     assert printed == "AsyncClient requires httpx: install Tailrace with [async]\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            "langchain",
+            "RunCallbackHandler requires langchain-core: install Tailrace with [langchain]",
+        ),
+        (
+            "openai_agents",
+            "RunRecorder requires openai-agents: install Tailrace with [openai-agents]",
+        ),
+        (
+            "pydantic_ai",
+            "RunCapability requires pydantic-ai-slim: install Tailrace with [pydantic-ai]",
+        ),
+        ("celery", "TaskRuns requires celery: install Tailrace with [celery]"),
+    ],
+)
+def test_without_its_framework_a_producer_says_what_is_missing(client_only, module, message):
+    script = (
+        f"try:\n    import tailrace.producers.{module}\n"
+        "except ImportError as error:\n    print(error)\n"
+        "from tailrace.producers import RunEvents"
+    )
+    assert client_only.run("-c", script) == f"{message}\n"
+
+
 def test_with_async_the_wheel_has_the_client_for_asyncio(tmp_path, wheel, gateway, run_id):
     environment = Environment(tmp_path, wheel, "[async]")
     assert [package for package in SERVER_ONLY if environment.has(package)] == []
