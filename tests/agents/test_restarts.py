@@ -1,6 +1,7 @@
 """A worker is replaced, gracefully and by a crash, while all clients follow their answers."""
 
 import contextlib
+import http.client
 import signal
 
 import pytest
@@ -18,6 +19,7 @@ from tests.agents.following import (
     lifecycle,
 )
 from tests.agents.relay import Relay
+from tests.clients import Stream
 from tests.field.reloads import replace_worker
 from tests.servers import GatewayServer, wait_until
 
@@ -74,3 +76,25 @@ def test_every_client_gets_the_whole_answer(redis_server, store, tmp_path):
         own = [line for line in lines if line["run"] == run.run_id]
         assert len(own) == len(run.kinds) * CLIENTS
         check(store, own, run.run_id, run.chunks)
+
+
+def test_a_worker_that_stops_closes_a_connection_that_was_kept_alive(
+    redis_server, run_id, tmp_path
+):
+    """So a browser asks again on a connection to another worker, and shows no error."""
+    settings = {"COMPAT": PRESETS, "DRAIN_SECONDS": 8}
+    with GatewayServer(redis_server.url, tmp_path / "log", **settings) as gateway:
+        append(gateway, run_id, lifecycle("started", {"type": "RUN_STARTED"}))
+        url = f"{gateway.url}/runs/{run_id}/events/stream"
+        kept = http.client.HTTPConnection("127.0.0.1", gateway.port)
+        with contextlib.closing(kept), Stream(url) as one, Stream(url) as other:
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read()
+            one.wait_for_events(1)
+            other.wait_for_events(1)
+            gateway.process.send_signal(signal.SIGHUP)
+            wait_until(lambda: one.ended or other.ended, "the worker has begun to drain")
+            assert not (one.ended and other.ended)
+            kept.request("GET", f"/compat/ag-ui/{run_id}")
+            with pytest.raises(http.client.RemoteDisconnected):
+                kept.getresponse()
