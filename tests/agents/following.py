@@ -29,8 +29,11 @@ KINDS = {
     "langgraph": ("langgraph", "langgraph-python"),
 }
 
-# What a page has that gives the transport of workflows to `useChat`.
-MORE_KINDS = {"ai-sdk": ("chat-of-workflow-6", "chat-of-workflow-7")}
+# What pages have: the transport of workflows with `useChat`, and what is under TanStack's hooks.
+MORE_KINDS = {
+    "ai-sdk": ("chat-of-workflow-6", "chat-of-workflow-7"),
+    "ag-ui": ("chat-of-tanstack",),
+}
 
 EVERY_KIND = {dialect: (*KINDS[dialect], *MORE_KINDS.get(dialect, ())) for dialect in KINDS}
 
@@ -136,6 +139,8 @@ def _finished(run_id: str) -> dict:
 
 def expected(kind: str, run_id: str, chunks: list[Chunk]) -> dict:
     """Return what a client prints that got a whole answer: its chunks, or its messages."""
+    if kind == "chat-of-tanstack":
+        return {"status": "ready", "answer": {"id": "n", "parts": _PARTS_OF_TANSTACK}}
     if kind.startswith("chat"):
         return {"status": "ready", "answers": [{"id": f"answer-{run_id}", "parts": _PARTS}]}
     if kind == "http-agent":
@@ -161,6 +166,18 @@ _PARTS = [
     },
     {"type": "step-start"},
     {"type": "text", "text": TEXT, "state": "done"},
+]
+
+_PARTS_OF_TANSTACK = [
+    {
+        **{"type": "tool-call", "id": "c", "name": "weather", "arguments": ARGUMENTS},
+        **{"state": "complete", "input": json.loads(ARGUMENTS), "output": RESULT},
+    },
+    {
+        **{"type": "tool-result", "toolCallId": "c", "state": "complete"},
+        "content": json.dumps(RESULT, ensure_ascii=False),
+    },
+    {"type": "text", "content": TEXT},
 ]
 
 _MESSAGES = [

@@ -5,7 +5,7 @@ import { HttpAgent } from '@ag-ui/client';
 import { Chat as Chat6 } from '@ai-sdk/react';
 import { WorkflowChatTransport as Workflow7 } from '@ai-sdk/workflow/client';
 import { Client as LangGraph } from '@langchain/langgraph-sdk';
-import { fetchServerSentEvents } from '@tanstack/ai-client';
+import { ChatClient, fetchServerSentEvents } from '@tanstack/ai-client';
 import { WorkflowChatTransport as Workflow6 } from '@workflow/ai';
 import { DefaultChatTransport as Transport6 } from 'ai';
 import { DefaultChatTransport as Transport7 } from 'ai-7';
@@ -120,6 +120,21 @@ async function tanstack({ base, run, number, headers, breaks }, got) {
   }
 }
 
+// What TanStack AI's hooks are made of. It joins a run only if the first chunk comes within two
+// seconds, which a busy machine cannot promise: that is tested without it, above.
+async function chatOfTanstack({ base, headers }) {
+  const connection = fetchServerSentEvents(`${base}/compat/ag-ui`, { headers });
+  const client = new ChatClient({ connection, threadId: 'thread' });
+  await client.sendMessage('How is the weather?');
+  const [answer] = client.getMessages().filter((message) => message.role === 'assistant').slice(-1);
+  const error = client.getError();
+  return {
+    status: client.getStatus(),
+    error: error ? describe(error) : null,
+    answer: answer && { id: answer.id, parts: answer.parts },
+  };
+}
+
 const isLast = (event) => /^(response.(completed|failed|incomplete)|error)$/.test(event?.type);
 
 async function openai({ base, run, token, breaks }, got) {
@@ -152,6 +167,7 @@ const KINDS = {
   'chat-of-workflow-7': chat(Chat7, Workflow7, requestsOfWorkflow),
   'workflow-6': workflow(Workflow6),
   'workflow-7': workflow(Workflow7),
+  'chat-of-tanstack': chatOfTanstack,
   'http-agent': httpAgent,
   tanstack,
   openai,
