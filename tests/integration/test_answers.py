@@ -139,6 +139,22 @@ def test_a_token_for_another_run_is_refused_by_every_preset(start_gateway, store
             assert answer.status_code == status, path
 
 
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+def test_a_client_that_posts_its_messages_is_not_reset(presets, store, run_id, size):
+    store.add_many(run_id, TWO_ANSWERS[:2])
+    url = presets.url + PATHS["ag-ui"].format(run_id)
+    for body in (b"x" * size, iter([b"x" * size])):
+        answer = requests.post(url, data=body, timeout=30)
+        assert b'"finish"' in answer.content
+
+
+def test_a_posted_body_has_the_limit_of_every_body(presets, store, run_id):
+    store.add(run_id, "lifecycle", "completed")
+    url = presets.url + PATHS["ag-ui"].format(run_id)
+    answer = requests.post(url, data=b"x" * (4 * 1024 * 1024 + 1), timeout=30)
+    assert answer.status_code == 413
+
+
 def test_payloads_are_delivered_live_beside_events(presets, store, run_id):
     store.add(run_id, "llm", "stream", {"text": "a"})
     payload = stream_path(run_id, "format=payload")
