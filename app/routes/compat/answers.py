@@ -64,7 +64,11 @@ class Answer:
             page = self.store.page(
                 self.run_id, after=after, from_sequence=from_sequence, limit=PAGE_EVENTS
             )
-            yield from filter(wire.is_chunk, page.events)
+            for event in page.events:
+                if wire.is_chunk(event):
+                    yield event
+                if event.terminal:  # the next answer may have begun meanwhile
+                    return
             if page.next is None:
                 return
             after, from_sequence = page.next, None
@@ -112,6 +116,8 @@ def _find_answer(run_id: str) -> Answer | None:
         )
         for event in page.events:
             if event.action == "started":
+                if state.end_id and EventId.parse(str(event.id)) > state.end_id:
+                    ended_at = None  # it has begun since the state was read
                 return Answer(run_id, event.sequence, ended_at, store)
         if page.next is None:
             break
