@@ -112,6 +112,24 @@ def test_a_stopping_worker_cuts_streams_off(start_gateway, store, run_id):
     assert ended == {kind: kind not in CUT for kind in PATHS}
 
 
+def test_a_client_of_http_1_0_is_reset(start_gateway, store, run_id):
+    """Its body ends with the connection, so a proper close would be the end of the answer."""
+    gateway = start_gateway(COMPAT=PRESETS, DRAIN_SECONDS=1)
+    store.add(run_id, "lifecycle", "started", {"type": "begin"})
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(follow(gateway, run_id, k, version="1.0")) for k in CUT]
+        ordinary = stack.enter_context(
+            request_stream(gateway.port, stream_path(run_id), version="1.0")
+        )
+        for stream in (*streams, ordinary):
+            read_until(stream, b"caught_up")
+        gateway.process.send_signal(signal.SIGTERM)
+        for stream in streams:
+            with pytest.raises(ConnectionResetError):
+                read_to_end(stream)
+        read_to_end(ordinary)
+
+
 def test_an_expired_token_cuts_streams_off_and_is_then_refused(start_gateway, store, run_id):
     gateway = start_gateway(COMPAT=PRESETS, AUTH_SECRET=SECRET)
     store.add(run_id, "lifecycle", "started", {"type": "begin"})
