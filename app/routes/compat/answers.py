@@ -134,18 +134,16 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
-    sequences, is_over = [], False
-    for event in patiently(lambda: list(answer.chunks(wire))):
-        sequences.append(event.sequence)
-        is_over = event.terminal
-    count = len(sequences)
+    chunks = patiently(lambda: [(each.sequence, each.terminal) for each in answer.chunks(wire)])
+    count = len(chunks)
+    last_sequence, is_over = chunks[-1] if chunks else (None, False)
     index = max(0, count + number) if number < 0 else number
     if index == 0:
         return answer.start, count
     if index < count:
-        sequence = sequences[index]
+        sequence = chunks[index][0]
     elif index == count and not is_over:
-        sequence = (sequences[-1] or 0) + 1
+        sequence = (last_sequence or 0) + 1
     else:
         raise InvalidInput(field, f"the answer has {count} chunks")
     if sequence is None:
