@@ -112,6 +112,24 @@ def test_a_stopping_worker_cuts_streams_off(start_gateway, store, run_id):
     assert ended == {kind: kind not in CUT for kind in PATHS}
 
 
+def test_a_client_of_http_1_0_is_reset(start_gateway, store, run_id):
+    """Its body ends with the connection, so a proper close would be the end of the answer."""
+    gateway = start_gateway(COMPAT=PRESETS, DRAIN_SECONDS=1)
+    store.add(run_id, "lifecycle", "started", {"type": "begin"})
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(follow(gateway, run_id, k, version="1.0")) for k in CUT]
+        ordinary = stack.enter_context(
+            request_stream(gateway.port, stream_path(run_id), version="1.0")
+        )
+        for stream in (*streams, ordinary):
+            read_until(stream, b"caught_up")
+        gateway.process.send_signal(signal.SIGTERM)
+        for stream in streams:
+            with pytest.raises(ConnectionResetError):
+                read_to_end(stream)
+        read_to_end(ordinary)
+
+
 def test_an_expired_token_cuts_streams_off_and_is_then_refused(start_gateway, store, run_id):
     gateway = start_gateway(COMPAT=PRESETS, AUTH_SECRET=SECRET)
     store.add(run_id, "lifecycle", "started", {"type": "begin"})
@@ -137,6 +155,22 @@ def test_a_token_for_another_run_is_refused_by_every_preset(start_gateway, store
         for headers, status in (({}, 401), ({"Authorization": f"Bearer {token}"}, 403)):
             answer = requests.get(gateway.url + path, headers=headers, timeout=10)
             assert answer.status_code == status, path
+
+
+@pytest.mark.parametrize("size", [100_000, 3_000_000])
+def test_a_client_that_posts_its_messages_is_not_reset(presets, store, run_id, size):
+    store.add_many(run_id, TWO_ANSWERS[:2])
+    url = presets.url + PATHS["ag-ui"].format(run_id)
+    for body in (b"x" * size, iter([b"x" * size])):
+        answer = requests.post(url, data=body, timeout=30)
+        assert b'"finish"' in answer.content
+
+
+def test_a_posted_body_has_the_limit_of_every_body(presets, store, run_id):
+    store.add(run_id, "lifecycle", "completed")
+    url = presets.url + PATHS["ag-ui"].format(run_id)
+    answer = requests.post(url, data=b"x" * (4 * 1024 * 1024 + 1), timeout=30)
+    assert answer.status_code == 413
 
 
 def test_payloads_are_delivered_live_beside_events(presets, store, run_id):

@@ -90,6 +90,7 @@ def test_a_page_of_another_origin_may_send_and_read_it(http):
     exposed = answer.headers["Access-Control-Expose-Headers"].lower()
     assert set(exposed.split(", ")) == {
         "x-request-id",
+        "location",
         "x-workflow-run-id",
         "x-workflow-stream-tail-index",
     }

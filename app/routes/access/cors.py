@@ -15,7 +15,11 @@ ALLOWED_HEADERS = (
     *("Accept", "Cache-Control", "Last-Event-ID"),
     *("X-Request-Id", "traceparent", "tracestate"),
 )
-EXPOSED_HEADERS = ("X-Request-Id", "X-Workflow-Run-Id", "X-Workflow-Stream-Tail-Index")
+# The clients of the presets read all but the first.
+EXPOSED_HEADERS = (
+    *("X-Request-Id", "Location"),
+    *("X-Workflow-Run-Id", "X-Workflow-Stream-Tail-Index"),
+)
 # With credentials, for pages of named origins. The token says which of it they may do.
 CREDENTIALED_METHODS = ("GET", "HEAD", "QUERY", "POST", "DELETE")
 CREDENTIALED_HEADERS = ("Content-Type", "Idempotency-Key")

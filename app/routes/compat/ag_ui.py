@@ -1,13 +1,15 @@
 """AG-UI, and TanStack AI, which speaks it."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from marshmallow import fields
 
 from ...streaming.event import check_run_id
 from ...streaming.wire.dialects import AG_UI
 from ..access.access import declares
+from ..admission import Reservation
 from ..gateway import gateway
 from ..schemas import Query
+from ..writing.json_body import read_body
 from . import answers
 
 blueprint = Blueprint("compat-ag-ui", __name__, url_prefix="/compat/ag-ui")
@@ -28,7 +30,16 @@ _query = _JoinQuery()
 def resume(run_id: str) -> Response:
     """Stream the answer of a run. An HttpAgent posts its input, which does not matter here."""
     check_run_id(run_id)
+    if request.method == "POST":
+        _drop_body()
     return answers.resume(run_id, answers.last_event_id(), AG_UI)
+
+
+def _drop_body() -> None:
+    """Read the body: a connection that is closed with bytes unread is reset, with its answer."""
+    here = gateway()
+    with Reservation(here.admission) as reservation:
+        read_body(reservation, here.settings.max_body_bytes)
 
 
 @blueprint.get("")

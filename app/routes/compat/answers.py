@@ -64,7 +64,11 @@ class Answer:
             page = self.store.page(
                 self.run_id, after=after, from_sequence=from_sequence, limit=PAGE_EVENTS
             )
-            yield from filter(wire.is_chunk, page.events)
+            for event in page.events:
+                if wire.is_chunk(event):
+                    yield event
+                if event.terminal:  # the next answer may have begun meanwhile
+                    return
             if page.next is None:
                 return
             after, from_sequence = page.next, None
@@ -112,6 +116,8 @@ def _find_answer(run_id: str) -> Answer | None:
         )
         for event in page.events:
             if event.action == "started":
+                if state.end_id and EventId.parse(str(event.id)) > state.end_id:
+                    ended_at = None  # it has begun since the state was read
                 return Answer(run_id, event.sequence, ended_at, store)
         if page.next is None:
             break
@@ -128,18 +134,16 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
-    sequences, is_over = [], False
-    for event in patiently(lambda: list(answer.chunks(wire))):
-        sequences.append(event.sequence)
-        is_over = event.terminal
-    count = len(sequences)
+    chunks = patiently(lambda: [(each.sequence, each.terminal) for each in answer.chunks(wire)])
+    count = len(chunks)
+    last_sequence, is_over = chunks[-1] if chunks else (None, False)
     index = max(0, count + number) if number < 0 else number
     if index == 0:
         return answer.start, count
     if index < count:
-        sequence = sequences[index]
+        sequence = chunks[index][0]
     elif index == count and not is_over:
-        sequence = (sequences[-1] or 0) + 1
+        sequence = (last_sequence or 0) + 1
     else:
         raise InvalidInput(field, f"the answer has {count} chunks")
     if sequence is None:

@@ -1,5 +1,7 @@
 """LangGraph's SDK: `runs.join_stream` of a run, and its status."""
 
+from urllib.parse import quote
+
 import orjson
 from flask import Blueprint, Response, abort
 
@@ -23,7 +25,7 @@ def join_stream(thread_id: str, run_id: str) -> Response:
     check_run_id(run_id)
     response = answers.resume(run_id, answers.last_event_id(), LANGGRAPH)
     # With this header the SDK comes back by itself. It is relative to the SDK's base URL.
-    response.headers["Location"] = f"/threads/{thread_id}/runs/{run_id}/stream"
+    response.headers["Location"] = f"/threads/{quote(thread_id, safe='')}/runs/{run_id}/stream"
     response.autocorrect_location_header = False
     return response
 

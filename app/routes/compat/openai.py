@@ -1,5 +1,8 @@
 """OpenAI's Responses: a response that goes on in the background is retrieved as a stream."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from flask import Blueprint, Response, abort
 from marshmallow import fields
 
@@ -47,8 +50,13 @@ def retrieve(run_id: str) -> Response:
 
 def _start_after(number: int, answer: Answer, wire: AnswerEvents) -> Start:
     """Return where a stream starts after a chunk. Raises InvalidInput if there is none of it."""
-    for index, event in enumerate(patiently(lambda: list(answer.chunks(wire)))):
-        found = event.data.get("sequence_number", index)
-        if found == number and event.sequence is not None:
-            return Start(sequence=event.sequence + 1)
+    for found, sequence in patiently(lambda: list(_numbered(answer, wire))):
+        if found == number and sequence is not None:
+            return Start(sequence=sequence + 1)
     raise InvalidInput("starting_after", f"the response has no chunk {number}")
+
+
+def _numbered(answer: Answer, wire: AnswerEvents) -> Iterator[tuple[Any, int | None]]:
+    """Yield the number of each chunk, and the sequence of its event."""
+    for index, event in enumerate(answer.chunks(wire)):
+        yield event.data.get("sequence_number", index), event.sequence

@@ -99,7 +99,7 @@ class Fanout:
         """
         encoded = batch.encode(self.stream_format, self.chunked)
         chunk, start, end = self._chunk(encoded, batch), batch.start, batch.end
-        size = len(chunk)
+        size, is_over = len(chunk), encoded.is_over
         self.sent = Sent(self.sent.events + encoded.events, self.sent.bytes + size)
         number = counted = 0
         for number, subscriber in enumerate(list(self.parked), 1):
@@ -111,34 +111,26 @@ class Fanout:
                 subscriber.unpark(None)  # has the batch already, or missed an earlier one
                 continue
             subscriber.position = end
-            if not size:
+            if size:
+                try:
+                    sent = subscriber.client_socket.send(chunk)
+                except OSError:  # its buffer is full, or the client has gone: `unpark` finds out
+                    sent = 0
+                if sent != size:
+                    PARTIAL_SENDS.add()
+                    subscriber.unpark(memoryview(chunk)[sent:])
+            elif not is_over:
                 continue
-            try:
-                sent = subscriber.client_socket.send(chunk)
-            except OSError:  # its buffer is full, or the client has gone: `unpark` finds out
-                sent = 0
-            if sent != size:
-                PARTIAL_SENDS.add()
-                subscriber.unpark(memoryview(chunk)[sent:])
-                if encoded.is_over:
-                    subscriber.end("ended")
+            if is_over:  # at once: a batch that is delivered meanwhile is of the next answer
+                subscriber.end("ended")
             if number % MAX_SENDS_IN_A_ROW == 0:
-                count_sent(encoded, size, number - counted)
-                counted = number
+                if size:
+                    count_sent(encoded, size, number - counted)
+                    counted = number
                 time.sleep(0)
         if size:
             self.last_sent = time.monotonic()
             count_sent(encoded, size, number - counted)
-        if encoded.is_over:
-            self._end_all(end)
-
-    def _end_all(self, end: Any) -> None:
-        """End the streams of those who are at a position: they need nothing after it."""
-        for number, subscriber in enumerate(list(self.parked), 1):
-            if subscriber in self.parked and subscriber.position is end:
-                subscriber.end("ended")
-            if number % MAX_SENDS_IN_A_ROW == 0:
-                time.sleep(0)
 
     def _chunk(self, encoded: Encoded, batch: Batch) -> bytes:
         """Return the bytes to send, with a progress event where one is due."""

@@ -6,6 +6,7 @@ A waiting stream then costs a socket, and no greenlet with its stack.
 import _socket
 import contextlib
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,9 @@ READABLE, WRITABLE = 1, 2
 # The operating system takes no more for a client before what it has is on its way. Without a
 # limit it holds up to 4 MB for each client that reads nothing.
 MAX_UNSENT_BYTES = 256 * 1024
+
+# The value of SO_LINGER with which the end of a connection is a reset.
+_RESET = struct.pack("ii", 1, 0)
 
 # How many bytes the clients of a worker may leave unsent, all together.
 MAX_BACKLOG_BYTES = 64 * 1024 * 1024
@@ -158,6 +162,13 @@ class ClientSocket:
         """Make a write that waits for the client fail at once, with ClientGone or an error."""
         if self._writable is not None:
             gevent.get_hub().cancel_wait(self._writable, error or ClientGone())
+
+    def cut_off(self) -> None:
+        """Close the connection so that its client knows that the body is not complete."""
+        if not self.chunked:  # it has no other end than that of the connection (RFC 9112, 6.3)
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
 
     def close(self) -> None:
         """Close the connection; safe to repeat."""

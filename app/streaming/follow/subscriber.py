@@ -320,7 +320,7 @@ class Subscriber:
             if self._state is State.PARKED:
                 return
             if self._is_cut_off:
-                self.client_socket.close()
+                self.client_socket.cut_off()
             else:
                 self.client_socket.finish()
         except ClientGone:

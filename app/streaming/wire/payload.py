@@ -60,8 +60,14 @@ class Payload(NamedTuple):
 
 
 def payload_of(event: bytes) -> Payload | None:
-    """Return the payload of an event as JSON, None if its data is null."""
-    document = _read_document(event)
+    """Return the payload of an event as JSON, None if its data is null.
+
+    Where it is nested too deep for the decoder, the payload is the whole event as a text.
+    """
+    try:
+        document = _read_document(event)
+    except RecursionError:  # the data is another program's: Tailrace stores less deep data
+        return Payload(orjson.dumps(event.decode()), False, None)
     json = bytes(document.data)
     if json == b"null":
         return None
@@ -72,7 +78,7 @@ def payload_of(event: bytes) -> Payload | None:
 def _sse(source: msgspec.Raw) -> _Sse:
     try:
         return _read_source(source).sse or _NO_SSE
-    except msgspec.DecodeError:  # the source is of another producer
+    except (msgspec.DecodeError, RecursionError):  # the source is of another producer
         return _NO_SSE
 
 

@@ -116,6 +116,41 @@ def test_an_answer_whose_beginning_was_trimmed_is_gone(http, answer, fake_client
         assert "not retained" in response.json["detail"]
 
 
+def test_an_answer_that_begins_while_the_log_is_read_is_not_taken_for_ended(
+    http, fake_client, fake_store, monkeypatch
+):
+    ended(fake_client, RESUMABLE_SECONDS + 1)
+    read = fake_store.state
+
+    def state(run_id):
+        before = read(run_id)
+        monkeypatch.setattr(fake_store, "state", read)
+        fake_store.add(run_id, "lifecycle", "started", {"type": "start"})
+        return before
+
+    monkeypatch.setattr(fake_store, "state", state)
+    with http.get(PATH) as response:
+        assert response.status_code == 200
+
+
+def test_chunks_of_an_answer_that_begins_meanwhile_are_not_counted(
+    http, answer, fake_store, chunks_of, monkeypatch
+):
+    answer(*CHUNKS)
+    read = fake_store.page
+
+    def page(*args, **kwargs):
+        if "categories" not in kwargs:  # the answer was found, and is counted now
+            monkeypatch.setattr(fake_store, "page", read)
+            answer({"type": "start"}, {"type": "other"}, {"type": "finish"})
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(fake_store, "page", page)
+    response = http.get(f"{PATH}?startIndex=-1")
+    assert response.headers["x-workflow-stream-tail-index"] == "4"
+    assert chunks_of(response) == [CHUNKS[-1], DONE]
+
+
 def test_an_earlier_answer_may_be_trimmed(http, answer, fake_client, chunks_of):
     answer(*CHUNKS)
     answer(*CHUNKS)

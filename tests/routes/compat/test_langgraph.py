@@ -16,6 +16,14 @@ def test_a_run_is_joined_at_its_beginning(http, answer, chunks_of):
         assert response.headers["Location"] == "/threads/t/runs/1/stream"
 
 
+@pytest.mark.parametrize("thread", ["%0A", "%0D%0AX-Other%3A%201", "a%3Fb", "a%23b", "a%25b"])
+def test_a_thread_of_any_name_stays_in_its_place(http, answer, chunks_of, thread):
+    answer(*CHUNKS)
+    response = http.get(PATH.replace("/t/", f"/{thread}/"))
+    assert chunks_of(response) == CHUNKS
+    assert response.headers["Location"] == f"/threads/{thread}/runs/1/stream"
+
+
 def test_a_client_goes_on_after_its_last_event(http, answer, chunks_of):
     ids = answer(*CHUNKS)
     assert chunks_of(http.get(PATH, headers={"Last-Event-ID": ids[1]})) == CHUNKS[1:]

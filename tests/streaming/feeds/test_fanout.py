@@ -1,6 +1,7 @@
 """The fanout: every parked subscriber gets each batch once, whatever happens meanwhile."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
@@ -8,6 +9,7 @@ from app.streaming.feeds import fanout as fanout_module
 from app.streaming.feeds.feed import Feed
 from app.streaming.wire import progress
 from app.streaming.wire.formats import EventStream, Filter, StreamFormat
+from app.streaming.wire.frame import Frame
 from app.streaming.wire.frame_batch import http_chunk
 from tests.clocks import replace_time
 from tests.streaming.follow.fakes import (
@@ -162,6 +164,69 @@ def test_a_batch_that_is_delivered_during_another_delivery_keeps_the_order(feed,
     assert second.unsent == [None]
     second.catch_up()
     assert first.client_socket.received == second.client_socket.received == sse(6, 7)
+
+
+@dataclass(frozen=True)
+class EndsWithEach(EventStream):
+    """A format whose streams end with the first event that they get."""
+
+    ends_early = True
+
+    def is_last(self, frame: Frame) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class SilentEnd(EndsWithEach):
+    """The same without a word."""
+
+    def frame(self, frame: Frame) -> bytes:
+        return b""
+
+
+ENDING = StreamFormat(Filter(), EndsWithEach())
+
+
+def test_all_end_with_the_last_event_that_they_get(feed):
+    whole, short, silent = subscribers = [
+        FakeSubscriber(feed, ENDING),
+        FakeSubscriber(feed, ENDING, room=3),
+        FakeSubscriber(feed, StreamFormat(Filter(), SilentEnd())),
+    ]
+    assert all(subscriber.park() for subscriber in subscribers)
+    publish(feed, 6, 7)
+    assert whole.client_socket.received == sse(6)
+    assert (short.client_socket.received, short.unsent) == (sse(6)[:3], [sse(6)[3:]])
+    assert silent.client_socket.received == b""
+    assert [subscriber.reason for subscriber in subscribers] == ["ended"] * 3
+    assert [subscriber.fanout for subscriber in subscribers] == [None] * 3
+
+
+def test_who_parks_while_the_loop_gives_way_does_not_end_with_what_was_before(feed, interrupt):
+    first = FakeSubscriber(feed, ENDING)
+    assert first.park()
+    newcomers: list[FakeSubscriber] = []
+
+    def park_another():
+        newcomers.append(FakeSubscriber(feed, ENDING))
+        assert newcomers[0].park()
+
+    interrupt(park_another)
+    publish(feed, 6)
+    assert (first.reason, newcomers[0].reason) == ("ended", None)
+    publish(feed, 7)
+    assert newcomers[0].client_socket.received == sse(7)
+    assert first.client_socket.received == sse(6)
+
+
+def test_who_has_the_last_event_gets_nothing_that_is_delivered_meanwhile(feed, interrupt):
+    first, second = FakeSubscriber(feed, ENDING), FakeSubscriber(feed, ENDING)
+    assert first.park()
+    assert second.park()
+    interrupt(lambda: publish(feed, 7))
+    publish(feed, 6)
+    assert (first.client_socket.received, first.reason) == (sse(6), "ended")
+    assert second.unsent == [None]  # it looks itself what comes next, and ends
 
 
 def test_a_reset_while_the_loop_gave_way_comes_after_the_events_of_the_old_log(feed, interrupt):

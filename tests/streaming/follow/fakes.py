@@ -54,6 +54,7 @@ class FakeSubscriber:
         self.woken = 0
         self.unsent: list[bytes | None] = []
         self.events = 0
+        self.reason: str | None = None
         feed.join(self, state_of(feed))
 
     def park(self) -> bool:
@@ -70,6 +71,11 @@ class FakeSubscriber:
     def unpark(self, unsent: memoryview | None) -> None:
         self.leave_fanout()
         self.unsent.append(None if unsent is None else bytes(unsent))
+
+    def end(self, reason: str) -> None:
+        self.reason = reason
+        if self.fanout is not None:
+            self.unpark(None)
 
     def catch_up(self) -> None:
         """Do what the greenlet of a subscriber does: send the unsent, then what the feed has."""

@@ -120,3 +120,11 @@ def test_heartbeats_and_retries_are_those_of_every_stream():
     assert WIRE.heartbeat("r") == b": heartbeat\n"
     assert WIRE.opening("r", 3000).startswith(b"retry: ")
     assert WIRE.content_type == "text/event-stream; charset=utf-8"
+
+
+def test_data_too_deep_for_the_decoder_comes_within_the_whole_event_as_a_text():
+    """Another program may have written it. An error would end the streams of other runs."""
+    event = b'{"id":"5-1","data":%b,"source":null}' % (b"[" * 1000 + b"]" * 1000)
+    assert payload_of(event).json == json.dumps(event.decode()).encode()
+    source = b'{"data":1,"source":{"sse":%b}}' % (b"[" * 990 + b"]" * 990)
+    assert payload_of(source).json in (b"1", json.dumps(source.decode()).encode())
