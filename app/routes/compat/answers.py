@@ -6,6 +6,7 @@ A run may be a chat, with one answer after another. Each begins with `lifecycle.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import NO_CONTENT
 from typing import Any, TypeVar
 
@@ -57,13 +58,12 @@ class Answer:
         return Start() if self.first_sequence is None else Start(sequence=self.first_sequence)
 
     def chunks(self, wire: AnswerEvents) -> Iterator[Event]:
-        """Yield the events that are sent as chunks."""
+        """Yield the events that are sent as chunks; raises what `patiently` does."""
         after: EventId | None = None
         from_sequence = self.first_sequence
         while True:
-            page = self.store.page(
-                self.run_id, after=after, from_sequence=from_sequence, limit=PAGE_EVENTS
-            )
+            read = partial(self.store.page, after=after, from_sequence=from_sequence)
+            page = patiently(partial(read, self.run_id, limit=PAGE_EVENTS))
             yield from filter(wire.is_chunk, page.events)
             if page.next is None:
                 return
@@ -128,8 +128,9 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
+    # An answer may be larger than the memory, so its events are not kept.
     sequences, is_over = [], False
-    for event in patiently(lambda: list(answer.chunks(wire))):
+    for event in answer.chunks(wire):
         sequences.append(event.sequence)
         is_over = event.terminal
     count = len(sequences)

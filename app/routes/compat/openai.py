@@ -10,7 +10,7 @@ from ...streaming.wire.answer import AnswerEvents
 from ...streaming.wire.dialects import OPENAI
 from ..access.access import declares
 from ..schemas import Query, WholeNumberField
-from .answers import Answer, find_answer, open_answer, patiently
+from .answers import Answer, find_answer, open_answer
 
 blueprint = Blueprint("compat-openai", __name__, url_prefix="/compat/openai/v1")
 
@@ -47,7 +47,7 @@ def retrieve(run_id: str) -> Response:
 
 def _start_after(number: int, answer: Answer, wire: AnswerEvents) -> Start:
     """Return where a stream starts after a chunk. Raises InvalidInput if there is none of it."""
-    for index, event in enumerate(patiently(lambda: list(answer.chunks(wire)))):
+    for index, event in enumerate(answer.chunks(wire)):
         found = event.data.get("sequence_number", index)
         if found == number and event.sequence is not None:
             return Start(sequence=event.sequence + 1)
