@@ -1,13 +1,15 @@
 """AG-UI, and TanStack AI, which speaks it."""
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from marshmallow import fields
 
 from ...streaming.event import check_run_id
 from ...streaming.wire.dialects import AG_UI
 from ..access.access import declares
+from ..admission import Reservation
 from ..gateway import gateway
 from ..schemas import Query
+from ..writing.json_body import discard_body
 from . import answers
 
 blueprint = Blueprint("compat-ag-ui", __name__, url_prefix="/compat/ag-ui")
@@ -28,6 +30,9 @@ _query = _JoinQuery()
 def resume(run_id: str) -> Response:
     """Stream the answer of a run. An HttpAgent posts its input, which does not matter here."""
     check_run_id(run_id)
+    if request.method == "POST":
+        with Reservation(gateway().admission) as reservation:
+            discard_body(reservation)
     return answers.resume(run_id, answers.last_event_id(), AG_UI)
 
 
