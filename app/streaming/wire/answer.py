@@ -24,8 +24,8 @@ _NO_CHUNKS = (REQUEST_CATEGORY, RESERVED_CATEGORY)
 
 _DONE = b"data: [DONE]\n\n"
 
-# What an `event:` line cannot say, or need not.
-_NO_NAME = re.compile(r"[\r\n\0]|\A\Z|\Amessage\Z")
+# What an `event:` line cannot say, or need not. Some clients split lines at more than CR and LF.
+_NO_NAME = re.compile("[\r\n\0\v\f\x1c-\x1e\x85\u2028\u2029]|\\A\\Z|\\Amessage\\Z")
 
 # What a lifecycle event is called in a dialect whose events have names.
 _NAMES = {"started": "metadata", "completed": "end"}
