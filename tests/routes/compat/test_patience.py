@@ -52,9 +52,7 @@ def test_a_client_is_refused_after_a_while(http, answer, failures, monkeypatch, 
 
 
 @pytest.mark.parametrize("path", [PATHS[1], PATHS[3]])
-def test_what_was_counted_is_not_read_again(
-    http, answer, fake_store, failures, monkeypatch, path
-):
+def test_what_was_counted_is_not_read_again(http, answer, fake_store, failures, monkeypatch, path):
     monkeypatch.setattr(answers, "PAGE_EVENTS", 1)
     answer(*CHUNKS)
     page = type(fake_store).page
