@@ -43,4 +43,6 @@ def join() -> Response:
     query = _query.of_request()
     run_id = check_run_id(query["run_id"])
     gateway().access.check_readable([run_id])
-    return answers.resume(run_id, answers.last_event_id() or query["offset"], AG_UI)
+    if cursor := answers.last_event_id():
+        return answers.resume(run_id, cursor, AG_UI)
+    return answers.resume(run_id, query["offset"], AG_UI, "offset")

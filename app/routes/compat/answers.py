@@ -178,14 +178,16 @@ def _end(run_id: str, wire: AnswerEvents) -> Response:
     return Response(body, content_type=wire.content_type, headers={"Cache-Control": "no-store"})
 
 
-def resume(run_id: str, cursor: str | None, dialect: Dialect) -> Response:
+def resume(
+    run_id: str, cursor: str | None, dialect: Dialect, field: str = "Last-Event-ID"
+) -> Response:
     """Answer with the stream of an answer, after an event id or from its beginning.
 
-    The cursor `-1` is the beginning. Without a log, the stream waits for the first event. Raises
+    `field` is what brought the cursor. The cursor `-1` is the beginning. Without a log, the stream waits for the first event. Raises
     InvalidInput and what `find_answer` and `open_stream` raise.
     """
     if cursor not in (None, "-1"):
-        start = Start(id=EventId.parse(str(cursor), "Last-Event-ID"))
+        start = Start(id=EventId.parse(str(cursor), field))
     else:
         answer = find_answer(run_id)
         start = Start() if answer is None else answer.start

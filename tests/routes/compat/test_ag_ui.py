@@ -97,3 +97,10 @@ def test_head_has_no_body(http, answer):
     for path in (PATH, f"{JOIN}?runId=1"):
         response = http.head(path)
         assert (response.status_code, response.data) == (200, b"")
+
+
+def test_an_offset_that_is_no_cursor_is_named(http, answer):
+    answer({"type": "x"})
+    response = http.get("/compat/ag-ui?runId=1&offset=now")
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json["errors"]] == ["offset"]
