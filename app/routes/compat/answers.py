@@ -183,8 +183,8 @@ def resume(
 ) -> Response:
     """Answer with the stream of an answer, after an event id or from its beginning.
 
-    `field` is what brought the cursor. The cursor `-1` is the beginning. Without a log, the stream waits for the first event. Raises
-    InvalidInput and what `find_answer` and `open_stream` raise.
+    `field` is what brought the cursor. The cursor `-1` is the beginning. Without a log, the stream
+    waits for the first event. Raises InvalidInput and what `find_answer` and `open_stream` raise.
     """
     if cursor not in (None, "-1"):
         start = Start(id=EventId.parse(str(cursor), field))
