@@ -204,3 +204,19 @@ def test_an_answer_whose_beginning_was_trimmed(presets, store, redis_client, run
         answer = requests.get(presets.url + path.format(run_id), timeout=10)
         assert answer.status_code == 410, path
         assert "not retained" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_the_input_of_an_http_agent_does_not_cost_the_answer(presets, store, run_id, chunked):
+    # A connection that is closed with unread bytes is reset, and what was not read is lost.
+    store.add(run_id, "lifecycle", "started", {"type": "begin"})
+    store.add(run_id, "lifecycle", "completed", {"type": "last"})
+    body = b"x" * 12_000_000
+    piece = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    size = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(body)}"
+    head = f"POST /compat/ag-ui/{run_id} HTTP/1.1\r\nHost: localhost\r\n{size}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", presets.port), 30) as connection:
+        connection.sendall(head.encode() + piece)
+        received, has_ended = body_of(read_to_end(connection))
+    assert has_ended
+    assert b'"last"' in received

@@ -9,7 +9,7 @@ from ..access.access import declares
 from ..admission import Reservation
 from ..gateway import gateway
 from ..schemas import Query
-from ..writing.json_body import read_body
+from ..writing.json_body import discard_body
 from . import answers
 
 blueprint = Blueprint("compat-ag-ui", __name__, url_prefix="/compat/ag-ui")
@@ -31,15 +31,9 @@ def resume(run_id: str) -> Response:
     """Stream the answer of a run. An HttpAgent posts its input, which does not matter here."""
     check_run_id(run_id)
     if request.method == "POST":
-        _drop_body()
+        with Reservation(gateway().admission) as reservation:
+            discard_body(reservation)
     return answers.resume(run_id, answers.last_event_id(), AG_UI)
-
-
-def _drop_body() -> None:
-    """Read the body: a connection that is closed with bytes unread is reset, with its answer."""
-    here = gateway()
-    with Reservation(here.admission) as reservation:
-        read_body(reservation, here.settings.max_body_bytes)
 
 
 @blueprint.get("")
@@ -49,4 +43,6 @@ def join() -> Response:
     query = _query.of_request()
     run_id = check_run_id(query["run_id"])
     gateway().access.check_readable([run_id])
-    return answers.resume(run_id, answers.last_event_id() or query["offset"], AG_UI)
+    if cursor := answers.last_event_id():
+        return answers.resume(run_id, cursor, AG_UI)
+    return answers.resume(run_id, query["offset"], AG_UI, "offset")

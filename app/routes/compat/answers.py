@@ -6,6 +6,7 @@ A run may be a chat, with one answer after another. Each begins with `lifecycle.
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from http.client import NO_CONTENT
 from typing import Any, TypeVar
 
@@ -57,13 +58,12 @@ class Answer:
         return Start() if self.first_sequence is None else Start(sequence=self.first_sequence)
 
     def chunks(self, wire: AnswerEvents) -> Iterator[Event]:
-        """Yield the events that are sent as chunks."""
+        """Yield the events that are sent as chunks; raises what `patiently` does."""
         after: EventId | None = None
         from_sequence = self.first_sequence
         while True:
-            page = self.store.page(
-                self.run_id, after=after, from_sequence=from_sequence, limit=PAGE_EVENTS
-            )
+            read = partial(self.store.page, after=after, from_sequence=from_sequence)
+            page = patiently(partial(read, self.run_id, limit=PAGE_EVENTS))
             for event in page.events:
                 if wire.is_chunk(event):
                     yield event
@@ -134,16 +134,19 @@ def event_of(number: int, answer: Answer, wire: AnswerEvents, field: str) -> tup
     Chunks count from 0. A negative number counts from the end, but not beyond the beginning.
     Raises InvalidInput, which names `field`, if there was never such a chunk.
     """
-    chunks = patiently(lambda: [(each.sequence, each.terminal) for each in answer.chunks(wire)])
-    count = len(chunks)
-    last_sequence, is_over = chunks[-1] if chunks else (None, False)
+    # An answer may be larger than the memory, so its events are not kept.
+    sequences, is_over = [], False
+    for event in answer.chunks(wire):
+        sequences.append(event.sequence)
+        is_over = event.terminal
+    count = len(sequences)
     index = max(0, count + number) if number < 0 else number
     if index == 0:
         return answer.start, count
     if index < count:
-        sequence = chunks[index][0]
+        sequence = sequences[index]
     elif index == count and not is_over:
-        sequence = (last_sequence or 0) + 1
+        sequence = (sequences[-1] or 0) + 1
     else:
         raise InvalidInput(field, f"the answer has {count} chunks")
     if sequence is None:
@@ -164,32 +167,42 @@ def open_answer(
     replay = Replay(run_id, start, gateway().streams.services)
     response = open_stream(replay, StreamFormat(_EVERYTHING, wire), start)
     if response.status_code == NO_CONTENT:
-        response = _end(run_id, wire)
+        run = gateway().store.run(run_id)
+        response = _end(run.last_event if run else None, wire)
     response.headers.update(headers or {})
     return response
 
 
-def _end(run_id: str, wire: AnswerEvents) -> Response:
-    """Tell the end of a run once more.
+def _end(last: Event | None, wire: AnswerEvents) -> Response:
+    """Tell the end of an answer once more.
 
     A client that was cut off after the terminal event, but before the end of the body, does not
     know that it has had all. It takes an answer without a body for an error.
     """
-    run = gateway().store.run(run_id)
-    last = run.last_event if run else None
     body = wire.end(last) if last is not None and last.terminal else b""
     return Response(body, content_type=wire.content_type, headers={"Cache-Control": "no-store"})
 
 
-def resume(run_id: str, cursor: str | None, dialect: Dialect) -> Response:
+def resume(
+    run_id: str, cursor: str | None, dialect: Dialect, field: str = "Last-Event-ID"
+) -> Response:
     """Answer with the stream of an answer, after an event id or from its beginning.
 
-    The cursor `-1` is the beginning. Without a log, the stream waits for the first event. Raises
-    InvalidInput and what `find_answer` and `open_stream` raise.
+    `field` is what brought the cursor. The cursor `-1` is the beginning. Without a log, the stream
+    waits for the first event. Raises InvalidInput and what `find_answer` and `open_stream` raise.
     """
-    if cursor not in (None, "-1"):
-        start = Start(id=EventId.parse(str(cursor), "Last-Event-ID"))
-    else:
+    wire = AnswerEvents(dialect=dialect)
+    if cursor in (None, "-1"):
         answer = find_answer(run_id)
-        start = Start() if answer is None else answer.start
-    return open_answer(run_id, start, AnswerEvents(dialect=dialect))
+        return open_answer(run_id, Start() if answer is None else answer.start, wire)
+    event_id = EventId.parse(str(cursor), field)
+    last = patiently(partial(_event_at, run_id, event_id))
+    if last is not None and last.terminal:  # what follows is the next answer, if anything
+        return _end(last, wire)
+    return open_answer(run_id, Start(id=event_id), wire)
+
+
+def _event_at(run_id: str, event_id: EventId) -> Event | None:
+    """Return the event that has an id, None if there is none."""
+    events = gateway().store.page(run_id, after=event_id.before(), limit=1).events
+    return events[0] if events and events[0].id == str(event_id) else None

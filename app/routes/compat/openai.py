@@ -1,8 +1,5 @@
 """OpenAI's Responses: a response that goes on in the background is retrieved as a stream."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from flask import Blueprint, Response, abort
 from marshmallow import fields
 
@@ -13,7 +10,7 @@ from ...streaming.wire.answer import AnswerEvents
 from ...streaming.wire.dialects import OPENAI
 from ..access.access import declares
 from ..schemas import Query, WholeNumberField
-from .answers import Answer, find_answer, open_answer, patiently
+from .answers import Answer, find_answer, open_answer
 
 blueprint = Blueprint("compat-openai", __name__, url_prefix="/compat/openai/v1")
 
@@ -50,13 +47,8 @@ def retrieve(run_id: str) -> Response:
 
 def _start_after(number: int, answer: Answer, wire: AnswerEvents) -> Start:
     """Return where a stream starts after a chunk. Raises InvalidInput if there is none of it."""
-    for found, sequence in patiently(lambda: list(_numbered(answer, wire))):
-        if found == number and sequence is not None:
-            return Start(sequence=sequence + 1)
-    raise InvalidInput("starting_after", f"the response has no chunk {number}")
-
-
-def _numbered(answer: Answer, wire: AnswerEvents) -> Iterator[tuple[Any, int | None]]:
-    """Yield the number of each chunk, and the sequence of its event."""
     for index, event in enumerate(answer.chunks(wire)):
-        yield event.data.get("sequence_number", index), event.sequence
+        found = event.data.get("sequence_number", index)
+        if found == number and event.sequence is not None:
+            return Start(sequence=event.sequence + 1)
+    raise InvalidInput("starting_after", f"the response has no chunk {number}")

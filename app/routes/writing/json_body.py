@@ -9,7 +9,7 @@ import gevent
 from flask import Flask, Response, request
 from werkzeug.http import parse_options_header
 
-from ...server.bodies.gunicorn_body import read_arrived, read_pieces
+from ...server.bodies.gunicorn_body import READ_BYTES, read_arrived, read_pieces
 from ...server.bodies.linger import linger, take_unread
 from ..admission import Admission, Reservation
 from ..problems import FieldError
@@ -110,6 +110,33 @@ def read_body(reservation: Reservation, limit: int) -> bytes | bytearray:
         return _read(limit, reservation)
     reservation.hold(len(arrived))
     return arrived
+
+
+def discard_body(reservation: Reservation) -> None:
+    """Read the request's body, up to MAX_DISCARDED_BYTES, and keep nothing of it.
+
+    A connection that is closed with an unread body is reset, and the end of the response may be
+    lost. Raises 400, 408, 413, or TooBusy (429).
+    """
+    environ = request.environ
+    source = environ["wsgi.input"], environ.get("gunicorn.socket"), READ_BYTES
+    if read_arrived(*source) is not None:
+        return
+    try:
+        with reservation.receiving(), gevent.Timeout(READ_SECONDS, _TooSlow):
+            _discard()
+    except _TooSlow:
+        raise too_slow() from None
+
+
+def _discard() -> None:
+    size = 0
+    for number, piece in enumerate(read_pieces(request.stream), 1):
+        if number % MAX_PIECES_IN_A_ROW == 0:
+            time.sleep(0)
+        size += len(piece)
+        if size > MAX_DISCARDED_BYTES:
+            raise FieldError(413, "body", f"must be at most {MAX_DISCARDED_BYTES} bytes")
 
 
 def _read(limit: int, reservation: Reservation) -> bytearray:

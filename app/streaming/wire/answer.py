@@ -19,10 +19,13 @@ _NOTICES = {
     "reset": "this answer is gone: another one has taken its place",
 }
 
+# The categories of events that are not of the answer.
+_NO_CHUNKS = (REQUEST_CATEGORY, RESERVED_CATEGORY)
+
 _DONE = b"data: [DONE]\n\n"
 
-# What an `event:` line cannot say, or need not.
-_NO_NAME = re.compile(r"[\r\n\0]|\A\Z|\Amessage\Z")
+# What an `event:` line cannot say, or need not. Some clients split lines at more than CR and LF.
+_NO_NAME = re.compile("[\r\n\0\v\f\x1c-\x1e\x85\u2028\u2029]|\\A\\Z|\\Amessage\\Z")
 
 # What a lifecycle event is called in a dialect whose events have names.
 _NAMES = {"started": "metadata", "completed": "end"}
@@ -67,7 +70,9 @@ class AnswerEvents(EventStream):
 
     def is_chunk(self, event: Event) -> bool:
         """Whether an event is sent as a chunk."""
-        return self._chunk_of(event.category, event.to_json()) is not None
+        if event.category in _NO_CHUNKS or event.data_json.strip() == b"null":
+            return False
+        return self.dialect.by_name or _has_type(event.data_json)
 
     def frame(self, frame: Frame) -> bytes:
         """Return the bytes of a frame."""
@@ -99,7 +104,7 @@ class AnswerEvents(EventStream):
         return self.dialect in (AI_SDK, OPENAI)
 
     def _chunk_of(self, category: str | None, event: bytes) -> Payload | None:
-        if category in (REQUEST_CATEGORY, RESERVED_CATEGORY):
+        if category in _NO_CHUNKS:
             return None
         payload = payload_of(event)
         if payload is None or self.dialect.by_name:
@@ -130,7 +135,7 @@ def _is_notice(frame: Frame) -> bool:
 def _has_type(json: bytes) -> bool:
     try:
         _read_chunk(json)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 

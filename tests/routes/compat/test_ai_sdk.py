@@ -1,12 +1,15 @@
 """The preset of the AI SDK: what is resumed, from which chunk, and for how long."""
 
 import time
+import tracemalloc
 
 import pytest
 
 from app import create_app
+from app.routes.compat import answers
 from app.routes.compat.ai_sdk import RESUMABLE_SECONDS
 from app.settings import Settings
+from app.streaming.wire.answer import AnswerEvents
 
 PATH = "/compat/ai-sdk/1/stream"
 CHUNKS = [{"type": "start"}, *({"type": "x", "n": n} for n in range(3)), {"type": "finish"}]
@@ -169,3 +172,22 @@ def test_head_has_no_body(http, answer):
 def test_a_post_is_not_allowed(http, answer):
     answer(*CHUNKS)
     assert http.post(PATH).status_code == 405
+
+
+def test_to_count_chunks_takes_no_memory_for_them(http, fake_client, monkeypatch):
+    monkeypatch.setattr(answers, "PAGE_EVENTS", 2)
+    size = 200_000
+    data = f'{{"type": "x",\n"text": "{"x" * size}"}}'  # the line break makes a copy necessary
+    for number in range(1, 41):
+        fields = {"event_category": "sse", "event_action": "x", "data": data, "sequence": number}
+        fake_client.xadd("run:1:events", fields)
+    tracemalloc.start()
+    try:
+        with http.application.app_context():
+            found = answers.find_answer("1")
+            _, count = answers.event_of(-1, found, AnswerEvents(), "startIndex")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == 40
+    assert peak < 20 * size

@@ -49,3 +49,21 @@ def test_a_client_is_refused_after_a_while(http, answer, failures, monkeypatch, 
     failures += range(1000)
     assert http.get(path).status_code == 503
     assert failures
+
+
+@pytest.mark.parametrize("path", [PATHS[1], PATHS[3]])
+def test_what_was_counted_is_not_read_again(http, answer, fake_store, failures, monkeypatch, path):
+    monkeypatch.setattr(answers, "PAGE_EVENTS", 1)
+    answer(*CHUNKS)
+    page = type(fake_store).page
+    positions = []
+
+    def note_and_page(self, *args, after=None, **kwargs):
+        positions.append(after)
+        if after is not None and positions.count(after) < 3:
+            failures.append(0)
+        return page(self, *args, after=after, **kwargs)
+
+    monkeypatch.setattr(type(fake_store), "page", note_and_page)
+    assert http.get(path).status_code == 200
+    assert sorted(filter(None, positions)) == list(filter(None, positions))

@@ -77,7 +77,7 @@ def test_openai_has_the_type_as_the_name():
     assert ("event", "response.created") in sent(OPENAI, {"type": "response.created"})
 
 
-@pytest.mark.parametrize("name", ["a\nid: 9-9", "a\rb", "a\0b", ""])
+@pytest.mark.parametrize("name", ["a\nid: 9-9", "a\rb", "a\0b", "a\u2028id: 9-9", "a\x85b", ""])
 def test_a_name_cannot_break_its_line(name):
     for dialect in (LANGGRAPH, OPENAI):
         fields = sent(dialect, {"type": name}, source={"sse": {"event": name}})
