@@ -1,6 +1,7 @@
 """Gateways with real load, which a real Prometheus scrapes: what the dashboard shows."""
 
 import contextlib
+import os
 import signal
 import socket
 import threading
@@ -56,6 +57,9 @@ def observed(directory: Path) -> Iterator[Observed]:
         archiver = stack.enter_context(archiver_answers())
         prometheus = Prometheus(directory, targets, archiver)
         stack.enter_context(prometheus)
+        # Else requests looks at all variables for proxies, while pytest changes one of them.
+        os.environ["NO_PROXY"] = "127.0.0.1"
+        stack.callback(os.environ.pop, "NO_PROXY")
         over = threading.Event()
         threads = [
             threading.Thread(target=step, args=(gateways[number % 2], over, number))

@@ -37,12 +37,14 @@ class Follower:
 
     def follow(self) -> None:
         """Follow until the run has ended for good."""
+        was_over = False
         while True:
             headers = {} if self._cursor is None else {"Last-Event-ID": self._cursor}
             with requests.get(self._url, headers=headers, stream=True, timeout=60) as response:
                 if response.status_code == 204:
-                    if self.is_over.wait(0.1):
+                    if was_over:
                         return
+                    was_over = self.is_over.wait(0.1)  # and look once more: it may have gone on
                     continue
                 for event in _events(response):
                     self._take(event)

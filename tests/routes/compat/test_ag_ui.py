@@ -97,3 +97,15 @@ def test_head_has_no_body(http, answer):
     for path in (PATH, f"{JOIN}?runId=1"):
         response = http.head(path)
         assert (response.status_code, response.data) == (200, b"")
+
+
+def test_who_comes_back_after_an_end_is_told_it_and_nothing_of_the_next_answer(
+    http, answer, chunks_of
+):
+    *_, end = answer(*CHUNKS)
+    answer({"type": "RUN_STARTED", "of": "the next answer"}, {"type": "RUN_FINISHED"})
+    for response in (
+        http.get(PATH, headers={"Last-Event-ID": end}),
+        http.get(f"{JOIN}?runId=1&offset={end}"),
+    ):
+        assert chunks_of(response) == [FINISHED]
