@@ -166,10 +166,10 @@ def test_a_client_that_posts_its_messages_is_not_reset(presets, store, run_id, s
         assert b'"finish"' in answer.content
 
 
-def test_a_posted_body_has_the_limit_of_every_body(presets, store, run_id):
+def test_a_posted_body_that_is_too_large_is_refused(presets, store, run_id):
     store.add(run_id, "lifecycle", "completed")
     url = presets.url + PATHS["ag-ui"].format(run_id)
-    answer = requests.post(url, data=b"x" * (4 * 1024 * 1024 + 1), timeout=30)
+    answer = requests.post(url, data=b"x" * (16 * 1024 * 1024 + 1), timeout=30)
     assert answer.status_code == 413
 
 
