@@ -50,8 +50,10 @@ class WholeLogReader(LogReader):
 
         `state` is that of the log in Redis.
         """
-        if self._archived is None or isinstance(run_id, OwnLog) or position.is_start:
+        if self._archived is None or isinstance(run_id, OwnLog):
             return False
+        if position.is_start:  # there was no log, and now there may be one without its beginning
+            return state.exists and not _is_whole(state)
         if not state.exists:
             return True
         if _is_whole(state) or position.epoch != state.epoch:

@@ -344,6 +344,20 @@ def test_a_feed_that_is_behind_what_was_trimmed_goes_on_in_the_archive(
     assert tap.taken == list(range(5, 41))
 
 
+def test_so_does_a_feed_that_waited_for_the_run_to_begin(redis_server, client, archive, run_id):
+    """Its reader was away from before the run began until it was archived, trimmed and reopened."""
+    store = EventStore(redis_server.url, archive=archive)
+    state = store.state(run_id)
+    append(store, run_id, 39)
+    archive_log(archive, store, run_id, part_size=10)
+    client.xtrim(key(run_id), maxlen=0)
+    store.add(run_id, "lifecycle", "started")
+    feed, tap = tapped(run_id, state)
+    TailReader(store).add(feed)
+    wait_until(lambda: feed.position.sequence == 41, "the reader has read all")
+    assert tap.taken == list(range(1, 42))
+
+
 def test_what_a_reader_finds_nowhere_is_a_gap_as_ever(redis_server, client, archive, run_id):
     store = EventStore(redis_server.url, archive=archive)
     append(store, run_id, 4, ended=False)
