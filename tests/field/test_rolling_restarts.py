@@ -166,7 +166,11 @@ def test_each_request_is_answered_at_its_first_attempt_behind_nginx(
     assert {each for each in statuses if each[1] not in ("200", "201", "204")} <= ended
     assert outcome.drained >= sum(MANY)
     followed = [each for each in proxy.requests() if each[1].endswith("/events/stream")]
-    assert len(followed) == sum(MANY) + outcome.drained
+    # Of the two workers of a gateway one stops a moment later: a client that comes back at once may
+    # meet it, and is sent on by the end of an empty stream.
+    sent_on = lines_of(gateways, "^.*stream refused .*about to stop")
+    print(f"sent on by a worker that was stopping: {sent_on}")
+    assert len(followed) == sum(MANY) + outcome.drained + sent_on
     assert {protocol for _, _, protocol, _ in followed} == {"HTTP/1.1", "HTTP/2.0"}
 
 
