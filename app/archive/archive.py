@@ -187,7 +187,9 @@ class Archive:
         return self._replace(manifest.log_name, manifest.to_json(), version)
 
     def fence(self, log_name: LogName, before: Version) -> Version | None:
-        """Give a manifest another version. Whoever knew the one before can then not replace it.
+        """Give a manifest another version.
+
+        A process that knew the former one can then not replace it.
 
         Parts that were there before, and that it does not name, are then left over. Returns what
         this has written, None if another archiver was faster.

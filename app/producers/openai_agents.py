@@ -27,7 +27,7 @@ class RunRecorder:
 
     Each stream begins and ends the run. In between there are `llm.stream` with the text of
     models, `reasoning.stream`, `llm.called` and `.answered`, `tool.called` and `.answered`, and
-    `agent.updated` when another agent goes on. Whoever stops reading should close the stream.
+    `agent.updated` when another agent goes on. Code that stops reading should close the stream.
 
     Args:
         run: an Appender, an AsyncAppender, or RunEvents.

@@ -114,8 +114,8 @@ class RunEvents:
 def outcome_of(error: BaseException | None) -> tuple[str, Any]:
     """Return the lifecycle action with which an error ends a run, and its data.
 
-    What is no `Exception` interrupts a run from outside: a cancellation, Ctrl-C, or the end of
-    who has read the stream.
+    What is no `Exception` interrupts a run from outside: a cancellation, Ctrl-C, or a stream whose
+    reader has left it.
     """
     if error is None:
         return "completed", None

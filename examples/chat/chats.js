@@ -16,7 +16,7 @@ export async function readChat(id) {
   }
 }
 
-/** Keep the messages of a chat. Whoever reads meanwhile gets the old ones or the new ones. */
+/** Keep the messages of a chat. A reader gets the old ones or the new ones meanwhile. */
 export async function saveChat(id, messages) {
   await writeFile(`${fileOf(id)}.new`, JSON.stringify(messages));
   await rename(`${fileOf(id)}.new`, fileOf(id));

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..event import timestamp_now
 from ..wire.formats import EventStream, JsonLines
 from ..wire.frame import Frame
-from ..wire.payload import comment, payload_of
+from ..wire.payload import comment, payload_event, payload_of
 from .cursor import MergedCursor
 
 # The frames that passed the filter, each with the index of its run in the list.
@@ -83,8 +83,7 @@ class MergedPayloadEvents(EventStream):
     def _one(self, cursor: bytes, frame: Frame) -> bytes:
         if frame.is_control:
             return comment(frame)
-        payload = payload_of(frame.json)
-        return b"" if payload is None else b"id: %b\n%b\n" % (cursor, payload.lines)
+        return payload_event(b"id: %b\n" % cursor, frame.json)
 
 
 MergedFormat = MergedEventStream | MergedLines | MergedPayloadEvents

@@ -51,7 +51,7 @@ class AnswerEvents(EventStream):
 
     A chunk is an event whose data is an object with a `type`, or any data where events have names.
     Other events are left out. The stream ends with the first terminal event. If that is no chunk,
-    or if events are missing, the client is told in its own words.
+    or if events are missing, the gateway says so in the words of the dialect.
 
     Attributes:
         dialect: whose words they are.
@@ -146,7 +146,7 @@ def _says_why(json: bytes) -> bool:
 
 
 def _ending(dialect: Dialect, frame: Frame) -> bytes:
-    """Return how a client is told of an end for which the answer has no chunk."""
+    """Return what the gateway says at an end for which the answer has no chunk."""
     action, why = frame.action or "", _why(frame)
     if dialect is AI_SDK:
         if action == "completed":

@@ -95,8 +95,13 @@ class PayloadEvents(EventStream):
         """Return the bytes of a frame."""
         if frame.is_control:
             return comment(frame)
-        payload = payload_of(frame.json)
-        return b"" if payload is None else b"%b%b\n" % (frame.typed[: frame.name_at], payload.lines)
+        return payload_event(frame.typed[: frame.name_at], frame.json)
+
+
+def payload_event(id_line: bytes, event: bytes) -> bytes:
+    """Return the payload of an event as a Server-Sent Event, nothing if its data is null."""
+    payload = payload_of(event)
+    return b"" if payload is None else b"%b%b\n" % (id_line, payload.lines)
 
 
 def comment(frame: Frame) -> bytes:

@@ -14,7 +14,7 @@ from ..event import NAME
 from ..runs.changes import CATEGORY, CHANGES
 from .formats import EventStream, JsonLines
 from .frame import Frame
-from .payload import comment, payload_of
+from .payload import comment, payload_event
 
 _BEFORE, _AFTER = b'"data":', b',"source":'
 _OWN_NAME = b'"run_id":"%b"' % CHANGES.encode()
@@ -67,8 +67,7 @@ class ChangesPayloadEvents(EventStream):
         """Return the bytes of a frame."""
         if frame.category != CATEGORY:
             return comment(_without_run(frame))
-        payload = payload_of(_event_of(frame))
-        return b"" if payload is None else b"id: %b\n%b\n" % (_cursor(frame), payload.lines)
+        return payload_event(b"id: %b\n" % _cursor(frame), _event_of(frame))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,11 @@
 
 import pytest
 
-from app.streaming.event_store import EventStore
 from tests.field.producers.recorded import (
-    Recorded,
     check_lifecycle,
     needs_frameworks,
-    run_scenarios,
     scenarios_of,
 )
-from tests.servers import GatewayServer
 
 pytestmark = needs_frameworks
 
@@ -19,13 +15,6 @@ MODULE = "langchain_scenarios"
 NOT_STORED = {"tailrace_is_away", "tailrace_is_away_for_asyncio", "the_run_has_ended_already"}
 TEXT = "one two three"
 MODEL = ["llm.called", "llm.stream", "llm.answered"]
-
-
-@pytest.fixture(scope="module")
-def recorded(
-    gateway: GatewayServer, store: EventStore, tmp_path_factory: pytest.TempPathFactory
-) -> Recorded:
-    return run_scenarios(MODULE, gateway, store, tmp_path_factory.mktemp(MODULE))
 
 
 @pytest.mark.parametrize(

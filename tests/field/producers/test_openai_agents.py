@@ -2,15 +2,11 @@
 
 import pytest
 
-from app.streaming.event_store import EventStore
 from tests.field.producers.recorded import (
-    Recorded,
     check_lifecycle,
     needs_frameworks,
-    run_scenarios,
     scenarios_of,
 )
-from tests.servers import GatewayServer
 
 pytestmark = needs_frameworks
 
@@ -20,13 +16,6 @@ MODEL = ["llm.called", "llm.stream", "llm.answered"]
 BEGIN = ["lifecycle.started", "agent.updated"]
 WHOLE = [*BEGIN, *MODEL, "lifecycle.completed"]
 CALL = ["llm.called", "llm.answered", "tool.called"]
-
-
-@pytest.fixture(scope="module")
-def recorded(
-    gateway: GatewayServer, store: EventStore, tmp_path_factory: pytest.TempPathFactory
-) -> Recorded:
-    return run_scenarios(MODULE, gateway, store, tmp_path_factory.mktemp(MODULE))
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,11 @@
 
 import pytest
 
-from app.streaming.event_store import EventStore
 from tests.field.producers.recorded import (
-    Recorded,
     check_lifecycle,
     needs_frameworks,
-    run_scenarios,
     scenarios_of,
 )
-from tests.servers import GatewayServer
 
 pytestmark = needs_frameworks
 
@@ -18,13 +14,6 @@ MODULE = "pydantic_ai_scenarios"
 TEXT = "one two three"
 MODEL = ["llm.called", "llm.stream", "llm.answered"]
 WHOLE = ["lifecycle.started", *MODEL, "lifecycle.completed"]
-
-
-@pytest.fixture(scope="module")
-def recorded(
-    gateway: GatewayServer, store: EventStore, tmp_path_factory: pytest.TempPathFactory
-) -> Recorded:
-    return run_scenarios(MODULE, gateway, store, tmp_path_factory.mktemp(MODULE))
 
 
 @pytest.mark.parametrize(
