@@ -182,7 +182,7 @@ class Load:
 
     def _last_streamed(self, client: Client) -> int:
         state = client.state(self.streamed)
-        return state.last_sequence if state else 0
+        return state["last_sequence"] if state else 0
 
     def _some_lines(self, stored: int) -> Iterator[dict]:
         for number in range(stored, stored + 40):

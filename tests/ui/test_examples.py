@@ -87,8 +87,8 @@ class ChatPage:
         """Wait until the newest message is an answer of so many words."""
         self.page.wait_for_function(
             """(count) => {
-              const { className, textContent } = [...document.querySelectorAll("p[class]")].at(-1);
-              return className === "assistant" && textContent.split(" ").length > count;
+              const last = [...document.querySelectorAll("p[class]")].at(-1);
+              return last?.className === "assistant" && last.textContent.split(" ").length > count;
             }""",
             arg=count,
         )
