@@ -159,7 +159,7 @@ def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) ->
         (catalog.FEEDS, lambda: len(services.readers)),
         (catalog.READERS, lambda: services.readers.readers),
         (catalog.HISTORY_BYTES, lambda: services.history.bytes),
-        (catalog.REDIS_CONNECTIONS, services.store.count_connections),
+        (catalog.REDIS_CONNECTIONS, services.store.engine.count_connections),
     ]
 
 
@@ -196,7 +196,7 @@ def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) ->
     authenticator = Authenticator(
         api_keys_of(settings),
         verifier,
-        RevocationLog(store.redis_client, end_refused),
+        RevocationLog(store.engine, end_refused),
         settings.max_auth_failures,
     )
     return Access(

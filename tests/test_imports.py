@@ -27,7 +27,7 @@ STREAMING_ROOT = (
 )
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
-    *("shared_connection", "scripts", "server_warnings"),
+    *("shared_connection", "scripts", "server_warnings", "server"),
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
@@ -50,7 +50,10 @@ WIRE = (
     *("dialects", "frame", "formats", "payload", "answer", "run_changes", "frame_batch"),
     "progress",
 )
-FEEDS = ("delivered", "fanout", "feed", "group_read", "tail_reader", "waker", "reader_pool")
+FEEDS = (
+    *("delivered", "fanout", "feed", "feed_group", "group_read", "tail_reader", "waker"),
+    "reader_pool",
+)
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
     *(

@@ -16,7 +16,7 @@ from ..streaming.log.log_state import LogState
 from ..streaming.log.reader import ENTRY_OVERHEAD, INITIAL_COUNT, next_count
 from ..streaming.log.redis_keys import redis_keys, restoring_key
 from ..streaming.log.replies import parse_mark
-from ..streaming.redis.connection import Command, Reply, call, call_all, checked
+from ..streaming.redis.connection import Command, Reply, checked
 from ..streaming.runs.run_index import Noted
 from .archive import Archive
 from .manifest import Manifest
@@ -72,7 +72,7 @@ class Restorer:
             self._finish(key, run_id, now, state)
         except BaseException:
             with contextlib.suppress(StoreUnavailable):  # then it expires
-                call(self._store.redis_client, "DEL", key)
+                checked(self._store.engine.pool.call("DEL", key))
             raise
         if self._archive.version(manifest.log_name).is_deleted:
             self._store.delete(run_id)
@@ -129,7 +129,7 @@ class Restorer:
 
     def _send(self, key: str, commands: list[Command]) -> None:
         expiry: Command = ("EXPIRE", key, UNFINISHED_SECONDS)
-        for reply in call_all(self._store.redis_client, *commands, expiry):
+        for reply in self._store.engine.pool.call_all(*commands, expiry):
             checked(reply)
 
     def _finish(self, key: str, run_id: str, now: LogState, state: LogState) -> None:

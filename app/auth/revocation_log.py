@@ -9,16 +9,15 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-import redis
-
 from ..streaming.backoff import backoff
 from ..streaming.errors import NotALog, StoreUnavailable
-from ..streaming.redis.connection import Command, Reply, call_all, checked, make_blocking_client
+from ..streaming.redis.connection import Command, Reply, checked
+from ..streaming.redis.scripts import Connection
+from ..streaming.redis.server import MAX_BLOCK_SECONDS, Server
 from .revocations import Revocations, read_revocation
 
 REVOCATIONS = "tailrace:revocations"
 _BEGINNING = b"0-0"
-BLOCK_SECONDS = 5.0
 READ_COUNT = 1000
 INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 2.0
 
@@ -31,11 +30,10 @@ log = logging.getLogger("tailrace.auth")
 class RevocationLog:
     """Follows the log from its beginning, and keeps what it says in `revocations`."""
 
-    def __init__(self, client: redis.Redis, changed: Callable[[], None]) -> None:
+    def __init__(self, engine: Server, changed: Callable[[], None]) -> None:
         """`changed` is called after revocations have come."""
         self.revocations = Revocations()
-        self._client = client
-        self._blocking_client = make_blocking_client(client, BLOCK_SECONDS)
+        self._engine = engine
         self._changed = changed
         self._followed_in: int | None = None  # the process whose thread follows
         self._is_read = threading.Event()
@@ -45,7 +43,7 @@ class RevocationLog:
     def append(self, revocation: dict[str, Any]) -> None:
         """Revoke, for all gateways. Raises StoreUnavailable."""
         entry = "revocation", json.dumps(revocation)
-        self._call_all(self._client, ("XADD", REVOCATIONS, "*", *entry))
+        self._call_all(self._engine.pool, ("XADD", REVOCATIONS, "*", *entry))
 
     @property
     def is_read(self) -> bool:
@@ -59,9 +57,8 @@ class RevocationLog:
         if self._followed_in != os.getpid():
             self._followed_in = os.getpid()
             self._is_read = threading.Event()
-            arguments = weakref.ref(self), self._blocking_client
             threading.Thread(
-                target=_follow, args=arguments, name="tailrace-revocations", daemon=True
+                target=_follow, args=(weakref.ref(self),), name="tailrace-revocations", daemon=True
             ).start()
         if not self._is_read.wait(FIRST_READ_SECONDS):
             raise StoreUnavailable("the revocations could not be read yet", stored=False)
@@ -69,7 +66,7 @@ class RevocationLog:
     def read(self) -> bool:
         """Read once, and return whether Redis let us. Log only a change of that.
 
-        What is read is what there is, or, after all was read, what comes within BLOCK_SECONDS.
+        What is read is what there is, or, after all was read, what comes within 5 seconds.
         """
         try:
             self._read()
@@ -85,11 +82,11 @@ class RevocationLog:
         return not self._is_failing
 
     def _read(self) -> None:
-        blocking = ("BLOCK", int(1000 * BLOCK_SECONDS)) if self._is_read.is_set() else ()
-        client = self._blocking_client if blocking else self._client
+        blocking = ("BLOCK", int(1000 * MAX_BLOCK_SECONDS)) if self._is_read.is_set() else ()
+        pool = self._engine.blocking if blocking else self._engine.pool
         last_id = self._last_id
         reply, last = self._call_all(
-            client,
+            pool,
             ("XREAD", "COUNT", READ_COUNT, *blocking, "STREAMS", REVOCATIONS, last_id),
             ("XRANGE", REVOCATIONS, last_id, last_id),
         )
@@ -114,14 +111,14 @@ class RevocationLog:
             else:
                 self.revocations.add(found)
 
-    def _call_all(self, client: redis.Redis, *commands: Command) -> list[Reply]:
+    def _call_all(self, pool: Connection, *commands: Command) -> list[Reply]:
         try:
-            return [checked(reply) for reply in call_all(client, *commands)]
+            return [checked(reply) for reply in pool.call_all(*commands)]
         except NotALog:
             raise StoreUnavailable(f"{REVOCATIONS} is not a stream", stored=False) from None
 
 
-def _follow(reference: "weakref.ref[RevocationLog]", client: redis.Redis) -> None:
+def _follow(reference: "weakref.ref[RevocationLog]") -> None:
     """Read the log again and again, until nothing else refers to it."""
     pauses = backoff(INITIAL_RETRY_SECONDS, MAX_RETRY_SECONDS)
     while (followed := reference()) is not None:
@@ -136,4 +133,3 @@ def _follow(reference: "weakref.ref[RevocationLog]", client: redis.Redis) -> Non
             log.exception("the revocations could not be taken")
         del followed
         time.sleep(pause)
-    client.close()

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple, Unpack
 
 import redis
-from redis.exceptions import NoPermissionError
 
 from ..metrics.catalog import RUNS_LOST
 from .appender import Appender
@@ -19,6 +18,7 @@ from .log.archived_log import Archive
 from .log.lease import Leases
 from .log.position import START
 from .log.readiness import TOO_OLD, Readiness
+from .log.redis_keys import log_key
 from .log.whole_reader import WholeLogReader
 from .log.writer import LogWriter
 from .new_event import (
@@ -30,11 +30,10 @@ from .new_event import (
     check_range,
     new_events_from,
 )
-from .redis import connection
 from .redis.availability import Availability
 from .redis.redis_url import default_url, make_client, pinned
-from .redis.server_warnings import ServerWarning, parse_info
-from .redis.shared_connection import SharedConnection
+from .redis.server import Server
+from .redis.server_warnings import ServerWarning
 from .runs.census import Census
 from .runs.run_index import RunIndex
 from .runs.runs import Runs
@@ -80,19 +79,16 @@ class EventStore(WholeLogReader):
         archive: Archive | None = None,
     ):
         client = make_client(url or default_url()) if client is None else pinned(client)
-        availability = Availability(self.ping)
-        connect = partial(connection.make_connection, client)
-        shared = SharedConnection(connect, availability)
-        self._readiness = Readiness(SharedConnection(connect, availability))
+        engine = Server(client)
+        self._readiness = Readiness(engine)
         self._writer = LogWriter(
-            shared,
-            availability,
+            engine,
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
-        super().__init__(client, shared, Leases(availability, self._mark_lost), archive)
-        self.runs = Runs(self, self._writer, RunIndex(shared))
+        super().__init__(engine, Leases(self._availability_of, self._mark_lost), archive)
+        self.runs = Runs(self, self._writer, RunIndex(engine.shared))
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 
@@ -192,7 +188,7 @@ class EventStore(WholeLogReader):
 
     def census(self) -> Census:
         """Return a census, which keeps the index of runs true once it is started."""
-        return Census(self, self.runs, self._shared)
+        return Census(self, self.runs, self.engine.shared)
 
     def appender(
         self,
@@ -316,10 +312,7 @@ class EventStore(WholeLogReader):
 
     def server(self, section: str = "server") -> dict[str, str]:
         """Return a section of INFO, or {} if this user may not read it."""
-        [reply] = connection.call_all(self._client, ("INFO", section))
-        if isinstance(reply, NoPermissionError):
-            return {}
-        return parse_info(connection.checked(reply))
+        return self.engine.info(section)
 
     def check_server(self) -> str:
         """Return the server's name and version. Raises UnsupportedServer below Redis 7.0."""
@@ -334,17 +327,5 @@ class EventStore(WholeLogReader):
         valkey = fields.get("valkey_version")
         return f"Valkey {valkey}" if valkey else f"Redis {version}"
 
-    def connect(self, read_timeout: float) -> connection.RedisConnection:
-        """Return a new connection to the same server, not yet connected.
-
-        `read_timeout` is in seconds.
-        """
-        return connection.make_connection(self._client, read_timeout)
-
-    def count_connections(self) -> int:
-        """Return how many connections to the server are open."""
-        return connection.count_connections(self._client)
-
-    def release_idle(self) -> None:
-        """Close the unused connections of the pool; after an outage they are dead."""
-        self._client.connection_pool.disconnect(inuse_connections=False)
+    def _availability_of(self, run_id: str) -> Availability:
+        return self.engine.server_of(log_key(run_id)).availability

@@ -17,7 +17,7 @@ from tests.servers import RedisServer, wait_until
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(revocation_log, "BLOCK_SECONDS", 0.1)
+    monkeypatch.setattr(revocation_log, "MAX_BLOCK_SECONDS", 0.1)
     monkeypatch.setattr(revocation_log, "MAX_RETRY_SECONDS", 0.2)
     monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 20.0)
 

@@ -49,7 +49,7 @@ def test_a_batch_that_redis_cannot_take_counts_as_a_refusal(run_id):
     emit(run, 1)
     with pytest.raises(StoreUnavailable):
         run.flush()
-    assert store.leases.availability.since() >= before
+    assert store.engine.availability.since() >= before
 
 
 def test_a_batch_that_was_not_stored_is_repeated_with_its_key():

@@ -26,7 +26,7 @@ class Waker:
     """
 
     def __init__(self, store: EventStore):
-        self._store = store
+        self._server = store.engine
         self._link: RedisConnection | None = None
         self._readers: set[TailReader] = set()
         self._lock = threading.Lock()
@@ -73,7 +73,7 @@ class Waker:
                 exchange(link, ("CLIENT", "UNBLOCK", client_id))
 
     def _connect(self) -> RedisConnection:
-        link = self._store.connect(REPLY_TIMEOUT_SECONDS)
+        link = self._server.connect(REPLY_TIMEOUT_SECONDS)
         # An exchange would connect too, but only `connect` asks the Sentinels for the master.
         link.connect()
         self._link = link

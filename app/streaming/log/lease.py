@@ -10,39 +10,42 @@ from .log_state import LogState
 
 
 class Leases:
-    """The leases of the runs on one server, as far as this process can judge them.
+    """The leases of all runs, as far as this process can judge them.
 
-    `mark_lost` is `LogWriter.mark_lost`.
+    `availability_of` returns the clock of a run's leases, and `mark_lost` is
+    `LogWriter.mark_lost`.
     """
 
     def __init__(
-        self, availability: Availability, mark_lost: Callable[[str, EventId, bool], bool]
+        self,
+        availability_of: Callable[[str], Availability],
+        mark_lost: Callable[[str, EventId, bool], bool],
     ) -> None:
-        self.availability = availability
+        self._availability_of = availability_of
         self._mark_lost = mark_lost
 
-    def remaining(self, lease_seconds: int, since: float = 0.0) -> float:
-        """Return for how many seconds no run with this lease may be ended; 0 or less: now.
+    def remaining(self, run_id: str, lease_seconds: int, since: float = 0.0) -> float:
+        """Return for how many seconds the run may not be ended for this lease; 0 or less: now.
 
         `since` is the monotonic time at which the caller last saw the run change.
         """
         # Before the clock is asked. A pause between the two must not count.
         now = time.monotonic()
-        return max(self.availability.since(), since) + lease_seconds - now
+        return max(self._availability_of(run_id).since(), since) + lease_seconds - now
 
     def end_if_lost(self, run_id: str, state: LogState) -> bool:
         """End a run whose lease has expired, and return whether that has been done now."""
-        if state.end_id is None or not self._has_expired(state):
+        if state.end_id is None or not self._has_expired(run_id, state):
             return False
         try:
             return self._mark_lost(run_id, state.end_id, False)
         except (StoreUnavailable, NotALog, LogFull):  # reading still works
             return False
 
-    def _has_expired(self, state: LogState) -> bool:
+    def _has_expired(self, run_id: str, state: LogState) -> bool:
         """Judge by the clocks of this process; the script judges again, by that of Redis."""
         lease = state.lease_seconds
         if lease is None or state.ended:
             return False
         wall = time.time()  # before the clock is asked, as in `remaining`
-        return self.remaining(lease) <= 0 and wall * 1000 >= state.last_id.ms + lease * 1000
+        return self.remaining(run_id, lease) <= 0 and wall * 1000 >= state.last_id.ms + lease * 1000

@@ -6,24 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import redis
-
 from ..backoff import Turns
 from ..errors import ArchiveUnavailable, InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
-from ..redis.connection import (
-    Argument,
-    Command,
-    Reply,
-    call,
-    call_all,
-    checked,
-    is_wrong_type,
-    make_blocking_client,
-)
+from ..redis.connection import Reply, checked, is_wrong_type
 from ..redis.scripts import Script
-from ..redis.shared_connection import SharedConnection
+from ..redis.server import MAX_BLOCK_SECONDS, Server
 from .continuity import Mark, Stretch, is_at, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
@@ -41,10 +30,6 @@ from .run import Run
 from .sequence import Uncounted, find_sequence
 
 HERE = Path(__file__).parent
-
-# A blocking XREAD stays silent for ever on a log that is deleted or begun again meanwhile. So
-# one lasts no longer than this, and the log is checked before the next.
-MAX_BLOCK_SECONDS = 5.0
 
 # How many entries the first command of a scan reads. The next ones read as many as the size of the
 # entries before allows, but the next entries may be larger than those.
@@ -111,29 +96,23 @@ def _check_limit(limit: int | None) -> None:
 
 
 class LogReader:
-    """Reads the logs on one server. A read that finds a lease expired ends the run first.
+    """Reads the logs. A read that finds a lease expired ends the run first.
 
     Every method raises InvalidInput for an argument that is not allowed, NotALog if the run's
     key in Redis does not hold a stream, StoreUnavailable if Redis cannot serve, and
     ReentrantCall in a signal handler that has interrupted a call.
     """
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection, leases: Leases):
-        self._client = client
-        self._blocking_client = make_blocking_client(client, MAX_BLOCK_SECONDS)
-        self._shared = shared
+    def __init__(self, engine: Server, leases: Leases):
+        self.engine = engine
+        self._pool = engine.pool
         self._read_log = self.script(HERE / "read.lua", keys=1)
         self._read_mark = self.script(HERE / "mark.lua", keys=1)
         self.leases = leases
 
-    @property
-    def redis_client(self) -> redis.Redis:
-        """The client with which the store reads."""
-        return self._client
-
     def script(self, file: Path, keys: int) -> Script:
-        """Return a script that runs on the same server, over the connections of reads."""
-        return Script(_Pool(self._client), file, keys)
+        """Return a script that runs over the connections of reads."""
+        return Script(self._pool, file, keys)
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False
@@ -226,7 +205,7 @@ class LogReader:
         for first in range(0, len(run_ids), MAX_DESCRIBED):
             some = run_ids[first : first + MAX_DESCRIBED]
             commands = [(*verb, log_key(run_id)) for run_id in some for verb in _DESCRIBE]
-            replies = iter(call_all(self._client, *commands))
+            replies = iter(self._pool.call_all(*commands))
             for run_id, stream, ttl in zip(some, replies, replies, strict=True):
                 if is_wrong_type(stream):
                     described.append(None)
@@ -241,7 +220,7 @@ class LogReader:
     def last_ids(self, run_ids: Sequence[str]) -> list[EventId | None]:
         """Return the id of the last retained event of several runs, None if there is none."""
         commands = [("XREVRANGE", log_key(each), "+", "-", "COUNT", 1) for each in run_ids]
-        replies = call_all(self._client, *commands)
+        replies = self._pool.call_all(*commands)
         return [
             EventId.from_redis(reply[0][0]) if type(reply) is list and reply else None
             for reply in replies
@@ -254,9 +233,8 @@ class LogReader:
         """
         cursor: bytes = b"0"
         while True:
-            cursor, keys = call(
-                self._client, "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
-            )
+            scan = "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
+            cursor, keys = checked(self._pool.call(*scan))
             if run_ids := [run_id for key in keys if (run_id := run_id_of(key)) is not None]:
                 yield run_ids
             if int(cursor) == 0:
@@ -267,7 +245,7 @@ class LogReader:
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
         states = [
             None if is_wrong_type(reply) else parse_log_state(reply)
-            for reply in call_all(self._client, *commands)
+            for reply in self._pool.call_all(*commands)
         ]
         unknown = [at for at, state in enumerate(states) if _lacks_epoch(state)]
         calls = [(log_key(run_ids[at]), "-", 0) for at in unknown]
@@ -280,7 +258,7 @@ class LogReader:
         if after == LAST:
             return []
         first, last = f"({after}", str(upto)
-        entries = call(self._client, "XRANGE", log_key(run_id), first, last, "COUNT", count)
+        entries = checked(self._pool.call("XRANGE", log_key(run_id), first, last, "COUNT", count))
         return list(entries)
 
     def entries_after(
@@ -294,8 +272,7 @@ class LogReader:
             return self.entries(run_id, position.id, upto, count), True
         key, first = log_key(run_id), f"({position.id}"
         # In this order: an entry that is there after the others were read was there before too.
-        entries, own = call_all(
-            self._client,
+        entries, own = self._pool.call_all(
             ("XRANGE", key, first, str(upto), "COUNT", count),
             self._read_mark.command(key, str(position.id)),
         )
@@ -449,8 +426,7 @@ class LogReader:
         block_ms = max(1, int(1000 * block_seconds))
         key, after = log_key(run_id), str(position.id)
         block = ("BLOCK", block_ms) if blocking else ()
-        reply, *own = call_all(
-            self._blocking_client,
+        reply, *own = self.engine.blocking.call_all(
             ("XREAD", "COUNT", MAX_READ_COUNT, *block, "STREAMS", key, after),
             *((self._read_mark.command(key, after),) if position.is_entry else ()),
         )
@@ -466,7 +442,7 @@ class LogReader:
 
     def _inspect(self, run_id: str, ttl: bool) -> tuple[Reply, LogState]:
         """Return what XINFO STREAM tells of a log, and the state that it means."""
-        stream, *seconds = self._shared.call_all(
+        stream, *seconds = self.engine.shared.call_all(
             ("XINFO", "STREAM", log_key(run_id)), *((("TTL", log_key(run_id)),) if ttl else ())
         )
         state = self._with_epoch(run_id, parse_log_state(stream, *seconds))
@@ -538,7 +514,9 @@ class LogReader:
         count = INITIAL_COUNT
         while True:
             start, stop = (upper, lower) if descending else (lower, upper)
-            entries = call(self._client, command, log_key(run_id), start, stop, "COUNT", count)
+            entries = checked(
+                self._pool.call(command, log_key(run_id), start, stop, "COUNT", count)
+            )
             yield entries
             if len(entries) < count:
                 return
@@ -579,16 +557,3 @@ def _parse_read(reply: Reply) -> tuple[list[Reply], LogState]:
         return [], NO_LOG
     stream, epoch, entries = reply
     return entries, replace(parse_log_state(stream), epoch=epoch)
-
-
-class _Pool:
-    """Runs a script over the pool of a client."""
-
-    def __init__(self, client: redis.Redis):
-        self._client = client
-
-    def call(self, *command: Argument) -> Reply:
-        return call_all(self._client, command)[0]
-
-    def call_all(self, *commands: Command) -> list[Reply]:
-        return call_all(self._client, *commands)

@@ -17,8 +17,8 @@ from redis.exceptions import (
 
 from ..errors import NotALog, ReadOnlyServer, StoreUnavailable, UnsupportedServer
 from ..redis.connection import Reply, checked
+from ..redis.server import PING, Server, is_unknown_script
 from ..redis.server_warnings import SECTIONS, ServerWarning, parse_info, warnings_of
-from ..redis.shared_connection import SharedConnection
 from .redis_keys import log_key, redis_keys
 
 HERE = Path(__file__).parent
@@ -36,10 +36,6 @@ SECONDS_BETWEEN_WARNINGS = 15.0
 # No run can have these ids. The logs are in different slots of a cluster.
 _PROBE, _OTHER_PROBE = "~probe", "~other-probe"
 
-# A script that writes nothing. But its first line declares that it may, so a full server or a
-# replica refuses to run it. A refusal by a replica makes the connection look for the master.
-_PING = ("EVAL", "#!lua\nreturn 1", 0)
-
 _NO_SCRIPT = "0" * 40  # no source has this digest
 
 _REFUSED_ID = "0-0"  # no entry can have it
@@ -54,8 +50,8 @@ _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 class Readiness:
     """Asks a server over a connection that nothing else uses, so that nothing holds it up."""
 
-    def __init__(self, shared: SharedConnection):
-        self._shared = shared
+    def __init__(self, server: Server):
+        self._shared = server.control
         self._source = (HERE / "ready.lua").read_bytes()
         self._tried_at = -math.inf
         self._warnings: list[ServerWarning] = []
@@ -63,7 +59,7 @@ class Readiness:
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
-        _check("EVAL", self._shared.call(*_PING))
+        _check("EVAL", self._shared.call(*PING))
 
     def check(self, *streams: str) -> None:
         """Try out all that Tailrace needs. The server keeps nothing of it.
@@ -79,7 +75,7 @@ class Readiness:
             return
         logs = log_key(_PROBE), log_key(_OTHER_PROBE)
         pinged, read, known, tried, *appended = self._shared.call_all(
-            _PING,
+            PING,
             ("XREAD", "STREAMS", *logs, "0", "0"),  # two logs at once, as the readers do
             ("EVALSHA", _NO_SCRIPT, 0),
             ("EVAL", self._source, 3, *redis_keys(_PROBE)),
@@ -116,8 +112,8 @@ class Readiness:
 
 
 def _check(command: str, reply: Reply) -> None:
-    if "error loading code" in str(reply):
-        return  # fakeredis does not know the first line of _PING
+    if is_unknown_script(reply):
+        return
     if isinstance(reply, _OF_A_CLUSTER):
         raise UnsupportedServer(CLUSTER)
     if isinstance(reply, ReadOnlyError):

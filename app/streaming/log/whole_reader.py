@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import redis
-
 from ..errors import ArchiveUnavailable, NotALog
 from ..event import OwnLog
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
-from ..redis.shared_connection import SharedConnection
+from ..redis.server import Server
 from .archived_log import Archive, ArchivedLogs, Earlier, last_before
 from .continuity import Mark, is_at
 from .lease import Leases
@@ -25,7 +23,7 @@ MAX_LOOK_UPS = 8
 
 
 class WholeLogReader(LogReader):
-    """Reads the logs on one server, and in the archive what stood before that, if there is one.
+    """Reads the logs in Redis, and in the archive what stood before that, if there is one.
 
     The archive is asked only where Redis has not all: there is no log, or its first entry is not
     the first of the run. Then every method raises ArchiveUnavailable too. What is trimmed, expires
@@ -37,12 +35,11 @@ class WholeLogReader(LogReader):
 
     def __init__(
         self,
-        client: redis.Redis,
-        shared: SharedConnection,
+        engine: Server,
         leases: Leases,
         archive: Archive | None = None,
     ):
-        super().__init__(client, shared, leases)
+        super().__init__(engine, leases)
         self._archived = None if archive is None else ArchivedLogs(archive)
 
     def may_be_archived(self, run_id: str, position: Position, state: LogState) -> bool:

@@ -18,31 +18,28 @@ from ..errors import (
 from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
-from ..redis.availability import Availability
 from ..redis.connection import Argument, Command, Reply
 from ..redis.scripts import Script
-from ..redis.shared_connection import SharedConnection
+from ..redis.server import Server
 from .readiness import TOO_OLD
-from .redis_keys import redis_keys
+from .redis_keys import log_key, redis_keys
 
 HERE = Path(__file__).parent
 
 
 class LogWriter:
-    """Appends to the logs on one server, over one shared connection.
+    """Appends to the logs, over a connection that all callers share.
 
     Args:
-        shared: the connection.
+        engine: the Redis that has the logs.
         maxlen: about how many entries a log retains.
         ended_ttl_seconds: how long Redis keeps a log after a terminal event.
         idle_ttl_seconds: how long Redis keeps a log after its last append, while not ended.
-        availability: the clock that learns when Redis has refused or lost a write.
     """
 
     def __init__(
         self,
-        shared: SharedConnection,
-        availability: Availability,
+        engine: Server,
         *,
         maxlen: int,
         ended_ttl_seconds: int,
@@ -54,17 +51,18 @@ class LogWriter:
             ("idle_ttl_seconds", idle_ttl_seconds),
         ):
             check_range(name, value)
-        self._append = Script(shared, HERE / "append.lua", keys=3)
-        self._mark_lost = Script(shared, HERE / "mark_lost.lua", keys=3)
-        self._all_keys = Script(shared, HERE / "all_keys.lua", keys=3)
+        self._engine = engine
+        self._append = Script(engine.shared, HERE / "append.lua", keys=3)
+        self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
+        self._all_keys = Script(engine.shared, HERE / "all_keys.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
-        self._availability = availability
 
     def append(self, append: Append) -> Appended:
         """Carry out one append. See `EventStore.append` for the errors."""
         check_append(len(append.new_events), *append[2:])
-        return _appended(append, self._run(self._append, *self._arguments(append, timestamp_now())))
+        arguments = self._arguments(append, timestamp_now())
+        return _appended(append, self._run(self._append, append.run_id, *arguments))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out several appends in one round trip. Return the result or error of each.
@@ -77,7 +75,8 @@ class LogWriter:
         try:
             replies = self._append.run_each(calls)
         except StoreUnavailable:
-            self._availability.interrupted()
+            for append in appends:
+                self._interrupted(append.run_id)
             raise
         APPEND_SECONDS.observe(time.monotonic() - began, len(appends))
         return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
@@ -86,6 +85,7 @@ class LogWriter:
         """End a run whose lease has expired. See `EventStore.mark_lost`."""
         marked = self._run(
             self._mark_lost,
+            run_id,
             *redis_keys(run_id),
             str(last_id),
             timestamp_now(),
@@ -105,7 +105,7 @@ class LogWriter:
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
         if lease_seconds:
-            self._availability.watch()
+            self._engine.server_of(log_key(run_id)).availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
         return (
             *redis_keys(run_id),
@@ -120,19 +120,23 @@ class LogWriter:
     def _outcome(self, append: Append, reply: Reply) -> Appended | StreamingError:
         if isinstance(reply, StreamingError):
             if isinstance(reply, StoreUnavailable):
-                self._availability.interrupted()
+                self._interrupted(append.run_id)
             return reply
         try:
             return _appended(append, reply)
         except StreamingError as error:
             return error
 
-    def _run(self, script: Script, *arguments: Argument) -> Reply:
+    def _run(self, script: Script, run_id: str, *arguments: Argument) -> Reply:
         try:
             return script.run(*arguments)
         except StoreUnavailable:
-            self._availability.interrupted()
+            self._interrupted(run_id)
             raise
+
+    def _interrupted(self, run_id: str) -> None:
+        """Note that the producers of a run could not write."""
+        self._engine.server_of(log_key(run_id)).availability.interrupted()
 
 
 def _appended(append: Append, reply: Reply) -> Appended:

@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
-from weakref import WeakSet
 
 import hiredis
 import redis
@@ -86,19 +85,15 @@ def make_connection(client: redis.Redis, read_timeout: float | None = None) -> R
     if read_timeout is not None:
         settings["socket_timeout"] = read_timeout
     link: RedisConnection = pool.connection_class(**settings)
-    _outside_pools.add(link)
     return link
 
 
-_outside_pools: WeakSet[RedisConnection] = WeakSet()
-
-
-def count_connections(client: redis.Redis) -> int:
-    """Return how many connections of this process are open: those of the pool, and all others."""
+def count_open(client: redis.Redis, others: Iterable[RedisConnection]) -> int:
+    """Return how many connections are open: those of a client's pool, and others."""
     pool: Any = client.connection_pool  # has no public way to them
     links: Iterable[RedisConnection | None] = (
         *(*pool._get_free_connections(), *pool._get_in_use_connections()),
-        *_outside_pools,
+        *others,
     )
     return sum(link is not None and link._sock is not None for link in links)
 

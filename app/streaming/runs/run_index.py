@@ -14,8 +14,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import InvalidInput
 from ..redis.connection import Reply, checked
-from ..redis.scripts import Script
-from ..redis.shared_connection import SharedConnection
+from ..redis.scripts import Connection, Script
 
 HERE = Path(__file__).parent
 
@@ -82,9 +81,9 @@ class Place(NamedTuple):
 
 
 class RunIndex:
-    """Notes and lists the runs on one server. Every method raises StoreUnavailable."""
+    """Notes and lists the runs. Every method raises StoreUnavailable."""
 
-    def __init__(self, shared: SharedConnection):
+    def __init__(self, shared: Connection):
         self._shared = shared
         self._script = Script(shared, HERE / "index.lua", keys=2)
 

@@ -76,7 +76,7 @@ def test_a_lost_round_trip_raises_store_unavailable(fake_client):
     with pytest.raises(StoreUnavailable) as lost:
         store.append_each([Append("1", NEW_EVENTS), Append("2", NEW_EVENTS)])
     assert lost.value.stored is None
-    assert store.leases.availability.since() > before
+    assert store.engine.availability.since() > before
 
 
 def test_answered_appends_keep_their_results_if_the_script_cannot_be_sent(fake_client):
@@ -95,7 +95,7 @@ def test_a_refused_append_begins_every_lease_anew(fake_client):
     store = store_with_replies(fake_client, [ResponseError("OOM")])
     before = time.monotonic()
     store.append_each([Append("1", NEW_EVENTS)])
-    assert store.leases.availability.since() > before
+    assert store.engine.availability.since() > before
 
 
 @pytest.mark.parametrize("size", [1, MAX_EVENT_BYTES - 2])

@@ -161,12 +161,12 @@ def test_an_error_of_one_log_is_its_own(connected, redis_client, run_id, spoil, 
     store = connected
     spoil(redis_client, run_id)
     store.add(f"{run_id}-good", "llm", "stream", lease_seconds=1000)
-    before, keys = store.leases.availability.since(), redis_client.keys(f"*{run_id}*")
+    before, keys = store.engine.availability.since(), redis_client.keys(f"*{run_id}*")
     with pytest.raises(error):
         append(store, run_id, 1, "key")
     with pytest.raises(error):
         append(store, run_id, 2, "key")
-    assert store.leases.availability.since() == before
+    assert store.engine.availability.since() == before
     assert sorted(redis_client.keys(f"*{run_id}*")) == sorted(keys)
 
 
@@ -179,10 +179,10 @@ def test_a_silent_run_whose_log_is_full_is_not_ended_and_holds_up_nothing(
 ):
     store = connected
     write_as_others(redis_client, run_id, last_id, added, lease_seconds=1)
-    before = store.leases.availability.since()
+    before = store.engine.availability.since()
     assert not store.mark_lost(run_id, EventId.parse(last_id), watched=True)
     assert len(store.get_events(run_id)) == 1
-    assert store.leases.availability.since() == before
+    assert store.engine.availability.since() == before
 
 
 def test_the_last_exact_sequence_can_be_the_loss_of_the_run(store, redis_client, run_id):
@@ -194,7 +194,7 @@ def test_the_last_exact_sequence_can_be_the_loss_of_the_run(store, redis_client,
 def test_a_refusal_of_the_server_holds_up_every_lease(breakable, run_id):
     store = EventStore(breakable.url)
     store.add(run_id, "llm", "stream", lease_seconds=1000)
-    before = store.leases.availability.since()
+    before = store.engine.availability.since()
     with breakable.client() as client:
         client.config_set("maxmemory", 1)
 
@@ -206,4 +206,4 @@ def test_a_refusal_of_the_server_holds_up_every_lease(breakable, run_id):
             return False
 
         wait_until(is_refused, "it is refused")
-    assert store.leases.availability.since() > before
+    assert store.engine.availability.since() > before

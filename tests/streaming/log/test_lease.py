@@ -89,7 +89,7 @@ def mark_lost() -> MarkLost:
 
 @pytest.fixture
 def leases(availability, mark_lost) -> Leases:
-    return Leases(availability, mark_lost)
+    return Leases(lambda run_id: availability, mark_lost)
 
 
 def leased_state(
@@ -167,13 +167,13 @@ def test_after_a_hindrance_every_lease_begins_anew(
     leases, availability, clocks, hindrance, noticed_by
 ):
     live(clocks, availability, LEASE_SECONDS)
-    assert leases.remaining(LEASE_SECONDS) <= 0
+    assert leases.remaining("r", LEASE_SECONDS) <= 0
     for _ in range(3):
         hindrance(clocks, availability)
         if noticed_by == "a tick":
             availability.tick()
         assert not leases.end_if_lost("r", leased_state(clocks))
-        assert leases.remaining(LEASE_SECONDS) == LEASE_SECONDS
+        assert leases.remaining("r", LEASE_SECONDS) == LEASE_SECONDS
         live(clocks, availability, LEASE_SECONDS - 1)
         assert not leases.end_if_lost("r", leased_state(clocks))
         live(clocks, availability, 1)
@@ -204,13 +204,13 @@ def test_small_delays_begin_nothing_anew(leases, availability, clocks):
         clocks.pass_by(MAX_DELAY_SECONDS)
         availability.replied(MAX_DELAY_SECONDS)
         availability.tick()
-    assert leases.remaining(LEASE_SECONDS) == 0
+    assert leases.remaining("r", LEASE_SECONDS) == 0
 
 
 def test_a_lease_counts_from_the_latest_of_what_is_known(leases, availability, clocks):
-    assert leases.remaining(LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS
+    assert leases.remaining("r", LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS
     live(clocks, availability, 8)
-    assert leases.remaining(LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS - 5
+    assert leases.remaining("r", LEASE_SECONDS, clocks.now - 5) == LEASE_SECONDS - 5
 
 
 # The probe

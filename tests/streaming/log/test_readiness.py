@@ -158,7 +158,7 @@ def test_a_former_master_is_left_for_the_new_one(breakable, redis_server):
     store.check_ready()
     with breakable.client() as client:
         client.execute_command("REPLICAOF", "127.0.0.1", redis_server.port)
-    store._client.connection_pool.connection_kwargs["port"] = redis_server.port
+    store.engine.client.connection_pool.connection_kwargs["port"] = redis_server.port
     with pytest.raises(StoreUnavailable):
         store.check_ready()
     store.check_ready()

@@ -1,0 +1,98 @@
+"""One Redis server: the connections to it, and the clock of the leases of its logs."""
+
+from collections.abc import Sequence
+from weakref import WeakSet
+
+import redis
+from redis.exceptions import NoPermissionError
+
+from . import connection
+from .availability import Availability
+from .connection import Argument, Command, RedisConnection, Reply, checked
+from .server_warnings import parse_info
+from .shared_connection import SharedConnection
+
+# A blocking read over `Server.blocking` lasts no longer than this.
+MAX_BLOCK_SECONDS = 5.0
+
+# A script that writes nothing. But its first line declares that it may, so a full server or a
+# replica refuses to run it. A refusal by a replica makes the connection look for the master.
+PING = ("EVAL", "#!lua\nreturn 1", 0)
+
+
+class Pool:
+    """Sends commands over a pool of connections, for reads that may be long."""
+
+    def __init__(self, client: redis.Redis):
+        self._client = client
+
+    def call(self, *command: Argument) -> Reply:
+        """Send one command and return its raw reply, an error reply as a value."""
+        return connection.call_all(self._client, command)[0]
+
+    def call_all(self, *commands: Command) -> list[Reply]:
+        """Send commands together and return their raw replies. Raises StoreUnavailable."""
+        return connection.call_all(self._client, *commands)
+
+
+class Server:
+    """One Redis server, which has all the logs or, as a node of a cluster, some of them.
+
+    Attributes:
+        client: redis-py's client, which holds the settings and the pool.
+        shared: the connection that concurrent appends and short reads share.
+        control: another one like it, so that nothing holds up questions about the server itself.
+        pool: connections for reads that may be long.
+        blocking: connections for reads that block for up to MAX_BLOCK_SECONDS.
+        availability: the clock of the leases of the logs on this server.
+    """
+
+    def __init__(self, client: redis.Redis):
+        self.client = client
+        self.availability = Availability(self.ping)
+        self.shared = SharedConnection(self.connect, self.availability)
+        self.control = SharedConnection(self.connect, self.availability)
+        self.pool = Pool(client)
+        self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
+        self._outside_pool: WeakSet[RedisConnection] = WeakSet()
+
+    def servers(self) -> "Sequence[Server]":
+        """Return the servers that have the logs: this one."""
+        return [self]
+
+    def server_of(self, key: str) -> "Server":
+        """Return the server that has a key: this one."""
+        return self
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless the server responds and accepts writes."""
+        reply = self.control.call(*PING)
+        if not is_unknown_script(reply):
+            checked(reply)
+
+    def info(self, *sections: str) -> dict[str, str]:
+        """Return sections of INFO, or {} if this user may not read it."""
+        reply = self.control.call("INFO", *sections)
+        return {} if isinstance(reply, NoPermissionError) else parse_info(checked(reply))
+
+    def connect(self, read_timeout: float | None = None) -> RedisConnection:
+        """Return a new connection outside the pool, not yet connected.
+
+        `read_timeout` is in seconds; without it, it is that of the client.
+        """
+        link = connection.make_connection(self.client, read_timeout)
+        self._outside_pool.add(link)
+        return link
+
+    def count_connections(self) -> int:
+        """Return how many connections to the server are open."""
+        return connection.count_open(self.client, self._outside_pool)
+
+    def release_idle(self) -> None:
+        """Close the unused connections of the pool; after an outage they are dead."""
+        self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+def is_unknown_script(reply: Reply) -> bool:
+    """Return whether the reply is that of fakeredis, which does not know the first line of PING."""
+    return "error loading code" in str(reply)
