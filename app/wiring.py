@@ -30,7 +30,7 @@ from .routes.admission import Admission
 from .routes.compat import compat
 from .routes.description import description, page
 from .routes.gateway import Gateway
-from .routes.ingest.loop import IngestLoop
+from .routes.ingest.loop import IngestLoops
 from .routes.lean_flask import LeanFlask
 from .routes.reading import history, merged, runs, stream
 from .routes.schemas import RunIdConverter
@@ -65,7 +65,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         store,
         streams,
         admission,
-        IngestLoop(store),
+        IngestLoops(store),
         Hosts(settings.allowed_hosts),
         access,
         store.census(),

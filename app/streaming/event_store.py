@@ -179,6 +179,13 @@ class EventStore(WholeLogReader):
         """Append 1 to 1,000 new events, as `append_many` appends mappings."""
         return self._append(Append(check_run_id(run_id), new_events, **options))
 
+    def lane_of(self, run_id: str) -> str:
+        """Return a name for the server that has a run's log; it does not wait for Redis.
+
+        An append waits for no other server.
+        """
+        return self.engine.lane_of(log_key(run_id))
+
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out appends in one round trip, and return the result or the error of each.
 

@@ -75,6 +75,10 @@ class Server:
         """Return the server that has a key: this one."""
         return self
 
+    def lane_of(self, key: str) -> str:
+        """Return the name of the server that has a key."""
+        return self.name
+
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds and accepts writes."""
         reply = self.control.call(*PING)

@@ -72,6 +72,11 @@ class Cluster:
             raise StoreUnavailable(f"no node of the cluster has the slot {slot}", stored=False)
         return server
 
+    def lane_of(self, key: str) -> str:
+        """Return the name of the node that has a key, as far as is known without asking."""
+        server = self._owners[key_slot(key.encode())]
+        return "" if server is None else server.name
+
     def servers(self) -> list[Server]:
         """Return the nodes that have slots. Raises StoreUnavailable if no node answers."""
         return [self._server_at(address) for address in self.map().masters()]
