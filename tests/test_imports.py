@@ -47,7 +47,7 @@ ARCHIVE = (
 )
 ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
 READINESS = ("server_readiness", "cluster_readiness")
-RUNS = ("changes", "run_index", "runs", "census")
+RUNS = ("changes", "run_index", "late_notes", "runs", "census")
 WIRE = (
     *("dialects", "frame", "formats", "payload", "answer", "run_changes", "frame_batch"),
     "progress",

@@ -95,7 +95,7 @@ def test_history_has_no_lag(start_gateway, run_id):
 def test_a_foreign_id_is_no_time(start_gateway, store, run_id):
     gateway = start_gateway()
     with stream(gateway, run_id) as connection:
-        store.redis_client.xadd(f"run:{run_id}:events", {"event_category": "x"}, id="5-0")
+        store.engine.client.xadd(f"run:{run_id}:events", {"event_category": "x"}, id="5-0")
         read_until(connection, b"id: 5-0")
         wait_until(lambda: read(gateway)["delivered_events_total"] == 1, "it is counted")
         assert read(gateway)["delivery_lag_seconds_count"] == 0
@@ -105,7 +105,7 @@ def test_a_notice_is_counted(start_gateway, store, run_id):
     gateway = start_gateway()
     first = store.add(run_id, "llm", "token")
     append(gateway, run_id, 3)
-    store.redis_client.xtrim(f"run:{run_id}:events", maxlen=1, approximate=False)
+    store.engine.client.xtrim(f"run:{run_id}:events", maxlen=1, approximate=False)
     with stream(gateway, run_id, first, until=b"gateway.gap"):
         wait_until(lambda: read(gateway).of("notices_total", notice="gap") == 1, "it is counted")
 

@@ -226,7 +226,7 @@ def test_who_waits_in_the_event_store_gets_a_reset_if_the_clock_is_behind(restor
     lost = append(restored.url, 1, "lost too")
     assert [event.id for event in store.subscribe(RUN)] == lost
     restored.restore(appended_meanwhile=1, behind=behind + 1)
-    store.release_idle()
+    store.engine.release_idle()
     events = store.subscribe(RUN)
     while events[-1].id is None:
         events += store.subscribe(RUN)

@@ -29,12 +29,19 @@ class Handler:
         self.may.set()
         self.error: Exception | None = None
         self.closes = False
+        self.slow_lengths: set[int] = set()  # of the bodies of a lane that stands still
+        self.slow_may = gevent.event.Event()
 
     def head_of(self, head: bytes) -> SimpleNamespace | None:
         match = re.fullmatch(rb"POST /plain HTTP/1.1\r\nContent-Length: (\d+)\r\n\r\n", head)
         return SimpleNamespace(length=int(match[1])) if match else None
 
+    def lane_of(self, head: SimpleNamespace) -> str:
+        return "slow" if head.length in self.slow_lengths else ""
+
     def handle(self, requests: list[KeptConnection]) -> None:
+        if len(requests[0].body) in self.slow_lengths:
+            self.slow_may.wait()
         self.may.wait()
         self.rounds.append([bytes(request.body) for request in requests])
         if self.error is not None:
@@ -91,6 +98,18 @@ def received(client: gevent.socket.socket) -> bytes:
 
 def settle(seconds: float = 0.02) -> None:
     gevent.sleep(seconds)
+
+
+def test_a_lane_that_stands_still_holds_up_no_other(kept):
+    kept.handler.slow_lengths = {3}
+    with kept.connect() as slow, kept.connect() as first, kept.connect() as second:
+        slow.sendall(request(b"111"))
+        for client in (first, second, first):
+            client.sendall(request(b"22"))
+            assert received(client) == b"<22>"
+        kept.handler.slow_may.set()
+        assert received(slow) == b"<111>"
+    assert not kept.given
 
 
 def test_a_request_is_answered_at_every_cut(kept):

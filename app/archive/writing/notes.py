@@ -74,10 +74,15 @@ class Notes:
         self._archived = reader.script(HERE / "archived.lua", keys=4)
 
     def look(self, run_ids: Sequence[str]) -> list[Look | None]:
-        """Return how some logs are, None for one that is not there or is none."""
+        """Return how some logs are, None for one that is not there or is none.
+
+        It is None too for one whose node of a cluster does not answer, unless none does.
+        """
         if not run_ids:
             return []
         replies = self._look.run_each([(log_key(each), archiving_key(each)) for each in run_ids])
+        if all(isinstance(each, StoreUnavailable) for each in replies):
+            raise replies[0]
         return [self._parse_look(*each) for each in zip(run_ids, replies, strict=True)]
 
     def claim(self, run_id: str) -> tuple[bool, bool]:
@@ -112,9 +117,7 @@ class Notes:
         self._archived.run(*redis_keys(run_id), archiving_key(run_id), *arguments)
 
     def _parse_look(self, run_id: str, reply: Reply) -> Look | None:
-        if isinstance(reply, StoreUnavailable):
-            raise reply
-        if not reply or isinstance(reply, NotALog):
+        if not reply or isinstance(reply, NotALog | StoreUnavailable):
             return None
         last_id, added, ended, expires_at, archived, now = reply
         last = EventId.from_redis(last_id)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from flask import Blueprint, Response, abort
 
 from ...server.response import JsonResponse
@@ -44,7 +45,8 @@ def page() -> Response:
     )
     following = b'"%b"' % str(found.next).encode() if found.next else b"null"
     runs = b",".join([run.to_json() for run in found.runs])
-    response = JsonResponse(b'{"runs":[%b],"next":%b}' % (runs, following))
+    more = b"" if not found.unavailable else b',"unavailable":' + orjson.dumps(found.unavailable)
+    response = JsonResponse(b'{"runs":[%b],"next":%b%b}' % (runs, following, more))
     here.admission.hold_until_sent(response)
     return response
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..backoff import Turns
-from ..errors import ArchiveUnavailable, InvalidInput, NotALog
+from ..errors import ArchiveUnavailable, InvalidInput, NotALog, StoreUnavailable
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply, checked, is_wrong_type
 from ..redis.engine import Engine
 from ..redis.scripts import Script
-from ..redis.server import MAX_BLOCK_SECONDS
+from ..redis.server import MAX_BLOCK_SECONDS, Server
 from .continuity import Mark, Stretch, is_at, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
@@ -197,17 +197,21 @@ class LogReader:
             found, state = self._inspect(run_id, ttl=True)
         return self._run(run_id, found, state) if state.exists else None
 
-    def describe(self, run_ids: Sequence[str]) -> list[Run | None]:
+    def describe(self, run_ids: Sequence[str]) -> list[Run | StoreUnavailable | None]:
         """Return what is known of several runs; None for one without a log.
 
-        It is None too if the run's key in Redis holds something else.
+        It is None too if the run's key in Redis holds something else. For a run that only some node
+        of a cluster could tell of, and does not, it is the error.
         """
-        described: list[Run | None] = []
+        described: list[Run | StoreUnavailable | None] = []
         for first in range(0, len(run_ids), MAX_DESCRIBED):
             some = run_ids[first : first + MAX_DESCRIBED]
             commands = [(*verb, log_key(run_id)) for run_id in some for verb in _DESCRIBE]
             replies = iter(self._pool.call_all(*commands))
             for run_id, stream, ttl in zip(some, replies, replies, strict=True):
+                if isinstance(stream, StoreUnavailable):
+                    described.append(stream)
+                    continue
                 if is_wrong_type(stream):
                     described.append(None)
                     continue
@@ -218,28 +222,35 @@ class LogReader:
                     described.append(parse_run(run_id, stream, state) if state.exists else None)
         return described
 
-    def last_ids(self, run_ids: Sequence[str]) -> list[EventId | None]:
-        """Return the id of the last retained event of several runs, None if there is none."""
+    def last_ids(self, run_ids: Sequence[str]) -> list[EventId | StoreUnavailable | None]:
+        """Return the id of the last retained event of several runs, None if there is none.
+
+        For a run that only some node of a cluster could tell of, and does not, it is the error.
+        """
         commands = [("XREVRANGE", log_key(each), "+", "-", "COUNT", 1) for each in run_ids]
         replies = self._pool.call_all(*commands)
         return [
-            EventId.from_redis(reply[0][0]) if type(reply) is list and reply else None
+            reply
+            if isinstance(reply, StoreUnavailable)
+            else (EventId.from_redis(reply[0][0]) if type(reply) is list and reply else None)
             for reply in replies
         ]
 
     def scan_run_ids(self) -> Iterator[list[str]]:
         """Yield the ids of all runs that have keys, some at a time; one may come twice.
 
-        Redis walks through all of its keys for it, a part for each list.
+        Redis walks through all of its keys for it, a part for each list. What a node of a cluster
+        has that does not answer is left out. Raises StoreUnavailable if none answers.
         """
-        cursor: bytes = b"0"
-        while True:
-            scan = "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
-            cursor, keys = checked(self._pool.call(*scan))
-            if run_ids := [run_id for key in keys if (run_id := run_id_of(key)) is not None]:
-                yield run_ids
-            if int(cursor) == 0:
-                return
+        failures: list[StoreUnavailable] = []
+        servers = self.engine.servers()
+        for server in servers:
+            try:
+                yield from _scan_run_ids(server)
+            except StoreUnavailable as error:
+                failures.append(error)
+        if len(failures) == len(servers):
+            raise failures[0]
 
     def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
         """Return the states of several logs in one round trip, None for a key without a log."""
@@ -528,6 +539,17 @@ class LogReader:
                 lower = f"({last_id.decode()}"
             size = sum(sum(map(len, fields)) + ENTRY_OVERHEAD for _, fields in entries)
             count = next_count(size, len(entries))
+
+
+def _scan_run_ids(server: Server) -> Iterator[list[str]]:
+    cursor: bytes = b"0"
+    while True:
+        scan = "SCAN", cursor, "MATCH", log_key("*"), "COUNT", SCANNED_KEYS
+        cursor, keys = checked(server.pool.call(*scan))
+        if run_ids := [run_id for key in keys if (run_id := run_id_of(key)) is not None]:
+            yield run_ids
+        if int(cursor) == 0:
+            return
 
 
 def _from(cursor: EventId | None) -> tuple[EventId, int]:

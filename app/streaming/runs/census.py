@@ -72,7 +72,8 @@ class Census:
             moved = [
                 place
                 for place, last_id in zip(places, last_ids, strict=True)
-                if last_id is None or last_id.ms != place.ms
+                if last_id is None
+                or (not isinstance(last_id, StoreUnavailable) and last_id.ms != place.ms)
             ]
             self._correct(moved, self._reader.describe([each.run_id for each in moved]))
 
@@ -102,9 +103,15 @@ class Census:
             self._may_scan = False
             log.warning("runs of other programs are not found: %s", error)
 
-    def _correct(self, places: Sequence[Place], described: Sequence[Run | None]) -> None:
-        """Note what the logs of some runs say; tell of what is recent."""
-        found = {run.run_id: run for run in described if run is not None}
+    def _correct(
+        self, places: Sequence[Place], described: Sequence[Run | StoreUnavailable | None]
+    ) -> None:
+        """Note what the logs of some runs say; tell of what is recent.
+
+        Nothing is known of those whose node does not answer.
+        """
+        found = {run.run_id: run for run in described if isinstance(run, Run)}
+        without_log = [place for place, run in zip(places, described, strict=True) if run is None]
         since = 1000 * (time.time() - TOLD_SECONDS)
 
         def change(run_id: str) -> NewEvent | None:
@@ -115,7 +122,7 @@ class Census:
             is_recent = run.log.last_id.ms >= since
             return change_of(event) if event is not None and is_recent else None
 
-        gone = [Noted(each.run_id, "gone", each.ms) for each in places if each.run_id not in found]
+        gone = [Noted(each.run_id, "gone", each.ms) for each in without_log]
         self._runs.note([*map(noted_of, found.values()), *gone], change)
 
     def _in_turns(self, parts: Iterator[T]) -> Iterator[T]:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from ..errors import StreamingError
+from ..errors import StoreUnavailable, StreamingError
 from ..event import LIFECYCLE, Event
 from ..event_id import EventId
 from ..log.reader import MAX_DESCRIBED, LogReader
@@ -13,6 +13,7 @@ from ..log.run import Run
 from ..log.writer import LogWriter
 from ..new_event import MAX_EVENTS, Append, Appended, NewEvent
 from .changes import CHANGES, change_of, deletion_of
+from .late_notes import LateNotes, Notes
 from .run_index import Noted, Place, RunIndex
 
 # How many runs of the index one page looks at, and into how many logs.
@@ -23,14 +24,19 @@ log = logging.getLogger("tailrace.runs")
 
 
 class RunsPage(NamedTuple):
-    """Some runs, the latest activity first, and where the next page goes on (None at the end)."""
+    """Some runs, the latest activity first, and where the next page goes on (None at the end).
+
+    `unavailable` are the ids of runs that belong there, but whose logs cannot be read now: they are
+    on nodes of a cluster that do not serve.
+    """
 
     runs: list[Run]
     next: Place | None
+    unavailable: Sequence[str] = ()
 
 
 class Runs:
-    """All runs on one server.
+    """All runs.
 
     The log of a run is the truth. What is noted here may be missing after a crash, or when other
     programs write logs: the census finds it.
@@ -40,6 +46,7 @@ class Runs:
         self.index = index
         self._reader = reader
         self._writer = writer
+        self._late = LateNotes(self._write)
 
     def appended(self, appends: Iterable[tuple[Append, Appended]]) -> None:
         """Note what appends say of their runs: the first event, and lifecycle events."""
@@ -92,6 +99,7 @@ class Runs:
         A page may be shorter before the end: it looks at about MAX_SCANNED_RUNS of the index, and
         into about MAX_LOGS logs. Raises StoreUnavailable.
         """
+        unavailable: list[str] = []
         places = self.index.places(state, after)
         place, last = next(places, None), after
         found: list[tuple[Place, Run]] = []
@@ -99,7 +107,7 @@ class Runs:
         while place is not None and len(found) <= limit:
             is_enough = scanned >= MAX_SCANNED_RUNS or logs >= MAX_LOGS
             if is_enough and last is not None and place.score != last.score:
-                return RunsPage([run for _, run in found], last.behind)
+                return RunsPage([run for _, run in found], last.behind, unavailable)
             chosen: list[Place] = []
             while place is not None and len(chosen) < max(MAX_DESCRIBED, limit - len(found)):
                 if scanned >= MAX_SCANNED_RUNS and last is not None and place.score != last.score:
@@ -110,22 +118,33 @@ class Runs:
                 place = next(places, None)
             logs += len(chosen)
             runs = self._reader.describe([each.run_id for each in chosen])
-            found += (
-                (each, run)
-                for each, run in zip(chosen, runs, strict=True)
-                if run is not None and state in (None, _state(run.log.ended))
-            )
+            for each, run in zip(chosen, runs, strict=True):
+                if isinstance(run, StoreUnavailable):
+                    unavailable.append(each.run_id)
+                elif run is not None and state in (None, _state(run.log.ended)):
+                    found.append((each, run))
         is_whole = len(found) <= limit and place is None
         del found[limit:]
-        return RunsPage([run for _, run in found], None if is_whole else found[-1][0])
+        following = None if is_whole else found[-1][0]
+        return RunsPage([run for _, run in found], following, unavailable)
 
     def _try(self, noted: Sequence[Noted], changes: Sequence[NewEvent]) -> None:
-        """Note and tell, if Redis can: what was appended is stored in any case."""
+        """Note and tell, now or later: what was appended is stored in any case."""
+        notes = noted, changes
+        if self._late.are_waiting:
+            self._late.add(notes)
+            return
         try:
-            self._tell(changes)
-            self.index.note(noted)
+            self._write(notes)
         except StreamingError as error:
             log.warning("the index of runs cannot be written now: %s", error)
+            if isinstance(error, StoreUnavailable):
+                self._late.add(notes)
+
+    def _write(self, notes: Notes) -> None:
+        noted, changes = notes
+        self._tell(changes)
+        self.index.note(noted)
 
     def _tell(self, changes: Sequence[NewEvent]) -> None:
         for first in range(0, len(changes), MAX_EVENTS):

@@ -48,12 +48,12 @@ def followed(readers: ReaderPool, store: EventStore, run_id: str) -> Iterator[tu
 
 def break_connections(client, store: EventStore) -> None:
     client.client_kill_filter(_type="normal", skipme=True)
-    store.release_idle()
+    store.engine.release_idle()
 
 
 def has_verified(reader: TailReader, before: object) -> bool:
     is_new = reader._link is not None and reader._link is not before
-    return is_new and not reader._unverified and not reader._looked_up
+    return is_new and not reader._group._unverified and not reader._group._looked_up
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_what_only_the_archive_has_is_no_reason_for_a_reset(store, client, archi
                 pipeline.xtrim(key(RUN), maxlen=left, approximate=False)
             pipeline.client_kill_filter(_type="normal", skipme=True)
             pipeline.execute()
-        store.release_idle()
+        store.engine.release_idle()
         wait_until(lambda: has_verified(reader, before), "the reader has connected again")
         store.add(OTHER, "step", "done")
         wait_until(lambda: other.position.sequence == 2, "the reader goes on")

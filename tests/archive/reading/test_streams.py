@@ -235,7 +235,7 @@ def test_a_stream_that_awaits_a_run_asks_the_archive_no_more(store, readers, sto
     asked = len(storage.asked)
     reader = next(iter(readers._readers))
     for _ in range(3):
-        reader._check()
+        reader._group.check()
     assert len(storage.asked) == asked == 1
     store.add(run_id, "lifecycle", "completed")
     assert [each["sequence"] for each in chunks if each["sequence"]] == [1]
@@ -321,8 +321,8 @@ def test_a_feed_whose_log_goes_stays_where_it_is(store, readers, client, archive
     archive_log(archive, store, run_id)
     client.delete(key(run_id))
     reader = next(iter(readers._readers))
-    reader._check()
-    wait_until(lambda: not reader._looked_up, "the archive was asked")
+    reader._group.check()
+    wait_until(lambda: not reader._group._looked_up, "the archive was asked")
     assert feed.position == position
     assert feed.ended
 
@@ -394,7 +394,7 @@ def test_a_stalled_storage_holds_up_no_other_feed_of_the_reader(
         store.add(other, "step", "done")
         wait_until(lambda: follows.position.sequence == number, "the other run goes on")  # noqa: B023
     assert stalled.position.sequence == 4
-    assert reader._looked_up
+    assert reader._group._looked_up
     storage.open.set()
     wait_until(lambda: stalled.position.sequence == 14, "the stalled run goes on")
 
@@ -411,9 +411,9 @@ class TrimmedStore(EventStore):
         if self.schedule:
             left = self.schedule.pop()
             if left is None:
-                self.redis_client.delete(key(self._run_id))
+                self.engine.client.delete(key(self._run_id))
             else:
-                self.redis_client.xtrim(key(self._run_id), maxlen=left, approximate=False)
+                self.engine.client.xtrim(key(self._run_id), maxlen=left, approximate=False)
 
     def entries(self, *arguments):
         with self.interruptions():

@@ -471,7 +471,7 @@ def test_a_key_of_another_type_is_not_archived(archive, fake_store, fake_client,
 def test_a_log_without_an_epoch_is_not_archived(archive, store, redis_client, run_id):
     redis_client.execute_command("ACL", "SETUSER", "nogroups", "on", ">x", "~*", "+@all", "-xgroup")
     write(redis_client, run_id, [b"a", b"1"])
-    url = store.redis_client.connection_pool.connection_kwargs
+    url = store.engine.client.connection_pool.connection_kwargs
     other = type(store)(f"redis://nogroups:x@{url['host']}:{url['port']}/0")
     with pytest.raises(CannotArchive, match="XGROUP"):
         copy_log(other, archive, run_id, nothing)

@@ -186,7 +186,7 @@ def test_a_frozen_s3_server_does_not_keep_an_archiver_from_ending(
             ARCHIVE_URL=bucket, AWS_ENDPOINT_URL=silent.environ["AWS_ENDPOINT_URL"]
         )
         claim = "{run:a:events}:archiving"
-        wait_until(lambda: runs.redis_client.exists(claim), "it has begun")
+        wait_until(lambda: runs.engine.client.exists(claim), "it has begun")
         archiver.process.terminate()
         assert archiver.wait() == 0  # the server is still silent
     assert archived(archive_at(bucket), "a") is None

@@ -215,7 +215,7 @@ def test_a_run_of_another_program_is_found_without_a_gateway(start_archiver, run
 
 def test_a_part_can_be_imported(run, runs, archive, gateway, tmp_path):
     runs.append("a", "a", "b", {"n": 1.0}, lease_seconds=900)
-    runs.redis_client.xadd(
+    runs.engine.client.xadd(
         "run:a:events", {"event_category": "a", "event_action": "b", "data": "1"}
     )
     append(runs, "a", 3)

@@ -127,7 +127,7 @@ class Story(threading.Thread):
             self._append(self._dice.randrange(1, 30))
         elif choice < 0.85 and self.appended:
             keep = self._dice.randrange(0, 10)
-            self._runs.redis_client.xtrim(f"run:{self.run_id}:events", keep, approximate=False)
+            self._runs.engine.client.xtrim(f"run:{self.run_id}:events", keep, approximate=False)
         elif choice < 0.95:
             state = self._runs.state(self.run_id)
             self._archive.delete(self.run_id, state.epoch or None)

@@ -82,7 +82,7 @@ class Producer:
             self.total = self._store.state(self._run_id).last_sequence
             wait_until(self._is_archived, "the turn is archived", 60)
             self._take_away(self._dice.choice(["all", "most", "some", "nothing"]))
-        self._store.redis_client.delete(f"run:{self._run_id}:events")
+        self._store.engine.client.delete(f"run:{self._run_id}:events")
 
     def _is_archived(self) -> bool:
         manifest = self._archive.find(self._run_id)
@@ -96,7 +96,7 @@ class Producer:
             "nothing": 10**6,
         }[how_much]
         key = f"run:{self._run_id}:events"
-        self._store.redis_client.xtrim(key, maxlen=left, approximate=False)
+        self._store.engine.client.xtrim(key, maxlen=left, approximate=False)
 
 
 @pytest.mark.timeout(300)

@@ -59,7 +59,7 @@ class Log:
         self._append(behind, "new", 200)
         self._append(1, "new", 2000)
         self._client.client_kill_filter(_type="normal", skipme=True)
-        self.store.release_idle()
+        self.store.engine.release_idle()
 
     def close(self) -> None:
         self._client.close()
