@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from app.streaming.event_store import EventStore
-from app.streaming.feeds import tail_reader
+from app.streaming.feeds import feed_group
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.feeds.readers import make_readers
@@ -109,7 +109,7 @@ def test_what_was_looked_up_before_an_older_state_was_restored_is_verified(
     store, client, archive, storage, monkeypatch
 ):
     """The storage takes its time, and the reader has connected to the restored server meanwhile."""
-    monkeypatch.setattr(tail_reader, "READ_COUNT", 2)
+    monkeypatch.setattr(feed_group, "READ_COUNT", 2)
     readers = make_readers(store)
     for number in (1, 2, 3):
         add_at(client, number, number)
