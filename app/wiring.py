@@ -34,7 +34,7 @@ from .routes.writing import events, json_body, requests
 from .routes.writing.plain_appends import PlainAppends
 from .settings import Settings
 from .streaming.event_store import EventStore
-from .streaming.feeds.reader_pool import ReaderPool
+from .streaming.feeds.readers import make_readers
 from .streaming.follow.heartbeats import Heartbeats
 from .streaming.follow.history import History
 from .streaming.follow.open_streams import OpenStreams
@@ -137,7 +137,7 @@ def _services(settings: Settings, store: EventStore) -> Services:
     history = History(store)
     return Services(
         store=store,
-        readers=ReaderPool(store, history.drop),
+        readers=make_readers(store, history.drop),
         history=history,
         heartbeats=Heartbeats(settings.heartbeat_seconds),
         heartbeat_seconds=settings.heartbeat_seconds,

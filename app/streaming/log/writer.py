@@ -19,9 +19,9 @@ from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
 from ..redis.connection import Argument, Command, Reply
+from ..redis.engine import Engine
 from ..redis.scripts import Script
-from ..redis.server import Server
-from .readiness import TOO_OLD
+from ..redis.server import TOO_OLD
 from .redis_keys import log_key, redis_keys
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ class LogWriter:
 
     def __init__(
         self,
-        engine: Server,
+        engine: Engine,
         *,
         maxlen: int,
         ended_ttl_seconds: int,
@@ -52,7 +52,7 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
-        self._append = Script(engine.shared, HERE / "append.lua", keys=3)
+        self._append = Script(engine.shared, HERE / "append.lua")
         self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
         self._all_keys = Script(engine.shared, HERE / "all_keys.lua", keys=3)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
@@ -107,8 +107,11 @@ class LogWriter:
         if lease_seconds:
             self._engine.server_of(log_key(run_id)).availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
+        # While the slot of a run moves, its keys may be on two nodes, and a key that does not exist
+        # counts as one that is elsewhere. So no append names more keys than it needs.
+        keys = (3, *redis_keys(run_id)) if idempotency_key else (1, log_key(run_id))
         return (
-            *redis_keys(run_id),
+            *keys,
             *self._limits,
             timestamp,
             idempotency_key or b"",
