@@ -415,6 +415,31 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
     subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=True)
 
 
+# What a start need not load, unless a setting asks for it.
+WITH_TOKENS = ["cryptography", "jwt"]
+WITH_ISSUER = ["requests", "urllib3"]
+OTHER_EXTRAS = ["obstore", "opentelemetry"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "program", "settings"),
+    [
+        ([*WITH_TOKENS, *WITH_ISSUER, *OTHER_EXTRAS], "make_gateway.py", {}),
+        ([*WITH_ISSUER, *OTHER_EXTRAS], "make_gateway.py", {"AUTH_SECRET": "x" * 32}),
+        (
+            [*WITH_TOKENS, *WITH_ISSUER, *OTHER_EXTRAS, "flask", "gevent", "gunicorn"],
+            "check_settings.py",
+            {},
+        ),
+    ],
+    ids=["gateway", "gateway with tokens", "check"],
+)
+def test_a_start_loads_only_what_its_settings_ask_for(hidden, program, settings, tmp_path):
+    command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]
+    environ = {"PYTHONPATH": str(ROOT), "REDIS_URL": "redis://127.0.0.1:1/0", **settings}
+    subprocess.run(command, env=environ, cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize(
     "path",
     [path for path in APP if PACKAGE / "command_line" in path.parents],
