@@ -14,6 +14,9 @@ RUN pip install --no-cache-dir --require-hashes -r requirements.txt
 COPY app app
 COPY clients clients
 COPY wsgi.py gunicorn.conf.py LICENSE ./
+# Or each process compiles the app when it starts: its user may write no bytecode here. The hashes
+# of the sources say whether it fits them, since some builders change the times of files.
+RUN python -m compileall -q --invalidation-mode checked-hash app wsgi.py
 # As a number, so that an orchestrator can see that it is not root's.
 RUN mkdir .data && chown 10001:10001 .data
 USER 10001:10001

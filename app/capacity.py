@@ -3,11 +3,13 @@
 import resource
 from typing import NamedTuple
 
-from .server.connections import PLACES_PER_WAITING
-
 # Files that are no client's: mostly connections to Redis, of which readers use one for 64 runs.
 OTHER_FILES = 100
 RUNS_PER_FILE = 64
+
+# So many of the newest connections are left to wait, for each 8 places, so that each has time to
+# send its request, even beside as many busy connections as there are places.
+PLACES_PER_WAITING = 8
 
 MAX_APPENDS = 1500
 MAX_OTHERS = 1000

@@ -4,10 +4,10 @@ import dataclasses
 import json
 import socket
 import sys
+from importlib import import_module
 from typing import Any
 
 from .auth.revocation_log import REVOCATIONS
-from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
 from .launcher.installed_redis import OwnRedisError
 from .server.addresses import STANDS_OPEN, is_loopback
@@ -26,8 +26,8 @@ def check() -> int:
     Returns 2 if Redis can never serve. Raises one of REFUSALS if a setting is wrong.
     """
     settings = Settings.load()
-    api_keys_of(settings)
-    Keys(settings, lambda: None)
+    if settings.has_authentication:
+        import_module(".authentication", __package__).check_keys(settings)
     _, address = resolve(settings.host, settings.port)
     if not (settings.has_authentication or settings.allow_anonymous or is_loopback(address[0])):
         raise SettingsError(f"ALLOW_ANONYMOUS: {settings.host} {STANDS_OPEN}")

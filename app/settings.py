@@ -14,7 +14,7 @@ from marshmallow.validate import OneOf, Range, Regexp
 
 from .archive.storage import check_url
 from .auth.grants import Patterns
-from .auth.keys import MIN_SECRET_BYTES
+from .auth.key import MIN_SECRET_BYTES
 from .streaming.errors import InvalidInput
 from .streaming.new_event import MAX_NUMBER
 from .streaming.redis.engine import make_engine

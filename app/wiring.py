@@ -13,10 +13,6 @@ from . import __version__
 from .archive.archive import Archive
 from .archive.storage import storage_of
 from .archive.threads import StorageThreads
-from .auth.authenticator import Authenticator
-from .auth.revocation_log import RevocationLog
-from .auth.tokens import TokenVerifier
-from .authentication import Keys, api_keys_of
 from .capacity import Capacity, open_files
 from .metrics import catalog
 from .metrics.exposition import Exposition
@@ -45,6 +41,7 @@ from .streaming.follow.open_streams import OpenStreams
 from .streaming.follow.subscriber import Services
 
 if TYPE_CHECKING:
+    from .auth.authenticator import Authenticator
     from .tracing import Tracing
 
 log = logging.getLogger("tailrace.tracing")
@@ -177,27 +174,10 @@ def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) ->
     """Return what decides about requests. Raises SettingsError."""
     if not settings.has_authentication:
         return Access()
-
-    def end_refused() -> None:
-        streams.end_owned(authenticator.refuses, "revoked")
-
-    def keys_changed() -> None:
-        verifier.forget_all()
-        end_refused()
-
-    keys = Keys(settings, keys_changed)
-    verifier = TokenVerifier(
-        keys,
-        claim=settings.auth_claim,
-        audience=settings.auth_audience,
-        issuer=settings.auth_issuer,
-        expect=keys.expect,
-    )
-    authenticator = Authenticator(
-        api_keys_of(settings),
-        verifier,
-        RevocationLog(store.engine, end_refused),
-        settings.max_auth_failures,
+    # By name: without authentication nobody pays for what verifies tokens.
+    authentication = import_module(".authentication", __package__)
+    authenticator: Authenticator = authentication.make_authenticator(
+        settings, store.engine, lambda refuses: streams.end_owned(refuses, "revoked")
     )
     return Access(
         authenticator,

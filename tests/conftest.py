@@ -4,6 +4,8 @@ Under pytest-xdist every test process has a Redis server and a gateway for itsel
 """
 
 import itertools
+import os
+import sys
 from collections.abc import Iterator
 
 import fakeredis
@@ -14,6 +16,10 @@ import redis
 from app.streaming.event_store import EventStore
 from tests.scheduling import GroupScheduling
 from tests.servers import GatewayServer, RedisServer, free_port, wait_until
+
+# Most tests start processes, which would each compile the whole app where bytecode is not kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A loaded machine may take any time for an example.
 hypothesis.settings.register_profile("no deadline", deadline=None)

@@ -99,7 +99,8 @@ ROUTES = (
     "description.page",
 )
 AUTH = (
-    *("unwritable", "grants", "keys", "identity", "fetch", "jwks", "api_keys", "tokens", "limits"),
+    *("unwritable", "grants", "key", "keys", "identity", "fetch", "jwks", "api_keys"),
+    *("tokens", "limits"),
     *("revocations", "revocation_log", "authenticator"),
 )
 PROTOCOL = (
@@ -197,7 +198,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire, *_catalog, "app.metrics.values"]),
         (_merged, [*_root, *_log, *_wire, *_feeds]),
         (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_merged, *_runs, *_catalog]),
-        (_server, [*in_package("streaming.follow", ("client_socket",)), *_metrics]),
+        (_server, [*in_package("streaming.follow", ("client_socket",)), *_metrics, "app.capacity"]),
         (_auth, [*_root, *_redis]),
         (
             _routes,
@@ -214,15 +215,15 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         for number, module in enumerate(modules):
             yield module, {*modules[:number], *below}
     yield "app.client", {"app.client.client", "app.streaming.errors"}
-    auth_for_settings = set(in_package("auth", ("grants", "keys")))
+    auth_for_settings = set(in_package("auth", ("grants", "key")))
     async_names = ("appender", "client")
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
     yield "app.producers", {"app.producers.run_events"}
     yield "app.logging", {*_root, "app.client"}
     for_settings = {"app.streaming.redis.engine", "app.archive.storage"}
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
-    yield "app.authentication", {*_auth, "app.settings"}
-    yield "app.capacity", {"app.server.connections"}
+    yield "app.authentication", {*_auth, "app.settings", "app.streaming.redis.server"}
+    yield "app.capacity", set()
     yield "app.log_format", set()
     yield "app.launcher.reaper", set()
     yield "app.launcher.child_processes", set()
@@ -250,19 +251,16 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.wiring", (whole - clients) | {"app"}  # for its version
     yield "app", {"app.wiring", "app.settings", *_store}
     known = {*_root, *_store, "app.settings", "app.capacity", "app.launcher.own_redis"}
-    known |= {"app.launcher.installed_redis", "app.authentication", "app.server.addresses"}
+    known |= {"app.launcher.installed_redis", "app.server.addresses"}
     known.add("app.auth.revocation_log")
     known |= set(in_package("streaming.redis", ("own_server", "redis_url")))
     yield "app.check", known
     yield "app.launcher.launcher", {*known, "app.check", "app.launcher.child_processes"}
-    server_commands = {*in_package("auth", ("grants", "keys", "tokens")), "app.settings"}
-    server_commands |= {
-        "app",
-        "app.check",
-        "app.launcher.launcher",
-        "app.command_line.output.terminal",
-    }
+    server_commands = {"app", "app.check", "app.launcher.launcher"}
+    server_commands.add("app.command_line.output.terminal")
     yield "app.command_line.server_commands", server_commands
+    token_command = {*in_package("auth", ("grants", "keys", "tokens")), *_root, *_output}
+    yield "app.command_line.operating.token_command", {*token_command, "app.settings"}
     archiving = {*_root, *_store, *_archive, *_archive_writing, "app.settings"}
     archiving.add("app.log_format")
     yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
@@ -417,13 +415,38 @@ def test_a_producer_needs_nothing_of_the_server(hidden, program):
     subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, check=True)
 
 
+# What a start need not load, unless a setting asks for it.
+WITH_TOKENS = ["cryptography", "jwt"]
+WITH_ISSUER = ["requests", "urllib3"]
+OTHER_EXTRAS = ["obstore", "opentelemetry"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "program", "settings"),
+    [
+        ([*WITH_TOKENS, *WITH_ISSUER, *OTHER_EXTRAS], "make_gateway.py", {}),
+        ([*WITH_ISSUER, *OTHER_EXTRAS], "make_gateway.py", {"AUTH_SECRET": "x" * 32}),
+        (
+            [*WITH_TOKENS, *WITH_ISSUER, *OTHER_EXTRAS, "flask", "gevent", "gunicorn"],
+            "check_settings.py",
+            {},
+        ),
+    ],
+    ids=["gateway", "gateway with tokens", "check"],
+)
+def test_a_start_loads_only_what_its_settings_ask_for(hidden, program, settings, tmp_path):
+    command = [sys.executable, ROOT / "tests" / "programs" / program, *hidden]
+    environ = {"PYTHONPATH": str(ROOT), "REDIS_URL": "redis://127.0.0.1:1/0", **settings}
+    subprocess.run(command, env=environ, cwd=tmp_path, check=True)
+
+
 @pytest.mark.parametrize(
     "path",
     [path for path in APP if PACKAGE / "command_line" in path.parents],
     ids=name_of,
 )
 def test_the_command_line_needs_only_the_base_install(path):
-    if path.stem not in ("archive_commands", "server_commands"):
+    if path.stem not in ("archive_commands", "server_commands", "token_command"):
         allowed = {"app", "click", "msgspec", "orjson"}
         assert libraries(path) <= {*sys.stdlib_module_names, *allowed}
 
@@ -452,6 +475,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
         assert not libraries(path) & {"flask", "redis", "werkzeug"}
         assert app_imports(path) <= {
             *before_fork,
+            "app.capacity",
             "app.server.addresses",
             "app.server.bodies.gunicorn_body",
             "app.server.common_headers",
@@ -464,6 +488,7 @@ def test_the_modules_that_gunicorn_loads_before_the_fork_import_no_flask_and_no_
             "app.server.request_ids",
             "app.streaming.follow.client_socket",
         }
+    assert libraries(PACKAGE / "capacity.py") <= set(sys.stdlib_module_names)
     assert libraries(PACKAGE / "streaming" / "follow" / "client_socket.py") <= {
         *sys.stdlib_module_names,
         "gevent",

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .api_keys import digest_of
 from .identity import Identity, NotAccepted
 from .limits import Rate
 from .revocation_log import RevocationLog
-from .tokens import TokenVerifier
+
+if TYPE_CHECKING:
+    from .tokens import TokenVerifier
 
 # A minute's failures of one address may come at once.
 SECONDS_OF_FAILURES = 60
@@ -27,7 +30,7 @@ class Authenticator:
     def __init__(
         self,
         api_keys: Mapping[bytes, Identity],
-        verifier: TokenVerifier,
+        verifier: "TokenVerifier",
         revocation_log: RevocationLog,
         max_failures_per_minute: int,
     ) -> None:

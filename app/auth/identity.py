@@ -3,7 +3,13 @@
 from dataclasses import dataclass
 
 from .grants import Grants
-from .keys import Key
+from .key import Key
+
+# Of a subject, and of a token's id.
+MAX_NAME_LENGTH = 256
+
+# In seconds; NaN and Infinity, which Python's JSON has, are not below it.
+MAX_TIME = 1e12
 
 
 class KeysNotKnown(Exception):

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 from ..streaming.backoff import backoff
 from .fetch import FetchFailed, fetch
-from .keys import Key, keys_of_set
+from .key import Key
+from .keys import keys_of_set
 
 REFRESH_SECONDS = 300.0
 # Unknown key ids ask for a refresh, at most once in this time.

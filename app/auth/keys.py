@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from .key import MIN_SECRET_BYTES, Key
 from .unwritable import check_unwritable
 
-MIN_SECRET_BYTES = 32
 MIN_RSA_BITS = 2048
 
 _PEM_BEGIN = "-----BEGIN "
@@ -31,18 +31,6 @@ _HS256 = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
 
 class KeyFileError(Exception):
     """A file of keys cannot be used; the message says why."""
-
-
-class Key(NamedTuple):
-    """A key, its id (`kid`) if it has one, and the algorithms that it may be used for."""
-
-    id: str | None
-    algorithms: tuple[str, ...]
-    key: Any
-
-    def __repr__(self) -> str:
-        """Leave out the key, which may be a secret."""
-        return f"Key(id={self.id!r}, algorithms={self.algorithms!r})"
 
 
 class _LeftOut(Exception):

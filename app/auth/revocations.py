@@ -4,8 +4,7 @@ import json
 import math
 from typing import Any
 
-from .identity import Identity
-from .tokens import MAX_NAME_LENGTH, MAX_TIME
+from .identity import MAX_NAME_LENGTH, MAX_TIME, Identity
 
 
 class Revocations:

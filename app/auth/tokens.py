@@ -10,8 +10,8 @@ from typing import Any
 import jwt
 
 from .grants import parse_claim
-from .identity import Identity, KeysNotKnown, NotAccepted
-from .keys import Key
+from .identity import MAX_NAME_LENGTH, MAX_TIME, Identity, KeysNotKnown, NotAccepted
+from .key import Key
 
 # RFC 7519 sets no limit. gunicorn's for a header is a little less.
 MAX_TOKEN_BYTES = 8192
@@ -22,14 +22,10 @@ MAX_TRIED_KEYS = 10
 # An issuer's clock may be ahead by so much. No token is accepted later than its `exp` says.
 MAX_CLOCK_SKEW_SECONDS = 60
 
-# In seconds; NaN and Infinity, which Python's JSON has, are not below it.
-MAX_TIME = 1e12
-
 # What the remembered tokens may take: about 10,000 with two patterns each.
 MAX_REMEMBERED_BYTES = 9_500_000
 # What a token takes beside its texts, and a text beside its characters.
 TOKEN_BYTES, TEXT_BYTES = 650, 60
-MAX_NAME_LENGTH = 256
 
 _ALGORITHMS = ("HS256", "RS256", "ES256", "EdDSA")
 _OPTIONS: Any = {

@@ -48,7 +48,9 @@ COMMANDS = {
     "completion": Entry("completion", "completion", "print the completion of a shell"),
     "serve": Entry("server_commands", "serve", "run the gateway (the default)", "server"),
     "check": Entry("server_commands", "check", "check the settings and Redis", "server"),
-    "token": Entry("server_commands", "token", "make a token, signed with AUTH_SECRET", "server"),
+    "token": Entry(
+        "operating.token_command", "token", "make a token, signed with AUTH_SECRET", "server"
+    ),
     "archive": Entry(
         "operating.archive_commands", "archive", "archive runs that have ended", "server,archive"
     ),

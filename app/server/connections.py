@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import gevent
 from gevent.socket import socket as GeventSocket
 
+from ..capacity import PLACES_PER_WAITING
 from .bodies.gunicorn_body import raw_socket
 
 # These need no place among the others, and say nothing that only some may know. The monitoring
@@ -22,9 +23,7 @@ from .bodies.gunicorn_body import raw_socket
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 METRICS_PATH = "/metrics"
 
-# So many of the newest connections are left to wait, for each 8 places, so that each has time to
-# send its request, even beside as many busy connections as there are places.
-PLACES_PER_WAITING = 8
+# So many may wait however few places there are.
 FEWEST_WAITING = 16
 
 # So many connections may have a file that is not counted: they are accepted and not served yet, or

@@ -148,6 +148,11 @@ class StreamingWorker(ggevent.GeventWorker):
         self._kept_alive: KeptAlive | None = None
         self.worker_connections += self.connections.reserve
 
+    def load_wsgi(self) -> None:
+        # Nearly all that is loaded stays, so the collector would look through it for nothing.
+        gc.disable()
+        super().load_wsgi()
+
     def run(self) -> None:
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         app: Any = self.wsgi
@@ -365,3 +370,4 @@ def _tune_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 10, 100)
+    gc.enable()

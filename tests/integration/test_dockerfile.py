@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -41,6 +42,26 @@ def test_the_base_has_a_full_version_and_takes_a_digest():
         r"python:3\.\d+\.\d+-slim-[a-z]+\$\{PYTHON_DIGEST:\+@\$PYTHON_DIGEST\}", base
     )
     assert text.index("ARG PYTHON_DIGEST\n") < text.index("FROM ")
+
+
+def test_the_image_holds_the_bytecode_of_its_sources(tmp_path):
+    """Its user cannot write any. The times of files may change while an image is built."""
+    text = (ROOT / "Dockerfile").read_text()
+    without_bytecode = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "app", tmp_path / "app", ignore=without_bytecode)
+    shutil.copytree(ROOT / "clients", tmp_path / "clients", ignore=without_bytecode)
+    shutil.copy(ROOT / "wsgi.py", tmp_path)
+    [arguments] = re.findall(r"^RUN python (-m compileall .*)$", text, re.MULTILINE)
+    subprocess.run([sys.executable, *arguments.split()], cwd=tmp_path, check=True)
+    for source in tmp_path.rglob("*.py"):
+        os.utime(source, (0, 0))
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environ |= {"PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-v", "-c", "import wsgi"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    loaded = re.findall(rf"^# code object from '?{tmp_path}/(.*?)'?$", done.stderr, re.MULTILINE)
+    assert any("app/__pycache__/wiring." in name for name in loaded)
+    assert [name for name in loaded if not name.endswith(".pyc")] == []
 
 
 def test_the_image_runs_as_a_numbered_user_to_whom_the_data_belong():

@@ -325,7 +325,7 @@ def test_a_server_with_append_only_files_ignores_a_snapshot_beside_them(
 @every_program
 def test_a_replica_is_copied_instead_of_the_master(program, start_program, tmp_path):
     (directory := tmp_path / "replica").mkdir()
-    master = start_program(program, *DURABLE)
+    master = start_program(program, *DURABLE, "--repl-diskless-sync-delay", "0")
     append(master.url, BEFORE, "before")
     source = "--replicaof", f"127.0.0.1 {master.port}"
     replica = start_program(program, *DURABLE, *source, directory=directory)

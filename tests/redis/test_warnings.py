@@ -25,7 +25,8 @@ def codes(store: EventStore) -> list[str]:
 
 
 def make_replica(server: RedisServer, master: RedisServer) -> None:
-    with server.client() as client:
+    with server.client() as client, master.client() as of_master:
+        of_master.config_set("repl-diskless-sync-delay", 0)
         client.execute_command("REPLICAOF", "127.0.0.1", master.port)
         wait_until(lambda: client.info("replication")["master_link_status"] == "up", "in sync")
 

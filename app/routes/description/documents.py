@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...auth.tokens import MAX_NAME_LENGTH, MAX_TIME
+from ...auth.identity import MAX_NAME_LENGTH, MAX_TIME
 from ...streaming.event import NAME
 from ...streaming.new_event import MAX_EVENTS
 from ..schemas import EVENT_ID, RUN_ID

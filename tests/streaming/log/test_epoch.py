@@ -293,7 +293,8 @@ def test_in_full_memory_a_log_without_an_epoch_is_read_without_one(tmp_path, run
 def test_a_replica_has_the_epochs_of_its_master_and_gives_none(tmp_path, run_id):
     for name in ("master", "replica"):
         (tmp_path / name).mkdir()
-    with RedisServer(tmp_path / "master") as master, master.client() as client:
+    at_once = "--repl-diskless-sync-delay", "0"
+    with RedisServer(tmp_path / "master", *at_once) as master, master.client() as client:
         store = EventStore(master.url)
         store.add(f"{run_id}-ours", "llm", "stream")
         entry_id = store.add(f"{run_id}-emptied", "llm", "stream")
