@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from app.archive.archive import Archive
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
-from app.streaming.feeds import tail_reader
+from app.streaming.feeds import feed_group
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.reader_pool import ReaderPool
 from app.streaming.feeds.readers import make_readers
@@ -331,7 +331,7 @@ def test_a_feed_that_is_behind_what_was_trimmed_goes_on_in_the_archive(
     redis_server, client, archive, run_id, monkeypatch
 ):
     """Its reader was away while the run ended, was archived and trimmed."""
-    monkeypatch.setattr(tail_reader, "READ_COUNT", 7)
+    monkeypatch.setattr(feed_group, "READ_COUNT", 7)
     paused = EventStore(redis_server.url, archive=archive)
     append(paused, run_id, 4, ended=False)
     state = paused.state(run_id)
