@@ -27,7 +27,7 @@ STREAMING_ROOT = (
 )
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
-    *("shared_connection", "scripts", "server_warnings", "server"),
+    *("server_warnings", "acknowledgement", "shared_connection", "scripts", "server"),
 )
 LOG = (
     *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
@@ -192,7 +192,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_merged, [*_root, *_log, *_wire, *_feeds]),
         (_follow, [*_root, *_redis, *_log, *_store, *_wire, *_feeds, *_merged, *_runs, *_catalog]),
         (_server, [*in_package("streaming.follow", ("client_socket",)), *_metrics]),
-        (_auth, [*_root, *in_package("streaming.redis", ("connection",))]),
+        (_auth, [*_root, *_redis]),
         (
             _routes,
             [*STREAMING_FOR_ROUTES, *_server, *_auth, *_metrics, "app.settings", "app.capacity"],

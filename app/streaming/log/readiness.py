@@ -52,6 +52,7 @@ class Readiness:
 
     def __init__(self, server: Server):
         self._shared = server.control
+        self._ack_replicas = server.ack_replicas
         self._source = (HERE / "ready.lua").read_bytes()
         self._tried_at = -math.inf
         self._warnings: list[ServerWarning] = []
@@ -95,6 +96,8 @@ class Readiness:
                 raise UnsupportedServer(TOO_OLD)
             _check_reason(command, reason)
             raise StoreUnavailable(f"Redis refused {command}: {reason}")
+        if self._ack_replicas:
+            _check("WAIT", self._shared.call("WAIT", 0, 1))  # no replica is waited for
         self._tried_at = time.monotonic()
 
     def warnings(self) -> list[ServerWarning]:
@@ -106,7 +109,8 @@ class Readiness:
         now = time.monotonic()
         if now >= self._asked_at + SECONDS_BETWEEN_WARNINGS:
             reply = self._shared.call("INFO", *SECTIONS)
-            self._warnings = warnings_of(parse_info(reply)) if isinstance(reply, bytes) else []
+            fields = parse_info(reply) if isinstance(reply, bytes) else {}
+            self._warnings = warnings_of(fields, self._ack_replicas)
             self._asked_at = now
         return self._warnings
 
