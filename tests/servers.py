@@ -186,6 +186,13 @@ class ReplicatedServers:
         with self.master.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
+    def bring_replica_back(self) -> None:
+        """Resume or start the replica, and wait until it has all that was written."""
+        if self.replica.process is None:
+            self.replica.start()
+        self.replica.resume()
+        wait_until(self._is_up_to_date, "the replica has all")
+
     def fail_over(self) -> None:
         """Kill the master, and resume the replica, which Sentinel then promotes."""
         self.master.stop()
@@ -211,6 +218,12 @@ class ReplicatedServers:
             online = client.info("replication")["slave0"]["state"] == "online"
             return online and str(self.replica.port).encode() in self._ask_sentinel("REPLICAS")
         return False
+
+    def _is_up_to_date(self) -> bool:
+        with self.master.client() as client:
+            replication = client.info("replication")
+        replica = replication.get("slave0", {})
+        return replica.get("offset", -1) >= replication["master_repl_offset"]
 
     def _ask_sentinel(self, command: str) -> bytes:
         """Send one Sentinel command about the master, and return the raw reply."""

@@ -95,8 +95,9 @@ class ReplicaWatch:
         """
         if "master_repl_offset" not in fields:
             return
-        due = self._offsets[0] if self._offsets else 0
-        self._offsets.append(int(fields["master_repl_offset"]))
+        now = int(fields["master_repl_offset"])
+        due = min(self._offsets[0], now) if len(self._offsets) == 2 else 0
+        self._offsets.append(now)
         have = sum(offset >= due for offset in online_replicas(fields))
         if have < self._replicas:
             raise NotReplicated(f"only {have} of {self._replicas} replicas keep up", stored=False)
