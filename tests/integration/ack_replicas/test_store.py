@@ -18,7 +18,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.new_event import Append, Appended, NewEvent
 from tests.integration.ack_replicas.conftest import freeze
 from tests.redis.programs import every_program
-from tests.servers import RedisServer, ReplicatedServers, wait_until
+from tests.servers import RedisServer, wait_until
 
 EVENTS = "run:a:events"
 
