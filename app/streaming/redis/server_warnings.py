@@ -69,6 +69,6 @@ def _warnings(fields: Mapping[str, str], ack_replicas: int) -> Iterator[tuple[st
     if "role" in fields and connected < ack_replicas:
         yield (
             "too-few-replicas",
-            f"ACK_REPLICAS is {ack_replicas}, and {connected} replicas are connected: no append "
-            "is acknowledged; connect replicas, or lower it",
+            f"ACK_REPLICAS is {ack_replicas}, but the number of connected replicas is "
+            f"{connected}: no append is acknowledged; connect replicas, or lower ACK_REPLICAS",
         )

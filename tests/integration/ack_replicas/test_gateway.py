@@ -141,4 +141,7 @@ def test_readyz_warns_of_too_few_replicas(replicated, gateway, start_gateway):
     replicated.replica.stop()
     other = start_gateway(replicated.url, ACK_REPLICAS=1)
     assert codes(other) == ["no-append-only-file", "too-few-replicas"]
-    assert "warning: ACK_REPLICAS is 1, and 0 replicas are connected" in other.log.read_text()
+    assert (
+        "warning: ACK_REPLICAS is 1, but the number of connected replicas is 0"
+        in other.log.read_text()
+    )

@@ -29,7 +29,10 @@ def test_too_few_replicas_are_warned_of_until_they_are_there(
         store.check_ready()
     assert codes(enough) == codes(EventStore(url)) == ["no-append-only-file"]
     assert codes(too_many) == ["no-append-only-file", "too-few-replicas"]
-    assert "ACK_REPLICAS is 2, and 1 replicas are connected" in too_many.warnings()[1].detail
+    assert (
+        "ACK_REPLICAS is 2, but the number of connected replicas is 1"
+        in too_many.warnings()[1].detail
+    )
     servers.replica.stop()
     wait_until(lambda: "too-few-replicas" in codes(enough), "the master has noticed")
     servers.bring_replica_back()
@@ -74,7 +77,7 @@ def test_check_warns_of_too_few_replicas_and_exits_if_wait_is_forbidden(
 
     checked = check(redis_server.url)
     assert checked.returncode == 0
-    assert "warning: ACK_REPLICAS is 2, and 0 replicas are connected" in checked.stderr
+    assert "warning: ACK_REPLICAS is 2, but the number of connected replicas is 0" in checked.stderr
     set_user(redis_client, "waitless", [*acl_of("tailrace"), "-wait"])
     checked = check(url_of("waitless", redis_server))
     assert checked.returncode == 2
