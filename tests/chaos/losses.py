@@ -14,6 +14,7 @@ from tests.servers import RedisServer, ReplicatedServers, wait_until
 
 PRODUCERS = 8
 SECONDS = 2.0
+MAXLEN = 1_000_000  # so that nothing is trimmed
 LAG = ("min-replicas-to-write", "min-replicas-max-lag")
 
 
@@ -28,7 +29,7 @@ def measure(
     acknowledged, over = [0] * PRODUCERS, threading.Event()
 
     def produce(number: int) -> None:
-        store = EventStore(url, ack_replicas=ack_replicas)
+        store = EventStore(url, maxlen=MAXLEN, ack_replicas=ack_replicas)
         while not over.is_set():
             try:
                 store.add(f"run-{number}", "llm", "stream", acknowledged[number])

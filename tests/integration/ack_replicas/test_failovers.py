@@ -12,6 +12,7 @@ from tests.integration.ack_replicas.conftest import freeze
 from tests.servers import ReplicatedServers, wait_until
 
 PRODUCERS = 4
+MAXLEN = 1_000_000  # so that nothing is trimmed
 
 
 def new_master(servers: ReplicatedServers, former: int) -> EventStore:
@@ -78,7 +79,7 @@ def test_under_load_a_failover_loses_nothing_that_was_acknowledged(
     acknowledged: list[list[int]] = [[] for _ in range(PRODUCERS)]
 
     def produce(number: int) -> None:
-        store, event = EventStore(replicated.url, ack_replicas=1), 0
+        store, event = EventStore(replicated.url, maxlen=MAXLEN, ack_replicas=1), 0
         while not over.is_set():
             try:
                 store.append(
@@ -103,12 +104,13 @@ def test_under_load_a_failover_loses_nothing_that_was_acknowledged(
         wait_until(
             lambda: all(len(now) > was for now, was in zip(acknowledged, had, strict=True)),
             "all append again",
+            seconds=40,
         )
     finally:
         over.set()
         for producer in producers:
             producer.join()
     for number, events in enumerate(acknowledged):
-        logged = [each.data for each in after.get_events(f"run-{number}", limit=100_000)]
+        logged = [each.data for each in after.get_events(f"run-{number}", limit=MAXLEN)]
         assert logged[: len(events)] == events
         assert len(logged) <= len(events) + 1, "what the last append was doing"
