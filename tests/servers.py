@@ -198,6 +198,21 @@ class ReplicatedServers:
         self.master.stop()
         self.replica.resume()
 
+    def start_former_master(self) -> None:
+        """Start the killed master as a replica of the new one.
+
+        It has lost its data. As a master, the Sentinel might promote it again.
+        """
+        self.master._options += ("--replicaof", f"127.0.0.1 {self.replica.port}")
+        self.master.start()
+
+    def be_patient(self) -> None:
+        """Let the Sentinel promote nobody only because the machine is slow for a while."""
+        with redis.Redis(port=self.port, protocol=2) as sentinel:
+            sentinel.execute_command(
+                "SENTINEL", "SET", "mymaster", "down-after-milliseconds", 30_000
+            )
+
     def switch(self) -> None:
         """Ask Sentinel to promote the replica while both servers run."""
         # A Sentinel that does not know yet how fresh the replica is refuses.

@@ -96,10 +96,13 @@ def test_under_load_a_failover_loses_nothing_that_was_acknowledged(
         producer.start()
     try:
         wait_until(lambda: all(len(each) > 50 for each in acknowledged), "all append")
+        if failover is ReplicatedServers.switch:
+            replicated.be_patient()
         failover(replicated)
         after = new_master(replicated, former)
         if failover is ReplicatedServers.fail_over:
-            replicated.master.start()  # Sentinel makes it a replica of the new master
+            replicated.be_patient()
+            replicated.start_former_master()
         had = [len(each) for each in acknowledged]
         wait_until(
             lambda: all(len(now) > was for now, was in zip(acknowledged, had, strict=True)),
