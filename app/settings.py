@@ -17,7 +17,7 @@ from .auth.grants import Patterns
 from .auth.keys import MIN_SECRET_BYTES
 from .streaming.errors import InvalidInput
 from .streaming.new_event import MAX_ACK_REPLICAS, MAX_NUMBER
-from .streaming.redis.redis_url import make_client
+from .streaming.redis.engine import make_engine
 
 # What a bearer token may hold (RFC 6750, section 2.1). A shorter one could be guessed.
 MIN_TOKEN_LENGTH = 16
@@ -60,7 +60,7 @@ class _RedisUrl(mm.String):
 
     def _deserialize(self, value: str, *args: Any, **kwargs: Any) -> str:
         try:
-            make_client(value)
+            make_engine(value)
         except InvalidInput as error:
             raise ValidationError(f"Must be the URL of a Redis: {error.message}.") from None
         return value

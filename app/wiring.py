@@ -30,7 +30,7 @@ from .routes.admission import Admission
 from .routes.compat import compat
 from .routes.description import description, page
 from .routes.gateway import Gateway
-from .routes.ingest.loop import IngestLoop
+from .routes.ingest.loop import IngestLoops
 from .routes.lean_flask import LeanFlask
 from .routes.reading import history, merged, runs, stream
 from .routes.schemas import RunIdConverter
@@ -38,7 +38,7 @@ from .routes.writing import events, json_body, requests
 from .routes.writing.plain_appends import PlainAppends
 from .settings import Settings
 from .streaming.event_store import EventStore
-from .streaming.feeds.reader_pool import ReaderPool
+from .streaming.feeds.readers import make_readers
 from .streaming.follow.heartbeats import Heartbeats
 from .streaming.follow.history import History
 from .streaming.follow.open_streams import OpenStreams
@@ -65,7 +65,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
         store,
         streams,
         admission,
-        IngestLoop(store),
+        IngestLoops(store),
         Hosts(settings.allowed_hosts),
         access,
         store.census(),
@@ -141,7 +141,7 @@ def _services(settings: Settings, store: EventStore) -> Services:
     history = History(store)
     return Services(
         store=store,
-        readers=ReaderPool(store, history.drop),
+        readers=make_readers(store, history.drop),
         history=history,
         heartbeats=Heartbeats(settings.heartbeat_seconds),
         heartbeat_seconds=settings.heartbeat_seconds,

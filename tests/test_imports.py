@@ -28,9 +28,10 @@ STREAMING_ROOT = (
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
     *("server_warnings", "acknowledgement", "shared_connection", "scripts", "server"),
+    *("cluster.slot_map", "cluster.cluster_url", "cluster.routing", "cluster.cluster", "engine"),
 )
 LOG = (
-    *("position", "log_state", "run", "lease", "redis_keys", "readiness", "continuity", "replies"),
+    *("position", "log_state", "run", "lease", "redis_keys", "continuity", "replies"),
     *("sequence", "writer", "reader", "archived_log", "whole_reader"),
 )
 ARCHIVE = (
@@ -45,6 +46,7 @@ ARCHIVE = (
     "threads",
 )
 ARCHIVE_WRITING = ("metrics", "notes", "copying", "due", "archiver")
+READINESS = ("server_readiness", "cluster_readiness")
 RUNS = ("changes", "run_index", "runs", "census")
 WIRE = (
     *("dialects", "frame", "formats", "payload", "answer", "run_changes", "frame_batch"),
@@ -52,7 +54,8 @@ WIRE = (
 )
 FEEDS = (
     *("delivered", "fanout", "feed", "feed_group", "group_read", "tail_reader", "waker"),
-    "reader_pool",
+    *("invalidations", "tracking_reader", "reader_pool", "grouped_readers", "node_readers"),
+    "readers",
 )
 MERGED = ("cursor", "formats", "batch", "feed")
 FOLLOW = (
@@ -140,6 +143,7 @@ _catalog = ["app.metrics.catalog"]
 _root = in_package("streaming", STREAMING_ROOT)
 _redis = in_package("streaming.redis", REDIS)
 _log = in_package("streaming.log", LOG)
+_readiness = in_package("streaming.readiness", READINESS)
 _archive = in_package("archive", ARCHIVE)
 _archive_writing = [*in_package("archive.writing", ARCHIVE_WRITING), "app.archive.restoring"]
 _runs = in_package("streaming.runs", RUNS)
@@ -160,6 +164,7 @@ _producers = in_package("producers", PRODUCERS)
 
 # Streaming, as the routes know it: not its connections and scripts, not the insides of follow.
 STREAMING_FOR_ROUTES = [
+    "app.streaming.readiness.cluster_readiness",
     *_root,
     *_store,
     *in_package("streaming.wire", ("dialects", "formats", "payload", "answer", "run_changes")),
@@ -183,9 +188,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         (_root, []),
         (_redis, [*_root, *_catalog]),
         (_log, [*_root, *_redis, *_catalog]),
+        (_readiness, [*_root, *_redis, "app.streaming.log.redis_keys"]),
         (_archive, [*_root, *_log, *in_package("streaming.redis", ("connection",))]),
         (_runs, [*_root, *_redis, *_log]),
-        (_store, [*_root, *_redis, *_log, *_runs, *_catalog]),
+        (_store, [*_root, *_redis, *_log, *_readiness, *_runs, *_catalog]),
         (_archive_writing, [*_root, *_redis, *_log, *_runs, *_store, *_archive]),
         (_wire, [*_root, *_log, "app.streaming.runs.changes"]),
         (_feeds, [*_root, *_redis, *_log, *_store, *_wire, *_catalog, "app.metrics.values"]),
@@ -213,7 +219,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.async_client", {*in_package("async_client", async_names), "app.streaming.errors"}
     yield "app.producers", {"app.producers.run_events"}
     yield "app.logging", {*_root, "app.client"}
-    for_settings = {"app.streaming.redis.redis_url", "app.archive.storage"}
+    for_settings = {"app.streaming.redis.engine", "app.archive.storage"}
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings"}
     yield "app.capacity", {"app.server.connections"}
@@ -266,7 +272,10 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     # It loads the commands by their names, when they are used.
     yield "app.command_line", {"app", "app.streaming.errors", "app.command_line.help", *own_output}
     yield "app.__main__", {"app.command_line"}
-    for package in ("redis", "log", "runs", "wire", "feeds", "merged", "follow"):
+    for package in (
+        *("redis", "redis.cluster", "log", "readiness", "runs", "wire", "feeds", "merged"),
+        "follow",
+    ):
         yield f"app.streaming.{package}", set()
     for package in (
         "archive",

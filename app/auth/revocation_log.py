@@ -13,8 +13,9 @@ from ..streaming.backoff import backoff
 from ..streaming.errors import NotALog, StoreUnavailable
 from ..streaming.redis.acknowledgement import acknowledged
 from ..streaming.redis.connection import Command, Reply, checked
+from ..streaming.redis.engine import Engine
 from ..streaming.redis.scripts import Connection
-from ..streaming.redis.server import MAX_BLOCK_SECONDS, Server
+from ..streaming.redis.server import MAX_BLOCK_SECONDS
 from .revocations import Revocations, read_revocation
 
 REVOCATIONS = "tailrace:revocations"
@@ -31,7 +32,7 @@ log = logging.getLogger("tailrace.auth")
 class RevocationLog:
     """Follows the log from its beginning, and keeps what it says in `revocations`."""
 
-    def __init__(self, engine: Server, changed: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, changed: Callable[[], None]) -> None:
         """`changed` is called after revocations have come."""
         self.revocations = Revocations()
         self._engine = engine

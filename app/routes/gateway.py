@@ -18,7 +18,7 @@ from ..streaming.runs.census import Census
 from .access.access import Access
 from .access.hosts import Hosts
 from .admission import Admission
-from .ingest.loop import IngestLoop
+from .ingest.loop import IngestLoops
 
 # This share of DRAIN_SECONDS ends the streams. The rest is for what they still have to write.
 DRAIN_SHARE = 0.8
@@ -40,7 +40,7 @@ class Gateway:
     store: EventStore
     streams: OpenStreams
     admission: Admission
-    ingest_loop: IngestLoop
+    ingest_loops: IngestLoops
     hosts: Hosts
     access: Access
     census: Census

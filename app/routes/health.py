@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 from werkzeug.exceptions import ServiceUnavailable
 
 from ..metrics.shared_rows import silence_seconds
+from ..streaming.readiness.cluster_readiness import ShardState
 from .access.access import declares
 from .gateway import gateway
 
@@ -39,13 +40,23 @@ def livez() -> Response:
 def readyz() -> Response:
     """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason.
 
-    With 200 it warns of settings of Redis that may lose events.
+    With 200 it warns of settings of Redis that may lose events. On a cluster one node that can
+    serve is enough: a dead one is told, and hurts only the runs that it has.
     """
     if gateway().streams.draining:
         raise ServiceUnavailable("the worker is draining")
     store = gateway().store
     gateway().access.check_ready(store)
     answer: dict[str, Any] = {"status": "ready"}
+    if shards := store.shards():
+        answer["shards"] = [_shard(each) for each in shards]
     if warnings := store.warnings():
         answer["warnings"] = [each._asdict() for each in warnings]
     return Response(orjson.dumps(answer), mimetype="application/json")
+
+
+def _shard(state: ShardState) -> dict[str, str]:
+    named = {"node": state.node, "slots": state.slots}
+    if state.detail is None:
+        return {**named, "status": "ready"}
+    return {**named, "status": "unavailable", "detail": state.detail}

@@ -60,8 +60,14 @@ class Handler(Protocol):
     def head_of(self, head: bytes) -> Head | None:
         """Return the head of a request, or None if its form is not that of the handler."""
 
+    def lane_of(self, head: Any) -> str:
+        """Return the lane of a request. No lane waits for another one."""
+
     def handle(self, requests: "Sequence[KeptConnection]") -> None:
-        """Call `answer` or `give_up` of each: its head and its body are there."""
+        """Call `answer` or `give_up` of each: its head and its body are there.
+
+        They are of one lane.
+        """
 
 
 class KeptConnection:
@@ -78,6 +84,7 @@ class KeptConnection:
         "has_sent_request",
         "head",
         "is_handled",
+        "lane",
         "server",
         "since",
         "socket",
@@ -100,6 +107,7 @@ class KeptConnection:
         self.watcher = watcher
         self.buffer = b""
         self.unsent = memoryview(b"")
+        self.lane: _Lane | None = None
         self.since = time.monotonic()
         self.has_sent_request = self.is_handled = self.closes = False
 
@@ -178,6 +186,16 @@ class KeptConnection:
             self._sending = None
 
 
+class _Lane:
+    """Requests that are handled in rounds, one round after the other; the oldest first."""
+
+    __slots__ = ("awake", "due")
+
+    def __init__(self) -> None:
+        self.due: dict[KeptConnection, None] = {}
+        self.awake = Event()
+
+
 class KeptAlive:
     """The connections of a worker that wait for a request, or whose request the handler has."""
 
@@ -189,17 +207,15 @@ class KeptAlive:
         self._handler = handler
         self._give = give
         self._loop = gevent.get_hub().loop
-        # The requests that are whole, and the times at which requests began to wait for their rest
-        # or to be taken up; the oldest first.
-        self._due: dict[KeptConnection, None] = {}
+        self._lanes: dict[str, _Lane] = {}  # the requests that are whole
         self._due_bytes = 0
+        # The times at which requests began to wait for their rest or to be taken up; the oldest
+        # first.
         self._incomplete: dict[KeptConnection, None] = {}  # a part of the body is missing
         self._waiting: dict[KeptConnection, float] = {}
         self._check: Any = self._loop.timer(CHECK_SECONDS, CHECK_SECONDS)
         self._busy: set[KeptConnection] = set()
-        self._awake = Event()
         self._is_stopped = False
-        gevent.spawn(self._run)
 
     @property
     def is_busy(self) -> bool:
@@ -315,9 +331,10 @@ class KeptAlive:
             self._incomplete.pop(connection, None)
             connection.take_request(head, begin)
             self._busy.add(connection)
-            self._due[connection] = None
+            lane = connection.lane = self._lane(self._handler.lane_of(head))
+            lane.due[connection] = None
             self._due_bytes += head.length
-            self._awake.set()
+            lane.awake.set()
 
     def _wait(self, connection: KeptConnection) -> None:
         """Give the connection to gunicorn if nothing more happens in time."""
@@ -335,12 +352,19 @@ class KeptAlive:
 
     # Handling
 
-    def _run(self) -> None:
+    def _lane(self, name: str) -> _Lane:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = _Lane()
+            gevent.spawn(self._run, lane)
+        return lane
+
+    def _run(self, lane: _Lane) -> None:
         while True:
-            while not self._due:
-                self._awake.clear()
-                self._awake.wait()
-            requests = self._next_round()
+            while not lane.due:
+                lane.awake.clear()
+                lane.awake.wait()
+            requests = self._next_round(lane)
             try:
                 self._handler.handle(requests)
             except Exception:
@@ -348,14 +372,14 @@ class KeptAlive:
                 for connection in requests:
                     if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
-            if self._due:
+            if lane.due:
                 gevent.sleep(0)
 
-    def _next_round(self) -> list[KeptConnection]:
+    def _next_round(self, lane: _Lane) -> list[KeptConnection]:
         requests: list[KeptConnection] = []
         size = 0
-        while self._due and len(requests) < ROUND_REQUESTS and size < ROUND_BYTES:
-            connection = next(iter(self._due))
+        while lane.due and len(requests) < ROUND_REQUESTS and size < ROUND_BYTES:
+            connection = next(iter(lane.due))
             self._take_up(connection)
             del self._waiting[connection]
             requests.append(connection)
@@ -364,6 +388,6 @@ class KeptAlive:
 
     def _take_up(self, connection: KeptConnection) -> None:
         """Take a request from those that are due, if it is among them."""
-        if connection in self._due:
-            del self._due[connection]
+        if connection.lane is not None and connection in connection.lane.due:
+            del connection.lane.due[connection]
             self._due_bytes -= connection.head.length

@@ -17,7 +17,6 @@ from .event_id import EventId
 from .log.archived_log import Archive
 from .log.lease import Leases
 from .log.position import START
-from .log.readiness import TOO_OLD, Readiness
 from .log.redis_keys import log_key
 from .log.whole_reader import WholeLogReader
 from .log.writer import LogWriter
@@ -31,9 +30,13 @@ from .new_event import (
     check_range,
     new_events_from,
 )
+from .readiness.cluster_readiness import ClusterReadiness, ShardState
+from .readiness.server_readiness import Readiness
 from .redis.availability import Availability
-from .redis.redis_url import default_url, make_client, pinned
-from .redis.server import Server
+from .redis.cluster.cluster import Cluster
+from .redis.engine import make_engine
+from .redis.redis_url import default_url, pinned
+from .redis.server import TOO_OLD, Server
 from .redis.server_warnings import ServerWarning
 from .runs.census import Census
 from .runs.run_index import RunIndex
@@ -84,9 +87,14 @@ class EventStore(WholeLogReader):
         ack_replicas: int = 0,
     ):
         check_range("ack_replicas", ack_replicas, MAX_ACK_REPLICAS, minimum=0)
-        client = make_client(url or default_url()) if client is None else pinned(client)
-        engine = Server(client, ack_replicas)
-        self._readiness = Readiness(engine)
+        engine = (
+            make_engine(url or default_url(), ack_replicas)
+            if client is None
+            else Server(pinned(client), ack_replicas)
+        )
+        self._readiness = (
+            ClusterReadiness(engine) if isinstance(engine, Cluster) else Readiness(engine)
+        )
         make_writer = partial(
             LogWriter,
             engine,
@@ -182,6 +190,13 @@ class EventStore(WholeLogReader):
     ) -> Appended:
         """Append 1 to 1,000 new events, as `append_many` appends mappings."""
         return self._append(Append(check_run_id(run_id), new_events, **options))
+
+    def lane_of(self, run_id: str) -> str:
+        """Return a name for the server that has a run's log; it does not wait for Redis.
+
+        An append waits for no other server.
+        """
+        return self.engine.lane_of(log_key(run_id))
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out appends in one round trip, and return the result or the error of each.
@@ -307,9 +322,14 @@ class EventStore(WholeLogReader):
 
         `streams` are keys that are no run's, to which the caller appends too.
 
-        Raises UnsupportedServer, which names what is missing, and StoreUnavailable.
+        Raises UnsupportedServer, which names what is missing, and StoreUnavailable. In a cluster
+        it is raised if no node can serve; `shards` then says how each of them is.
         """
         self._readiness.check(*streams)
+
+    def shards(self) -> Sequence[ShardState]:
+        """Return how the nodes of a cluster were at the last `check_ready`; none else."""
+        return self._readiness.shards
 
     def warnings(self) -> list[ServerWarning]:
         """Return which settings of the server may lose events, as they were 15 seconds ago or less.
@@ -319,11 +339,17 @@ class EventStore(WholeLogReader):
         return self._readiness.warnings()
 
     def server(self, section: str = "server") -> dict[str, str]:
-        """Return a section of INFO, or {} if this user may not read it."""
+        """Return a section of INFO, or {} if this user may not read it.
+
+        In a cluster it is that of one of the nodes.
+        """
         return self.engine.info(section)
 
     def check_server(self) -> str:
-        """Return the server's name and version. Raises UnsupportedServer below Redis 7.0."""
+        """Return the server's name and version. Raises UnsupportedServer below Redis 7.0.
+
+        In a cluster these are those of one of the nodes.
+        """
         fields = self.server()
         version = fields.get("redis_version")
         if version is None:

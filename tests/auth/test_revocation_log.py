@@ -12,6 +12,7 @@ from app.auth.grants import Grants
 from app.auth.identity import Identity
 from app.auth.revocation_log import REVOCATIONS, RevocationLog
 from app.streaming.errors import StoreUnavailable
+from app.streaming.redis.server import Server
 from tests.servers import RedisServer, wait_until
 
 
@@ -45,10 +46,17 @@ def client(server):
         wait_until(is_left, "no thread of the test would complain of the end of its server")
 
 
-def followed(client: redis.Redis) -> tuple[RevocationLog, list[int]]:
+@pytest.fixture
+def engine(client):
+    engine = Server(client)
+    yield engine
+    engine.close()
+
+
+def followed(engine: Server) -> tuple[RevocationLog, list[int]]:
     """Return a log that is followed, and a list that grows with each change."""
     changes: list[int] = []
-    log = RevocationLog(client, lambda: changes.append(1))
+    log = RevocationLog(engine, lambda: changes.append(1))
     log.wait_until_read()
     return log, changes
 
@@ -57,16 +65,16 @@ def is_revoked(log: RevocationLog, token_id: str) -> bool:
     return log.revocations.include(Identity("u", Grants({}), "u", 1.0, token_id))
 
 
-def test_what_was_revoked_before_is_known_before_anybody_is_let_in(client):
+def test_what_was_revoked_before_is_known_before_anybody_is_let_in(client, engine):
     for number in range(revocation_log.READ_COUNT + 1):
         client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": str(number)})})
-    log, _ = followed(client)
+    log, _ = followed(engine)
     assert is_revoked(log, "0")
     assert is_revoked(log, str(revocation_log.READ_COUNT))
 
 
-def test_each_log_of_a_server_hears_of_what_another_one_revokes(client):
-    logs = [followed(client) for _ in range(3)]
+def test_each_log_of_a_server_hears_of_what_another_one_revokes(engine):
+    logs = [followed(engine) for _ in range(3)]
     logs[0][0].append({"jti": "t1"})
     for log, changes in logs:
         wait_until(lambda log=log: is_revoked(log, "t1"), "the token is revoked")
@@ -87,8 +95,8 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("fields", GARBAGE.values(), ids=GARBAGE)
-def test_what_others_write_there_is_passed_over(client, caplog, fields):
-    log, _ = followed(client)
+def test_what_others_write_there_is_passed_over(client, caplog, fields, engine):
+    log, _ = followed(engine)
     client.xadd(REVOCATIONS, fields)
     log.append({"jti": "t1"})
     wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
@@ -97,9 +105,9 @@ def test_what_others_write_there_is_passed_over(client, caplog, fields):
     assert not [each for each in caplog.records if each.exc_info]
 
 
-def test_a_restart_of_the_server_loses_nothing(server, client, caplog):
+def test_a_restart_of_the_server_loses_nothing(server, caplog, engine):
     caplog.set_level("INFO", "tailrace.auth")
-    log, _ = followed(client)
+    log, _ = followed(engine)
     log.append({"jti": "t1"})
     wait_until(lambda: is_revoked(log, "t1"), "the token is revoked")
     server.stop()
@@ -115,17 +123,17 @@ def test_a_restart_of_the_server_loses_nothing(server, client, caplog):
     assert len(messages) == 2, "a change is logged once"
 
 
-def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(client):
+def test_a_log_whose_ids_are_lower_is_read_from_its_beginning(client, engine):
     """A server has lost the log, and its clock is behind."""
     client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t1"})}, id="9999999999999-0")
-    log, _ = followed(client)
+    log, _ = followed(engine)
     client.delete(REVOCATIONS)
     client.xadd(REVOCATIONS, {"revocation": json.dumps({"jti": "t2"})})
     wait_until(lambda: is_revoked(log, "t2"), "the token is revoked")
     assert is_revoked(log, "t1")
 
 
-def test_a_log_of_which_an_older_state_is_restored_is_read_from_its_beginning(client):
+def test_a_log_of_which_an_older_state_is_restored_is_read_from_its_beginning(client, engine):
     """What was revoked since has lower ids and higher ones than what was lost."""
 
     def revoke(commands: redis.Redis, token_id: str, entry_id: str) -> None:
@@ -135,7 +143,7 @@ def test_a_log_of_which_an_older_state_is_restored_is_read_from_its_beginning(cl
     revoke(client, "t1", "100-0")
     backup = client.dump(REVOCATIONS)
     revoke(client, "lost", "1000-0")
-    log, _ = followed(client)
+    log, _ = followed(engine)
     with client.pipeline(transaction=True) as restoring:
         restoring.restore(REVOCATIONS, 0, backup, replace=True)
         revoke(restoring, "t2", "500-0")
@@ -147,10 +155,10 @@ def test_a_log_of_which_an_older_state_is_restored_is_read_from_its_beginning(cl
     assert is_revoked(log, "lost"), "a worker that runs keeps it"
 
 
-def test_while_the_key_is_no_stream_nobody_is_let_in(client, caplog, monkeypatch):
+def test_while_the_key_is_no_stream_nobody_is_let_in(client, caplog, monkeypatch, engine):
     monkeypatch.setattr(revocation_log, "FIRST_READ_SECONDS", 0.2)
     client.set(REVOCATIONS, "a text")
-    log = RevocationLog(client, lambda: None)
+    log = RevocationLog(engine, lambda: None)
     with pytest.raises(StoreUnavailable, match="not be read yet"):
         log.wait_until_read()
     with pytest.raises(StoreUnavailable, match="is not a stream"):
@@ -163,9 +171,9 @@ def test_while_the_key_is_no_stream_nobody_is_let_in(client, caplog, monkeypatch
     log.wait_until_read()
 
 
-def test_the_thread_ends_with_its_log(client):
+def test_the_thread_ends_with_its_log(engine):
     before = followers()
-    log, _ = followed(client)
+    log, _ = followed(engine)
     [thread] = followers() - before
     del log
 

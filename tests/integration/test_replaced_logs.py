@@ -5,7 +5,7 @@ import json
 import pytest
 
 from app.streaming.event_store import EventStore
-from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
 from app.streaming.follow.replay import Replay
@@ -48,7 +48,7 @@ class Viewer:
 def services(store: EventStore) -> Services:
     """Wire the live side on the real server, as the app factory does."""
     history = History(store)
-    return Services(store, ReaderPool(store, history.drop), history, Heartbeats(15.0))
+    return Services(store, make_readers(store, history.drop), history, Heartbeats(15.0))
 
 
 def test_two_subscribers_whose_history_is_trimmed_both_get_the_gap(

@@ -11,7 +11,7 @@ from app import create_app
 from app.settings import Settings
 from app.streaming.errors import ReadOnlyServer
 from app.streaming.event_store import EventStore
-from app.streaming.log import readiness
+from app.streaming.readiness import server_readiness as readiness
 from app.streaming.redis.server_warnings import parse_info, warnings_of
 from tests.redis.acl import acl_of, set_user, url_of
 from tests.redis.programs import VALKEY_8, every_program

@@ -35,8 +35,26 @@ SWEEP_SECONDS = 1.0
 log = logging.getLogger("tailrace.stream")
 
 
+class IngestLoops:
+    """Reads the requests of lines of one worker: a loop for each server that has logs.
+
+    So a server that hangs holds up no request for another one.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+        self._loops: dict[str, IngestLoop] = {}
+
+    def read(self, ingest: Ingest, body: NonBlockingBody) -> None:
+        """Read a request until it is over; raises BodyError if its trailers are malformed."""
+        lane = self._store.lane_of(ingest.run_id)
+        if lane not in self._loops:
+            self._loops[lane] = IngestLoop(self._store)
+        self._loops[lane].read(ingest, body)
+
+
 class IngestLoop:
-    """Reads the requests of lines of one worker."""
+    """Reads requests of lines, whose runs are on one server as far as is known."""
 
     def __init__(self, store: EventStore) -> None:
         self._store = store

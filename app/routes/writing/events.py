@@ -110,7 +110,7 @@ def _ingest(run_id: str, query: Mapping[str, Any], kind: BodyKind) -> BaseRespon
         detect_dead_peer(request.environ.get("gunicorn.socket"))
         body = NonBlockingBody.of(request.environ)
         if body is not None:
-            here.ingest_loop.read(ingest, body)
+            here.ingest_loops.read(ingest, body)
         else:
             append_alone(ingest, read_pieces(request.stream), here.store)
         if ingest.error is not None:

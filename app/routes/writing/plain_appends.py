@@ -96,6 +96,10 @@ class PlainAppends:
         is_new = b"dempotency-" in head or b"equest-I" in head or b"raceparent" in head
         return (_plain_head if is_new else self._remembered)(head)
 
+    def lane_of(self, head: PlainHead) -> str:
+        """Return the node that has the log, so that one that hangs holds up no other."""
+        return self._here.store.lane_of(head.run_id)
+
     def handle(self, requests: Sequence[KeptConnection]) -> None:
         """Append what the requests bring in one round trip, and answer each."""
         admitted = [each for request in requests if (each := self._admit(request)) is not None]

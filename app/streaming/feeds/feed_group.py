@@ -175,22 +175,29 @@ class FeedGroup:
 
     # Checking
 
-    def check(self) -> None:
-        """Check whether every log is still there, the same one, a stream, and not ended."""
+    def check(self) -> list[Feed]:
+        """Check whether every log is still there, the same one, a stream, and not ended.
+
+        Returns the feeds whose logs have more than was read.
+        """
         self.next_check = time.monotonic() + CHECK_SECONDS
         feeds = self.feeds()
         seen = [feed.position for feed in feeds]
         states = self._store.states([feed.run_id for feed in feeds]) if feeds else []
+        behind: list[Feed] = []
         try:
             for feed, position, state in zip(feeds, seen, states, strict=True):
                 self._exclude(feed, state is None)
                 if state is not None and self._store.may_be_archived(feed.run_id, position, state):
                     self._look_up(feed, left_out=False)
-                elif feed.check(position, state or NO_LOG) and state is not None:
+                elif not feed.check(position, state or NO_LOG):
+                    behind.append(feed)
+                elif state is not None:
                     self._watch_lease(feed, state)
         finally:
             for feed in feeds:
                 feed.flush()
+        return behind
 
     def _look_up(self, feed: Feed, *, left_out: bool) -> None:
         """Ask the archive too what follows the feed's position.

@@ -23,9 +23,9 @@ class GroupRead:
         self._ids = dict.fromkeys(self._feeds, b"")
         # XREAD COUNT <count> BLOCK <ms> STREAMS <key>… <id>…
         self._head = b"*%d\r\n" % (6 + 2 * len(self._feeds)) + b"".join(
-            map(_bulk, (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK"))
+            map(bulk, (b"XREAD", b"COUNT", b"%d" % count, b"BLOCK"))
         )
-        self._keys = b"".join(map(_bulk, (b"STREAMS", *self._feeds)))
+        self._keys = b"".join(map(bulk, (b"STREAMS", *self._feeds)))
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -37,13 +37,14 @@ class GroupRead:
             position = feed.position
             if positions.get(key) is not position:
                 positions[key] = position
-                ids[key] = _bulk(b"%d-%d" % position.id)
-        return b"".join((self._head, _bulk(b"%d" % block_ms), self._keys, *ids.values()))
+                ids[key] = bulk(b"%d-%d" % position.id)
+        return b"".join((self._head, bulk(b"%d" % block_ms), self._keys, *ids.values()))
 
     def origin(self, key: bytes) -> tuple[Feed, Position]:
         """Return the feed of a key, and the position from which it was last read."""
         return self._feeds[key], self._positions[key]
 
 
-def _bulk(text: bytes) -> bytes:
+def bulk(text: bytes) -> bytes:
+    """Return a bulk string of RESP."""
     return b"$%d\r\n%b\r\n" % (len(text), text)

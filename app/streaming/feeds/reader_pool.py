@@ -1,18 +1,30 @@
-"""The readers of a worker: its feeds are spread over as few readers as possible."""
+"""The readers of a worker: each of its feeds has one."""
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
 
 from ..event_store import EventStore
 from ..log.log_state import LogState
 from .feed import Feed, Listener
-from .group_read import GROUP_SIZE
-from .tail_reader import TailReader
-from .waker import Waker
 
 
-class ReaderPool:
-    """All feeds of this worker, spread over as few readers as possible."""
+class Reader(Protocol):
+    """What publishes what is new in the logs of some feeds."""
+
+    def remove(self, feed: Feed) -> None:
+        """Stop following a feed."""
+
+    def check_now(self) -> None:
+        """Check the logs before they are read again."""
+
+    def wake(self) -> None:
+        """Look again at what is to be done."""
+
+
+class ReaderPool(ABC):
+    """All feeds of this worker, and their readers."""
 
     def __init__(
         self,
@@ -22,18 +34,16 @@ class ReaderPool:
         """`dropped` is called with every feed that the last listener has left."""
         self._store = store
         self._dropped = dropped
-        self._feeds: dict[str, tuple[Feed, TailReader]] = {}
-        self._readers: list[TailReader] = []
-        self._waker = Waker(store)
+        self._feeds: dict[str, tuple[Feed, Reader]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._feeds)
 
     @property
+    @abstractmethod
     def readers(self) -> int:
         """How many readers there are."""
-        return len(self._readers)
 
     def join(self, run_id: str, state: LogState, listener: Listener) -> Feed:
         """Add a listener to its run's feed, and return the feed.
@@ -42,7 +52,8 @@ class ReaderPool:
         """
         with self._lock:
             if run_id not in self._feeds:
-                self._place(Feed(run_id, state))
+                feed = Feed(run_id, state)
+                self._feeds[run_id] = feed, self._place(feed)
             feed, _ = self._feeds[run_id]
             feed.join(listener, state)
         if feed.position.epoch != state.epoch and not feed.position.is_start:
@@ -52,9 +63,9 @@ class ReaderPool:
     def feeds(self) -> list[tuple[Feed, int]]:
         """Return the feeds by the ids of their runs, each with the number of its reader."""
         with self._lock:
-            numbers = {reader: number for number, reader in enumerate(self._readers)}
+            numbers: dict[Reader, int] = {}
             return [
-                (feed, numbers[reader])
+                (feed, numbers.setdefault(reader, len(numbers)))
                 for _, (feed, reader) in sorted(self._feeds.items(), key=lambda item: item[0])
             ]
 
@@ -65,7 +76,7 @@ class ReaderPool:
         if entry is not None:
             _, reader = entry
             reader.check_now()
-            self._waker.wake(reader)
+            reader.wake()
 
     def leave(self, feed: Feed, listener: Listener) -> None:
         """Remove a listener; a feed that the last one leaves is dropped."""
@@ -80,23 +91,10 @@ class ReaderPool:
             self._shrink()
         self._dropped(feed)
 
-    def _place(self, feed: Feed) -> None:
-        reader = next((reader for reader in self._readers if len(reader) < GROUP_SIZE), None)
-        if reader is None:
-            reader = TailReader(self._store, self._waker.wake)
-            self._readers.append(reader)
-        reader.add(feed)
-        self._feeds[feed.run_id] = feed, reader
-        self._waker.wake(reader)
+    @abstractmethod
+    def _place(self, feed: Feed) -> Reader:
+        """Have a reader follow a feed, and return it. Called under the lock."""
 
+    @abstractmethod
     def _shrink(self) -> None:
-        """Close the smallest reader if the others have room for its feeds.
-
-        A feed may move at any time, since it accepts only what was read from its position.
-        """
-        if len(self._feeds) <= GROUP_SIZE * (len(self._readers) - 1):
-            smallest = min(self._readers, key=len)
-            self._readers.remove(smallest)
-            for feed in smallest.remove_all():
-                self._place(feed)
-            self._waker.wake(smallest)
+        """Close readers that are not needed. Called under the lock."""

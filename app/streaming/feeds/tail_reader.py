@@ -19,6 +19,7 @@ from ..redis.connection import (
     translated_errors,
 )
 from ..redis.sentinel import leads_to_master
+from ..redis.server import Server
 from .feed import Feed
 from .feed_group import (
     CHECK_SECONDS,
@@ -45,11 +46,13 @@ class TailReader:
     """
 
     def __init__(
-        self, store: EventStore, wake: Callable[["TailReader"], None] = lambda reader: None
+        self,
+        store: EventStore,
+        server: Server,
+        wake: Callable[["TailReader"], None] = lambda reader: None,
     ):
         """`wake` interrupts the XREAD in progress, if the reader says that it should."""
-        self._store = store
-        self._server = store.engine
+        self._server = server
         self._wake = wake
         self._pace = Pace()
         self._group = FeedGroup(store, self._feeds_changed)
@@ -91,13 +94,17 @@ class TailReader:
         """End the thread after the XREAD in progress."""
         self._closed = True
 
+    def wake(self) -> None:
+        """Look again at what is to be done."""
+        self._wake(self)
+
     def should_wake(self) -> bool:
         """Return whether the XREAD in progress, or about to be sent, is out of date."""
         return self._link is not None and (self._stale or self._closed)
 
     def _feeds_changed(self) -> None:
         self._stale = True
-        self._wake(self)
+        self.wake()
 
     def _run(self) -> None:
         while not self._closed:

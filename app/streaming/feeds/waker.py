@@ -5,9 +5,9 @@ import threading
 import time
 
 from ..errors import StoreUnavailable
-from ..event_store import EventStore
 from ..redis.connection import RedisConnection, exchange, translated_errors
 from ..redis.sentinel import leads_to_master
+from ..redis.server import Server
 from .tail_reader import REPLY_TIMEOUT_SECONDS, TailReader
 
 # The pause before the first attempt, so that feeds that join together cost one attempt, and the
@@ -25,8 +25,8 @@ class Waker:
     it until the reader's XREAD has returned.
     """
 
-    def __init__(self, store: EventStore):
-        self._server = store.engine
+    def __init__(self, server: Server):
+        self._server = server
         self._link: RedisConnection | None = None
         self._readers: set[TailReader] = set()
         self._lock = threading.Lock()

@@ -3,7 +3,8 @@
 -- KEYS[1]  the log
 -- KEYS[2]  hash: idempotency key -> "id sequence count timestamp" of what it appended; id and
 --          sequence are those of the first event
--- KEYS[3]  sorted set: the same keys by the time in their events' ids, to remove the oldest
+-- KEYS[3]  sorted set: the same keys by the time in their events' ids, to remove the oldest;
+--          without an idempotency key, the log is the only key that must be named
 -- ARGV     1 maxlen, 2 TTL of an ended run (ms), 3 idle TTL (ms), 4 timestamp,
 --          5 idempotency key, 6 expected sequence, 7 lease (s), each of 5 to 7 '' for none;
 --          then for each event: category, action, data (JSON), source (JSON, '' for none),
@@ -16,7 +17,10 @@
 --          {'full', the last id}: ids or sequences after the last ones would not be exact
 --          {'too old', false} on a server older than Redis 7.0
 
-local log, keys, order = KEYS[1], KEYS[2], KEYS[3]
+-- A caller may name the log alone: then the other two have their names from it, as in redis_keys.py.
+local log = KEYS[1]
+local tagged = string.find(log, '{', 1, true) and log or '{' .. log .. '}'
+local keys, order = KEYS[2] or tagged .. ':keys', KEYS[3] or tagged .. ':key-order'
 local timestamp, key, expected, lease = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local EVENTS_AT = 8  -- the index of the first event in ARGV
 local MAX_KEYS_REMOVED = 8  -- by one append
@@ -167,8 +171,8 @@ end
 
 local function keep_for(ttl)
   redis.call('PEXPIRE', log, ttl)
-  redis.call('PEXPIRE', keys, ttl)
-  redis.call('PEXPIRE', order, ttl)
+  redis.pcall('PEXPIRE', keys, ttl)  -- while their slot moves, they may be elsewhere
+  redis.pcall('PEXPIRE', order, ttl)
 end
 
 if key ~= '' then

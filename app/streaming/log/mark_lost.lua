@@ -6,7 +6,10 @@
 -- Returns  1 if the event was appended, 0 if the run goes on or has ended already, or its log takes
 --          no more events
 
+-- A caller may name the log alone: then the other two have their names from it, as in redis_keys.py.
 local log = KEYS[1]
+local tagged = string.find(log, '{', 1, true) and log or '{' .. log .. '}'
+local keys, order = KEYS[2] or tagged .. ':keys', KEYS[3] or tagged .. ':key-order'
 local MAX_EXACT = 9007199254740991  -- 2^53 - 1: Lua's numbers are doubles
 local MAX_ID = '18446744073709551615-18446744073709551615'  -- Redis gives no id after it
 local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
@@ -37,5 +40,7 @@ local epoch = entry[3] == 'sequence' and entry[5] == 'epoch' and entry[6] or ''
 redis.call('XADD', log, '*', 'timestamp', ARGV[2], 'sequence', string.format('%.0f', added + 1),
            'epoch', epoch, 'event_category', 'lifecycle', 'event_action', 'lost',
            'data', string.format('{"lease_seconds":%.0f}', lease))
-for i = 1, #KEYS do redis.call('PEXPIRE', KEYS[i], ARGV[3]) end
+redis.call('PEXPIRE', log, ARGV[3])
+redis.pcall('PEXPIRE', keys, ARGV[3])  -- while their slot moves, they may be elsewhere
+redis.pcall('PEXPIRE', order, ARGV[3])
 return 1

@@ -11,8 +11,9 @@ from ..errors import ArchiveUnavailable, InvalidInput, NotALog
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply, checked, is_wrong_type
+from ..redis.engine import Engine
 from ..redis.scripts import Script
-from ..redis.server import MAX_BLOCK_SECONDS, Server
+from ..redis.server import MAX_BLOCK_SECONDS
 from .continuity import Mark, Stretch, is_at, locate
 from .lease import Leases
 from .log_state import NO_LOG, LogState
@@ -103,7 +104,7 @@ class LogReader:
     ReentrantCall in a signal handler that has interrupted a call.
     """
 
-    def __init__(self, engine: Server, leases: Leases):
+    def __init__(self, engine: Engine, leases: Leases):
         self.engine = engine
         self._pool = engine.pool
         self._read_log = self.script(HERE / "read.lua", keys=1)

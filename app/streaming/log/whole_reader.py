@@ -8,7 +8,7 @@ from ..errors import ArchiveUnavailable, NotALog
 from ..event import OwnLog
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
-from ..redis.server import Server
+from ..redis.engine import Engine
 from .archived_log import Archive, ArchivedLogs, Earlier, last_before
 from .continuity import Mark, is_at
 from .lease import Leases
@@ -35,7 +35,7 @@ class WholeLogReader(LogReader):
 
     def __init__(
         self,
-        engine: Server,
+        engine: Engine,
         leases: Leases,
         archive: Archive | None = None,
     ):

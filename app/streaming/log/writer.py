@@ -21,9 +21,9 @@ from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
 from ..redis.acknowledgement import Unacknowledged, acknowledged
 from ..redis.connection import Argument, Command, Reply
+from ..redis.engine import Engine
 from ..redis.scripts import Connection, Script
-from ..redis.server import Server
-from .readiness import TOO_OLD
+from ..redis.server import TOO_OLD
 from .redis_keys import log_key, redis_keys
 
 HERE = Path(__file__).parent
@@ -42,7 +42,7 @@ class LogWriter:
 
     def __init__(
         self,
-        engine: Server,
+        engine: Engine,
         connection: Connection,
         *,
         maxlen: int,
@@ -56,7 +56,7 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
-        self._append = Script(connection, HERE / "append.lua", keys=3)
+        self._append = Script(connection, HERE / "append.lua")
         # Nobody is told that it is done. A server that has lost the event ends the run again.
         self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
         self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3)
@@ -122,8 +122,11 @@ class LogWriter:
         if lease_seconds:
             self._engine.server_of(log_key(run_id)).availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
+        # While the slot of a run moves, its keys may be on two nodes, and a key that does not exist
+        # counts as one that is elsewhere. So no append names more keys than it needs.
+        keys = (3, *redis_keys(run_id)) if idempotency_key else (1, log_key(run_id))
         return (
-            *redis_keys(run_id),
+            *keys,
             *self._limits,
             timestamp,
             idempotency_key or b"",

@@ -68,16 +68,21 @@ def make_client(url: str) -> redis.Redis:
     """
     try:
         if url.startswith(SENTINEL_SCHEME):
-            pool = make_sentinel_pool(url, _make_pool)
+            pool = make_sentinel_pool(url, make_pool)
         else:
-            pool = _make_pool(_server_settings(url))
-        pool.connection_class(**pool.connection_kwargs)  # checks the settings; connects nowhere
+            pool = make_pool(_server_settings(url))
+        check_settings(pool)
     except (ValueError, TypeError, RedisError) as error:
-        raise InvalidInput("REDIS_URL", _explained(url, error)) from None
+        raise InvalidInput("REDIS_URL", explained(url, error)) from None
     return redis.Redis(connection_pool=pool)
 
 
-def _explained(url: str, error: Exception) -> str:
+def check_settings(pool: redis.BlockingConnectionPool) -> None:
+    """Raise what redis-py raises for settings that no connection can have; connect nowhere."""
+    pool.connection_class(**pool.connection_kwargs)
+
+
+def explained(url: str, error: Exception) -> str:
     """Return what is wrong with a URL. It quotes nothing that may be a part of a password."""
     authority = re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]
     if "@" in url and "@" not in authority:
@@ -121,8 +126,8 @@ def _server_settings(url: str) -> dict[str, Any]:
     scheme, colon, rest = url.partition(":")
     if scheme not in ("redis", "rediss", "unix", *_SCHEMES):
         raise ValueError(
-            "it must begin with redis://, rediss://, valkey://, valkeys://, unix:// or "
-            "redis+sentinel://"
+            "it must begin with redis://, rediss://, valkey://, valkeys://, unix://, "
+            "redis+sentinel:// or redis+cluster://"
         )
     url = f"{_SCHEMES.get(scheme, scheme)}{colon}{rest}"
     if urlsplit(url).fragment:
@@ -132,7 +137,7 @@ def _server_settings(url: str) -> dict[str, Any]:
     return dict(parse_url(url))
 
 
-def _make_pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
+def make_pool(settings: dict[str, Any], size: int = POOL_SIZE) -> redis.BlockingConnectionPool:
     """Return a pool with the settings of a URL, except that those in _PINNED stay as they are."""
     if issubclass(settings.get("connection_class", Connection), SSLConnection):
         settings = {"redis_connect_func": _connect_over_tls, **settings}
@@ -148,7 +153,7 @@ def _make_pool(settings: dict[str, Any]) -> redis.BlockingConnectionPool:
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
             **settings,
             **_PINNED,
-            "max_connections": POOL_SIZE,
+            "max_connections": size,
             "timeout": POOL_WAIT_SECONDS,
         }
     )

@@ -20,17 +20,21 @@ class Connection(Protocol):
 
 
 class Script:
-    """A script, called by its digest. Its source is sent only to a server that lacks it."""
+    """A script, called by its digest. Its source is sent only to a server that lacks it.
 
-    def __init__(self, connection: Connection, file: Path, keys: int):
+    The first arguments of a call are its keys, `keys` of them. Without `keys`, their number stands
+    before them.
+    """
+
+    def __init__(self, connection: Connection, file: Path, keys: int | None = None):
         self._connection = connection
         self._source = file.read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
-        self._keys = keys
+        self._keys = () if keys is None else (keys,)
 
     def run(self, *keys_and_arguments: Argument) -> Reply:
         """Run the script and return its raw reply. Raises NotALog and StoreUnavailable."""
-        call, arguments = self._connection.call, (self._keys, *keys_and_arguments)
+        call, arguments = self._connection.call, (*self._keys, *keys_and_arguments)
         try:
             return checked(call("EVALSHA", self._digest, *arguments))
         except NoScriptError:  # Redis has run nothing
@@ -38,7 +42,7 @@ class Script:
 
     def command(self, *keys_and_arguments: Argument) -> Command:
         """Return the command that runs the script, to be sent together with others."""
-        return "EVAL", self._source, self._keys, *keys_and_arguments
+        return "EVAL", self._source, *self._keys, *keys_and_arguments
 
     def run_each(self, calls: Sequence[Command]) -> list[Reply]:
         """Run the script once for each of some calls, all sent together.
@@ -61,7 +65,7 @@ class Script:
     def _call_each(
         self, command: str, script: str | bytes, calls: Sequence[Command]
     ) -> list[Reply]:
-        commands = [(command, script, self._keys, *arguments) for arguments in calls]
+        commands = [(command, script, *self._keys, *arguments) for arguments in calls]
         return [_reply_or_error(reply) for reply in self._connection.call_all(*commands)]
 
 

@@ -13,6 +13,8 @@ from .connection import Argument, Command, RedisConnection, Reply, checked
 from .server_warnings import parse_info
 from .shared_connection import SharedConnection
 
+TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
+
 # A blocking read over `Server.blocking` lasts no longer than this.
 MAX_BLOCK_SECONDS = 5.0
 
@@ -35,6 +37,10 @@ class Pool:
         """Send commands together and return their raw replies. Raises StoreUnavailable."""
         return connection.call_all(self._client, *commands)
 
+    def close(self) -> None:
+        """Close all connections of the pool."""
+        self._client.connection_pool.disconnect()
+
 
 class Server:
     """One Redis server, which has all the logs or, as a node of a cluster, some of them.
@@ -44,6 +50,8 @@ class Server:
 
     Attributes:
         client: redis-py's client, which holds the settings and the pool.
+        address: the host and the port; no port for a Unix socket or behind Sentinels.
+        name: the same as text, for messages.
         shared: the connection that concurrent appends and short reads share.
         writes: the connection for what replicas must acknowledge; without any, it is `shared`.
         control: another one like it, so that nothing holds up questions about the server itself.
@@ -54,6 +62,9 @@ class Server:
 
     def __init__(self, client: redis.Redis, ack_replicas: int = 0):
         self.client = client
+        settings = client.connection_pool.connection_kwargs
+        self.address = settings.get("host", "localhost"), settings.get("port", 0)
+        self.name = f"{self.address[0]}:{self.address[1]}"
         self.ack_replicas = ack_replicas
         self._replicas = ReplicaWatch(ack_replicas)
         self.availability = Availability(self._probe)
@@ -74,6 +85,10 @@ class Server:
     def server_of(self, key: str) -> "Server":
         """Return the server that has a key: this one."""
         return self
+
+    def lane_of(self, key: str) -> str:
+        """Return the name of the server that has a key."""
+        return self.name
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds and accepts writes."""
@@ -104,6 +119,14 @@ class Server:
     def count_connections(self) -> int:
         """Return how many connections to the server are open."""
         return connection.count_open(self.client, self._outside_pool)
+
+    def close(self) -> None:
+        """Close all connections. A call that is in progress fails; the next one connects anew."""
+        self.shared.close()
+        self.writes.close()
+        self.control.close()
+        self.pool.close()
+        self.blocking.close()
 
     def release_idle(self) -> None:
         """Close the unused connections of the pool; after an outage they are dead."""

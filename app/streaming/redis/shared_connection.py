@@ -101,6 +101,10 @@ class SharedConnection:
             raise StoreUnavailable(request.error, request.stored)
         return request.replies
 
+    def close(self) -> None:
+        """Close the connection. A call that is in progress fails; the next one connects anew."""
+        self._disconnect()
+
     def _reset(self) -> None:
         # The leader runs inside this context. Python lets in only one caller at a time. An
         # exception takes the caller out, at every point of the code. No lock does that.
@@ -228,9 +232,9 @@ class SharedConnection:
         return link
 
     def _disconnect(self) -> None:
-        if self._link is not None:
-            self._link.disconnect()
-            self._link = None
+        link, self._link = self._link, None
+        if link is not None:
+            link.disconnect()
 
 
 class _Request:

@@ -9,6 +9,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feeds import tail_reader
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.feeds.tail_reader import TailReader
 from tests.archive.archiving import archive_log
 from tests.archive.logs import append
@@ -60,7 +61,7 @@ def has_verified(reader: TailReader, before: object) -> bool:
 )
 def test_what_only_the_archive_has_is_no_reason_for_a_reset(store, client, archive, left, late):
     """`late` events were never archived."""
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     append(store, RUN, 4, ended=False)
     append(store, OTHER, 1, ended=False)
     with (
@@ -109,7 +110,7 @@ def test_what_was_looked_up_before_an_older_state_was_restored_is_verified(
 ):
     """The storage takes its time, and the reader has connected to the restored server meanwhile."""
     monkeypatch.setattr(tail_reader, "READ_COUNT", 2)
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     for number in (1, 2, 3):
         add_at(client, number, number)
     state, backup = store.state(RUN), client.dump(key(RUN))

@@ -15,6 +15,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feeds import tail_reader
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.feeds.tail_reader import TailReader
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
@@ -47,7 +48,7 @@ def store(redis_server, archive) -> EventStore:
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store)
+    return make_readers(store)
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_resuming_reads_only_the_part_that_has_the_event(
     for start in (Start(id=EventId.parse(ids[549])), Start(sequence=551)):
         storage.asked.clear()
         other = EventStore(client=client, archive=Archive(storage))
-        chunks = events_of(subscribe(other, ReaderPool(other), run_id, start).chunks())
+        chunks = events_of(subscribe(other, make_readers(other), run_id, start).chunks())
         assert next(each for each in chunks if each["sequence"])["sequence"] == 551
         chunks.close()
         parts = [name for name in storage.asked if name.endswith(".gz")]
@@ -338,7 +339,7 @@ def test_a_feed_that_is_behind_what_was_trimmed_goes_on_in_the_archive(
     archive_log(archive, paused, run_id, part_size=10)
     client.xtrim(key(run_id), maxlen=5, approximate=False)
     feed, tap = tapped(run_id, state)
-    TailReader(paused).add(feed)
+    TailReader(paused, paused.engine).add(feed)
     wait_until(lambda: feed.position.sequence == 40, "the reader has read all")
     wait_until(lambda: feed.ended, "the run has ended")
     assert tap.taken == list(range(5, 41))
@@ -353,7 +354,7 @@ def test_so_does_a_feed_that_waited_for_the_run_to_begin(redis_server, client, a
     client.xtrim(key(run_id), maxlen=0)
     store.add(run_id, "lifecycle", "started")
     feed, tap = tapped(run_id, state)
-    TailReader(store).add(feed)
+    TailReader(store, store.engine).add(feed)
     wait_until(lambda: feed.position.sequence == 41, "the reader has read all")
     assert tap.taken == list(range(1, 42))
 
@@ -365,7 +366,7 @@ def test_what_a_reader_finds_nowhere_is_a_gap_as_ever(redis_server, client, arch
     append(store, run_id, 9, ended=False)
     client.xtrim(key(run_id), maxlen=5, approximate=False)
     feed, tap = tapped(run_id, state)
-    TailReader(store).add(feed)
+    TailReader(store, store.engine).add(feed)
     wait_until(lambda: feed.position.sequence == 13, "the reader has read all")
     assert tap.taken == ["gateway.gap", *range(9, 14)]
     # It follows the log again
@@ -383,7 +384,7 @@ def test_a_stalled_storage_holds_up_no_other_feed_of_the_reader(
     append(store, run_id, 9)
     archive_log(archive, store, run_id)
     client.xtrim(key(run_id), maxlen=5, approximate=False)
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     storage.open.clear()
     stalled = readers.join(run_id, state, Listener())
     follows = readers.join(other, store.state(other), Listener())
@@ -480,7 +481,7 @@ def test_every_event_is_sent_once_and_in_order_whenever_the_log_is_trimmed_or_go
             wanted, first = Start(id=EventId.parse(ids[at])), at + 2
         case ("sequence", number):
             wanted, first = Start(sequence=min(number, total)), min(number, total)
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     streams = [subscribe(store, readers, run_id, wanted) for _ in range(1 + others)]
     found = [InBackground(lambda stream=each: seen_by(stream)) for each in streams]
     for each in found:

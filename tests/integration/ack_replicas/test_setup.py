@@ -7,7 +7,7 @@ import pytest
 
 from app.streaming.errors import UnsupportedServer
 from app.streaming.event_store import EventStore
-from app.streaming.log import readiness
+from app.streaming.readiness import server_readiness as readiness
 from tests.redis.acl import acl_of, set_user, url_of
 from tests.redis.programs import every_program
 from tests.servers import ROOT, RedisServer, wait_until

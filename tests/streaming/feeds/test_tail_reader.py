@@ -2,7 +2,7 @@
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
-from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from tests.servers import wait_until
 
 
@@ -41,7 +41,7 @@ def test_what_was_read_is_delivered_though_another_log_cannot_be_read_then(
 
     store = GoesAway(redis_server.url)
     first, second = f"{run_id}-1", f"{run_id}-2"
-    readers, listener, tap = ReaderPool(store), Listener(), Tap()
+    readers, listener, tap = make_readers(store), Listener(), Tap()
     for each in (first, second):
         store.add(each, "llm", "stream")
     feeds = [readers.join(each, store.state(each), listener) for each in (first, second)]

@@ -8,6 +8,7 @@ import pytest
 
 from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.feeds.tail_reader import CHECK_SECONDS
 from app.streaming.follow.subscriber import Subscriber
 from tests.servers import ReplicatedServers, wait_until
@@ -29,7 +30,7 @@ def store_behind_sentinel(replicated) -> EventStore:
 @pytest.mark.parametrize("store_name", ["store", "store_behind_sentinel"])
 def test_a_feed_that_joins_a_blocked_reader_gets_its_events_at_once(request, run_id, store_name):
     store: EventStore = request.getfixturevalue(store_name)
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     silent = follow_silent_run(store, readers, run_id)
     check_that_another_feed_is_followed_at_once(store, readers, run_id)
     silent.close()
@@ -40,7 +41,7 @@ def test_a_feed_that_joins_after_a_failover_gets_its_events_at_once(
 ):
     """The former master runs on, and would take a CLIENT UNBLOCK that ends nothing."""
     store, former = store_behind_sentinel, replicated.master.port
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     silent = follow_silent_run(store, readers, run_id)
     check_that_another_feed_is_followed_at_once(store, readers, f"{run_id}-before")
     replicated.switch()

@@ -4,6 +4,7 @@ import pytest
 
 from app.streaming.event_id import EventId
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow.start import Start
 from app.streaming.follow.subscriber import Subscriber
 from app.streaming.wire.answer import AnswerEvents
@@ -23,7 +24,7 @@ DONE = b"data: [DONE]\n\n"
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store)
+    return make_readers(store)
 
 
 def follow(store, readers, run_id, start=Start(sequence=1), wire=ANSWER) -> Subscriber:  # noqa: B008

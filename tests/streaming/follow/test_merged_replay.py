@@ -14,6 +14,7 @@ from app.streaming.errors import NotALog, StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.merged_replay import MergedReplay
 from app.streaming.follow.start import Start
@@ -197,7 +198,7 @@ def test_every_event_of_every_run_comes_once_and_in_order_wherever_the_stream_is
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store)
+    return make_readers(store)
 
 
 @pytest.fixture

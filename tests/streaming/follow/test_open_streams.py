@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow import open_streams
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
@@ -32,7 +32,7 @@ class Subject:
 
 @pytest.fixture
 def services(fake_store) -> Services:
-    return Services(fake_store, ReaderPool(fake_store), History(fake_store), Heartbeats(15.0))
+    return Services(fake_store, make_readers(fake_store), History(fake_store), Heartbeats(15.0))
 
 
 def make_subscribers(streams: OpenStreams, number: int) -> list[Subscriber]:

@@ -14,7 +14,9 @@ from app.streaming.errors import InvalidInput, StoreUnavailable
 from app.streaming.event_id import LAST, EventId
 from app.streaming.event_store import EventStore
 from app.streaming.feeds.feed import Feed
+from app.streaming.feeds.grouped_readers import GroupedReaders
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow import replay as replay_module
 from app.streaming.follow.history import History
 from app.streaming.follow.replay import Replay, Wait
@@ -83,7 +85,7 @@ class InterruptedStore(EventStore):
             self.interrupt()
 
 
-class InterruptedReaders(ReaderPool):
+class InterruptedReaders(GroupedReaders):
     """Readers that append events before and after a subscriber joins, as a schedule says."""
 
     def join(self, *arguments):
@@ -164,7 +166,7 @@ def test_every_event_is_sent_once_and_in_order_at_whatever_moment_it_is_appended
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store)
+    return make_readers(store)
 
 
 def test_a_stream_opened_while_redis_is_away_starts_when_redis_is_back(
@@ -574,7 +576,7 @@ def test_a_hole_among_entries_of_others_is_told_once(store, redis_client, run_id
         entry = {"data": f'"{"x" * 5_000}"'}
         redis_client.xadd(f"run:{run_id}:events", entry, f"{number}-0")
     redis_client.xdel(f"run:{run_id}:events", "198-0")
-    readers = ReaderPool(store)
+    readers = make_readers(store)
     stream = subscribe(store, readers, run_id, Start(id=EventId(3, 0)))
     names: list[str] = []
     for event in events_of(stream.chunks()):

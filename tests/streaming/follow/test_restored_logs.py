@@ -13,6 +13,7 @@ import pytest
 
 from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow import history as history_module
 from app.streaming.follow.history_lines import HistoryLines
 from app.streaming.log import reader as log_reader
@@ -73,7 +74,7 @@ def log(tmp_path) -> Iterator[Log]:
 @pytest.fixture
 def readers(log) -> Iterator[ReaderPool]:
     before = set(threading.enumerate())
-    yield ReaderPool(log.store)
+    yield make_readers(log.store)
 
     def have_ended() -> bool:
         left = set(threading.enumerate()) - before

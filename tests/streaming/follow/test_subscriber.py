@@ -18,6 +18,7 @@ from app.streaming.errors import StoreUnavailable
 from app.streaming.event_id import EventId
 from app.streaming.event_store import EventStore
 from app.streaming.feeds.reader_pool import ReaderPool
+from app.streaming.feeds.readers import make_readers
 from app.streaming.follow.client_socket import ClientSocket
 from app.streaming.follow.heartbeats import Heartbeats
 from app.streaming.follow.history import History
@@ -36,7 +37,7 @@ SSE = EventStream()
 
 @pytest.fixture
 def readers(store) -> ReaderPool:
-    return ReaderPool(store)
+    return make_readers(store)
 
 
 def test_a_silent_stream_sends_heartbeats(store, readers, run_id):

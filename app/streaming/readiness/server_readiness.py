@@ -16,15 +16,14 @@ from redis.exceptions import (
 )
 
 from ..errors import NotALog, ReadOnlyServer, StoreUnavailable, UnsupportedServer
+from ..log.redis_keys import log_key, redis_keys
 from ..redis.connection import Reply, checked
-from ..redis.server import PING, Server, is_unknown_script
+from ..redis.server import PING, TOO_OLD, Server, is_unknown_script
 from ..redis.server_warnings import SECTIONS, ServerWarning, parse_info, warnings_of
-from .redis_keys import log_key, redis_keys
 
 HERE = Path(__file__).parent
 
-TOO_OLD = "the server is too old: Redis 7.0 or newer, or Valkey, is needed"
-CLUSTER = "Redis is in cluster mode, which Tailrace does not support"
+CLUSTER = "Redis is in cluster mode: name its nodes in REDIS_URL as redis+cluster://host:port,…"
 
 READ_ONLY = "Redis is a read-only replica: name the master in REDIS_URL, or promote this server"
 
@@ -50,9 +49,14 @@ _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 class Readiness:
     """Asks a server over a connection that nothing else uses, so that nothing holds it up."""
 
-    def __init__(self, server: Server):
+    shards = ()  # for a single server there is nothing to tell of
+
+    def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
+        """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""
         self._shared = server.control
         self._ack_replicas = server.ack_replicas
+        self._probes = probes or (_PROBE, _OTHER_PROBE)
+        self._in_cluster = in_cluster
         self._source = (HERE / "ready.lua").read_bytes()
         self._tried_at = -math.inf
         self._warnings: list[ServerWarning] = []
@@ -60,7 +64,7 @@ class Readiness:
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
-        _check("EVAL", self._shared.call(*PING))
+        self._check("EVAL", self._shared.call(*PING))
 
     def check(self, *streams: str) -> None:
         """Try out all that Tailrace needs. The server keeps nothing of it.
@@ -74,19 +78,21 @@ class Readiness:
         if time.monotonic() < self._tried_at + MIN_SECONDS_BETWEEN_TRIES:
             self.ping()
             return
-        logs = log_key(_PROBE), log_key(_OTHER_PROBE)
-        pinged, read, known, tried, *appended = self._shared.call_all(
+        logs = [log_key(each) for each in self._probes]
+        pinged, read, known, tried, tracked, *appended = self._shared.call_all(
             PING,
-            ("XREAD", "STREAMS", *logs, "0", "0"),  # two logs at once, as the readers do
+            ("XREAD", "STREAMS", *logs, *("0" for _ in logs)),  # as the readers do
             ("EVALSHA", _NO_SCRIPT, 0),
-            ("EVAL", self._source, 3, *redis_keys(_PROBE)),
+            ("EVAL", self._source, 3, *redis_keys(self._probes[0])),
+            ("CLIENT", "TRACKING", "OFF") if self._in_cluster else PING,
             *(("XADD", key, _REFUSED_ID, "a", "b") for key in streams),
         )
-        _check("EVAL", pinged)
-        _check("XREAD", read)
+        self._check("EVAL", pinged)
+        self._check("XREAD", read)
         if not isinstance(known, NoScriptError):
-            _check("EVALSHA", known)
-        _check("EVAL", tried)
+            self._check("EVALSHA", known)
+        self._check("EVAL", tried)
+        self._check("CLIENT TRACKING", tracked)
         for key, reply in zip(streams, appended, strict=True):
             if isinstance(reply, NoPermissionError):
                 raise UnsupportedServer(f"Redis forbids the key {key} to this user")
@@ -97,7 +103,7 @@ class Readiness:
             _check_reason(command, reason)
             raise StoreUnavailable(f"Redis refused {command}: {reason}")
         if self._ack_replicas:
-            _check("WAIT", self._shared.call("WAIT", 0, 1))  # no replica is waited for
+            self._check("WAIT", self._shared.call("WAIT", 0, 1))  # no replica is waited for
         self._tried_at = time.monotonic()
 
     def warnings(self) -> list[ServerWarning]:
@@ -114,20 +120,19 @@ class Readiness:
             self._asked_at = now
         return self._warnings
 
-
-def _check(command: str, reply: Reply) -> None:
-    if is_unknown_script(reply):
-        return
-    if isinstance(reply, _OF_A_CLUSTER):
-        raise UnsupportedServer(CLUSTER)
-    if isinstance(reply, ReadOnlyError):
-        raise ReadOnlyServer(READ_ONLY)
-    if isinstance(reply, Exception):
-        _check_reason(command, f"{'NOPERM ' * isinstance(reply, NoPermissionError)}{reply}")
-    try:
-        checked(reply)
-    except NotALog as error:  # another program has such a key
-        raise StoreUnavailable(str(error)) from None
+    def _check(self, command: str, reply: Reply) -> None:
+        if is_unknown_script(reply):
+            return
+        if isinstance(reply, _OF_A_CLUSTER) and not self._in_cluster:
+            raise UnsupportedServer(CLUSTER)
+        if isinstance(reply, ReadOnlyError):
+            raise ReadOnlyServer(READ_ONLY)
+        if isinstance(reply, Exception):
+            _check_reason(command, f"{'NOPERM ' * isinstance(reply, NoPermissionError)}{reply}")
+        try:
+            checked(reply)
+        except NotALog as error:  # another program has such a key
+            raise StoreUnavailable(str(error)) from None
 
 
 def _check_reason(command: str, reason: str) -> None:

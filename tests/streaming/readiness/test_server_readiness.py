@@ -9,12 +9,14 @@ from redis.crc import key_slot
 
 from app.streaming.errors import StoreUnavailable, UnsupportedServer
 from app.streaming.event_store import EventStore
-from app.streaming.log import readiness
 from app.streaming.log.redis_keys import log_key
+from app.streaming.readiness import server_readiness as readiness
 from tests.redis.acl import OPTIONAL, acl_of
 from tests.servers import ROOT, RedisServer, wait_until
 
-LUA = sorted((ROOT / "app" / "streaming" / "log").glob("*.lua"))
+STREAMING = ROOT / "app" / "streaming"
+LUA = sorted((STREAMING / "log").glob("*.lua"))
+READY = STREAMING / "readiness" / "ready.lua"
 RULES = acl_of("tailrace")
 NEEDED = [rule for rule in RULES if rule.startswith("+") and rule not in OPTIONAL]
 
@@ -102,12 +104,12 @@ def test_the_probe_tries_every_command_of_every_script():
     called = {
         name for path in LUA for name in re.findall(r"redis\.p?call\('([A-Z]+)'", path.read_text())
     }
-    tried = set(re.findall(r"try\('([A-Z]+)'", (LUA[0].parent / "ready.lua").read_text()))
+    tried = set(re.findall(r"try\('([A-Z]+)'", READY.read_text()))
     assert called - {"DEL"} <= tried
 
 
 def test_the_acl_names_what_the_probe_tries():
-    tried = re.findall(r"try\('([A-Z]+)'", (LUA[0].parent / "ready.lua").read_text())
+    tried = re.findall(r"try\('([A-Z]+)'", READY.read_text())
     named = {rule[1:].partition("|")[0].upper() for rule in NEEDED}
     assert named == {*tried, "EVAL", "EVALSHA", "XREAD"}
 

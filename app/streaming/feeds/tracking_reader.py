@@ -1,0 +1,316 @@
+"""The reader of a cluster's node: it reads the logs that the node says have changed.
+
+One XREAD cannot read the logs of several slots, and a blocking one for each run would take a
+connection each. So the node tells over one connection which logs have changed, and they are read
+over another, many in one round trip. Each read has the node tell the next change.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from redis.exceptions import AskError
+
+from ...metrics.catalog import READER_FAILURES
+from ..backoff import Pace, backoff
+from ..errors import NotALog, StoreUnavailable
+from ..event_store import EventStore
+from ..log.position import Position
+from ..log.replies import parse_streams
+from ..redis.connection import Reply, checked, exchange_packed, is_wrong_type, translated_errors
+from ..redis.server import Server
+from .feed import Feed
+from .feed_group import CHECK_SECONDS, INITIAL_BACKOFF_SECONDS, READ_COUNT, FeedGroup, feed_key
+from .group_read import GROUP_SIZE, bulk
+from .invalidations import Invalidations
+
+# A failover must not wait for a pause.
+MAX_BACKOFF_SECONDS = 0.5
+
+# XREAD COUNT <count> STREAMS <key> <id>
+_HEAD = b"*6\r\n" + b"".join(map(bulk, (b"XREAD", b"COUNT", b"%d" % READ_COUNT, b"STREAMS")))
+_ASKING = b"*1\r\n" + bulk(b"ASKING")
+
+log = logging.getLogger("tailrace.reader")
+
+
+class TrackingReader:
+    """A thread that follows the feeds whose logs one node has.
+
+    It survives every failure of the node. It reconnects and goes on from the feeds' positions.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        server: Server,
+        redirected: Callable[[Feed, AskError, Server], None],
+        lost: Callable[[], None],
+    ):
+        """`redirected` is called for a feed whose log the node says is elsewhere.
+
+        `lost` is called when the node has failed: its slots may go to another one.
+        """
+        self.server = server
+        self._store = store
+        self._redirected = redirected
+        self._lost = lost
+        self._pace = Pace()
+        self._groups: list[_Tracked] = []
+        self._of: dict[bytes, _Tracked] = {}
+        self._told: deque[list[bytes] | None] = deque()
+        self._to_read: dict[bytes, None] = {}
+        self._asking: set[bytes] = set()
+        self._lock = threading.Lock()
+        self._awake = threading.Event()
+        self._invalidations: Invalidations | None = None
+        self._closed = False
+        self._failures = 0
+        self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+        threading.Thread(target=self._run, name="tailrace-reader", daemon=True).start()
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def add(self, feed: Feed, *, asking: bool = False) -> None:
+        """Follow a feed too. With `asking` its log is on its way to this node."""
+        key = feed_key(feed)
+        with self._lock:
+            if asking:
+                self._asking.add(key)
+            tracked = next((each for each in self._groups if len(each.group) < GROUP_SIZE), None)
+            if tracked is None:
+                tracked = _Tracked(FeedGroup(self._store, self.wake))
+                self._groups.append(tracked)
+            tracked.group.add(feed)
+            self._of[key] = tracked
+        self.wake()
+
+    def remove(self, feed: Feed) -> None:
+        """Stop following a feed."""
+        key = feed_key(feed)
+        with self._lock:
+            self._asking.discard(key)
+            tracked = self._of.pop(key, None)
+            if tracked is not None:
+                tracked.group.remove(feed)
+
+    def check_now(self) -> None:
+        """Check the logs, and read the positions again, before the next read."""
+        for tracked in list(self._groups):
+            tracked.group.next_check = 0.0
+
+    def wake(self) -> None:
+        """Look again at what is to be done."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """End the thread soon."""
+        self._closed = True
+        self.wake()
+
+    def _run(self) -> None:
+        while not self._closed:
+            try:
+                self._turn()
+            except StoreUnavailable as error:
+                self._back_off(error)
+            except NotALog:
+                self.check_now()
+            except Exception as error:
+                log.exception("reader failed; trying again")
+                self._back_off(error)
+            else:
+                self._recover()
+        self._disconnect()
+
+    def _turn(self) -> None:
+        """Read the logs that have changed, publish them, and rest; or wait until there are some."""
+        invalidations = self._invalidations or self._connect()
+        if invalidations.is_broken:
+            raise StoreUnavailable("the connection has ended")
+        self._awake.clear()
+        next_check = self._attend()
+        self._take_told()
+        if not self._to_read:
+            self._awake.wait(max(0.0, next_check - time.monotonic()))
+            return
+        began = time.monotonic()
+        has_more = self._read_all(invalidations)
+        if has_more:
+            time.sleep(0)
+        else:
+            self._pace.rest(began)
+
+    def _attend(self) -> float:
+        """Verify and check the groups that are due; return when the next one is.
+
+        What is found to have more is to be read.
+        """
+        next_check = time.monotonic() + CHECK_SECONDS
+        for tracked in list(self._groups):
+            group = tracked.group
+            if time.monotonic() >= group.next_check:
+                behind = group.check()
+                self._to_read.update(dict.fromkeys(map(feed_key, behind)))
+                time.sleep(0)
+            if group.changes != tracked.changes:
+                group.verify()
+                self._to_read.update(dict.fromkeys(tracked.update()))
+            next_check = min(next_check, group.next_check)
+        return next_check
+
+    def _take_told(self) -> None:
+        """Take in which keys the node has told."""
+        while self._told:
+            keys = self._told.popleft()
+            self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
+
+    def _take_changes(self, keys: list[bytes] | None) -> None:
+        self._told.append(keys)
+        self.wake()
+
+    # Reading
+
+    def _read_all(self, invalidations: Invalidations) -> bool:
+        """Read the logs that are to be read; return whether some have more."""
+        keys, self._to_read = self._to_read, {}
+        try:
+            while keys:
+                some = list(islice(keys, GROUP_SIZE))
+                self._read(invalidations, some)
+                for key in some:
+                    del keys[key]
+        except BaseException:
+            self._to_read.update(keys)  # they are still to be read
+            raise
+        return bool(self._to_read)
+
+    def _read(self, invalidations: Invalidations, keys: Iterable[bytes]) -> None:
+        """Read some logs in one round trip, and publish what they have."""
+        reads: list[_Read] = []
+        packed: list[bytes] = []
+        for key in keys:
+            tracked = self._of.get(key)
+            feed = tracked.readable.get(key) if tracked else None
+            if tracked is None or feed is None:  # it is read once it is no longer left out
+                continue
+            reads.append(_Read(key, tracked, feed, feed.position, key in self._asking))
+            packed.append(reads[-1].pack())
+        if not reads:
+            return
+        published: list[Feed] = []
+        try:
+            for read, reply in zip(
+                reads, self._exchange(invalidations, reads, packed), strict=True
+            ):
+                if self._take(read, reply):
+                    published.append(read.feed)
+        finally:
+            for feed in published:
+                feed.flush()
+
+    def _exchange(
+        self, invalidations: Invalidations, reads: "list[_Read]", packed: list[bytes]
+    ) -> Iterator[Reply]:
+        """Send reads, and yield the reply to each."""
+        count = sum(2 if read.asking else 1 for read in reads)
+        sent_at = time.monotonic()
+        try:
+            with translated_errors():
+                replies = iter(exchange_packed(invalidations.link, b"".join(packed), count))
+        finally:
+            self.server.availability.replied(time.monotonic() - sent_at)
+        for read in reads:
+            if read.asking:
+                next(replies)
+            yield next(replies)
+
+    def _take(self, read: "_Read", reply: Reply) -> bool:
+        """Take the reply to a read; return whether something was published."""
+        if isinstance(reply, AskError):
+            self._redirected(read.feed, reply, self.server)
+        elif is_wrong_type(reply):
+            read.tracked.group.next_check = 0.0
+        else:
+            for _, entries in parse_streams(checked(reply)):
+                if len(entries) == READ_COUNT:
+                    self._to_read[read.key] = None
+                read.tracked.group.publish(read.feed, read.position, entries)
+                return True
+        return False
+
+    # The connections
+
+    def _connect(self) -> Invalidations:
+        invalidations = Invalidations(self.server, self._take_changes)
+        self._invalidations = invalidations
+        for tracked in list(self._groups):
+            tracked.group.reconnected()
+        self._to_read.update(dict.fromkeys(self._of))
+        if self._failures:
+            self.server.availability.interrupted()
+            self.server.release_idle()
+            log.info("reader is connected again, after %d failures", self._failures)
+        return invalidations
+
+    def _disconnect(self) -> None:
+        if self._invalidations is not None:
+            self._invalidations.close()
+            self._invalidations = None
+
+    def _back_off(self, error: Exception) -> None:
+        self._disconnect()
+        self.server.availability.interrupted()
+        READER_FAILURES.add()
+        if not self._failures:
+            log.warning("reader lost %s; trying again: %s", self.server.name, error)
+        self._failures += 1
+        self._lost()
+        time.sleep(next(self._pauses))
+
+    def _recover(self) -> None:
+        if self._failures:
+            self._failures = 0
+            self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+
+
+class _Tracked:
+    """A group, and those of its feeds that are read.
+
+    Attributes:
+        readable: the feeds that are not left out, by the keys of their logs.
+        changes: the group's, when that was found.
+    """
+
+    __slots__ = ("changes", "group", "readable")
+
+    def __init__(self, group: FeedGroup):
+        self.group = group
+        self.changes = -1
+        self.readable: dict[bytes, Feed] = {}
+
+    def update(self) -> set[bytes]:
+        """Find the readable feeds anew; return the keys of those that were not before."""
+        feeds, self.changes = self.group.readable()
+        before, self.readable = self.readable, {feed_key(feed): feed for feed in feeds}
+        return {key for key, feed in self.readable.items() if before.get(key) is not feed}
+
+
+class _Read(NamedTuple):
+    """One XREAD, from a position."""
+
+    key: bytes
+    tracked: _Tracked
+    feed: Feed
+    position: Position
+    asking: bool
+
+    def pack(self) -> bytes:
+        """Return the command as it goes to Redis."""
+        read = b"%b%b%b" % (_HEAD, bulk(self.key), bulk(b"%d-%d" % self.position.id))
+        return _ASKING + read if self.asking else read

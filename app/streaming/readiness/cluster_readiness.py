@@ -1,0 +1,170 @@
+"""Readiness of a cluster: each of its nodes is asked, and a dead one is no matter of the others."""
+
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from redis.crc import key_slot
+
+from ..errors import StoreUnavailable, StreamingError, UnsupportedServer
+from ..log.redis_keys import log_key
+from ..redis.cluster.cluster import Cluster
+from ..redis.cluster.slot_map import SlotMap
+from ..redis.connection import checked, exchange, translated_errors
+from ..redis.server import Server
+from ..redis.server_warnings import ServerWarning
+from .server_readiness import Readiness
+
+# A node that says nothing for so long is unavailable. Who asks for readiness does not wait longer.
+PATIENCE_SECONDS = 1.0
+
+# The channel on which a node tells which keys have changed.
+CHANNEL = "__redis__:invalidate"
+
+
+class ShardState(NamedTuple):
+    """A node as it is now: its address, its slots, and why it cannot serve (None: it can)."""
+
+    node: str
+    slots: str
+    detail: str | None
+
+
+class ClusterReadiness:
+    """Asks the nodes that have slots, each over a connection that nothing else uses.
+
+    Attributes:
+        shards: the states of the nodes when they were last checked.
+    """
+
+    def __init__(self, cluster: Cluster):
+        self.shards: list[ShardState] = []
+        self._cluster = cluster
+        self._nodes: dict[Server, _Node] = {}
+
+    def ping(self) -> None:
+        """Raise StoreUnavailable unless some node responds and accepts writes."""
+        self._cluster.ping()
+
+    def check(self, *streams: str) -> None:
+        """Try out all that Tailrace needs of each node, which keeps nothing of it.
+
+        `streams` are keys that are no run's, to which the gateway appends too.
+
+        Raises UnsupportedServer if a node lacks something, and StoreUnavailable if none serves.
+        """
+        self._cluster.check_seeds()
+        answers = self._ask_all(lambda node: node.check(streams))
+        self.shards = [
+            ShardState(node.server.name, node.slots, str(error) if error else None)
+            for node, error in answers
+        ]
+        for node, error in answers:
+            if isinstance(error, UnsupportedServer):
+                raise UnsupportedServer(f"{node.server.name}: {error}")
+        if all(error for _, error in answers):
+            raise StoreUnavailable(f"no node of the cluster can serve: {self.shards[0].detail}")
+
+    def warnings(self) -> list[ServerWarning]:
+        """Return which settings of some node may lose events; each names the first such node."""
+        found: dict[str, ServerWarning] = {}
+        for node, _ in self._ask_all(_Node.ask_for_warnings):
+            for code, detail in node.warnings:
+                found.setdefault(code, ServerWarning(code, f"{node.server.name}: {detail}"))
+        return list(found.values())
+
+    def _ask_all(
+        self, ask: "Callable[[_Node], None]"
+    ) -> "list[tuple[_Node, StreamingError | None]]":
+        """Ask all nodes at once; return the error of each, None if there was none."""
+        nodes = self._current()
+        threads = [node.start(ask) for node in nodes]
+        for thread in threads:
+            thread.join(PATIENCE_SECONDS)
+        return [(node, node.error) for node in nodes]
+
+    def _current(self) -> "list[_Node]":
+        """Return the nodes that have slots now."""
+        slot_map, known = self._cluster.map(), self._nodes
+        servers = self._cluster.servers()
+        self._nodes = {each: known.get(each) or _Node(each) for each in servers}
+        for node in self._nodes.values():
+            node.take_slots(slot_map)
+        return list(self._nodes.values())
+
+
+class _Node:
+    """A node, and what it answered last."""
+
+    def __init__(self, server: Server):
+        self.server = server
+        self.slots = ""
+        self.error: StreamingError | None = None
+        self.warnings: list[ServerWarning] = []
+        self._readiness: Readiness | None = None
+        self._owned: frozenset[int] = frozenset()
+        self._may_subscribe = False
+        self._thread: threading.Thread | None = None
+
+    def take_slots(self, slot_map: SlotMap) -> None:
+        """Note which slots the node has now."""
+        shards = [each for each in slot_map.shards if each.master == self.server.address]
+        slots = ",".join(f"{each.first}-{each.last}" for each in shards)
+        if slots != self.slots:
+            self.slots = slots
+            self._owned = frozenset(
+                slot for each in shards for slot in range(each.first, each.last + 1)
+            )
+            self._readiness = Readiness(self.server, self._probe(), in_cluster=True)
+
+    def start(self, ask: "Callable[[_Node], None]") -> threading.Thread:
+        """Ask in a thread. Until it has an answer, `error` says that there is none."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            self.error = StoreUnavailable(f"no answer within {PATIENCE_SECONDS:.0f} s")
+            thread = self._thread = threading.Thread(
+                target=self._ask, args=(ask,), name="tailrace-readiness", daemon=True
+            )
+            thread.start()
+        return thread
+
+    def _ask(self, ask: "Callable[[_Node], None]") -> None:
+        try:
+            ask(self)
+        except StreamingError as error:
+            self.error = error
+        else:
+            self.error = None
+
+    def check(self, streams: Any) -> None:
+        """Try out what is needed. Raises UnsupportedServer and StoreUnavailable."""
+        assert self._readiness is not None
+        own = [each for each in streams if key_slot(each.encode()) in self._owned]
+        self._readiness.check(*own)
+        if not self._may_subscribe:
+            self._check_subscribing()
+
+    def ask_for_warnings(self) -> None:
+        """Ask for the settings. Raises StoreUnavailable."""
+        assert self._readiness is not None
+        self.warnings = self._readiness.warnings()
+
+    def _check_subscribing(self) -> None:
+        with translated_errors():
+            link = self.server.connect()
+            try:
+                [reply] = exchange(link, ("SUBSCRIBE", CHANNEL))
+            finally:
+                link.disconnect()
+        if isinstance(reply, Exception) and "permission" in str(reply):
+            raise UnsupportedServer(f"Redis forbids the channel {CHANNEL} to this user")
+        checked(reply)
+        self._may_subscribe = True
+
+    def _probe(self) -> str:
+        """Return an id that no run can have, whose log is in a slot of this node."""
+        probe, number = "~probe", 0
+        while key_slot(log_key(probe).encode()) not in self._owned:
+            number += 1
+            probe = f"~probe-{number}"
+        return probe

@@ -1,0 +1,1 @@
+"""Redis Cluster and Valkey Cluster: the logs are spread over several servers."""

@@ -1,0 +1,199 @@
+"""Routing: each command goes to the node that has its key, and follows the slots that move."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+
+from ...errors import StoreUnavailable, StreamingError, copy_of
+from ..connection import Argument, Command, Reply
+from ..scripts import Connection
+from ..server import Server
+
+# So often a command follows redirections, one after the other.
+MAX_REDIRECTIONS = 8
+
+# While a slot moves, its keys are on two nodes, and a script that needs keys of both must wait. The
+# move of one slot is a matter of milliseconds if it has few keys.
+MAX_WAIT_SECONDS = 2.0
+PAUSE_SECONDS = 0.02
+
+
+class Nodes(Protocol):
+    """What routing needs of a cluster."""
+
+    def server_of(self, key: str) -> Server: ...
+
+    def moved(self, slot: int, host: str, port: int, by: Server) -> Server: ...
+
+    def node_at(self, host: str, port: int, by: Server) -> Server: ...
+
+    def refresh_after(self, seen: int) -> None: ...
+
+    @property
+    def refreshes(self) -> int: ...
+
+
+class _Call:
+    """One command on its way."""
+
+    __slots__ = ("asking", "command", "reply", "server")
+
+    def __init__(self, command: Command):
+        self.command = command
+        self.reply: Reply = None
+        self.server: Server | None = None
+        self.asking = False
+
+
+class Routed:
+    """Sends commands to the nodes of a cluster that have their keys.
+
+    A command has one key, or several in one slot. `connection_of` returns the connection of a
+    node to use.
+    """
+
+    def __init__(self, cluster: Nodes, connection_of: Callable[[Server], Connection]):
+        self._cluster = cluster
+        self._connection_of = connection_of
+
+    def call(self, *command: Argument) -> Reply:
+        """Send one command and return its raw reply, an error reply as a value.
+
+        Raises StoreUnavailable.
+        """
+        [reply] = self._carry_out([_Call(command)])
+        if isinstance(reply, StreamingError):
+            raise reply
+        return reply
+
+    def call_all(self, *commands: Command) -> list[Reply]:
+        """Send commands together and return their raw replies.
+
+        A node that fails is no matter of the others: its commands have a StoreUnavailable as
+        their reply. It is raised only if no command has another one.
+        """
+        replies = self._carry_out([_Call(command) for command in commands])
+        if replies and all(isinstance(reply, StoreUnavailable) for reply in replies):
+            raise replies[0]
+        return replies
+
+    def _carry_out(self, calls: Sequence[_Call]) -> list[Reply]:
+        left, until = list(calls), time.monotonic() + MAX_WAIT_SECONDS
+        redirections = 0
+        while left:
+            seen = self._cluster.refreshes
+            self._send(left)
+            left = [each for each in left if self._must_go_on(each, seen)]
+            waits = [each for each in left if isinstance(each.reply, TryAgainError)]
+            if waits and time.monotonic() > until:
+                left = [each for each in left if each not in waits]
+            elif waits:
+                time.sleep(PAUSE_SECONDS)
+            redirections += len(left) > len(waits)
+            if redirections > MAX_REDIRECTIONS:
+                break
+        return [each.reply for each in calls]
+
+    def _must_go_on(self, call: _Call, seen: int) -> bool:
+        """Return whether a call is to be sent again, and decide where.
+
+        It certainly was not carried out then.
+        """
+        reply, by, was_asking = call.reply, call.server, call.asking
+        call.asking = False
+        if by is None:  # nobody has its slot
+            return False
+        if isinstance(reply, MovedError):
+            call.server = self._cluster.moved(reply.slot_id, reply.host, reply.port, by)
+            return True
+        if isinstance(reply, AskError):
+            call.server, call.asking = self._cluster.node_at(reply.host, reply.port, by), True
+            return True
+        if isinstance(reply, TryAgainError):
+            if was_asking and is_script(call.command):
+                # The source has none of its keys. What is missing here too is nowhere.
+                call.command, call.asking = with_one_key(call.command), True
+            else:
+                call.server = None
+            return True
+        not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
+        if not_sent or isinstance(reply, ClusterDownError):
+            self._cluster.refresh_after(seen)
+            call.server = self._server_of(call)
+            return call.server is not None and call.server is not by
+        return False
+
+    def _send(self, calls: Sequence[_Call]) -> None:
+        groups: defaultdict[Server, list[_Call]] = defaultdict(list)
+        for call in calls:
+            if call.server is None:
+                call.server = self._server_of(call)
+            if call.server is not None:
+                groups[call.server].append(call)
+        if not groups:
+            return
+        first, *others = groups.items()
+        threads = [threading.Thread(target=self._exchange, args=each) for each in others]
+        for thread in threads:
+            thread.start()
+        self._exchange(*first)
+        for thread in threads:
+            thread.join()
+
+    def _server_of(self, call: _Call) -> Server | None:
+        try:
+            return self._cluster.server_of(key_of(call.command))
+        except StoreUnavailable as error:
+            call.reply = error
+            return None
+
+    def _exchange(self, server: Server, calls: Sequence[_Call]) -> None:
+        commands: list[Command] = []
+        for call in calls:
+            if call.asking:
+                commands.append(("ASKING",))
+            commands.append(call.command)
+        try:
+            replies = iter(self._connection_of(server).call_all(*commands))
+        except StoreUnavailable as error:
+            for call in calls:
+                call.reply = copy_of(error)
+            return
+        except StreamingError as error:  # a signal handler interrupted a call
+            for call in calls:
+                call.reply = error
+            return
+        for call in calls:
+            if call.asking:
+                next(replies)
+            call.reply = next(replies)
+
+
+def is_script(command: Command) -> bool:
+    """Return whether a command runs a script that has more keys than one."""
+    return command[0] in ("EVALSHA", "EVAL") and command[2] != 1
+
+
+def with_one_key(command: Command) -> Command:
+    """Return the command that runs a script with its first key alone; it knows the others."""
+    verb, script, count, first = command[:4]
+    return verb, script, 1, first, *command[3 + int(count) :]
+
+
+def key_of(command: Command) -> str:
+    """Return the first key of a command."""
+    verb = command[0]
+    if verb in ("EVALSHA", "EVAL"):
+        key = command[3]
+    elif verb == "XREAD":
+        key = command[command.index("STREAMS") + 1]
+    elif verb == "XINFO":
+        key = command[2]
+    else:
+        key = command[1]
+    assert isinstance(key, str)
+    return key
