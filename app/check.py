@@ -33,7 +33,7 @@ def check() -> int:
         raise SettingsError(f"ALLOW_ANONYMOUS: {settings.host} {STANDS_OPEN}")
     url = settings.redis_url or default_url()
     try:
-        store = EventStore(url)
+        store = EventStore(url, ack_replicas=settings.ack_replicas)
         store.check_server()
         store.check_ready(*[REVOCATIONS] if settings.has_authentication else [])
         for warning in store.warnings():

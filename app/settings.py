@@ -16,7 +16,7 @@ from .archive.storage import check_url
 from .auth.grants import Patterns
 from .auth.key import MIN_SECRET_BYTES
 from .streaming.errors import InvalidInput
-from .streaming.new_event import MAX_NUMBER
+from .streaming.new_event import MAX_ACK_REPLICAS, MAX_NUMBER
 from .streaming.redis.engine import make_engine
 
 # What a bearer token may hold (RFC 6750, section 2.1). A shorter one could be guessed.
@@ -186,6 +186,7 @@ class Settings:
     metrics_port: int | None = _setting(None, _whole(1, 65535))
     metrics_token: str | None = _setting(None, _Token())
     web_concurrency: int = _setting(1, _whole(1, 256))
+    ack_replicas: int = _setting(0, _whole(0, MAX_ACK_REPLICAS))
     stream_maxlen: int = _setting(10_000, _whole(1, MAX_NUMBER))
     stream_ttl_seconds: int = _setting(86_400, _whole(1, MAX_NUMBER))
     stream_idle_ttl_seconds: int = _setting(604_800, _whole(1, MAX_NUMBER))

@@ -124,6 +124,7 @@ def _event_store(settings: Settings, tracing: "Tracing | None") -> EventStore:
         idle_ttl_seconds=settings.stream_idle_ttl_seconds,
         max_event_bytes=settings.max_event_bytes,
         archive=_archive(settings),
+        ack_replicas=settings.ack_replicas,
     )
 
 

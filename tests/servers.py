@@ -186,10 +186,32 @@ class ReplicatedServers:
         with self.master.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
+    def bring_replica_back(self) -> None:
+        """Resume or start the replica, and wait until it has all that was written."""
+        if self.replica.process is None:
+            self.replica.start()
+        self.replica.resume()
+        wait_until(self._is_up_to_date, "the replica has all")
+
     def fail_over(self) -> None:
         """Kill the master, and resume the replica, which Sentinel then promotes."""
         self.master.stop()
         self.replica.resume()
+
+    def start_former_master(self) -> None:
+        """Start the killed master as a replica of the new one.
+
+        It has lost its data. As a master, the Sentinel might promote it again.
+        """
+        self.master._options += ("--replicaof", f"127.0.0.1 {self.replica.port}")
+        self.master.start()
+
+    def be_patient(self) -> None:
+        """Let the Sentinel promote nobody only because the machine is slow for a while."""
+        with redis.Redis(port=self.port, protocol=2) as sentinel:
+            sentinel.execute_command(
+                "SENTINEL", "SET", "mymaster", "down-after-milliseconds", 30_000
+            )
 
     def switch(self) -> None:
         """Ask Sentinel to promote the replica while both servers run."""
@@ -211,6 +233,12 @@ class ReplicatedServers:
             online = client.info("replication")["slave0"]["state"] == "online"
             return online and str(self.replica.port).encode() in self._ask_sentinel("REPLICAS")
         return False
+
+    def _is_up_to_date(self) -> bool:
+        with self.master.client() as client:
+            replication = client.info("replication")
+        replica = replication.get("slave0", {})
+        return replica.get("offset", -1) >= replication["master_repl_offset"]
 
     def _ask_sentinel(self, command: str) -> bytes:
         """Send one Sentinel command about the master, and return the raw reply."""

@@ -27,7 +27,7 @@ STREAMING_ROOT = (
 )
 REDIS = (
     *("availability", "sentinel", "connection", "own_server", "redis_url"),
-    *("shared_connection", "scripts", "server_warnings", "server"),
+    *("server_warnings", "acknowledgement", "shared_connection", "scripts", "server"),
     *("cluster.slot_map", "cluster.cluster_url", "cluster.routing", "cluster.cluster", "engine"),
 )
 LOG = (

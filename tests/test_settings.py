@@ -22,6 +22,7 @@ VARIABLES = {
         ["short", "a" * 20 + " b"],
     ),
     "WEB_CONCURRENCY": (1, "4", 4, ["0", "257", "many"]),
+    "ACK_REPLICAS": (0, "2", 2, ["-1", "101", "one", "1.5", "9" * 30]),
     "STREAM_MAXLEN": (10_000, "5", 5, ["0", "-1", "x", "9" * 30]),
     "STREAM_TTL_SECONDS": (86_400, "60", 60, ["0", "1h", "9" * 30]),
     "STREAM_IDLE_TTL_SECONDS": (604_800, "60", 60, ["0", "-5", "9" * 30]),

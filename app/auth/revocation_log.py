@@ -11,6 +11,7 @@ from typing import Any
 
 from ..streaming.backoff import backoff
 from ..streaming.errors import NotALog, StoreUnavailable
+from ..streaming.redis.acknowledgement import acknowledged
 from ..streaming.redis.connection import Command, Reply, checked
 from ..streaming.redis.engine import Engine
 from ..streaming.redis.scripts import Connection
@@ -44,7 +45,9 @@ class RevocationLog:
     def append(self, revocation: dict[str, Any]) -> None:
         """Revoke, for all gateways. Raises StoreUnavailable."""
         entry = "revocation", json.dumps(revocation)
-        self._call_all(self._engine.pool, ("XADD", REVOCATIONS, "*", *entry))
+        # A revocation that is lost in a failover would let its token in again.
+        [reply] = self._call_all(self._engine.writes, ("XADD", REVOCATIONS, "*", *entry))
+        acknowledged(reply)
 
     @property
     def is_read(self) -> bool:

@@ -117,7 +117,10 @@ REDIS_CONNECTIONS = _gauge("redis_connections", "Open connections to Redis")
 REDIS_ERRORS = _counter(
     "redis_errors",
     "Failures of Redis: it cannot be reached, or it refuses",
-    kind=("connection", "timeout", "full", "read_only", "loading", "forbidden", "other"),
+    kind=(
+        *("connection", "timeout", "full", "read_only", "loading", "forbidden", "replicas"),
+        "other",
+    ),
 )
 
 # HTTP

@@ -24,6 +24,7 @@ from ..streaming.errors import (
     KeyReused,
     LogFull,
     NotALog,
+    NotReplicated,
     ReadOnlyServer,
     RunEnded,
     StoreUnavailable,
@@ -203,7 +204,7 @@ def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     if isinstance(error, ArchiveUnavailable):
         what, detail = "the archive cannot serve", "the archive cannot serve now"
     else:
-        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer)
+        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer | NotReplicated)
         what, detail = "Redis cannot serve", str(error) if may_say else "Redis cannot serve now"
     log.warning(f"{what} request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     if _is_append():

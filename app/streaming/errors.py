@@ -93,6 +93,13 @@ class UnsupportedServer(StoreUnavailable):
     """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
 
 
+class NotReplicated(StoreUnavailable):
+    """Fewer replicas than `ack_replicas` have acknowledged what was written."""
+
+    def __init__(self, message: str, stored: bool | None = None, retry_after: float = 0.0):
+        super().__init__(message, stored, retry_after)
+
+
 class ArchiveUnavailable(StoreUnavailable):
     """The storage of the archive did not respond, or responded that it cannot serve."""
 

@@ -21,6 +21,7 @@ from .log.redis_keys import log_key
 from .log.whole_reader import WholeLogReader
 from .log.writer import LogWriter
 from .new_event import (
+    MAX_ACK_REPLICAS,
     MAX_EVENT_BYTES,
     Append,
     Appended,
@@ -68,6 +69,9 @@ class EventStore(WholeLogReader):
         idle_ttl_seconds: how long a log is kept after the last append to a run that goes on.
         max_event_bytes: the largest event, as the JSON of its data and source.
         archive: where the logs of ended runs are kept, to read from what Redis no longer has.
+        ack_replicas: how many replicas must have an append, an expiry or a deletion before it is
+            acknowledged. If fewer have it within a second, it raises NotReplicated, and is in the
+            log all the same.
     """
 
     def __init__(
@@ -80,19 +84,27 @@ class EventStore(WholeLogReader):
         idle_ttl_seconds: int = 604_800,
         max_event_bytes: int = MAX_EVENT_BYTES,
         archive: Archive | None = None,
+        ack_replicas: int = 0,
     ):
-        engine = make_engine(url or default_url()) if client is None else Server(pinned(client))
+        check_range("ack_replicas", ack_replicas, MAX_ACK_REPLICAS, minimum=0)
+        engine = (
+            make_engine(url or default_url(), ack_replicas)
+            if client is None
+            else Server(pinned(client), ack_replicas)
+        )
         self._readiness = (
             ClusterReadiness(engine) if isinstance(engine, Cluster) else Readiness(engine)
         )
-        self._writer = LogWriter(
+        make_writer = partial(
+            LogWriter,
             engine,
             maxlen=maxlen,
             ended_ttl_seconds=ended_ttl_seconds,
             idle_ttl_seconds=idle_ttl_seconds,
         )
+        self._writer = make_writer(engine.writes)
         super().__init__(engine, Leases(self._availability_of, self._mark_lost), archive)
-        self.runs = Runs(self, self._writer, RunIndex(engine.shared))
+        self.runs = Runs(self, make_writer(engine.shared), RunIndex(engine.shared))
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 

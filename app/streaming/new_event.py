@@ -27,6 +27,9 @@ MAX_EVENTS = 1000
 # Of a time in seconds, and of the length of a log: a thousand years.
 MAX_NUMBER = 31_536_000_000
 
+# An append waits for no more replicas.
+MAX_ACK_REPLICAS = 100
+
 # The numbers of Lua are exact up to this one.
 MAX_SEQUENCE = 2**53
 
@@ -229,11 +232,11 @@ def check_idempotency_key(field: str, key: object) -> None:
         raise InvalidInput(field, "must be 1 to 128 visible ASCII characters")
 
 
-def check_range(field: str, value: int, maximum: int = MAX_NUMBER) -> None:
-    """Raise InvalidInput, naming `field`, unless the value is an integer of 1 to `maximum`."""
+def check_range(field: str, value: int, maximum: int = MAX_NUMBER, minimum: int = 1) -> None:
+    """Raise InvalidInput, naming `field`, unless the value is an integer between the two."""
     # Redis adds it to a clock in milliseconds, and would fail halfway through an append.
-    if type(value) is not int or not 1 <= value <= maximum:
-        raise InvalidInput(field, f"must be a whole number from 1 to {maximum}")
+    if type(value) is not int or not minimum <= value <= maximum:
+        raise InvalidInput(field, f"must be a whole number from {minimum} to {maximum}")
 
 
 def check_name(field: str, name: object) -> None:

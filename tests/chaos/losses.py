@@ -14,17 +14,22 @@ from tests.servers import RedisServer, ReplicatedServers, wait_until
 
 PRODUCERS = 8
 SECONDS = 2.0
+MAXLEN = 1_000_000  # so that nothing is trimmed
 LAG = ("min-replicas-to-write", "min-replicas-max-lag")
 
 
 def measure(
-    title: str, url: str, fault: Callable[[], None], after: Callable[[], redis.Redis]
+    title: str,
+    url: str,
+    fault: Callable[[], None],
+    after: Callable[[], redis.Redis],
+    ack_replicas: int = 0,
 ) -> None:
     """Append while the fault happens, and count which acknowledged events the log lacks."""
     acknowledged, over = [0] * PRODUCERS, threading.Event()
 
     def produce(number: int) -> None:
-        store = EventStore(url)
+        store = EventStore(url, maxlen=MAXLEN, ack_replicas=ack_replicas)
         while not over.is_set():
             try:
                 store.add(f"run-{number}", "llm", "stream", acknowledged[number])
@@ -41,9 +46,15 @@ def measure(
     for producer in producers:
         producer.join()
     with after() as client:
-        logged = [client.xlen(f"run:run-{number}:events") for number in range(PRODUCERS)]
-    lost = sum(max(0, had - has) for had, has in zip(acknowledged, logged, strict=True))
+        lost = sum(
+            len(set(range(had)) - logged(client, number)) for number, had in enumerate(acknowledged)
+        )
     print(f"{title}: {lost:,} of {sum(acknowledged):,} acknowledged events lost", flush=True)
+
+
+def logged(client: redis.Redis, number: int) -> set[int]:
+    """Return which events of a producer are in its log."""
+    return {int(fields[b"data"]) for _, fields in client.xrange(f"run:run-{number}:events")}
 
 
 def kill(directory: Path, title: str, *options: str) -> None:
@@ -54,7 +65,9 @@ def kill(directory: Path, title: str, *options: str) -> None:
         server.stop()
 
 
-def fail_over(directory: Path, title: str, safe: bool, cut_off_seconds: float) -> None:
+def fail_over(
+    directory: Path, title: str, safe: bool, cut_off_seconds: float, ack_replicas: int = 0
+) -> None:
     servers = ReplicatedServers(directory)
 
     def fault() -> None:
@@ -67,12 +80,13 @@ def fail_over(directory: Path, title: str, safe: bool, cut_off_seconds: float) -
         with servers.master.client() as client:
             for name in LAG if safe else ():
                 client.config_set(name, 1)
-        measure(f"failover, {title}", servers.master.url, fault, servers.replica.client)
+        url, replica = servers.master.url, servers.replica
+        measure(f"failover, {title}", url, fault, replica.client, ack_replicas)
     finally:
         servers.stop()
 
 
-def switch(directory: Path) -> None:
+def switch(directory: Path, title: str, ack_replicas: int = 0) -> None:
     """Ask Sentinel for a failover while both servers run."""
     servers = ReplicatedServers(directory)
     former_port = servers.master.port
@@ -83,14 +97,15 @@ def switch(directory: Path) -> None:
         time.sleep(3)
 
     try:
-        measure("failover on request", servers.url, fault, servers.replica.client)
+        replica = servers.replica
+        measure(f"failover on request{title}", servers.url, fault, replica.client, ack_replicas)
     finally:
         servers.stop()
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
-        directories = (Path(tempfile.mkdtemp(dir=name)) for _ in range(8))
+        directories = (Path(tempfile.mkdtemp(dir=name)) for _ in range(11))
         file = ("--appendonly", "yes", "--appendfsync")
         kill(next(directories), "appendfsync always", *file, "always")
         kill(next(directories), "appendfsync everysec", *file, "everysec")
@@ -99,7 +114,11 @@ def main() -> None:
             how = "min-replicas-to-write 1" if safe else "no minimum of replicas"
             fail_over(next(directories), how, safe, 0)
             fail_over(next(directories), f"{how}, the replica cut off 5 s before", safe, 5)
-        switch(next(directories))
+        for replicas in (0, 1):
+            switch(next(directories), f", ACK_REPLICAS={replicas}", replicas)
+        how = "ACK_REPLICAS=1"
+        fail_over(next(directories), how, False, 0, 1)
+        fail_over(next(directories), f"{how}, the replica cut off 5 s before", False, 5, 1)
 
 
 if __name__ == "__main__":

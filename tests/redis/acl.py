@@ -31,6 +31,7 @@ OPTIONAL = {
     "+del",
     "+expire",
     "+scan",
+    "+wait",
 }
 
 

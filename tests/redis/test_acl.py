@@ -61,12 +61,13 @@ class Tried:
         """Raise AssertionError unless something is refused to a user that lacks a rule."""
         self._client.flushall()
         set_user(self._client, "tailrace", [each for each in RULES if each != rule])
-        store = EventStore(url_of("tailrace", self._server))
+        store_url = url_of("tailrace", self._server)
+        store = EventStore(store_url)
         with contextlib.suppress(UnsupportedServer):
-            store.check_ready(REVOCATIONS)
+            EventStore(store_url, ack_replicas=1).check_ready(REVOCATIONS)
         if self.refused(rule):
             return
-        gateway: GatewayServer = start_gateway(url_of("tailrace", self._server), AUTH_SECRET=SECRET)
+        gateway: GatewayServer = start_gateway(store_url, AUTH_SECRET=SECRET)
         with contextlib.suppress(StreamingError):
             use_everything(gateway, store, self._client, partial(self.refused, rule))
         assert self.refused(rule), f"nothing needs {rule}"

@@ -189,7 +189,7 @@ SCHEMAS: dict[str, Json] = {
             "status": {"const": "ready"},
             "warnings": array(
                 whole(
-                    code=text("eviction, no-append-only-file or replica."),
+                    code=text("eviction, no-append-only-file, replica or too-few-replicas."),
                     detail=text("What may be lost, and what to do."),
                 )
             )

@@ -9,6 +9,7 @@ from ...metrics.catalog import APPEND_SECONDS
 from ..errors import (
     KeyReused,
     LogFull,
+    NotReplicated,
     RunEnded,
     StoreUnavailable,
     StreamingError,
@@ -18,9 +19,10 @@ from ..errors import (
 from ..event import timestamp_now
 from ..event_id import EventId
 from ..new_event import Append, Appended, check_append, check_range
+from ..redis.acknowledgement import Unacknowledged, acknowledged
 from ..redis.connection import Argument, Command, Reply
 from ..redis.engine import Engine
-from ..redis.scripts import Script
+from ..redis.scripts import Connection, Script
 from ..redis.server import TOO_OLD
 from .redis_keys import log_key, redis_keys
 
@@ -32,6 +34,7 @@ class LogWriter:
 
     Args:
         engine: the Redis that has the logs.
+        connection: its `writes`; or its `shared`, for what replicas need not acknowledge.
         maxlen: about how many entries a log retains.
         ended_ttl_seconds: how long Redis keeps a log after a terminal event.
         idle_ttl_seconds: how long Redis keeps a log after its last append, while not ended.
@@ -40,6 +43,7 @@ class LogWriter:
     def __init__(
         self,
         engine: Engine,
+        connection: Connection,
         *,
         maxlen: int,
         ended_ttl_seconds: int,
@@ -52,9 +56,11 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
-        self._append = Script(engine.shared, HERE / "append.lua")
+        self._append = Script(connection, HERE / "append.lua")
+        # Nobody is told that it is done. A server that has lost the event ends the run again.
         self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
-        self._all_keys = Script(engine.shared, HERE / "all_keys.lua", keys=3)
+        self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3)
+        self._touch = Script(connection, HERE / "touch.lua", keys=1)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
 
@@ -62,7 +68,11 @@ class LogWriter:
         """Carry out one append. See `EventStore.append` for the errors."""
         check_append(len(append.new_events), *append[2:])
         arguments = self._arguments(append, timestamp_now())
-        return _appended(append, self._run(self._append, append.run_id, *arguments))
+        reply = self._run(self._append, append.run_id, *arguments)
+        [outcome] = self._outcomes([append], [reply])
+        if isinstance(outcome, StreamingError):
+            raise outcome
+        return outcome
 
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out several appends in one round trip. Return the result or error of each.
@@ -79,7 +89,7 @@ class LogWriter:
                 self._interrupted(append.run_id)
             raise
         APPEND_SECONDS.observe(time.monotonic() - began, len(appends))
-        return [self._outcome(*each) for each in zip(appends, replies, strict=True)]
+        return self._outcomes(appends, replies)
 
     def mark_lost(self, run_id: str, last_id: EventId, watched: bool) -> bool:
         """End a run whose lease has expired. See `EventStore.mark_lost`."""
@@ -96,11 +106,16 @@ class LogWriter:
 
     def set_expire(self, run_id: str, ttl_seconds: int) -> bool:
         """Keep a log for so many seconds. Return whether there is one."""
-        return bool(self._all_keys.run(*redis_keys(run_id), "EXPIRE", ttl_seconds))
+        reply = self._all_keys.run(*redis_keys(run_id), "EXPIRE", ttl_seconds)
+        return bool(acknowledged(reply))
 
     def delete(self, run_id: str) -> bool:
         """Delete a log and its idempotency keys. Return whether there was one."""
-        return bool(self._all_keys.run(*redis_keys(run_id), "DEL"))
+        existed = bool(acknowledged(self._all_keys.run(*redis_keys(run_id), "DEL")))
+        # If there is none, it may have been deleted a moment ago.
+        if not existed and (errors := self._unconfirmed([run_id])):
+            raise errors[0]
+        return existed
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
@@ -120,13 +135,45 @@ class LogWriter:
             *fields,
         )
 
+    def _outcomes(
+        self, appends: Sequence[Append], replies: Sequence[Reply]
+    ) -> list[Appended | StreamingError]:
+        outcomes = [self._outcome(*each) for each in zip(appends, replies, strict=True)]
+        if self._engine.ack_replicas:
+            # WAIT has said nothing of repeats: the script wrote nothing.
+            repeats = [at for at, each in enumerate(outcomes) if _is_repeat(each)]
+            errors = self._unconfirmed([appends[at].run_id for at in repeats])
+            for number, error in errors.items():
+                outcomes[repeats[number]] = error
+        return outcomes
+
+    def _unconfirmed(self, run_ids: Sequence[str]) -> dict[int, NotReplicated]:
+        """Wait until replicas have all that was written to logs before.
+
+        Returns the errors, each by the index of its run.
+        """
+        if not run_ids or not self._engine.ack_replicas:
+            return {}
+        try:
+            replies = self._touch.run_each([redis_keys(each)[1:2] for each in run_ids])
+        except StoreUnavailable as error:
+            replies = [error] * len(run_ids)
+        return {
+            at: NotReplicated(reply.reason if isinstance(reply, Unacknowledged) else str(reply))
+            for at, reply in enumerate(replies)
+            if isinstance(reply, Unacknowledged | StreamingError)
+        }
+
     def _outcome(self, append: Append, reply: Reply) -> Appended | StreamingError:
         if isinstance(reply, StreamingError):
             if isinstance(reply, StoreUnavailable):
                 self._interrupted(append.run_id)
             return reply
         try:
-            return _appended(append, reply)
+            if not isinstance(reply, Unacknowledged):
+                return _appended(append, reply)
+            _appended(append, reply.reply)  # raises if nothing was stored
+            return NotReplicated(reply.reason)
         except StreamingError as error:
             return error
 
@@ -140,6 +187,10 @@ class LogWriter:
     def _interrupted(self, run_id: str) -> None:
         """Note that the producers of a run could not write."""
         self._engine.server_of(log_key(run_id)).availability.interrupted()
+
+
+def _is_repeat(outcome: Appended | StreamingError) -> bool:
+    return isinstance(outcome, Appended) and outcome.repeated
 
 
 def _appended(append: Append, reply: Reply) -> Appended:

@@ -54,6 +54,7 @@ class Readiness:
     def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
         """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""
         self._shared = server.control
+        self._ack_replicas = server.ack_replicas
         self._probes = probes or (_PROBE, _OTHER_PROBE)
         self._in_cluster = in_cluster
         self._source = (HERE / "ready.lua").read_bytes()
@@ -101,6 +102,8 @@ class Readiness:
                 raise UnsupportedServer(TOO_OLD)
             _check_reason(command, reason)
             raise StoreUnavailable(f"Redis refused {command}: {reason}")
+        if self._ack_replicas:
+            self._check("WAIT", self._shared.call("WAIT", 0, 1))  # no replica is waited for
         self._tried_at = time.monotonic()
 
     def warnings(self) -> list[ServerWarning]:
@@ -112,7 +115,8 @@ class Readiness:
         now = time.monotonic()
         if now >= self._asked_at + SECONDS_BETWEEN_WARNINGS:
             reply = self._shared.call("INFO", *SECTIONS)
-            self._warnings = warnings_of(parse_info(reply)) if isinstance(reply, bytes) else []
+            fields = parse_info(reply) if isinstance(reply, bytes) else {}
+            self._warnings = warnings_of(fields, self._ack_replicas)
             self._asked_at = now
         return self._warnings
 

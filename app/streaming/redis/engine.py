@@ -19,26 +19,26 @@ Engine: TypeAlias = Server | Cluster
 NODE_POOL_SIZE = 12
 
 
-def make_engine(url: str) -> Engine:
-    """Return the Redis at a URL; connects nowhere yet.
+def make_engine(url: str, ack_replicas: int = 0) -> Engine:
+    """Return the Redis at a URL; connects nowhere yet. For `ack_replicas` see `Server`.
 
     The URL of a cluster, `redis+cluster://host:port,host:port`, names some of its nodes. For the
     others see `make_client`. Raises InvalidInput for a URL that cannot be used.
     """
     if not is_cluster_url(url):
-        return Server(make_client(url))
+        return Server(make_client(url), ack_replicas)
     try:
         addresses, settings = parse_cluster_url(url)
         check_settings(make_pool({**settings, "host": "host", "port": 1}))
     except (ValueError, TypeError, redis.RedisError) as error:
         raise InvalidInput("REDIS_URL", explained(url, error)) from None
-    return Cluster(addresses, _maker(settings))
+    return Cluster(addresses, _maker(settings, ack_replicas), ack_replicas)
 
 
-def _maker(settings: dict[str, Any]) -> Callable[[Address], Server]:
+def _maker(settings: dict[str, Any], ack_replicas: int) -> Callable[[Address], Server]:
     def make_server(address: Address) -> Server:
         host, port = address
         pool = make_pool({**settings, "host": host, "port": port}, NODE_POOL_SIZE)
-        return Server(redis.Redis(connection_pool=pool))
+        return Server(redis.Redis(connection_pool=pool), ack_replicas)
 
     return make_server

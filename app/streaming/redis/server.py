@@ -7,6 +7,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from . import connection
+from .acknowledgement import WAIT_SECONDS, Acknowledgement, ReplicaWatch
 from .availability import Availability
 from .connection import Argument, Command, RedisConnection, Reply, checked
 from .server_warnings import parse_info
@@ -44,24 +45,34 @@ class Pool:
 class Server:
     """One Redis server, which has all the logs or, as a node of a cluster, some of them.
 
+    Args:
+        ack_replicas: how many replicas must have what is sent over `writes`.
+
     Attributes:
         client: redis-py's client, which holds the settings and the pool.
         address: the host and the port; no port for a Unix socket or behind Sentinels.
         name: the same as text, for messages.
         shared: the connection that concurrent appends and short reads share.
+        writes: the connection for what replicas must acknowledge; without any, it is `shared`.
         control: another one like it, so that nothing holds up questions about the server itself.
         pool: connections for reads that may be long.
         blocking: connections for reads that block for up to MAX_BLOCK_SECONDS.
         availability: the clock of the leases of the logs on this server.
     """
 
-    def __init__(self, client: redis.Redis):
+    def __init__(self, client: redis.Redis, ack_replicas: int = 0):
         self.client = client
         settings = client.connection_pool.connection_kwargs
         self.address = settings.get("host", "localhost"), settings.get("port", 0)
         self.name = f"{self.address[0]}:{self.address[1]}"
-        self.availability = Availability(self.ping)
+        self.ack_replicas = ack_replicas
+        self._replicas = ReplicaWatch(ack_replicas)
+        self.availability = Availability(self._probe)
         self.shared = SharedConnection(self.connect, self.availability)
+        self.writes = self.shared
+        if ack_replicas:
+            asked = Acknowledgement(ack_replicas, _wait_seconds(client))
+            self.writes = SharedConnection(self.connect, self.availability, asked)
         self.control = SharedConnection(self.connect, self.availability)
         self.pool = Pool(client)
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
@@ -85,6 +96,12 @@ class Server:
         if not is_unknown_script(reply):
             checked(reply)
 
+    def _probe(self) -> None:
+        """Raise StoreUnavailable if producers cannot write now."""
+        self.ping()
+        if self.ack_replicas:
+            self._replicas.check(self.info("replication"))
+
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO, or {} if this user may not read it."""
         reply = self.control.call("INFO", *sections)
@@ -106,6 +123,7 @@ class Server:
     def close(self) -> None:
         """Close all connections. A call that is in progress fails; the next one connects anew."""
         self.shared.close()
+        self.writes.close()
         self.control.close()
         self.pool.close()
         self.blocking.close()
@@ -113,6 +131,12 @@ class Server:
     def release_idle(self) -> None:
         """Close the unused connections of the pool; after an outage they are dead."""
         self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _wait_seconds(client: redis.Redis) -> float:
+    """Return how long WAIT may take, so that its reply comes before the time-out of a command."""
+    timeout: float | None = client.connection_pool.connection_kwargs.get("socket_timeout")
+    return min(WAIT_SECONDS, timeout / 2) if timeout else WAIT_SECONDS
 
 
 def is_unknown_script(reply: Reply) -> bool:

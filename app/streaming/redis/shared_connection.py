@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 from ...metrics.catalog import ROUND_TRIP_COMMANDS
 from ..errors import StoreUnavailable
 from ..reentrancy import one_call_per_thread
+from .acknowledgement import Acknowledgement
 from .availability import Availability
 from .connection import (
     Argument,
@@ -53,11 +54,21 @@ class SharedConnection:
 
     `connect` makes the connection, not yet connected. No command is ever sent twice. The clock
     `availability` learns when Redis was out of reach.
+
+    With an `acknowledgement`, replicas are asked once behind the commands of each round trip. If
+    too few have what was written, the reply to each command that was carried out is
+    Unacknowledged.
     """
 
-    def __init__(self, connect: Callable[[], RedisConnection], availability: Availability):
+    def __init__(
+        self,
+        connect: Callable[[], RedisConnection],
+        availability: Availability,
+        acknowledgement: Acknowledgement | None = None,
+    ):
         self._connect = connect
         self._availability = availability
+        self._acknowledgement = acknowledgement
         self._reset()
         # A forked child must not use the connection of its parent, nor wait for the parent's
         # threads.
@@ -151,9 +162,7 @@ class SharedConnection:
             count_error(error)
             reason = f"Redis does not answer: {error}"
             self._give_up(reason)
-            while self._waiting:  # what was not sent yet would fail after another timeout
-                self._waiting[0].fail(reason, stored=False)
-                self._waiting.popleft()
+            self._fail_waiting(reason)
         except BaseException:
             self._give_up(_INTERRUPTED)
             raise
@@ -176,7 +185,12 @@ class SharedConnection:
         self._sent = True
         packed, began = b"".join([each.packed for each in self._batch]), time.monotonic()
         commands = sum([each.commands for each in self._batch])
-        replies = exchange_packed(link, packed, commands)
+        asked, reason = self._acknowledgement, None
+        if asked is None:
+            replies = exchange_packed(link, packed, commands)
+        else:
+            *replies, waited = exchange_packed(link, packed + asked.packed, commands + 1)
+            reason = asked.judge(replies, waited)
         ROUND_TRIP_COMMANDS.observe(commands)
         self._availability.replied(time.monotonic() - began)
         if any(map(is_not_master, replies)):  # the next connection may lead to the master
@@ -187,6 +201,15 @@ class SharedConnection:
             first += request.commands
             request.settle()
         self._batch.clear()
+        if reason is not None:
+            self._availability.interrupted()  # what producers append is not acknowledged
+            self._fail_waiting(f"not sent, since replicas lag behind: {reason}")
+
+    def _fail_waiting(self, reason: str) -> None:
+        """Fail what was not sent yet: it would fail only after another timeout."""
+        while self._waiting:
+            self._waiting[0].fail(reason, stored=False)
+            self._waiting.popleft()
 
     def _give_up(self, reason: str) -> None:
         """Drop the connection, and fail what has no replies of the batch."""

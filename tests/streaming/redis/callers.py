@@ -10,6 +10,7 @@ import redis
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.redis import connection, redis_url
+from app.streaming.redis.acknowledgement import Acknowledgement
 from app.streaming.redis.availability import Availability
 from app.streaming.redis.shared_connection import SharedConnection
 from tests.servers import RedisServer, wait_until
@@ -40,15 +41,22 @@ class Caller(threading.Thread):
             self._outcome = error
 
 
-def share(client: redis.Redis) -> SharedConnection:
+def share(client: redis.Redis, acknowledgement: Acknowledgement | None = None) -> SharedConnection:
     """Return a shared connection to the server of a client."""
-    return SharedConnection(partial(connection.make_connection, client), Availability(lambda: None))
+    connect = partial(connection.make_connection, client)
+    return SharedConnection(connect, Availability(lambda: None), acknowledgement)
 
 
-def share_to(server: RedisServer, database: int = 0, **settings: object) -> SharedConnection:
+def share_to(
+    server: RedisServer,
+    database: int = 0,
+    acknowledgement: Acknowledgement | None = None,
+    **settings: object,
+) -> SharedConnection:
     """Return a shared connection to a server, with settings of its URL."""
     query = urlencode({"socket_timeout": 20} | settings)
-    return share(redis_url.make_client(f"redis://127.0.0.1:{server.port}/{database}?{query}"))
+    url = f"redis://127.0.0.1:{server.port}/{database}?{query}"
+    return share(redis_url.make_client(url), acknowledgement)
 
 
 def start_waiting(shared: SharedConnection, *commands: tuple) -> list[Caller]:

@@ -15,7 +15,8 @@ import redis.connection
 
 from app.streaming import reentrancy
 from app.streaming.errors import ReentrantCall, StoreUnavailable, StreamingError
-from app.streaming.redis import connection, redis_url, shared_connection
+from app.streaming.redis import acknowledgement, connection, redis_url, shared_connection
+from app.streaming.redis.acknowledgement import Acknowledgement, Unacknowledged
 from app.streaming.redis.shared_connection import SharedConnection
 from tests.interruptions import handled_at
 from tests.run_program import run_program
@@ -51,6 +52,12 @@ def test_an_interrupted_leader_ends_only_the_calls_of_its_batch(
     assert other.outcome == b"other"
 
 
+@pytest.fixture(params=[False, True], ids=["", "asks replicas"])
+def any_shared(request, redis_server) -> SharedConnection:
+    """Run the test twice: with a connection that asks replicas behind each round trip, too."""
+    return share_to(redis_server, acknowledgement=Acknowledgement(0) if request.param else None)
+
+
 @contextmanager
 def interrupted_at(number: int, *files: str) -> Iterator[None]:
     """Raise KeyboardInterrupt at the given one of the moments when Python runs signal handlers.
@@ -75,7 +82,8 @@ def interrupted_at(number: int, *files: str) -> Iterator[None]:
         sys.setprofile(before)
 
 
-def test_a_call_may_be_interrupted_anywhere_and_the_next_ones_work(shared):
+def test_a_call_may_be_interrupted_anywhere_and_the_next_ones_work(any_shared):
+    shared = any_shared
     own_id = shared.call("CLIENT", "ID")
     for number in itertools.count(1):
         try:
@@ -101,31 +109,56 @@ def interrupt() -> None:
 
 
 def interrupt_at_each_bytecode(
-    shared: SharedConnection, call: Callable[[], object], others: list[Caller]
+    shared: SharedConnection,
+    call: Callable[[], object],
+    others: list[Caller],
+    are_not_sent: bool = False,
 ) -> int:
     """Interrupt a call before each of its bytecodes, and return how many there are.
 
-    After each interruption, the others and later calls are answered.
+    After each interruption, the others and later calls are answered. The others may be failed
+    without any, if they are not to be sent.
     """
     for step in itertools.count(1):
         others.clear()
         with (
             suppress(KeyboardInterrupt),
-            handled_at(step, interrupt, shared_connection, connection) as done,
+            handled_at(step, interrupt, shared_connection, connection, acknowledgement) as done,
         ):
             call()
-        outcomes = [caller.outcome for caller in others]
+        outcomes = [reply_of(caller.outcome) for caller in others]
         errors = [each for each in outcomes if not isinstance(each, bytes)]
         assert all(isinstance(error, StoreUnavailable) for error in errors), (step, outcomes)
-        assert Caller(shared, "ECHO", "other thread").outcome == b"other thread", step
-        assert shared.call("ECHO", "same thread") == b"same thread", step
+        other = Caller(shared, "ECHO", "other thread").outcome
+        assert reply_of(other) == b"other thread", step
+        assert reply_of(shared.call("ECHO", "same thread")) == b"same thread", step
         if not done:
-            assert not errors
+            assert not errors or are_not_sent
             return step
     raise AssertionError
 
 
-def test_a_leader_may_be_interrupted_anywhere_while_others_wait(shared, impatient, monkeypatch):
+def reply_of(outcome: object) -> object:
+    return outcome.reply if isinstance(outcome, Unacknowledged) else outcome
+
+
+def test_a_leader_may_be_interrupted_anywhere_while_others_wait(any_shared, impatient, monkeypatch):
+    let_others_wait_behind_a_leader(any_shared, monkeypatch)
+
+
+def test_a_leader_whose_replicas_lag_may_be_interrupted_anywhere(
+    redis_server, impatient, monkeypatch
+):
+    lagging = Acknowledgement(0)
+    lagging._replicas = 1  # so the server replies at once that there are too few
+    shared = share_to(redis_server, acknowledgement=lagging)
+    let_others_wait_behind_a_leader(shared, monkeypatch, are_not_sent=True)
+
+
+def let_others_wait_behind_a_leader(
+    shared: SharedConnection, monkeypatch: pytest.MonkeyPatch, are_not_sent: bool = False
+) -> None:
+    """Interrupt a leader at each bytecode. Those that wait meanwhile may be failed instead."""
     others: list[Caller] = []
 
     def exchange_packed(link, packed, replies):
@@ -134,13 +167,15 @@ def test_a_leader_may_be_interrupted_anywhere_while_others_wait(shared, impatien
         return connection.exchange_packed(link, packed, replies)
 
     monkeypatch.setattr(shared_connection, "exchange_packed", exchange_packed)
-    assert interrupt_at_each_bytecode(shared, partial(shared.call, "ECHO", "main"), others) > 200
+    call = partial(shared.call, "ECHO", "main")
+    assert interrupt_at_each_bytecode(shared, call, others, are_not_sent) > 200
 
 
 def test_a_caller_may_be_interrupted_anywhere_from_waiting_to_leading_others(
-    shared, impatient, monkeypatch
+    any_shared, impatient, monkeypatch
 ):
     """It waits, is woken, leads a round trip for itself and another, and wakes the next."""
+    shared = any_shared
     monkeypatch.setattr(shared_connection, "MAX_COMMANDS", 2)
     others: list[Caller] = []
     leads, released = threading.Event(), threading.Event()

@@ -33,12 +33,20 @@ class Cluster:
     """The nodes of a cluster that have logs, as one place to send commands to.
 
     Attributes:
-        shared, pool, blocking: those of the nodes; each command goes to the node that has its key.
+        shared, writes, pool, blocking: those of the nodes; each command goes to the node that has
+            its key.
         refreshes: how often the map was read.
     """
 
-    def __init__(self, seeds: Sequence[Address], make_server: Callable[[Address], Server]):
+    def __init__(
+        self,
+        seeds: Sequence[Address],
+        make_server: Callable[[Address], Server],
+        ack_replicas: int = 0,
+    ):
         """`make_server` makes the server at an address, which connects nowhere yet."""
+        self.ack_replicas = ack_replicas
+        self.writes = Routed(self, lambda server: server.writes)
         self.shared = Routed(self, lambda server: server.shared)
         self.pool = Routed(self, lambda server: server.pool)
         self.blocking = Routed(self, lambda server: server.blocking)
