@@ -132,7 +132,7 @@ def _followed(
         time.sleep(0.5)
         counted = audience.count()
         cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
-        connections = server.redis_connections()
+        notes = _of_shards(server)
     events = max(1, counted["events"])
     return Figures(
         events=counted["events"],
@@ -142,9 +142,15 @@ def _followed(
         p99_ms=counted["p99_ms"],
         notes={
             "delivered of expected": events / (appended * viewers * each / runs),
-            "connections to Redis": connections,
+            **notes,
         },
     )
+
+
+def _of_shards(server: Server) -> dict[str, float]:
+    """Return how many connections a shard has, and its memory, where they are most."""
+    memory = max(server.redis_info("used_memory"), default=0)
+    return {"connections to Redis": server.redis_connections(), "MB in Redis": memory / 1e6}
 
 
 def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
@@ -197,15 +203,16 @@ def idle(server: Server, viewers: int, seconds: float) -> Figures:
         opening = server.cpu() - cpu
         time.sleep(SETTLE_SECONDS)
         taken = server.memory() - memory
-        cpu = server.cpu()
+        cpu, redis_cpu = server.cpu(), server.redis_cpu()
         time.sleep(seconds)
-        waiting = server.cpu() - cpu
-        connections = server.redis_connections()
+        waiting, redis_waiting = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+        notes = _of_shards(server)
     return Figures(
         notes={
             "KB a stream": taken / viewers / 1024,
             "CPU µs of an opening": 1e6 * opening / viewers,
             "idle CPU %": 100 * waiting / seconds,
-            "connections to Redis": connections,
+            "idle CPU of Redis %": 100 * redis_waiting / seconds,
+            **notes,
         }
     )
