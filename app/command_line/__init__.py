@@ -49,6 +49,9 @@ COMMANDS = {
     "serve": Entry("server_commands", "serve", "run the gateway (the default)", "server"),
     "check": Entry("server_commands", "check", "check the settings and Redis", "server"),
     "token": Entry("server_commands", "token", "make a token, signed with AUTH_SECRET", "server"),
+    "capacity": Entry(
+        "operating.capacity_command", "capacity", "say how many workers and shards a load needs"
+    ),
     "archive": Entry(
         "operating.archive_commands", "archive", "archive runs that have ended", "server,archive"
     ),
