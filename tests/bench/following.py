@@ -15,6 +15,7 @@ from tests.servers import ROOT
 
 SETTLE_SECONDS = 1.5
 CONNECTIONS = 16  # of the producers
+CONTENT = "some words of an answer"
 
 
 class Viewers:
@@ -50,7 +51,10 @@ class Viewers:
 class Producer:
     """Appends events at a steady rate straight to Redis, to each run in turn."""
 
-    def __init__(self, server: Server, runs: int, rate: float, seconds: float):
+    def __init__(
+        self, server: Server, runs: int, rate: float, seconds: float, content: str = CONTENT
+    ):
+        self._content = content
         self._server = server
         self._runs = runs
         self._interval = 1 / rate
@@ -62,13 +66,13 @@ class Producer:
         for number in range(self._count):
             due += self._interval
             time.sleep(max(0.0, due - time.monotonic()))
-            self._server.append(number % self._runs, event_data())
+            self._server.append(number % self._runs, event_data(content=self._content))
             self.appended += 1
 
 
-def event_data(made: object = None) -> dict:
+def event_data(made: object = None, content: str = CONTENT) -> dict:
     """Return the data of an event, with the time at which it is made."""
-    return {"content": "some words of an answer", "t": made or time.monotonic_ns()}
+    return {"content": content, "t": made or time.monotonic_ns()}
 
 
 def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
@@ -106,10 +110,12 @@ def live(
     return figures
 
 
-def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+def live_by_redis(
+    server: Server, viewers: int, runs: int, rate: float, seconds: float, content: str = CONTENT
+) -> Figures:
     """Viewers follow runs to which events are appended straight to Redis."""
-    append_us = _redis_of_appends_alone(server, runs, rate, seconds)
-    producer = Producer(server, runs, rate, seconds)
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds, content)
+    producer = Producer(server, runs, rate, seconds, content)
     figures = _followed(server, viewers, runs, int(rate * seconds), producer.append_all)
     figures.notes["Redis µs of an append alone"] = append_us
     return figures
@@ -161,10 +167,12 @@ def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
     return load.produce(server.port, CONNECTIONS, runs, rate, seconds, body)
 
 
-def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
+def _redis_of_appends_alone(
+    server: Server, runs: int, rate: float, seconds: float, content: str
+) -> float:
     """Return the CPU µs that an append straight to Redis costs Redis without viewers."""
     cpu = server.redis_cpu()
-    producer = Producer(server, runs, rate, seconds)
+    producer = Producer(server, runs, rate, seconds, content)
     producer.append_all()
     return 1e6 * (server.redis_cpu() - cpu) / producer.appended
 
@@ -193,13 +201,13 @@ def replay(server: Server, viewers: int, history: int) -> Figures:
     )
 
 
-def idle(server: Server, viewers: int, seconds: float) -> Figures:
-    """Viewers wait, each for another run without events."""
+def idle(server: Server, viewers: int, seconds: float, runs: int | None = None) -> Figures:
+    """Viewers wait for runs without events, by default each for another one."""
     with Viewers(server, 50, 50):
         time.sleep(SETTLE_SECONDS)
     time.sleep(SETTLE_SECONDS)
     memory, cpu = server.memory(), server.cpu()
-    with Viewers(server, viewers, viewers):
+    with Viewers(server, viewers, runs or viewers):
         opening = server.cpu() - cpu
         time.sleep(SETTLE_SECONDS)
         taken = server.memory() - memory
