@@ -51,8 +51,8 @@ class Costs:
         redis_append_us: Redis appends an event.
         redis_read_us: Redis gives an event to one worker.
         redis_idle_run_us: a run that a worker follows, in a second.
-        redis_run_bytes: memory of a run's log, beside its events.
-        redis_event_bytes: memory of an event, beside its data.
+        redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
+            event in its log, and of each byte of its data (docs/redis.md).
         request_bytes, answer_bytes: an append over HTTP, beside the data.
         frame_bytes: an event on its way to a follower, beside the data.
         redis_append_bytes, redis_read_bytes: an event on its way to Redis, or from Redis to a
@@ -78,8 +78,9 @@ class Costs:
     redis_read_us: float = 100.0
     redis_read_us_per_kb: float = 3.0
     redis_idle_run_us: float = 2.0
-    redis_run_bytes: float = 500.0
-    redis_event_bytes: float = 60.0
+    redis_run_bytes: float = 5000.0
+    redis_event_bytes: float = 70.0
+    redis_data_factor: float = 1.1
     request_bytes: float = 300.0
     answer_bytes: float = 400.0
     frame_bytes: float = 250.0
@@ -304,7 +305,7 @@ def _fewest_workers(load: Load, costs: Costs) -> int:
 
 
 def _redis_memory(load: Load, costs: Costs) -> float:
-    event = costs.redis_event_bytes + load.event_bytes
+    event = costs.redis_event_bytes + costs.redis_data_factor * load.event_bytes
     return load.runs * (costs.redis_run_bytes + load.kept * event) * REDIS_MEMORY_FACTOR
 
 

@@ -1,8 +1,12 @@
 """What a load needs, by the model alone."""
 
+import re
+from dataclasses import asdict
+
 import pytest
 
 from app.sizing import MAX_FOLLOWED_RUNS, MAX_LOAD, MAX_STREAMS, Costs, Load, Unusable, needs
+from tests.servers import ROOT
 
 COSTS = Costs()
 
@@ -113,3 +117,9 @@ def test_what_is_no_costs_is_refused(measured):
 
 def test_costs_that_are_not_given_are_those_of_the_documentation():
     assert Costs.of({"send_us": 3}) == Costs(send_us=3)
+
+
+def test_the_documentation_has_the_costs():
+    text = (ROOT / "docs" / "capacity.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| ([0-9,.]+) \|", text, re.MULTILINE)
+    assert {name: float(value.replace(",", "")) for name, value in rows} == asdict(COSTS)

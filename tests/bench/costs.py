@@ -16,7 +16,6 @@ from pathlib import Path
 import orjson
 
 from app.sizing import KB, Costs
-from app.streaming.log.redis_keys import log_key
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
 from tests.bench.following import event_data, idle, live_by_redis
@@ -130,25 +129,6 @@ def of_idle(kind: type[Server], seconds: float) -> dict[str, float]:
     }
 
 
-def of_memory(kind: type[Server]) -> dict[str, float]:
-    """Measure what a run, and an event of it, take in Redis."""
-    runs, events = 500, 500
-    with started(kind) as server:
-        [before] = server.redis_info("used_memory")
-        for run in range(runs):
-            server.append(run, event_data(content="x" * SMALL))
-        [after] = server.redis_info("used_memory")
-        for _ in range(events):
-            server.append(0, event_data(content="x" * SMALL))
-        with server.shards[0].client() as client:
-            first, full = (client.memory_usage(log_key(f"bench-{n}"), samples=0) for n in (1, 0))
-    event = (full - first) / events
-    return {
-        "redis_event_bytes": event - size(SMALL),
-        "redis_run_bytes": max(0.0, (after - before) / runs - event),
-    }
-
-
 def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure how many bytes an event takes on its way, beside its data."""
     data = size(SMALL)
@@ -192,7 +172,6 @@ def measured(kind: type[Server], seconds: float) -> dict[str, float]:
     costs = {
         **of_live(*lives),
         **of_idle(kind, max(seconds, 10)),
-        **of_memory(kind),
         **of_network(kind, seconds),
     }
     Costs.of(costs)
