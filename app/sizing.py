@@ -17,8 +17,10 @@ MAX_STREAMS = 10_000
 MAX_FOLLOWED_RUNS = 5_000
 # The most data that a shard is planned to hold: a replica must copy it, and a restart read it.
 MAX_SHARD_BYTES = 16e9
-# A worker's connections to each shard, at most.
+# A worker's connections to each shard of a cluster, at most. On one Redis it has as many beside its
+# readers, of which each follows so many runs.
 CONNECTIONS = 18
+RUNS_PER_READER = 64
 MAX_CLIENTS = 10_000  # the default of Redis's maxclients
 
 KB = 1000
@@ -59,33 +61,33 @@ class Costs:
             worker, beside the data.
     """
 
-    append_us: float = 195.0
-    append_us_per_kb: float = 10.0
-    read_us: float = 240.0
-    read_us_per_kb: float = 10.0
-    send_us: float = 11.0
-    send_us_per_kb: float = 1.0
-    open_us: float = 300.0
-    idle_stream_us: float = 2.0
-    idle_run_us: float = 5.0
-    worker_bytes: float = 80e6
-    stream_bytes: float = 6e3
-    run_bytes: float = 4e3
+    append_us: float = 76.0
+    append_us_per_kb: float = 3.0
+    read_us: float = 320.0
+    read_us_per_kb: float = 1.1
+    send_us: float = 8.0
+    send_us_per_kb: float = 0.25
+    open_us: float = 590.0
+    idle_stream_us: float = 0.4
+    idle_run_us: float = 5.5
+    worker_bytes: float = 106e6
+    stream_bytes: float = 3300.0
+    run_bytes: float = 5000.0
     merged_run_bytes: float = 700.0
     merged_factor: float = 1.6
-    redis_append_us: float = 40.0
-    redis_append_us_per_kb: float = 3.0
-    redis_read_us: float = 100.0
-    redis_read_us_per_kb: float = 3.0
-    redis_idle_run_us: float = 2.0
+    redis_append_us: float = 32.0
+    redis_append_us_per_kb: float = 2.7
+    redis_read_us: float = 98.0
+    redis_read_us_per_kb: float = 11.5
+    redis_idle_run_us: float = 1.0
     redis_run_bytes: float = 5000.0
     redis_event_bytes: float = 70.0
     redis_data_factor: float = 1.1
     request_bytes: float = 300.0
     answer_bytes: float = 400.0
-    frame_bytes: float = 250.0
-    redis_append_bytes: float = 400.0
-    redis_read_bytes: float = 150.0
+    frame_bytes: float = 217.0
+    redis_append_bytes: float = 296.0
+    redis_read_bytes: float = 3800.0
 
     @classmethod
     def of(cls, measured: object) -> "Costs":
@@ -228,7 +230,8 @@ def needs(load: Load, costs: Costs) -> Needs:
         math.ceil(redis_cores / MAX_LOAD),
         math.ceil(redis_memory / REDIS_MEMORY_FACTOR / MAX_SHARD_BYTES),
     )
-    connections = CONNECTIONS * workers
+    readers = math.ceil(followed / workers / RUNS_PER_READER) if shards == 1 else 0
+    connections = (CONNECTIONS + readers) * workers
     stream = costs.stream_bytes + (load.merged - 1) * costs.merged_run_bytes
     memory = workers * costs.worker_bytes + load.viewers * stream + followed * costs.run_bytes
     size = load.event_bytes

@@ -8,8 +8,9 @@ import contextlib
 import json
 import re
 import tempfile
+import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,14 @@ import orjson
 from app.sizing import KB, Costs
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
-from tests.bench.following import event_data, idle, live_by_redis
+from tests.bench.following import (
+    SETTLE_SECONDS,
+    Viewers,
+    event_data,
+    idle,
+    live_by_redis,
+    produce,
+)
 from tests.bench.servers import OneMaster, Server, Tailrace
 
 # The data of an event has about so many characters.
@@ -131,33 +139,31 @@ def of_idle(kind: type[Server], seconds: float) -> dict[str, float]:
 
 def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure how many bytes an event takes on its way, beside its data."""
-    data = size(SMALL)
-
-    def counted(server: Server, work: Callable[[], Figures]) -> tuple[float, Figures]:
-        def total() -> int:
-            names = "total_net_input_bytes", "total_net_output_bytes"
-            return sum(sum(server.redis_info(name)) for name in names)
-
-        before = total()
-        figures = work()
-        return total() - before, figures
-
+    data = len(orjson.dumps(event_data()))
     with started(kind) as server:
-        moved, figures = counted(server, lambda: posts(server, seconds, content="x" * SMALL))
-        # One second of warming up is not counted in the figures.
-        appended = moved / figures.events / (1 + 1 / seconds)
-    with started(kind) as server:
-        moved, figures = counted(
-            server, lambda: live_by_redis(server, RUNS, RUNS, RUN_RATE, seconds, "x" * SMALL)
-        )
-        # Twice as many appends as events that are delivered: one half has no viewers.
-        read = moved / figures.events - 2 * appended
-        frame = _delivered_bytes(server) / figures.events
+        before = _redis_bytes(server)
+        events = posts(server, seconds).events * (1 + 1 / seconds)  # a second to warm up
+        append = (_redis_bytes(server) - before) / events
+    with started(kind) as server, Viewers(server, RUNS, RUNS) as audience:
+        time.sleep(SETTLE_SECONDS)
+        audience.count()
+        before, sent_before = _redis_bytes(server), _delivered_bytes(server)
+        produce(server, RUNS, RUN_RATE, seconds)
+        time.sleep(SETTLE_SECONDS)
+        events = audience.count()["events"]
+        moved = (_redis_bytes(server) - before) / events
+        frame = (_delivered_bytes(server) - sent_before) / events
     return {
-        "redis_append_bytes": max(0.0, appended - data),
-        "redis_read_bytes": max(0.0, read - data),
+        "redis_append_bytes": max(0.0, append - data),
+        "redis_read_bytes": max(0.0, moved - append - data),
         "frame_bytes": max(0.0, frame - data),
     }
+
+
+def _redis_bytes(server: Server) -> int:
+    """Return the bytes that all shards have received and sent."""
+    names = "total_net_input_bytes", "total_net_output_bytes"
+    return sum(sum(server.redis_info(name)) for name in names)
 
 
 def _delivered_bytes(server: Server) -> float:

@@ -30,13 +30,14 @@ class Server:
         self.directory = directory
         self.port = free_port()
         self.redis = self.start_redis()
-        self.process = subprocess.Popen(
-            self.command(),
-            cwd=ROOT,
-            env={**os.environ, **self.environ()},
-            stdout=(directory / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        with (directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=ROOT,
+                env={**os.environ, **self.environ()},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         wait_until(self._listens, f"{self.name} listens")
         time.sleep(0.5)  # its workers start
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ...sizing import CONNECTIONS, MAX_LOAD, Costs, Load, Needs, Unusable, needs
+from ...sizing import MAX_LOAD, Costs, Load, Needs, Unusable, needs
 from ..output.terminal import write
 
 # No gateway will see more of anything.
@@ -105,7 +105,7 @@ def _table(found: Needs) -> str:
         "Redis shards": f"{found.shards:,}, {per_core}",
         "Redis CPU": f"{found.redis_cores:,.2f} cores in use",
         "Redis memory": f"{_bytes(found.redis_memory_bytes)}, without replicas",
-        "Redis connections": f"{found.redis_connections:,} per shard at most ({CONNECTIONS} each)",
+        "Redis connections": f"{found.redis_connections:,} per shard at most",
         "network from clients": f"{_bits(found.in_bytes)}",
         "network to clients": f"{_bits(found.out_bytes)}",
         "network of Redis": f"{_bits(found.redis_bytes)}",
