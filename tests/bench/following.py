@@ -15,37 +15,48 @@ from tests.servers import ROOT
 
 SETTLE_SECONDS = 1.5
 CONNECTIONS = 16  # of the producers
+MAX_STREAMS = 10_000  # of one process of viewers
 CONTENT = "some words of an answer"
 
 
 class Viewers:
-    """The process of the viewers."""
+    """The processes of the viewers, each of which may open only so many files."""
 
     def __init__(self, server: Server, viewers: int, runs: int, each: int = 1):
         """Each viewer follows `each` of the runs on one stream."""
-        self._process = subprocess.Popen(
-            follow_command(server.port, viewers, runs, each),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout.readline() == "open\n", "the viewers could not open"
+        self._processes: list[subprocess.Popen] = []
+        for first in range(0, viewers, MAX_STREAMS) or [0]:
+            count = min(MAX_STREAMS, viewers - first)
+            self._processes.append(
+                subprocess.Popen(
+                    follow_command(server.port, count, runs, each),
+                    cwd=ROOT,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            opened = self._processes[-1].stdout.readline()
+            assert opened == "open\n", "the viewers could not open"
 
     def count(self) -> dict:
-        """Return the events and latencies since the last count."""
-        self._process.stdin.write("count\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        """Return the events and latencies since the last count; the worst of the processes."""
+        for process in self._processes:
+            process.stdin.write("count\n")
+            process.stdin.flush()
+        counted = [json.loads(process.stdout.readline()) for process in self._processes]
+        worst = {name: max(each[name] for each in counted) for name in ("p50_ms", "p99_ms")}
+        return {**worst, "events": sum(each["events"] for each in counted)}
 
     def __enter__(self) -> "Viewers":
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._process.stdin.close()
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        for process in self._processes:
+            process.stdin.close()
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 class Producer:
