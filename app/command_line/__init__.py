@@ -51,6 +51,9 @@ COMMANDS = {
     "token": Entry(
         "operating.token_command", "token", "make a token, signed with AUTH_SECRET", "server"
     ),
+    "capacity": Entry(
+        "operating.capacity_command", "capacity", "say how many workers and shards a load needs"
+    ),
     "archive": Entry(
         "operating.archive_commands", "archive", "archive runs that have ended", "server,archive"
     ),

@@ -17,6 +17,7 @@ from tests.bench.listing import listing
 from tests.bench.scraping import scrapes
 from tests.bench.servers import (
     ALL,
+    COMPARED,
     FourWorkers,
     Payloads,
     Server,
@@ -32,6 +33,8 @@ ROUNDS = 3
 class Workload:
     """A measurement of one server. `alone`: the peers have no such feature.
 
+    `compared`: it is for what --compare names only.
+
     `scales`: Tailrace is measured with more workers too. With `first`, its capacity is searched
     for: `run` gets a load, of which this is the first.
     """
@@ -40,6 +43,7 @@ class Workload:
     alone: bool = False
     scales: bool = False
     first: float | None = None
+    compared: bool = False
 
     def is_for(self, kind: type[Server]) -> bool:
         """Whether it is measured on such a server."""
@@ -56,6 +60,11 @@ def workloads(seconds: float) -> dict[str, Workload]:
         """Return a workload of viewers that follow one run each, or several, at 100 events/s."""
         return Workload(lambda s: live(s, viewers, runs, 100, seconds, each), alone=True)
 
+    def by_redis(runs: int, *, compared: bool = False) -> Workload:
+        return Workload(
+            lambda s: live_by_redis(s, runs, runs, 500, seconds), alone=True, compared=compared
+        )
+
     def lines(connections: int, *, watched: bool) -> Workload:
         return Workload(
             lambda server: ingest(server, connections, 50, seconds, watched), alone=True
@@ -69,14 +78,20 @@ def workloads(seconds: float) -> dict[str, Workload]:
         "50 runs of one viewer, 500 POSTs/s in all": followed(50, 50, 500),
         "500 runs of one viewer, 500 POSTs/s in all": followed(500, 500, 500),
         "5,000 runs of one viewer, 500 POSTs/s in all": followed(5000, 5000, 500),
-        "500 runs of one viewer, 500 events/s by XADD": Workload(
-            lambda s: live_by_redis(s, 500, 500, 500, seconds), alone=True
-        ),
+        "10 runs of one viewer, 500 events/s by XADD": by_redis(10, compared=True),
+        "500 runs of one viewer, 500 events/s by XADD": by_redis(500),
+        "5,000 runs of one viewer, 500 events/s by XADD": by_redis(5000, compared=True),
         "1,000 viewers of one run, 100 events/s": merged(1000, 1, 1),
         "1,000 viewers of the same 20 runs, 100 events/s in all": merged(1000, 20, 20),
         "20 viewers of each of 400 runs, 100 events/s in all": merged(8000, 400, 1),
         "400 viewers of 20 of 400 runs each, 100 events/s in all": merged(400, 400, 20),
+        "10 idle streams": Workload(lambda s: idle(s, 10, seconds), compared=True),
+        "500 idle streams": Workload(lambda s: idle(s, 500, seconds), compared=True),
         "3,000 idle streams": Workload(lambda s: idle(s, 3000, seconds)),
+        "5,000 idle streams": Workload(lambda s: idle(s, 5000, seconds), compared=True),
+        "20,000 streams of 2,000 runs, 500 POSTs/s in all": Workload(
+            lambda s: live(s, 20_000, 2000, 500, seconds), compared=True
+        ),
         "single POST, 8 connections": Workload(lambda s: posts(s, seconds, 8)),
         "single POST, 64 connections": Workload(lambda s: posts(s, seconds, 64), scales=True),
         "batches of 100, 8 connections": Workload(
@@ -157,17 +172,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--quick", action="store_true", help="one round of short measurements")
     parser.add_argument("--rounds", type=int, help="how often each server is measured, in turn")
-    parser.add_argument("--only", default="", help="only workloads whose name contains this")
+    parser.add_argument(
+        "--only",
+        default="",
+        help="only workloads whose name contains one of these, separated by |",
+    )
     parser.add_argument(
         "--servers",
         default="",
         help="only servers whose name contains one of these, separated by |",
     )
+    parser.add_argument(
+        "--compare", choices=COMPARED, help="only Tailrace, beside itself with something else"
+    )
     options = parser.parse_args()
     count = options.rounds or (1 if options.quick else ROUNDS)
     wanted = [
         kind
-        for kind in (*ALL, Uncounted, Payloads, TwoWorkers, FourWorkers)
+        for kind in COMPARED.get(
+            options.compare, (*ALL, Uncounted, Payloads, TwoWorkers, FourWorkers)
+        )
         if any(part in kind.name for part in options.servers.split("|"))
         and (kind not in (Uncounted, Payloads) or options.servers)
     ]
@@ -176,7 +200,8 @@ def main() -> None:
     print(f"{platform.platform()}, {platform.processor() or platform.machine()}")
     print(f"not installed: {', '.join(not_installed)}\n" if not_installed else "")
     for title, workload in workloads(3.0 if options.quick else 8.0).items():
-        if options.only not in title:
+        is_wanted = any(part in title for part in options.only.split("|"))
+        if not is_wanted or (workload.compared and not options.compare):
             continue
         print(f"### {title}\n")
         print(
@@ -184,7 +209,7 @@ def main() -> None:
             "| p50 / p99 ms | append p50 / p99 ms |  |"
         )
         print("|---|---|---|---|---|---|---|", flush=True)
-        measures = [kind for kind in kinds if workload.is_for(kind)]
+        measures = [kind for kind in kinds if options.compare or workload.is_for(kind)]
         rounds: dict[type[Server], list[Figures]] = {kind: [] for kind in measures}
         for _ in range(count):
             for kind in measures:

@@ -6,15 +6,21 @@ from collections.abc import Callable
 from app.streaming.event_store import EventStore
 from tests.bench import load
 from tests.bench.figures import Figures
-from tests.bench.following import SETTLE_SECONDS, Viewers, event_data
+from tests.bench.following import CONTENT, SETTLE_SECONDS, Viewers, event_data
 from tests.bench.servers import Server
 
 BATCH = 100
 
 
-def posts(server: Server, seconds: float, connections: int = 8, batch: int = 1) -> Figures:
+def posts(
+    server: Server,
+    seconds: float,
+    connections: int = 8,
+    batch: int = 1,
+    content: str = CONTENT,
+) -> Figures:
     """Post events over some connections, each as soon as the last answer has come."""
-    event = server.body(event_data())
+    event = server.body(event_data(content=content))
     body = server.directory / "body"
     body.write_bytes(event if batch == 1 else b"[%b]" % b",".join([event] * batch))
 

@@ -15,42 +15,57 @@ from tests.servers import ROOT
 
 SETTLE_SECONDS = 1.5
 CONNECTIONS = 16  # of the producers
+MAX_STREAMS = 10_000  # of one process of viewers
+CONTENT = "some words of an answer"
 
 
 class Viewers:
-    """The process of the viewers."""
+    """The processes of the viewers, each of which may open only so many files."""
 
     def __init__(self, server: Server, viewers: int, runs: int, each: int = 1):
         """Each viewer follows `each` of the runs on one stream."""
-        self._process = subprocess.Popen(
-            follow_command(server.port, viewers, runs, each),
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout.readline() == "open\n", "the viewers could not open"
+        self._processes: list[subprocess.Popen] = []
+        for first in range(0, viewers, MAX_STREAMS) or [0]:
+            count = min(MAX_STREAMS, viewers - first)
+            self._processes.append(
+                subprocess.Popen(
+                    follow_command(server.port, count, runs, each),
+                    cwd=ROOT,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            opened = self._processes[-1].stdout.readline()
+            assert opened == "open\n", "the viewers could not open"
 
     def count(self) -> dict:
-        """Return the events and latencies since the last count."""
-        self._process.stdin.write("count\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        """Return the events and latencies since the last count; the worst of the processes."""
+        for process in self._processes:
+            process.stdin.write("count\n")
+            process.stdin.flush()
+        counted = [json.loads(process.stdout.readline()) for process in self._processes]
+        worst = {name: max(each[name] for each in counted) for name in ("p50_ms", "p99_ms")}
+        return {**worst, "events": sum(each["events"] for each in counted)}
 
     def __enter__(self) -> "Viewers":
         return self
 
     def __exit__(self, *exc_info) -> None:
-        self._process.stdin.close()
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
+        for process in self._processes:
+            process.stdin.close()
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
 
 class Producer:
     """Appends events at a steady rate straight to Redis, to each run in turn."""
 
-    def __init__(self, server: Server, runs: int, rate: float, seconds: float):
+    def __init__(
+        self, server: Server, runs: int, rate: float, seconds: float, content: str = CONTENT
+    ):
+        self._content = content
         self._server = server
         self._runs = runs
         self._interval = 1 / rate
@@ -62,13 +77,13 @@ class Producer:
         for number in range(self._count):
             due += self._interval
             time.sleep(max(0.0, due - time.monotonic()))
-            self._server.append(number % self._runs, event_data())
+            self._server.append(number % self._runs, event_data(content=self._content))
             self.appended += 1
 
 
-def event_data(made: object = None) -> dict:
+def event_data(made: object = None, content: str = CONTENT) -> dict:
     """Return the data of an event, with the time at which it is made."""
-    return {"content": "some words of an answer", "t": made or time.monotonic_ns()}
+    return {"content": content, "t": made or time.monotonic_ns()}
 
 
 def post(server: Server, connection: http.client.HTTPConnection, run: int) -> float:
@@ -106,10 +121,12 @@ def live(
     return figures
 
 
-def live_by_redis(server: Server, viewers: int, runs: int, rate: float, seconds: float) -> Figures:
+def live_by_redis(
+    server: Server, viewers: int, runs: int, rate: float, seconds: float, content: str = CONTENT
+) -> Figures:
     """Viewers follow runs to which events are appended straight to Redis."""
-    append_us = _redis_of_appends_alone(server, runs, rate, seconds)
-    producer = Producer(server, runs, rate, seconds)
+    append_us = _redis_of_appends_alone(server, runs, rate, seconds, content)
+    producer = Producer(server, runs, rate, seconds, content)
     figures = _followed(server, viewers, runs, int(rate * seconds), producer.append_all)
     figures.notes["Redis µs of an append alone"] = append_us
     return figures
@@ -132,7 +149,7 @@ def _followed(
         time.sleep(0.5)
         counted = audience.count()
         cpu, redis_cpu = server.cpu() - cpu, server.redis_cpu() - redis_cpu
-        connections = server.redis_connections()
+        notes = _of_shards(server)
     events = max(1, counted["events"])
     return Figures(
         events=counted["events"],
@@ -142,9 +159,15 @@ def _followed(
         p99_ms=counted["p99_ms"],
         notes={
             "delivered of expected": events / (appended * viewers * each / runs),
-            "connections to Redis": connections,
+            **notes,
         },
     )
+
+
+def _of_shards(server: Server) -> dict[str, float]:
+    """Return how many connections a shard has, and its memory, where they are most."""
+    memory = max(server.redis_info("used_memory"), default=0)
+    return {"connections to Redis": server.redis_connections(), "MB in Redis": memory / 1e6}
 
 
 def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
@@ -155,10 +178,12 @@ def produce(server: Server, runs: int, rate: float, seconds: float) -> dict:
     return load.produce(server.port, CONNECTIONS, runs, rate, seconds, body)
 
 
-def _redis_of_appends_alone(server: Server, runs: int, rate: float, seconds: float) -> float:
+def _redis_of_appends_alone(
+    server: Server, runs: int, rate: float, seconds: float, content: str
+) -> float:
     """Return the CPU µs that an append straight to Redis costs Redis without viewers."""
     cpu = server.redis_cpu()
-    producer = Producer(server, runs, rate, seconds)
+    producer = Producer(server, runs, rate, seconds, content)
     producer.append_all()
     return 1e6 * (server.redis_cpu() - cpu) / producer.appended
 
@@ -187,25 +212,26 @@ def replay(server: Server, viewers: int, history: int) -> Figures:
     )
 
 
-def idle(server: Server, viewers: int, seconds: float) -> Figures:
-    """Viewers wait, each for another run without events."""
+def idle(server: Server, viewers: int, seconds: float, runs: int | None = None) -> Figures:
+    """Viewers wait for runs without events, by default each for another one."""
     with Viewers(server, 50, 50):
         time.sleep(SETTLE_SECONDS)
     time.sleep(SETTLE_SECONDS)
     memory, cpu = server.memory(), server.cpu()
-    with Viewers(server, viewers, viewers):
+    with Viewers(server, viewers, runs or viewers):
         opening = server.cpu() - cpu
         time.sleep(SETTLE_SECONDS)
         taken = server.memory() - memory
-        cpu = server.cpu()
+        cpu, redis_cpu = server.cpu(), server.redis_cpu()
         time.sleep(seconds)
-        waiting = server.cpu() - cpu
-        connections = server.redis_connections()
+        waiting, redis_waiting = server.cpu() - cpu, server.redis_cpu() - redis_cpu
+        notes = _of_shards(server)
     return Figures(
         notes={
             "KB a stream": taken / viewers / 1024,
             "CPU µs of an opening": 1e6 * opening / viewers,
             "idle CPU %": 100 * waiting / seconds,
-            "connections to Redis": connections,
+            "idle CPU of Redis %": 100 * redis_waiting / seconds,
+            **notes,
         }
     )

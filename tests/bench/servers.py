@@ -13,6 +13,7 @@ import psutil
 import redis
 
 from app.streaming.event_store import EventStore
+from tests.cluster_servers import ClusterServers
 from tests.servers import ROOT, RedisServer, free_port, wait_until
 
 PEERS = Path(__file__).parent / "peers"
@@ -28,18 +29,21 @@ class Server:
     def __init__(self, directory: Path):
         self.directory = directory
         self.port = free_port()
-        self.redis = RedisServer(directory).start() if self.needs_redis else None
-        self.process = subprocess.Popen(
-            self.command(),
-            cwd=ROOT,
-            env={**os.environ, **self.environ()},
-            stdout=(directory / "log").open("wb"),
-            stderr=subprocess.STDOUT,
-        )
+        self.redis = self.start_redis()
+        with (directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=ROOT,
+                env={**os.environ, **self.environ()},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
         wait_until(self._listens, f"{self.name} listens")
         time.sleep(0.5)  # its workers start
 
-    needs_redis = True
+    def start_redis(self) -> RedisServer | ClusterServers | None:
+        """Start the Redis that the server needs, if any."""
+        return RedisServer(self.directory).start()
 
     @classmethod
     def available(cls) -> bool:
@@ -69,20 +73,32 @@ class Server:
         """Return the CPU seconds that the server's processes have used."""
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
+    @property
+    def shards(self) -> list[RedisServer]:
+        """The Redis servers: none, one, or the masters of a cluster."""
+        if isinstance(self.redis, ClusterServers):
+            return self.redis.masters
+        return [self.redis] if self.redis else []
+
     def redis_cpu(self) -> float:
-        if self.redis is None:
-            return 0.0
-        return sum(psutil.Process(self.redis.process.pid).cpu_times()[:2])
+        """Return the CPU seconds that all shards have used."""
+        return sum(sum(psutil.Process(each.process.pid).cpu_times()[:2]) for each in self.shards)
 
     def memory(self) -> int:
         """Return the bytes of resident memory."""
         return sum(process.memory_info().rss for process in self.processes())
 
     def redis_connections(self) -> int:
-        if self.redis is None:
-            return 0
-        with self.redis.client() as client:
-            return len(client.client_list()) - 1
+        """Return the connections to the shard that has the most."""
+        return max((_connections(each) for each in self.shards), default=0)
+
+    def redis_info(self, name: str) -> list[int]:
+        """Return one of the numbers of INFO for each shard."""
+        found = []
+        for each in self.shards:
+            with each.client() as client:
+                found.append(int(client.info("everything")[name]))
+        return found
 
     def stop(self) -> None:
         for process in reversed(self.processes()):
@@ -100,6 +116,12 @@ class Server:
             )
         except psutil.NoSuchProcess:  # the process that checks the settings has ended
             return False
+
+
+def _connections(shard: RedisServer) -> int:
+    with shard.client() as client:
+        clients = client.client_list()
+    return sum("M" not in each["flags"] and "S" not in each["flags"] for each in clients) - 1
 
 
 class Tailrace(Server):
@@ -137,6 +159,35 @@ class Payloads(Tailrace):
         return [*super().command()[:-1], "tests.bench.payloads:app"]
 
 
+class Tracking(Tailrace):
+    """Tailrace with the reader of a cluster on one server: the difference is the reader."""
+
+    name = "Tailrace, tracking reader"
+
+    def command(self) -> list[str]:
+        return [*super().command()[:-1], "tests.bench.tracking:app"]
+
+
+class OneMaster(Tailrace):
+    """Tailrace on a cluster without replicas: the difference is what a cluster costs."""
+
+    name = "Tailrace, cluster of 1"
+    masters = 1
+
+    def start_redis(self) -> ClusterServers:
+        return ClusterServers(self.directory, self.masters, 0).start()
+
+
+class TwoMasters(OneMaster):
+    name = "Tailrace, cluster of 2"
+    masters = 2
+
+
+class ThreeMasters(OneMaster):
+    name = "Tailrace, cluster of 3"
+    masters = 3
+
+
 class TwoWorkers(Tailrace):
     name = "Tailrace, 2 workers"
     workers = 2
@@ -148,6 +199,10 @@ class TwoWorkers(Tailrace):
 class FourWorkers(TwoWorkers):
     name = "Tailrace, 4 workers"
     workers = 4
+
+
+class FourWorkersOnThreeMasters(FourWorkers, ThreeMasters):
+    name = "Tailrace, 4 workers, cluster of 3"
 
 
 class PlainFlask(Server):
@@ -187,7 +242,9 @@ class FastApi(PlainFlask):
 
 class Nchan(Server):
     name = "nginx with nchan"
-    needs_redis = False
+
+    def start_redis(self) -> None:
+        return None
 
     @staticmethod
     def _modules() -> str | None:
@@ -221,5 +278,12 @@ class Nchan(Server):
             separators=(",", ":"),
         ).encode()
 
+
+# Tailrace, beside itself with something else. Each is measured with --compare only.
+COMPARED: dict[str, tuple[type[Server], ...]] = {
+    "clusters": (Tailrace, OneMaster, TwoMasters, ThreeMasters),
+    "workers": (FourWorkers, FourWorkersOnThreeMasters),
+    "readers": (Tailrace, Tracking),
+}
 
 ALL = (Tailrace, Nchan, FastApi, PlainFlask)

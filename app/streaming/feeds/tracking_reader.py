@@ -31,6 +31,9 @@ from .invalidations import Invalidations
 # A failover must not wait for a pause.
 MAX_BACKOFF_SECONDS = 0.5
 
+# With many groups, one is checked after the other, between reads; but none waits for longer.
+MAX_LATE_SECONDS = 0.5
+
 # XREAD COUNT <count> STREAMS <key> <id>
 _HEAD = b"*6\r\n" + b"".join(map(bulk, (b"XREAD", b"COUNT", b"%d" % READ_COUNT, b"STREAMS")))
 _ASKING = b"*1\r\n" + bulk(b"ASKING")
@@ -147,14 +150,18 @@ class TrackingReader:
             self._pace.rest(began)
 
     def _attend(self) -> float:
-        """Verify and check the groups that are due; return when the next one is.
+        """Verify the groups that have changed, and check one that is due; return when the next is.
 
+        What was told meanwhile does not wait for the checks of all groups, unless they are late.
         What is found to have more is to be read.
         """
-        next_check = time.monotonic() + CHECK_SECONDS
+        now, is_checked = time.monotonic(), False
+        next_check = now + CHECK_SECONDS
         for tracked in list(self._groups):
             group = tracked.group
-            if time.monotonic() >= group.next_check:
+            late = now - group.next_check
+            if late >= 0 and (not is_checked or late > MAX_LATE_SECONDS):
+                is_checked = True
                 behind = group.check()
                 self._to_read.update(dict.fromkeys(map(feed_key, behind)))
                 time.sleep(0)

@@ -58,6 +58,7 @@ def test_help_lists_every_command_and_needs_no_server(gateway):
         b"import",
         b"serve",
         b"token",
+        b"capacity",
         b"archive",
     ):
         assert b"\n  " + name in done.stdout
@@ -67,7 +68,7 @@ def test_help_lists_every_command_and_needs_no_server(gateway):
 @pytest.mark.parametrize(
     "command",
     ["follow", "append", "pipe", "request", "runs", "export", "import", "completion", "serve",
-     "check", "token", "archive", "restore"],
+     "check", "token", "capacity", "archive", "restore"],
 )  # fmt: skip
 def test_every_command_has_a_help(gateway, command):
     done = run(gateway.url, command, "-h")

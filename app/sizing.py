@@ -1,0 +1,329 @@
+"""What a load needs: workers, cores, memory, shards and network, from measured costs.
+
+docs/capacity.md says how the costs were measured, and what the model leaves out.
+"""
+
+import math
+from dataclasses import dataclass, field, fields
+
+# A worker, or a Redis, is planned to use this share of a core: the rest is for bursts.
+MAX_LOAD = 0.5
+# What is planned for each byte of memory that is measured: fragmentation, bursts, a rewrite of
+# Redis's append-only file, which copies pages.
+GATEWAY_MEMORY_FACTOR = 1.5
+REDIS_MEMORY_FACTOR = 2.0
+# The default of MAX_STREAMS, and the most runs that one worker followed in the measurements.
+MAX_STREAMS = 10_000
+MAX_FOLLOWED_RUNS = 5_000
+# The most data that a shard is planned to hold: a replica must copy it, and a restart read it.
+MAX_SHARD_BYTES = 16e9
+# A worker's connections to each shard of a cluster, at most. On one Redis it has as many beside its
+# readers, of which each follows so many runs.
+CONNECTIONS = 18
+RUNS_PER_READER = 64
+MAX_CLIENTS = 10_000  # the default of Redis's maxclients
+
+KB = 1000
+_MICRO = 1e-6
+
+
+class Unusable(Exception):
+    """A load that cannot be, or costs that are none."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What each thing costs, as measured. The defaults are those of docs/capacity.md.
+
+    `…_us` are microseconds of one core, for each event unless they say otherwise. What costs more
+    with the size of an event has a part for each 1,000 bytes of its data too (`…_us_per_kb`).
+
+    Attributes:
+        append_us: the gateway appends an event by a POST.
+        read_us: a worker reads an event of a run that it follows, for all its followers.
+        send_us: a worker sends an event to one follower.
+        open_us: a stream is opened.
+        idle_stream_us: an open stream, in a second (heartbeats).
+        idle_run_us: a run that a worker follows, in a second (checks).
+        worker_bytes: memory of a worker without streams.
+        stream_bytes: memory of an open stream.
+        run_bytes: memory of a run that a worker follows.
+        merged_run_bytes: memory of each further run of a stream of several.
+        merged_factor: how much more it costs to send an event to a stream of several runs.
+        redis_append_us: Redis appends an event.
+        redis_read_us: Redis gives an event to one worker.
+        redis_idle_run_us: a run that a worker follows, in a second.
+        redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
+            event in its log, and of each byte of its data (docs/redis.md).
+        request_bytes, answer_bytes: an append over HTTP, beside the data.
+        frame_bytes: an event on its way to a follower, beside the data.
+        redis_append_bytes, redis_read_bytes: an event on its way to Redis, or from Redis to a
+            worker, beside the data.
+    """
+
+    append_us: float = 76.0
+    append_us_per_kb: float = 3.0
+    read_us: float = 320.0
+    read_us_per_kb: float = 1.1
+    send_us: float = 8.0
+    send_us_per_kb: float = 0.25
+    open_us: float = 590.0
+    idle_stream_us: float = 0.4
+    idle_run_us: float = 5.5
+    worker_bytes: float = 106e6
+    stream_bytes: float = 3300.0
+    run_bytes: float = 5000.0
+    merged_run_bytes: float = 700.0
+    merged_factor: float = 1.6
+    redis_append_us: float = 32.0
+    redis_append_us_per_kb: float = 2.7
+    redis_read_us: float = 98.0
+    redis_read_us_per_kb: float = 11.5
+    redis_idle_run_us: float = 1.0
+    redis_run_bytes: float = 5000.0
+    redis_event_bytes: float = 70.0
+    redis_data_factor: float = 1.1
+    request_bytes: float = 300.0
+    answer_bytes: float = 400.0
+    frame_bytes: float = 217.0
+    redis_append_bytes: float = 296.0
+    redis_read_bytes: float = 3800.0
+
+    @classmethod
+    def of(cls, measured: object) -> "Costs":
+        """Return the costs in a JSON object, and the default for each that it lacks.
+
+        Raises Unusable.
+        """
+        if not isinstance(measured, dict):
+            raise Unusable("the costs must be a JSON object")
+        names = {each.name for each in fields(cls)}
+        for name, value in measured.items():
+            if name not in names:
+                raise Unusable(f"{name!r} is no cost; the costs are {', '.join(sorted(names))}")
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < 1e12:
+                raise Unusable(f"{name}: must be a number from 0 to 10^12, not {value!r}")
+        return cls(**measured)
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is to be carried.
+
+    Attributes:
+        runs: runs whose logs are in Redis and that get events.
+        viewers: open streams.
+        events: events a second of all runs together.
+        event_bytes: the data of an event, as JSON.
+        viewers_per_run: followers of each run that is followed; by default the viewers are spread
+            over all runs.
+        merged: the runs that each stream follows.
+        kept: the events in the log of a run; MAX_EVENTS_PER_RUN bounds them.
+    """
+
+    runs: int
+    viewers: int
+    events: float
+    event_bytes: int = 500
+    viewers_per_run: float | None = None
+    merged: int = 1
+    kept: int = 1000
+
+    def __post_init__(self) -> None:
+        """Raises Unusable for a load that cannot be."""
+        if self.viewers and not self.runs:
+            raise Unusable("viewers follow runs; without runs there can be none")
+        if self.events and not self.runs:
+            raise Unusable("events belong to runs; without runs there can be none")
+        if self.merged > max(1, self.runs):
+            raise Unusable(f"a stream cannot follow {self.merged:,} of {self.runs:,} runs")
+        if self.viewers_per_run is None:
+            return
+        if self.viewers_per_run > self.viewers:
+            raise Unusable(
+                f"a run cannot have {self.viewers_per_run:,g} viewers of {self.viewers:,}"
+            )
+        if self.viewers * self.merged / self.viewers_per_run > self.runs:
+            least = math.ceil(self.viewers * self.merged / self.runs)
+            raise Unusable(
+                f"{self.viewers:,} viewers of {self.merged:,} of {self.runs:,} runs each "
+                f"are at least {least:,} viewers per run"
+            )
+
+    @property
+    def followers(self) -> float:
+        """How many streams follow each run that is followed: at least 1."""
+        return self.viewers_per_run or max(1.0, self.viewers * self.merged / max(1, self.runs))
+
+    @property
+    def followed(self) -> float:
+        """How many runs somebody follows."""
+        return self.viewers * self.merged / self.followers
+
+    @property
+    def rate(self) -> float:
+        """Events a second of one run."""
+        return self.events / max(1, self.runs)
+
+    @property
+    def delivered(self) -> float:
+        """Events a second that are delivered to all viewers together."""
+        return self.viewers * self.merged * self.rate
+
+    def followed_by(self, workers: int) -> float:
+        """Return how many runs the workers follow, each counted once for each worker.
+
+        The viewers are spread at random over the workers.
+        """
+        if workers == 1:
+            return self.followed
+        has_none = self.followers * math.log1p(-1 / workers)
+        return self.followed * workers * -math.expm1(has_none)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a load needs.
+
+    Attributes:
+        workers: of all gateways together, each with a core for itself.
+        cores: what these workers use, in cores, without what is planned for bursts.
+        memory_bytes: of all workers.
+        shards: Redis servers that have logs: 1 is a standalone one.
+        redis_cores: what all shards use, in cores, without what is planned for bursts.
+        redis_memory_bytes: of all shards, without replicas.
+        redis_connections: to each shard, at most.
+        delivered: events a second.
+        followed_per_worker: the runs that a worker follows.
+        in_bytes, out_bytes: of the gateways' network with clients, in a second.
+        redis_bytes: between gateways and Redis, in a second, both ways.
+        reopening_seconds: the CPU time of each worker if all streams are opened anew.
+        notes: what the figures do not say.
+    """
+
+    workers: int
+    cores: float
+    memory_bytes: float
+    shards: int
+    redis_cores: float
+    redis_memory_bytes: float
+    redis_connections: int
+    delivered: float
+    followed_per_worker: float
+    in_bytes: float
+    out_bytes: float
+    redis_bytes: float
+    reopening_seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+def needs(load: Load, costs: Costs) -> Needs:
+    """Return what a load needs."""
+    workers = _fewest_workers(load, costs)
+    followed = load.followed_by(workers)
+    reads = followed * load.rate
+    redis_cores = redis_cpu(load, costs, workers)
+    redis_memory = _redis_memory(load, costs)
+    shards = max(
+        1,
+        math.ceil(redis_cores / MAX_LOAD),
+        math.ceil(redis_memory / REDIS_MEMORY_FACTOR / MAX_SHARD_BYTES),
+    )
+    readers = math.ceil(followed / workers / RUNS_PER_READER) if shards == 1 else 0
+    connections = (CONNECTIONS + readers) * workers
+    stream = costs.stream_bytes + (load.merged - 1) * costs.merged_run_bytes
+    memory = workers * costs.worker_bytes + load.viewers * stream + followed * costs.run_bytes
+    size = load.event_bytes
+    return Needs(
+        workers=workers,
+        cores=gateway_cpu(load, costs, workers),
+        memory_bytes=memory * GATEWAY_MEMORY_FACTOR,
+        shards=shards,
+        redis_cores=redis_cores,
+        redis_memory_bytes=redis_memory,
+        redis_connections=connections,
+        delivered=load.delivered,
+        followed_per_worker=followed / workers,
+        in_bytes=load.events * (costs.request_bytes + size),
+        out_bytes=load.delivered * (costs.frame_bytes + size) + load.events * costs.answer_bytes,
+        redis_bytes=load.events * (costs.redis_append_bytes + size)
+        + reads * (costs.redis_read_bytes + size),
+        reopening_seconds=load.viewers * costs.open_us * _MICRO / workers,
+        notes=_notes(load, shards, redis_cores, connections),
+    )
+
+
+def gateway_cpu(load: Load, costs: Costs, workers: int) -> float:
+    """Return how many cores the workers use in all."""
+    kb = load.event_bytes / KB
+    followed = load.followed_by(workers)
+    send = costs.send_us + kb * costs.send_us_per_kb
+    if load.merged > 1:
+        send *= costs.merged_factor
+    return _MICRO * (
+        load.events * (costs.append_us + kb * costs.append_us_per_kb)
+        + followed * load.rate * (costs.read_us + kb * costs.read_us_per_kb)
+        + load.delivered * send
+        + load.viewers * costs.idle_stream_us
+        + followed * costs.idle_run_us
+    )
+
+
+def redis_cpu(load: Load, costs: Costs, workers: int) -> float:
+    """Return how many cores all shards use together."""
+    kb = load.event_bytes / KB
+    followed = load.followed_by(workers)
+    return _MICRO * (
+        load.events * (costs.redis_append_us + kb * costs.redis_append_us_per_kb)
+        + followed * load.rate * (costs.redis_read_us + kb * costs.redis_read_us_per_kb)
+        + followed * costs.redis_idle_run_us
+    )
+
+
+def _fewest_workers(load: Load, costs: Costs) -> int:
+    """Return the fewest workers none of which has too much to do.
+
+    With more workers, each has less.
+    """
+
+    def suffice(workers: int) -> bool:
+        return (
+            gateway_cpu(load, costs, workers) <= MAX_LOAD * workers
+            and load.viewers <= MAX_STREAMS * workers
+            and load.followed_by(workers) <= MAX_FOLLOWED_RUNS * workers
+        )
+
+    most = 1
+    while not suffice(most):
+        most *= 2
+    fewest = most // 2 + 1
+    while fewest < most:
+        middle = (fewest + most) // 2
+        if suffice(middle):
+            most = middle
+        else:
+            fewest = middle + 1
+    return most
+
+
+def _redis_memory(load: Load, costs: Costs) -> float:
+    event = costs.redis_event_bytes + costs.redis_data_factor * load.event_bytes
+    return load.runs * (costs.redis_run_bytes + load.kept * event) * REDIS_MEMORY_FACTOR
+
+
+def _notes(load: Load, shards: int, redis_cores: float, connections: int) -> list[str]:
+    notes = []
+    if connections > MAX_CLIENTS:
+        notes.append(
+            f"each shard has up to {connections:,} connections: raise Redis's maxclients, "
+            "or run fewer and larger workers"
+        )
+    if load.runs and redis_cores / load.runs > MAX_LOAD:
+        notes.append(
+            "one run has more events, or workers that read it, than one Redis can serve: "
+            "a run is on one shard, so more shards do not help"
+        )
+    elif shards > max(1, load.runs):
+        notes.append(f"{load.runs:,} runs are on as many shards at most")
+    return notes

@@ -1,0 +1,52 @@
+"""The reader of a node, on one server: its checks."""
+
+import time
+
+from app.streaming.event_store import EventStore
+from app.streaming.feeds import tracking_reader
+from app.streaming.feeds.feed import Feed
+from app.streaming.feeds.tracking_reader import TrackingReader
+from tests.servers import wait_until
+from tests.streaming.feeds.test_tail_reader import Tap
+
+
+def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, run_id, monkeypatch):
+    monkeypatch.setattr(tracking_reader, "GROUP_SIZE", 1)
+    monkeypatch.setattr(tracking_reader, "MAX_LATE_SECONDS", 60)
+    delivered: list[int] = []  # how many events, at each check
+    runs, tap = [f"{run_id}-{number}" for number in range(3)], Tap()
+
+    class Checked(EventStore):
+        def states(self, run_ids):
+            if is_due:
+                delivered.append(tap.flushed)
+            if len(delivered) == 1:
+                self.add(runs[2], "llm", "stream")
+                wait_until(lambda: reader._told, "the node has told the change")
+            return super().states(run_ids)
+
+    is_due = False
+    store = Checked(redis_server.url)
+    for each in runs:
+        store.add(each, "llm", "started")
+    reader = TrackingReader(store, store.engine, lambda *_: None, lambda: None)
+    try:
+        feeds = [Feed(each, store.state(each)) for each in runs]
+        feeds[2].tap(tap)
+        for feed in feeds:
+            reader.add(feed)
+        assert len(reader._groups) == 3
+        # An event of each has come, so all are verified and read.
+        for each in runs:
+            store.add(each, "llm", "stream")
+        for feed in feeds:
+            wait_until(lambda feed=feed: feed.position.sequence == 2, "the feed follows")
+        wait_until(lambda: tap.flushed == 1, "the event of the tapped one is delivered")
+        is_due, due_at = True, time.monotonic() + 0.1
+        for tracked in reader._groups:
+            tracked.group.next_check = due_at
+        reader.wake()
+        wait_until(lambda: len(delivered) == 3, "all groups were checked")
+    finally:
+        reader.close()
+    assert delivered == [1, 2, 2]
