@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from redis.exceptions import AskError
+from redis.exceptions import AskError, ClusterDownError
 
 from ...metrics.catalog import READER_FAILURES
 from ..backoff import Pace, backoff
@@ -154,11 +154,12 @@ class TrackingReader:
         next_check = time.monotonic() + CHECK_SECONDS
         for tracked in list(self._groups):
             group = tracked.group
-            if time.monotonic() >= group.next_check:
+            is_due = time.monotonic() >= group.next_check
+            if is_due:
                 behind = group.check()
                 self._to_read.update(dict.fromkeys(map(feed_key, behind)))
                 time.sleep(0)
-            if group.changes != tracked.changes:
+            if group.changes != tracked.changes or (is_due and group.must_verify):
                 group.verify()
                 self._to_read.update(dict.fromkeys(tracked.update()))
             next_check = min(next_check, group.next_check)
@@ -236,6 +237,9 @@ class TrackingReader:
             self._redirected(read.feed, reply, self.server)
         elif is_wrong_type(reply):
             read.tracked.group.next_check = 0.0
+        elif isinstance(reply, ClusterDownError):  # of this slot alone, or the check fails
+            self.server.availability.interrupted()
+            read.tracked.group.leave_out(read.feed)
         else:
             for _, entries in parse_streams(checked(reply)):
                 if len(entries) == READ_COUNT:

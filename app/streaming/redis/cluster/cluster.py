@@ -21,8 +21,8 @@ WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1
 
-# A node that did not answer is asked last for so long.
-AVOID_SECONDS = 5.0
+# A node that did not answer is asked last for so long: to wait for it again holds up the others.
+AVOID_SECONDS = 60.0
 
 log = logging.getLogger("tailrace.cluster")
 
@@ -34,6 +34,7 @@ class Cluster:
 
     Attributes:
         shared, pool, blocking: those of the nodes; each command goes to the node that has its key.
+        seeds: the nodes that the URL names.
         refreshes: how often the map was read.
     """
 
@@ -44,7 +45,7 @@ class Cluster:
         self.blocking = Routed(self, lambda server: server.blocking)
         self.refreshes = 0
         self._seeds_are_checked = False
-        self._seeds = list(seeds)
+        self.seeds = tuple(seeds)
         self._make_server = make_server
         self._map: SlotMap | None = None
         self._owners: list[Server | None] = [None] * SLOTS
@@ -167,7 +168,7 @@ class Cluster:
         if self._seeds_are_checked:
             return
         known, unknown = self.map(), 0
-        for address in self._seeds:
+        for address in self.seeds:
             try:
                 told = read_map(self._server_at(address))
             except UnsupportedServer:
@@ -230,7 +231,7 @@ class Cluster:
         known = self._map
         masters = known.masters() if known else []
         _dice.shuffle(masters)
-        addresses = dict.fromkeys([*masters, *(known.replicas() if known else []), *self._seeds])
+        addresses = dict.fromkeys([*masters, *(known.replicas() if known else []), *self.seeds])
         since = time.monotonic() - AVOID_SECONDS
         yield from sorted(addresses, key=lambda each: self._failed.get(each, 0.0) > since)
 
