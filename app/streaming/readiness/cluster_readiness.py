@@ -173,7 +173,8 @@ class _Node:
             finally:
                 link.disconnect()
         if isinstance(reply, Exception) and "permission" in str(reply):
-            raise UnsupportedServer(f"Redis forbids the channel {CHANNEL} to this user")
+            about = "SUBSCRIBE" if "command" in str(reply) else f"the channel {CHANNEL}"
+            raise UnsupportedServer(f"Redis forbids {about} to this user")
         checked(reply)
         self._may_subscribe = True
 
