@@ -21,12 +21,6 @@ PATIENCE_SECONDS = 1.0
 # The channel on which a node tells which keys have changed.
 CHANNEL = "__redis__:invalidate"
 
-ANNOUNCED = (
-    "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
-    "from here, set cluster-announce-ip, or cluster-announce-hostname with "
-    "cluster-preferred-endpoint-type hostname, on the nodes"
-)
-
 
 class ShardState(NamedTuple):
     """A node as it is now: its address, its slots, and why it cannot serve (None: it can)."""
@@ -62,7 +56,11 @@ class ClusterReadiness:
         self._cluster.check_seeds()
         answers = self._ask_all(lambda node: node.check(streams))
         self.shards = [
-            ShardState(node.server.name, node.slots, self._detail(node, error))
+            ShardState(
+                node.server.name,
+                node.slots,
+                self._cluster.explained(node.server, error) if error else None,
+            )
             for node, error in answers
         ]
         for node, error in answers:
@@ -73,13 +71,6 @@ class ClusterReadiness:
             raise StoreUnavailable(
                 f"no node of the cluster can serve: {first.node}: {first.detail}", stored=False
             )
-
-    def _detail(self, node: "_Node", error: StreamingError | None) -> str | None:
-        """Return why a node cannot serve. Where nobody has named its address, it may be wrong."""
-        if error is None:
-            return None
-        is_announced = node.server.address not in self._cluster.seeds
-        return f"{error}{ANNOUNCED if is_announced else ''}"
 
     def warnings(self) -> list[ServerWarning]:
         """Return which settings of some node may lose events; each names the first such node."""

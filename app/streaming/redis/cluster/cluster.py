@@ -24,6 +24,12 @@ MIN_REFRESH_SECONDS = 0.1
 # A node that did not answer is asked last for so long: to wait for it again holds up the others.
 AVOID_SECONDS = 60.0
 
+ANNOUNCED = (
+    "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
+    "from here, set cluster-announce-ip, or cluster-announce-hostname with "
+    "cluster-preferred-endpoint-type hostname, on the nodes"
+)
+
 log = logging.getLogger("tailrace.cluster")
 
 _dice = SystemRandom()  # the program's own random numbers stay as they are
@@ -152,13 +158,17 @@ class Cluster:
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO of a node that answers, or {} if this user may not read it."""
-        failures: list[StoreUnavailable] = []
+        failures: list[str] = []
         for server in self.servers():
             try:
                 return server.info(*sections)
             except StoreUnavailable as error:
-                failures.append(error)
-        raise failures[0]
+                failures.append(f"{server.name}: {self.explained(server, error)}")
+        raise StoreUnavailable(failures[0], stored=False)
+
+    def explained(self, server: Server, error: StreamingError) -> str:
+        """Return why a node cannot serve. If the URL does not name its address, it may be wrong."""
+        return f"{error}{'' if server.address in self.seeds else ANNOUNCED}"
 
     def check_seeds(self) -> None:
         """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
