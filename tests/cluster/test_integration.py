@@ -4,7 +4,6 @@
 from tests.integration.ingest.test_live import (
     test_a_hundred_requests_at_once_lose_and_mix_up_no_event,
     test_a_line_reaches_a_follower_while_its_request_is_open,
-    test_lines_that_arrive_together_are_appended_in_one_round_trip,
 )
 from tests.integration.test_access import (
     guarded,
