@@ -36,6 +36,9 @@ def check() -> int:
         store = EventStore(url, ack_replicas=settings.ack_replicas)
         store.check_server()
         store.check_ready(*[REVOCATIONS] if settings.has_authentication else [])
+        for shard in store.shards():
+            if shard.detail is not None:
+                complain(f"warning: {shard.node} with the slots {shard.slots}: {shard.detail}")
         for warning in store.warnings():
             complain(f"warning: {warning.detail}")
     except UnsupportedServer as error:

@@ -89,8 +89,8 @@ class ClusterServers:
         for asked in self.nodes:
             if asked.process is None:
                 continue
-            with contextlib.suppress(StoreUnavailable):
-                for first, last, master, *_ in self.command(asked, "CLUSTER", "SLOTS"):
+            with contextlib.suppress(StoreUnavailable):  # it may stand still
+                for first, last, master, *_ in self.command(asked, "CLUSTER", "SLOTS", wait=0.5):
                     if first <= slot <= last:
                         return next(node for node in self.nodes if node.port == master[1])
         raise AssertionError(f"nobody has the slot {slot}")
@@ -129,9 +129,11 @@ class ClusterServers:
         return found
 
     @staticmethod
-    def command(node: RedisServer, *command: Argument) -> Reply:
-        """Send a command to one node, and return the raw reply."""
-        with redis.Redis(port=node.port, protocol=2, socket_timeout=10) as client:
+    def command(node: RedisServer, *command: Argument, wait: float = 10.0) -> Reply:
+        """Send a command to one node, and return the raw reply, which comes within some seconds."""
+        with redis.Redis(
+            port=node.port, protocol=2, socket_timeout=wait, retry=connection.NO_RETRIES
+        ) as client:
             return connection.call(client, *command)
 
     # Changing

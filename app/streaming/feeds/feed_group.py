@@ -3,11 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backoff import backoff
-from ..errors import NotALog, StoreUnavailable
+from ..errors import NotALog, StoreUnavailable, copy_of
 from ..event_store import EventStore
 from ..log.log_state import NO_LOG, LogState
 from ..log.position import Position
@@ -20,6 +20,9 @@ READ_COUNT = 128
 # Redis says nothing of a log that was deleted, or replaced by a log with lower ids. So a reader
 # checks its logs so often.
 CHECK_SECONDS = 5.0
+
+# So soon a log is looked for again that no node of a cluster serves, while others are served.
+RETRY_SECONDS = 0.5
 
 # The shortest time between two checks, for a lease that is about to run out.
 MIN_CHECK_SECONDS = 0.25
@@ -152,7 +155,10 @@ class FeedGroup:
         return [feed for feed in self._unverified if feed_key(feed) not in self._looked_up]
 
     def verify(self) -> None:
-        """Look whether the logs still have the entries at the positions that are not verified."""
+        """Look whether the logs still have the entries at the positions that are not verified.
+
+        A feed stays unverified if nobody can tell of its log alone. Raises StoreUnavailable.
+        """
         with self._lock:
             feeds = self._to_verify()
         if not feeds:
@@ -160,9 +166,13 @@ class FeedGroup:
         seen = [(feed, feed.position) for feed in feeds]
         asked = [(feed, position) for feed, position in seen if position.is_entry]
         found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
+        unknown: set[Feed] = set()
         try:
             for (feed, position), is_here in zip(asked, found, strict=True):
-                if isinstance(is_here, NotALog):
+                if isinstance(is_here, StoreUnavailable):
+                    unknown.add(feed)
+                    _raise_if_all(found)
+                elif isinstance(is_here, NotALog):
                     self._exclude(feed, True)
                 elif not is_here:
                     self._read_anew(feed, position)
@@ -170,8 +180,18 @@ class FeedGroup:
             for feed, _ in asked:
                 feed.flush()
         with self._lock:
-            self._unverified.difference_update(feeds)
+            self._unverified.difference_update(set(feeds) - unknown)
             self.changes += 1
+        if unknown:
+            self.next_check = min(self.next_check, time.monotonic() + RETRY_SECONDS)
+
+    def leave_out(self, feed: Feed) -> None:
+        """Leave out a feed whose log no node of a cluster serves now, until it is verified."""
+        with self._lock:
+            if feed_key(feed) in self._feeds:
+                self._unverified.add(feed)
+                self.changes += 1
+        self.next_check = min(self.next_check, time.monotonic() + RETRY_SECONDS)
 
     # Checking
 
@@ -187,6 +207,9 @@ class FeedGroup:
         behind: list[Feed] = []
         try:
             for feed, position, state in zip(feeds, seen, states, strict=True):
+                if isinstance(state, StoreUnavailable):  # the next check tells
+                    _raise_if_all(states)
+                    continue
                 self._exclude(feed, state is None)
                 if state is not None and self._store.may_be_archived(feed.run_id, position, state):
                     self._look_up(feed, left_out=False)
@@ -273,6 +296,13 @@ class FeedGroup:
                 self._excluded.add(key)
                 self.changes += 1
                 log.warning("run %s is not followed: its key holds no stream", feed.run_id)
+
+
+def _raise_if_all(found: Sequence[object]) -> None:
+    """Raise the first of some errors if all are: then it is the server that cannot serve."""
+    errors = [each for each in found if isinstance(each, StoreUnavailable)]
+    if len(errors) == len(found):
+        raise copy_of(errors[0])
 
 
 def feed_key(feed: Feed) -> bytes:

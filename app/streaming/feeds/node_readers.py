@@ -48,15 +48,19 @@ class NodeReaders(ReaderPool):
             self._started = True
             threading.Thread(target=self._run, name="tailrace-mover", daemon=True).start()
             self._cluster.watch(self._must_move.set)
-        server = self._on_the_way.get(feed)
-        asking = server is not None
-        if server is None:
-            server = self._cluster.server_of(log_key(feed.run_id))
+        reader = self._reader_at(self._server_of(feed))
+        reader.add(feed, asking=feed in self._on_the_way)
+        return reader
+
+    def _server_of(self, feed: Feed) -> Server:
+        """Return the node that has a feed's log. Raises StoreUnavailable if none is known."""
+        return self._on_the_way.get(feed) or self._cluster.server_of(log_key(feed.run_id))
+
+    def _reader_at(self, server: Server) -> TrackingReader:
         reader = self._by_server.get(server)
         if reader is None:
             reader = TrackingReader(self._store, server, self._redirected, self._lost)
             self._by_server[server] = reader
-        reader.add(feed, asking=asking)
         return reader
 
     def _shrink(self) -> None:
@@ -64,8 +68,9 @@ class NodeReaders(ReaderPool):
             if not len(reader):
                 del self._by_server[server]
                 reader.close()
-        for feed in [each for each in self._on_the_way if each.run_id not in self._feeds]:
-            del self._on_the_way[feed]
+        for feed in list(self._on_the_way):  # a reader may add one meanwhile
+            if self._feeds.get(feed.run_id, (None,))[0] is not feed:
+                self._on_the_way.pop(feed, None)
 
     # For the readers
 
@@ -101,11 +106,12 @@ class NodeReaders(ReaderPool):
         with self._lock:
             for feed, reader in list(self._feeds.values()):
                 try:
-                    server = self._on_the_way.get(feed)
-                    server = server or self._cluster.server_of(log_key(feed.run_id))
+                    server = self._server_of(feed)
                 except StreamingError:  # nobody has the slot now
                     continue
                 if isinstance(reader, TrackingReader) and reader.server is not server:
+                    other = self._reader_at(server)
                     reader.remove(feed)
-                    self._feeds[feed.run_id] = feed, self._place(feed)
+                    other.add(feed, asking=self._on_the_way.get(feed) is server)
+                    self._feeds[feed.run_id] = feed, other
             self._shrink()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from redis.exceptions import AskError
+from redis.exceptions import AskError, ClusterDownError
 
 from ...metrics.catalog import READER_FAILURES
 from ..backoff import Pace, backoff
@@ -160,12 +160,13 @@ class TrackingReader:
         for tracked in list(self._groups):
             group = tracked.group
             late = now - group.next_check
-            if late >= 0 and (not is_checked or late > MAX_LATE_SECONDS):
+            is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
+            if is_due:
                 is_checked = True
                 behind = group.check()
                 self._to_read.update(dict.fromkeys(map(feed_key, behind)))
                 time.sleep(0)
-            if group.changes != tracked.changes:
+            if group.changes != tracked.changes or (is_due and group.must_verify):
                 group.verify()
                 self._to_read.update(dict.fromkeys(tracked.update()))
             next_check = min(next_check, group.next_check)
@@ -243,6 +244,9 @@ class TrackingReader:
             self._redirected(read.feed, reply, self.server)
         elif is_wrong_type(reply):
             read.tracked.group.next_check = 0.0
+        elif isinstance(reply, ClusterDownError):  # of this slot alone, or the check fails
+            self.server.availability.interrupted()
+            read.tracked.group.leave_out(read.feed)
         else:
             for _, entries in parse_streams(checked(reply)):
                 if len(entries) == READ_COUNT:

@@ -252,17 +252,20 @@ class LogReader:
         if len(failures) == len(servers):
             raise failures[0]
 
-    def states(self, run_ids: Sequence[str]) -> list[LogState | None]:
-        """Return the states of several logs in one round trip, None for a key without a log."""
+    def states(self, run_ids: Sequence[str]) -> list[LogState | StoreUnavailable | None]:
+        """Return the states of several logs in one round trip, None for a key without a log.
+
+        For a log that only some node of a cluster could tell of, and does not, it is the error.
+        """
         commands = (("XINFO", "STREAM", log_key(run_id)) for run_id in run_ids)
-        states = [
-            None if is_wrong_type(reply) else parse_log_state(reply)
-            for reply in self._pool.call_all(*commands)
-        ]
+        states = [_state_or_error(reply) for reply in self._pool.call_all(*commands)]
         unknown = [at for at, state in enumerate(states) if _lacks_epoch(state)]
         calls = [(log_key(run_ids[at]), "-", 0) for at in unknown]
         for at, reply in zip(unknown, self._read_log.run_each(calls) if calls else (), strict=True):
-            states[at] = None if isinstance(reply, NotALog) else _parse_read(reply)[1]
+            if isinstance(reply, StoreUnavailable):
+                states[at] = reply
+            else:
+                states[at] = None if isinstance(reply, NotALog) else _parse_read(reply)[1]
         return states
 
     def entries(self, run_id: str, after: EventId, upto: EventId, count: int) -> list[Reply]:
@@ -290,11 +293,14 @@ class LogReader:
         )
         return list(checked(entries)), _is_own(position, own)
 
-    def are_here(self, positions: Sequence[tuple[str, Position]]) -> list[bool | NotALog]:
+    def are_here(
+        self, positions: Sequence[tuple[str, Position]]
+    ) -> list[bool | NotALog | StoreUnavailable]:
         """Return for positions of several runs whether each is certainly one of the run's log.
 
         They are entries' positions. Only Redis is asked: where it has less of a log, or none, what
-        is not there may be in the archive. NotALog names the run.
+        is not there may be in the archive. NotALog names the run. StoreUnavailable is for a log
+        that only some node of a cluster could tell of, and does not.
         """
         if not positions:
             return []
@@ -302,7 +308,7 @@ class LogReader:
         return [
             NotALog(f"run {run_id}: {reply}")
             if isinstance(reply, NotALog)
-            else _is_own(position, reply)
+            else (reply if isinstance(reply, StoreUnavailable) else _is_own(position, reply))
             for (run_id, position), reply in zip(
                 positions, self._read_mark.run_each(calls), strict=True
             )
@@ -567,9 +573,18 @@ def _is_same(before: LogState, now: LogState) -> bool:
     return (before.version, before.archived_upto) == (now.version, now.archived_upto)
 
 
-def _lacks_epoch(state: LogState | None) -> bool:
+def _state_or_error(reply: Reply) -> LogState | StoreUnavailable | None:
+    if is_wrong_type(reply):
+        return None
+    try:
+        return parse_log_state(reply)
+    except StoreUnavailable as error:
+        return error
+
+
+def _lacks_epoch(state: LogState | StoreUnavailable | None) -> bool:
     """Return whether a log exists whose last entry does not say the epoch."""
-    return state is not None and state.exists and not state.epoch
+    return isinstance(state, LogState) and state.exists and not state.epoch
 
 
 def _parse_read(reply: Reply) -> tuple[list[Reply], LogState]:

@@ -56,14 +56,21 @@ class ClusterReadiness:
         self._cluster.check_seeds()
         answers = self._ask_all(lambda node: node.check(streams))
         self.shards = [
-            ShardState(node.server.name, node.slots, str(error) if error else None)
+            ShardState(
+                node.server.name,
+                node.slots,
+                self._cluster.explained(node.server, error) if error else None,
+            )
             for node, error in answers
         ]
         for node, error in answers:
             if isinstance(error, UnsupportedServer):
                 raise UnsupportedServer(f"{node.server.name}: {error}")
         if all(error for _, error in answers):
-            raise StoreUnavailable(f"no node of the cluster can serve: {self.shards[0].detail}")
+            first = self.shards[0]
+            raise StoreUnavailable(
+                f"no node of the cluster can serve: {first.node}: {first.detail}", stored=False
+            )
 
     def warnings(self) -> list[ServerWarning]:
         """Return which settings of some node may lose events; each names the first such node."""
@@ -157,7 +164,8 @@ class _Node:
             finally:
                 link.disconnect()
         if isinstance(reply, Exception) and "permission" in str(reply):
-            raise UnsupportedServer(f"Redis forbids the channel {CHANNEL} to this user")
+            about = "SUBSCRIBE" if "command" in str(reply) else f"the channel {CHANNEL}"
+            raise UnsupportedServer(f"Redis forbids {about} to this user")
         checked(reply)
         self._may_subscribe = True
 

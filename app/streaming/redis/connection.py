@@ -26,7 +26,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ...metrics.catalog import REDIS_ERRORS
-from ..errors import NotALog, StoreUnavailable
+from ..errors import NotALog, StoreUnavailable, copy_of
 from ..reentrancy import one_call_per_thread
 from .sentinel import leads_to_master
 
@@ -218,7 +218,14 @@ def _is_silent(connected: _socket.socket) -> bool:
 
 
 def checked(reply: Reply) -> Reply:
-    """Return a reply, or raise NotALog, NoScriptError or StoreUnavailable for an error reply."""
+    """Return a reply, or raise NotALog, NoScriptError or StoreUnavailable for an error reply.
+
+    The reply of a node of a cluster that does not answer is a StoreUnavailable: it is raised.
+    """
+    if not isinstance(reply, Exception):
+        return reply
+    if isinstance(reply, StoreUnavailable):
+        raise copy_of(reply)
     if not isinstance(reply, ResponseError):
         return reply
     if isinstance(reply, NoScriptError):

@@ -12,6 +12,9 @@ from .cluster.slot_map import Address
 from .redis_url import check_settings, explained, make_client, make_pool
 from .server import Server
 
+# After so long without an answer, another node is asked where the slots are.
+NODE_ANSWERS_SECONDS = 1.0
+
 Engine: TypeAlias = Server | Cluster
 
 # How many connections a worker's pool has to each node of a cluster. With those outside the pools
@@ -39,6 +42,6 @@ def _maker(settings: dict[str, Any], ack_replicas: int) -> Callable[[Address], S
     def make_server(address: Address) -> Server:
         host, port = address
         pool = make_pool({**settings, "host": host, "port": port}, NODE_POOL_SIZE)
-        return Server(redis.Redis(connection_pool=pool), ack_replicas)
+        return Server(redis.Redis(connection_pool=pool), ack_replicas, NODE_ANSWERS_SECONDS)
 
     return make_server

@@ -137,7 +137,7 @@ def _server_settings(url: str) -> dict[str, Any]:
     return dict(parse_url(url))
 
 
-def make_pool(settings: dict[str, Any], size: int = POOL_SIZE) -> redis.BlockingConnectionPool:
+def make_pool(settings: dict[str, Any], size: int | None = None) -> redis.BlockingConnectionPool:
     """Return a pool with the settings of a URL, except that those in _PINNED stay as they are."""
     if issubclass(settings.get("connection_class", Connection), SSLConnection):
         settings = {"redis_connect_func": _connect_over_tls, **settings}
@@ -153,7 +153,7 @@ def make_pool(settings: dict[str, Any], size: int = POOL_SIZE) -> redis.Blocking
             "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
             **settings,
             **_PINNED,
-            "max_connections": size,
+            "max_connections": size or POOL_SIZE,
             "timeout": POOL_WAIT_SECONDS,
         }
     )

@@ -1,6 +1,7 @@
 """One Redis server: the connections to it, and the clock of the leases of its logs."""
 
 from collections.abc import Sequence
+from functools import partial
 from weakref import WeakSet
 
 import redis
@@ -60,7 +61,13 @@ class Server:
         availability: the clock of the leases of the logs on this server.
     """
 
-    def __init__(self, client: redis.Redis, ack_replicas: int = 0):
+    def __init__(
+        self, client: redis.Redis, ack_replicas: int = 0, control_timeout: float | None = None
+    ):
+        """`control_timeout` is how many seconds `control` waits for an answer.
+
+        Without it, that is the client's.
+        """
         self.client = client
         settings = client.connection_pool.connection_kwargs
         self.address = settings.get("host", "localhost"), settings.get("port", 0)
@@ -73,7 +80,7 @@ class Server:
         if ack_replicas:
             asked = Acknowledgement(ack_replicas, _wait_seconds(client))
             self.writes = SharedConnection(self.connect, self.availability, asked)
-        self.control = SharedConnection(self.connect, self.availability)
+        self.control = SharedConnection(partial(self.connect, control_timeout), self.availability)
         self.pool = Pool(client)
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
         self._outside_pool: WeakSet[RedisConnection] = WeakSet()

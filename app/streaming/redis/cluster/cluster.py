@@ -21,8 +21,14 @@ WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1
 
-# A node that did not answer is asked last for so long.
-AVOID_SECONDS = 5.0
+# A node that did not answer is asked last for so long: to wait for it again holds up the others.
+AVOID_SECONDS = 60.0
+
+ANNOUNCED = (
+    "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
+    "from here, set cluster-announce-ip, or cluster-announce-hostname with "
+    "cluster-preferred-endpoint-type hostname, on the nodes"
+)
 
 log = logging.getLogger("tailrace.cluster")
 
@@ -35,6 +41,7 @@ class Cluster:
     Attributes:
         shared, writes, pool, blocking: those of the nodes; each command goes to the node that has
             its key.
+        seeds: the nodes that the URL names.
         refreshes: how often the map was read.
     """
 
@@ -52,7 +59,7 @@ class Cluster:
         self.blocking = Routed(self, lambda server: server.blocking)
         self.refreshes = 0
         self._seeds_are_checked = False
-        self._seeds = list(seeds)
+        self.seeds = tuple(seeds)
         self._make_server = make_server
         self._map: SlotMap | None = None
         self._owners: list[Server | None] = [None] * SLOTS
@@ -159,13 +166,17 @@ class Cluster:
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO of a node that answers, or {} if this user may not read it."""
-        failures: list[StoreUnavailable] = []
+        failures: list[str] = []
         for server in self.servers():
             try:
                 return server.info(*sections)
             except StoreUnavailable as error:
-                failures.append(error)
-        raise failures[0]
+                failures.append(f"{server.name}: {self.explained(server, error)}")
+        raise StoreUnavailable(failures[0], stored=False)
+
+    def explained(self, server: Server, error: StreamingError) -> str:
+        """Return why a node cannot serve. If the URL does not name its address, it may be wrong."""
+        return f"{error}{'' if server.address in self.seeds else ANNOUNCED}"
 
     def check_seeds(self) -> None:
         """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
@@ -175,7 +186,7 @@ class Cluster:
         if self._seeds_are_checked:
             return
         known, unknown = self.map(), 0
-        for address in self._seeds:
+        for address in self.seeds:
             try:
                 told = read_map(self._server_at(address))
             except UnsupportedServer:
@@ -238,7 +249,7 @@ class Cluster:
         known = self._map
         masters = known.masters() if known else []
         _dice.shuffle(masters)
-        addresses = dict.fromkeys([*masters, *(known.replicas() if known else []), *self._seeds])
+        addresses = dict.fromkeys([*masters, *(known.replicas() if known else []), *self.seeds])
         since = time.monotonic() - AVOID_SECONDS
         yield from sorted(addresses, key=lambda each: self._failed.get(each, 0.0) > since)
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
@@ -105,8 +106,10 @@ class Routed:
         """
         reply, by, was_asking = call.reply, call.server, call.asking
         call.asking = False
-        if by is None:  # nobody has its slot
-            return False
+        if by is None:  # nobody has its slot, as far as was known
+            self._refresh(seen)
+            call.server = self._server_of(call)
+            return call.server is not None
         if isinstance(reply, MovedError):
             call.server = self._cluster.moved(reply.slot_id, reply.host, reply.port, by)
             return True
@@ -122,10 +125,17 @@ class Routed:
             return True
         not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
         if not_sent or isinstance(reply, ClusterDownError):
-            self._cluster.refresh_after(seen)
-            call.server = self._server_of(call)
-            return call.server is not None and call.server is not by
+            self._refresh(seen)
+            server = self._server_of(call)
+            if server is not None and server is not by:
+                call.server = server
+                return True
         return False
+
+    def _refresh(self, seen: int) -> None:
+        """Read the map. If nobody tells it, the calls keep the replies that they have."""
+        with suppress(StreamingError):
+            self._cluster.refresh_after(seen)
 
     def _send(self, calls: Sequence[_Call]) -> None:
         groups: defaultdict[Server, list[_Call]] = defaultdict(list)

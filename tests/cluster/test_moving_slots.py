@@ -1,0 +1,155 @@
+"""Slots that move: producers and followers of their runs lose nothing, and nothing twice."""
+
+import itertools
+import threading
+
+import pytest
+from redis.crc import key_slot
+
+from app.streaming.errors import StoreUnavailable
+from app.streaming.event_store import EventStore
+from app.streaming.log.redis_keys import log_key
+from tests.clients import Stream
+from tests.cluster.test_failover import Producers, followed, ids_of
+from tests.cluster_servers import ClusterServers
+from tests.servers import wait_until
+
+ROUNDS = 6
+
+
+def slot_of(run_id: str) -> int:
+    return key_slot(log_key(run_id).encode())
+
+
+@pytest.fixture
+def cluster(start_cluster) -> ClusterServers:
+    return start_cluster(3, 0)
+
+
+def has_all(store: EventStore, run_id: str, stream: Stream, acknowledged: list[str]) -> None:
+    """Raise AssertionError unless a log and its follower have each acknowledged event once."""
+    ids = [event.id for event in store.get_events(run_id)]
+    assert ids == acknowledged
+    wait_until(lambda: len(stream.events) >= len(ids), f"all of {run_id} has come", 30)
+    assert ids_of(stream) == ids
+    assert not {each.json["event"]["action"] for each in stream.controls} & {"gap", "reset"}
+
+
+@pytest.mark.parametrize("key", ["", "key"], ids=["plain", "keyed"])
+def test_slots_that_move_back_and_forth_under_load(cluster, start_gateway, key):
+    gateway, store = start_gateway(cluster.url), EventStore(cluster.url)
+    run_ids = [run_id for node in cluster.masters for run_id in cluster.runs_on(node, 2)]
+    with followed(gateway, run_ids) as streams:
+        producers = Producers(gateway, run_ids, key)
+        producers.wait_for(10)
+        for run_id, _ in itertools.product(run_ids, range(ROUNDS)):
+            source = cluster.master_of(run_id)
+            target = next(node for node in cluster.masters if node is not source)
+            cluster.move(slot_of(run_id), target)
+        producers.wait_for(10)
+        producers.stop()
+        for run_id in run_ids:
+            has_all(store, run_id, streams[run_id], producers.acknowledged[run_id])
+    assert producers.refusals == []
+
+
+@pytest.mark.parametrize("key", ["", "key"], ids=["plain", "keyed"])
+def test_runs_that_begin_while_their_slot_is_open(cluster, start_gateway, key):
+    gateway, store = start_gateway(cluster.url), EventStore(cluster.url)
+    run_ids = [run_id for node in cluster.masters for run_id in cluster.runs_on(node, 1, "new")]
+    with followed(gateway, run_ids) as streams:
+        moves = []
+        for run_id in run_ids:
+            source = cluster.master_of(run_id)
+            target = next(node for node in cluster.masters if node is not source)
+            cluster.begin_move(slot_of(run_id), target)
+            moves.append((run_id, source, target))
+        producers = Producers(gateway, run_ids, key)
+        producers.wait_for(10)
+        for run_id in run_ids:
+            wait_until(lambda run_id=run_id: len(streams[run_id].events) >= 10, "they come", 30)
+        for run_id, source, target in moves:
+            cluster.move_keys(slot_of(run_id), source, target)
+            cluster.end_move(slot_of(run_id), source, target)
+        producers.wait_for(10)
+        producers.stop()
+        for run_id in run_ids:
+            has_all(store, run_id, streams[run_id], producers.acknowledged[run_id])
+    assert producers.refusals == []
+
+
+def test_a_move_that_is_cancelled(cluster, start_gateway):
+    gateway, store = start_gateway(cluster.url), EventStore(cluster.url)
+    [run_id] = cluster.runs_on(cluster.masters[0], 1)
+    slot, target = slot_of(run_id), cluster.masters[1]
+    with followed(gateway, [run_id]) as streams:
+        producers = Producers(gateway, [run_id])
+        producers.wait_for(10)
+        source = cluster.begin_move(slot, target)
+        cluster.move_keys(slot, source, target)
+        producers.wait_for(10)
+        wait_until(lambda: len(streams[run_id].events) >= 20, "followed where it is now", 30)
+        producers.stop()
+        cluster.command(source, "CLUSTER", "SETSLOT", slot, "STABLE")
+        cluster.move_keys(slot, target, source)
+        cluster.command(target, "CLUSTER", "SETSLOT", slot, "STABLE")
+        last = store.append(run_id, "llm", "stream").event.id
+        has_all(store, run_id, streams[run_id], [*producers.acknowledged[run_id], last])
+
+
+def test_a_slot_that_stays_open_while_one_run_is_there_and_another_here(cluster, followers):
+    """Two runs of one slot: one is moved, the other is not, and both are followed meanwhile."""
+    store = EventStore(cluster.url)
+    number = (f"pair-{n}" for n in itertools.count())
+    first = next(number)
+    second = next(each for each in number if slot_of(each) == slot_of(first))
+    ours = followers(store)
+    ours.follow(first, second)
+    target = next(node for node in cluster.masters if node is not cluster.master_of(first))
+    source = cluster.begin_move(slot_of(first), target)
+    where = "127.0.0.1", target.port, log_key(first), 0, 5000
+    cluster.command(source, "MIGRATE", *where)
+    for run_id, key in ((first, "a"), (first, None), (second, None), (first, "b"), (second, None)):
+        last = store.append(run_id, "llm", "stream", idempotency_key=key).event.sequence
+        assert last is not None
+        ours.wait_for(run_id, last)
+        assert ours.sequences[run_id] == list(range(1, last + 1))
+    # The node may not look for the key of a run whose log it still has: it may be on its way.
+    with pytest.raises(StoreUnavailable) as refused:
+        store.append(second, "llm", "stream", idempotency_key="a")
+    assert refused.value.stored is False
+    cluster.move_keys(slot_of(first), source, target)
+    cluster.end_move(slot_of(first), source, target)
+    assert not store.append(second, "llm", "stream", idempotency_key="a").repeated
+    ours.wait_for(second, 4)
+    assert not any(ours.notices.values())
+
+
+def test_a_slot_that_nobody_serves_holds_up_no_other_run_of_its_node(cluster, followers):
+    store = EventStore(cluster.url)
+    node = cluster.masters[0]
+    [lame, *others] = cluster.runs_on(node, 6)
+    ours = followers(store)
+    ours.follow(lame, *others)
+    # All nodes must forget the slot at once, or they tell each other of it.
+    threads = [
+        threading.Thread(target=cluster.command, args=(each, "CLUSTER", "DELSLOTS", slot_of(lame)))
+        for each in cluster.masters
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for _ in range(3):
+        for run_id in others:
+            last = store.append(run_id, "llm", "stream").event.sequence
+            ours.wait_for(run_id, last)
+    cluster.command(node, "CLUSTER", "ADDSLOTS", slot_of(lame))
+
+    def is_served() -> bool:
+        return b"cluster_slots_assigned:16384" in cluster.command(node, "CLUSTER", "INFO")
+
+    wait_until(is_served, "the slot is served again", 30)
+    wait_until(lambda: cluster.owner_of(slot_of(lame)) is node, "all know it", 30)
+    last = store.append(lame, "llm", "stream").event.sequence
+    ours.wait_for(lame, last)

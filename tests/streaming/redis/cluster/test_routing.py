@@ -1,0 +1,111 @@
+"""Routing on nodes that are made up: where a command goes on what a node has replied."""
+
+import pytest
+from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+
+from app.streaming.errors import StoreUnavailable
+from app.streaming.redis.cluster import routing
+from app.streaming.redis.cluster.routing import Routed
+
+KEY = "run:a:events"
+READ = ("XLEN", KEY)
+ASK, MOVED = AskError("1 host:2"), MovedError("1 host:2")
+LOST = StoreUnavailable("the reply was lost", stored=None)
+NOT_SENT = StoreUnavailable("it is away", stored=False)
+
+
+class Node:
+    """A node with replies in a row; an error of ours is raised."""
+
+    def __init__(self, *replies):
+        self.replies, self.sent = list(replies), []
+
+    def call_all(self, *commands):
+        self.sent += commands
+        found = ["OK" if each == ("ASKING",) else self.replies.pop(0) for each in commands]
+        if isinstance(found[0], StoreUnavailable):
+            raise found[0]
+        return found
+
+
+class Nodes:
+    """Two nodes. `owner` has the slot; a map that is read anew says `then`."""
+
+    def __init__(self, owner, other, then=None):
+        self.refreshes, self.owner, self.other, self.then = 0, owner, other, then
+
+    def server_of(self, key):
+        if self.owner is None:
+            raise StoreUnavailable("nobody has the slot", stored=False)
+        return self.owner
+
+    def moved(self, slot, host, port, by):
+        self.owner = self.node_at(host, port, by)
+        return self.owner
+
+    def node_at(self, host, port, by):
+        return self.other if by is not self.other else self.owner
+
+    def refresh_after(self, seen):
+        self.refreshes += 1
+        self.owner = self.then or self.owner
+
+
+def call(nodes: Nodes, *command):
+    return Routed(nodes, lambda node: node).call(*(command or READ))
+
+
+def test_moved_is_followed_and_kept():
+    first, second = Node(MOVED), Node(5, 6)
+    nodes = Nodes(first, second)
+    assert [call(nodes), call(nodes)] == [5, 6]
+    assert (first.sent, second.sent) == ([READ], [READ, READ])
+
+
+def test_ask_is_followed_once_with_asking():
+    first, second = Node(ASK, 6), Node(5)
+    nodes = Nodes(first, second)
+    assert [call(nodes), call(nodes)] == [5, 6]
+    assert second.sent == [("ASKING",), READ]
+
+
+def test_redirections_without_an_end_are_given_up():
+    first, second = Node(*[MOVED] * 20), Node(*[MOVED] * 20)
+    nodes = Nodes(first, second)
+    assert isinstance(call(nodes), MovedError)
+    assert len(first.sent + second.sent) <= routing.MAX_REDIRECTIONS + 2
+
+
+def test_try_again_is_tried_again_but_not_for_ever(monkeypatch):
+    assert call(Nodes(Node(TryAgainError(), TryAgainError(), 5), Node())) == 5
+    monkeypatch.setattr(routing, "MAX_WAIT_SECONDS", 0.05)
+    assert isinstance(call(Nodes(Node(*[TryAgainError()] * 100), Node())), TryAgainError)
+
+
+def test_a_script_that_the_target_cannot_run_names_its_log_alone():
+    first, second = Node(ASK), Node(TryAgainError(), 5)
+    script = "EVALSHA", "digest", 3, KEY, "keys", "order", "argument"
+    assert call(Nodes(first, second), *script) == 5
+    assert second.sent[-2:] == [("ASKING",), ("EVALSHA", "digest", 1, KEY, "argument")]
+
+
+@pytest.mark.parametrize("reply", [ClusterDownError("down"), NOT_SENT], ids=["down", "not sent"])
+def test_what_was_not_carried_out_goes_to_the_node_that_has_the_slot_by_now(reply):
+    first, second = Node(reply), Node(5)
+    assert call(Nodes(first, second, then=second)) == 5
+    assert second.sent == [READ]
+
+
+def test_what_may_have_been_carried_out_is_never_sent_again():
+    second = Node(5)
+    with pytest.raises(StoreUnavailable) as raised:
+        call(Nodes(Node(LOST), second, then=second))
+    assert raised.value.stored is None
+    assert second.sent == []
+
+
+def test_a_slot_without_a_node_is_looked_for_once_more():
+    second = Node(5)
+    assert call(Nodes(None, second, then=second)) == 5
+    with pytest.raises(StoreUnavailable, match="nobody has the slot"):
+        call(Nodes(None, second))
