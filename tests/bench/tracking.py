@@ -21,7 +21,7 @@ class OneReader(ReaderPool):
     def _place(self, feed: Feed) -> TrackingReader:
         if self._reader is None:
             self._reader = TrackingReader(
-                self._store, self._store.engine, lambda feed, error, server: None, lambda: None
+                self._store, self._store.engine, lambda *_: None, lambda _: None
             )
         self._reader.add(feed)
         return self._reader

@@ -125,6 +125,43 @@ def test_a_slot_that_stays_open_while_one_run_is_there_and_another_here(cluster,
     assert not any(ours.notices.values())
 
 
+@pytest.mark.parametrize("has_arrived", [True, False])
+def test_a_run_that_came_along_with_its_slot_survives_its_new_node(
+    start_cluster, followers, has_arrived
+):
+    cluster = start_cluster(3, 1)
+    store = EventStore(cluster.url)
+    [run_id] = cluster.runs_on(cluster.masters[0], 1)
+    slot, target = slot_of(run_id), cluster.masters[1]
+    ours = followers(store)
+    ours.follow(run_id)
+    store.add(run_id, "llm", "stream")
+    source = cluster.begin_move(slot, target)
+    cluster.move_keys(slot, source, target)
+    store.add(run_id, "llm", "stream")
+    ours.wait_for(run_id, 2)
+    if has_arrived:
+        cluster.end_move(slot, source, target)
+        store.add(run_id, "llm", "stream")
+        ours.wait_for(run_id, 3)
+    [replica] = cluster.replicas_of(target)
+    there = int(cluster.info(target)["master_repl_offset"])
+    wait_until(
+        lambda: int(cluster.info(replica)["slave_repl_offset"]) >= there, "the copy is whole"
+    )
+    target.stop()
+
+    def is_appended() -> int | None:
+        try:
+            return store.append(run_id, "llm", "stream").event.sequence
+        except StoreUnavailable:
+            return None
+
+    last = wait_until(is_appended, "the replica has taken over", 30)
+    ours.wait_for(run_id, last)
+    assert ours.sequences[run_id] == list(range(1, last + 1))
+
+
 def test_a_slot_that_nobody_serves_holds_up_no_other_run_of_its_node(cluster, followers):
     store = EventStore(cluster.url)
     node = cluster.masters[0]

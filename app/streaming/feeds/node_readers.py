@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from redis.exceptions import AskError, MovedError
 
-from ..errors import StreamingError
+from ..errors import StoreUnavailable, StreamingError
 from ..event_store import EventStore
 from ..log.redis_keys import log_key
 from ..redis.cluster.cluster import Cluster
@@ -54,7 +54,16 @@ class NodeReaders(ReaderPool):
 
     def _server_of(self, feed: Feed) -> Server:
         """Return the node that has a feed's log. Raises StoreUnavailable if none is known."""
-        return self._on_the_way.get(feed) or self._cluster.server_of(log_key(feed.run_id))
+        there = self._on_the_way.get(feed)
+        try:
+            server = self._cluster.server_of(log_key(feed.run_id))
+        except StoreUnavailable:
+            if there is None:
+                raise
+            return there
+        if there is server:  # it has arrived; from now on it goes where its slot goes
+            self._on_the_way.pop(feed, None)
+        return there or server
 
     def _reader_at(self, server: Server) -> TrackingReader:
         reader = self._by_server.get(server)
@@ -83,8 +92,15 @@ class NodeReaders(ReaderPool):
             self._on_the_way[feed] = self._cluster.node_at(reply.host, reply.port, by)
         self._must_move.set()
 
-    def _lost(self) -> None:
-        """Look for the node that has the slots of one that has failed."""
+    def _lost(self, lost: Server) -> None:
+        """Look for the node that has the slots of one that has failed.
+
+        The node that a log comes from says who is in its place, if it was on its way there.
+        """
+        for feed, server in list(self._on_the_way.items()):
+            if server is lost:
+                self._on_the_way.pop(feed, None)
+                self._must_move.set()
         try:
             self._cluster.refresh_after(self._cluster.refreshes)
         except StreamingError as error:

@@ -52,7 +52,7 @@ class TrackingReader:
         store: EventStore,
         server: Server,
         redirected: Callable[[Feed, AskError, Server], None],
-        lost: Callable[[], None],
+        lost: Callable[[Server], None],
     ):
         """`redirected` is called for a feed whose log the node says is elsewhere.
 
@@ -281,7 +281,7 @@ class TrackingReader:
         if not self._failures:
             log.warning("reader lost %s; trying again: %s", self.server.name, error)
         self._failures += 1
-        self._lost()
+        self._lost(self.server)
         time.sleep(next(self._pauses))
 
     def _recover(self) -> None:

@@ -29,7 +29,7 @@ def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, r
     store = Checked(redis_server.url)
     for each in runs:
         store.add(each, "llm", "started")
-    reader = TrackingReader(store, store.engine, lambda *_: None, lambda: None)
+    reader = TrackingReader(store, store.engine, lambda *_: None, lambda _: None)
     try:
         feeds = [Feed(each, store.state(each)) for each in runs]
         feeds[2].tap(tap)
