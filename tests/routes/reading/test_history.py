@@ -13,7 +13,6 @@ from app.metrics.catalog import STREAMS_CLOSED
 from app.metrics.values import own_row
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
-from app.streaming.log import reader as log_reader
 from tests.routes.refusals import check_refusal
 from tests.servers import wait_until
 
@@ -215,7 +214,7 @@ def test_lines_that_break_off_do_not_look_complete(fake_store, fake_client, monk
     assert next(pieces)
     if cause == "Redis":
         unavailable = StoreUnavailable("away")
-        monkeypatch.setattr(log_reader, "call", lambda *args: _raise(unavailable))
+        monkeypatch.setattr(fake_store.engine.pool, "call", lambda *args: _raise(unavailable))
     elif cause == "trimmed":
         fake_client.xtrim("run:1:events", maxlen=5, approximate=False)
     elif cause != "drain":

@@ -113,7 +113,7 @@ def test_a_malformed_array_is_400(http, body):
 
 def test_an_event_or_a_batch_over_its_limit_is_413(fake_store):
     settings = Settings(max_event_bytes=1000, max_body_bytes=3000)
-    store = EventStore(client=fake_store._client, max_event_bytes=1000)
+    store = EventStore(client=fake_store.engine.client, max_event_bytes=1000)
     http = create_app(settings, event_store=store).test_client()
     response = http.post(PATH, json=[event(), event("x" * 1000)])
     assert (response.status_code, response.json["errors"][0]["field"]) == (413, "1.data")
