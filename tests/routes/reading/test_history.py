@@ -13,6 +13,7 @@ from app.metrics.catalog import STREAMS_CLOSED
 from app.metrics.values import own_row
 from app.settings import Settings
 from app.streaming.errors import StoreUnavailable
+from app.streaming.log import reader as log_reader
 from tests.routes.refusals import check_refusal
 from tests.servers import wait_until
 
