@@ -188,3 +188,35 @@ def test_reads_and_streams_are_served_meanwhile(run: Run):
     with Stream(f"{run.url}/stream") as stream:
         stream.wait_for_control("caught_up")
     assert stream.sequences == [1]
+
+
+@pytest.mark.parametrize("trimmed", [False, True], ids=["an entry deleted", "trimmed"])
+def test_a_follower_is_told_of_a_log_that_another_program_begins_just_before_redis_is_full(
+    run: Run, trimmed: bool
+):
+    """The new log looks like the old one, and can be given no epoch yet."""
+    first = run.store.add(run.id, "llm", "stream", event(1)["data"])
+    key = f"run:{run.id}:events"
+    with Stream(f"{run.url}/stream") as stream, run.server.client() as client:
+        stream.wait_for_control("caught_up")
+        with client.pipeline() as moment:
+            moment.delete(key)
+            ids = [f"{int(first.split('-')[0]) + number}-0" for number in range(1, 7)]
+            for entry_id in ids[: 6 if trimmed else 3]:
+                moment.xadd(key, {"data": "1"}, id=entry_id)
+            if trimmed:
+                moment.xtrim(key, maxlen=2, approximate=False)
+            else:
+                moment.xdel(key, ids[1])
+            moment.config_set("maxmemory", 1)
+            moment.execute()
+        kept = ids[4:] if trimmed else [ids[0], ids[2]]
+        stream.wait_for_events(3)
+        assert [each.last_event_id for each in stream.events] == [first, *kept]
+        stream.wait_for_control("reset")
+        actions = [each.json["event"]["action"] for each in stream.controls]
+        client.config_set("maxmemory", 0)
+        more = client.xadd(key, {"data": "2"}).decode()
+        stream.wait_for_events(4)
+        assert [each.last_event_id for each in stream.events] == [first, *kept, more]
+        assert actions.count("reset") == 1

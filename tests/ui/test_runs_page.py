@@ -131,9 +131,10 @@ def test_long_lists_come_page_by_page(runs):
 
 def test_keys_lead_through_the_list(runs):
     store, open_page = runs
-    for name in ("one", "two"):
-        store.add(name, "lifecycle", "started")
+    store.add("one", "lifecycle", "started")
     page = open_page()
+    wait(page, lambda: ids(page) == ["one"], "the first")
+    store.add("two", "lifecycle", "started")
     wait(page, lambda: ids(page) == ["two", "one"], "both")
     for key in ("j", "j", "k", "j"):
         page.keyboard.press(key)

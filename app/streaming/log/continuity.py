@@ -112,7 +112,8 @@ def is_another_log(position: Position, state: LogState, entries: Sequence[Marked
     """
     if position.is_start:
         return False
-    if position.epoch and state.epoch and position.epoch != state.epoch:
+    is_known = state.has_no_epoch or state.epoch != b""
+    if position.epoch and is_known and position.epoch != state.epoch:
         return True
     if position.id > state.last_id or _lacks(position, state, entries):
         return True

@@ -26,6 +26,7 @@ class LogState:
         lease_seconds: how long the run may be silent, or None.
         ttl: after how many seconds Redis removes the log, or None.
         epoch: what tells this log from every other one under its key; empty if nobody knows.
+        has_no_epoch: whether it is known that the log never had an epoch. Redis takes no writes.
         end_sequence: the sequence of the last retained entry; None if another program wrote it.
         is_archived: whether Redis has nothing of the log any more, but the archive has it.
         archived_upto: up to this id, only the archive has entries.
@@ -45,6 +46,7 @@ class LogState:
     lease_seconds: int | None = None
     ttl: int | None = None
     epoch: bytes = b""
+    has_no_epoch: bool = False
     end_sequence: int | None = None
     is_archived: bool = False
     archived_upto: EventId = ZERO

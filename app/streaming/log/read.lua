@@ -2,8 +2,12 @@
 -- epoch if it has none: other programs wrote it.
 -- KEYS[1]  the log
 -- ARGV     1 the id from which on, 2 how many entries, 0 for none
--- Returns  {the reply to XINFO STREAM, epoch, entries}, or {} without a log; the epoch is '' if
---          nothing may be written
+-- Returns  {the reply to XINFO STREAM, epoch, entries}, or {} without a log. The epoch is 'none' if
+--          the log never had one, and Redis takes no writes now. It is '' if nobody knows.
+
+-- With these errors Redis refuses all writes for a while. If it is the ACL that refuses, the log may
+-- have an epoch without a group.
+local FOR_A_WHILE = {MISCONF = true, NOREPLICAS = true, OOM = true, READONLY = true}
 
 local log, count = KEYS[1], tonumber(ARGV[2])
 if redis.call('EXISTS', log) == 0 then return {} end
@@ -28,7 +32,7 @@ if not epoch then
   local now = redis.call('TIME')
   epoch = now[1] .. string.format('%06d', now[2])
   local reply = redis.pcall('XGROUP', 'CREATE', log, 'tailrace:' .. epoch, '0')
-  if reply.err then epoch = '' end
+  if reply.err then epoch = FOR_A_WHILE[string.match(reply.err, '^%-?(%u+)')] and 'none' or '' end
 end
 
 local entries = {}

@@ -267,6 +267,7 @@ def test_where_xgroup_is_forbidden_a_log_of_another_program_has_no_epoch(guest, 
     entries, state = store.read(run_id, ZERO, 10)
     assert (len(entries), state.epoch, state.last_sequence) == (1, b"", 1)
     assert store.state(run_id).epoch == b""
+    assert not state.has_no_epoch
 
 
 def test_in_full_memory_a_log_without_an_epoch_is_read_without_one(tmp_path, run_id):
@@ -280,7 +281,9 @@ def test_in_full_memory_a_log_without_an_epoch_is_read_without_one(tmp_path, run
         ours = read_epoch(store, f"{run_id}-ours")
         client.config_set("maxmemory", 1)
         assert read_epoch(store, run_id) == b""
+        assert store.state(run_id).has_no_epoch
         assert read_epoch(store, f"{run_id}-ours") == ours
+        assert not store.state(f"{run_id}-ours").has_no_epoch
         with pytest.raises(StoreUnavailable):
             store.add(run_id, "llm", "stream")
         assert client.xlen(key(run_id)) == 1
