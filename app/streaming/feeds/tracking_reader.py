@@ -8,7 +8,6 @@ over another, many in one round trip. Each read has the node tell the next chang
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -65,11 +64,9 @@ class TrackingReader:
         self._pace = Pace()
         self._groups: list[_Tracked] = []
         self._of: dict[bytes, _Tracked] = {}
-        self._told: deque[list[bytes] | None] = deque()
         self._to_read: dict[bytes, None] = {}
         self._asking: set[bytes] = set()
         self._lock = threading.Lock()
-        self._awake = threading.Event()
         self._invalidations: Invalidations | None = None
         self._closed = False
         self._failures = 0
@@ -109,7 +106,9 @@ class TrackingReader:
 
     def wake(self) -> None:
         """Look again at what is to be done."""
-        self._awake.set()
+        invalidations = self._invalidations
+        if invalidations is not None:
+            invalidations.interrupt()
 
     def close(self) -> None:
         """End the thread soon."""
@@ -134,13 +133,9 @@ class TrackingReader:
     def _turn(self) -> None:
         """Read the logs that have changed, publish them, and rest; or wait until there are some."""
         invalidations = self._invalidations or self._connect()
-        if invalidations.is_broken:
-            raise StoreUnavailable("the connection has ended")
-        self._awake.clear()
         next_check = self._attend()
-        self._take_told()
+        self._take_told(invalidations, next_check)
         if not self._to_read:
-            self._awake.wait(max(0.0, next_check - time.monotonic()))
             return
         began = time.monotonic()
         has_more = self._read_all(invalidations)
@@ -148,6 +143,12 @@ class TrackingReader:
             time.sleep(0)
         else:
             self._pace.rest(began)
+
+    def _take_told(self, invalidations: Invalidations, next_check: float) -> None:
+        """Take in which keys the node tells; wait for it if nothing else is to be done."""
+        longest = 0.0 if self._to_read else max(0.0, next_check - time.monotonic())
+        keys = invalidations.wait(longest)
+        self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
 
     def _attend(self) -> float:
         """Verify the groups that have changed, and check one that is due; return when the next is.
@@ -171,16 +172,6 @@ class TrackingReader:
                 self._to_read.update(dict.fromkeys(tracked.update()))
             next_check = min(next_check, group.next_check)
         return next_check
-
-    def _take_told(self) -> None:
-        """Take in which keys the node has told."""
-        while self._told:
-            keys = self._told.popleft()
-            self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
-
-    def _take_changes(self, keys: list[bytes] | None) -> None:
-        self._told.append(keys)
-        self.wake()
 
     # Reading
 
@@ -258,7 +249,7 @@ class TrackingReader:
     # The connections
 
     def _connect(self) -> Invalidations:
-        invalidations = Invalidations(self.server, self._take_changes)
+        invalidations = Invalidations(self.server)
         self._invalidations = invalidations
         for tracked in list(self._groups):
             tracked.group.reconnected()

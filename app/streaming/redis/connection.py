@@ -177,7 +177,16 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     sent = connected.send(commands)
     if sent < len(commands):
         connected.sendall(memoryview(commands)[sent:])
-    if hasattr(connected, "_wait"):  # gevent's: to read before there is a reply costs an exception
+    wait_readable(connected)
+
+
+def wait_readable(connected: socket.socket) -> None:
+    """Wait for something to read, where to read too early would cost an exception.
+
+    It waits as long as the timeout of the socket says, and raises TimeoutError then. Elsewhere, it
+    returns at once.
+    """
+    if type(connected) is socket.socket and hasattr(connected, "_wait"):  # gevent's
         connected._wait(connected._read_event)  # type: ignore[attr-defined]
 
 

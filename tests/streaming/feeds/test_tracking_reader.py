@@ -6,6 +6,7 @@ from app.streaming.event_store import EventStore
 from app.streaming.feeds import tracking_reader
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.tracking_reader import TrackingReader
+from app.streaming.redis.connection import has_nothing_to_read
 from tests.servers import wait_until
 from tests.streaming.feeds.test_tail_reader import Tap
 
@@ -22,8 +23,11 @@ def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, r
                 delivered.append(tap.flushed)
             if len(delivered) == 1:
                 self.add(runs[2], "llm", "stream")
-                wait_until(lambda: reader._told, "the node has told the change")
+                wait_until(has_been_told, "the node has told the change")
             return super().states(run_ids)
+
+    def has_been_told() -> bool:
+        return not has_nothing_to_read(reader._invalidations._telling)
 
     is_due = False
     store = Checked(redis_server.url)
