@@ -168,8 +168,10 @@ class TrackingReader:
                 self._to_read.update(dict.fromkeys(map(feed_key, behind)))
                 time.sleep(0)
             if group.changes != tracked.changes or (is_due and group.must_verify):
-                group.verify()
+                came_meanwhile = group.verify()
                 self._to_read.update(dict.fromkeys(tracked.update()))
+                if came_meanwhile:
+                    tracked.changes, next_check = -1, now
             next_check = min(next_check, group.next_check)
         return next_check
 

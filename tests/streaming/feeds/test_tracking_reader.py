@@ -3,7 +3,7 @@
 import time
 
 from app.streaming.event_store import EventStore
-from app.streaming.feeds import tracking_reader
+from app.streaming.feeds import feed_group, tracking_reader
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.tracking_reader import TrackingReader
 from app.streaming.redis.connection import has_nothing_to_read
@@ -54,3 +54,30 @@ def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, r
     finally:
         reader.close()
     assert delivered == [1, 2, 2]
+
+
+def test_a_feed_that_comes_while_others_are_verified_is_verified_at_once(
+    redis_server, run_id, monkeypatch
+):
+    monkeypatch.setattr(feed_group, "CHECK_SECONDS", 3600.0)
+    runs = [f"{run_id}-{number}" for number in range(2)]
+
+    class Verified(EventStore):
+        def are_here(self, positions):
+            if [each for each, _ in positions] == runs[:1]:
+                reader.add(feeds[1])
+            return super().are_here(positions)
+
+    store = Verified(redis_server.url)
+    for each in runs:
+        store.add(each, "llm", "started")
+    feeds = [Feed(each, store.state(each)) for each in runs]
+    reader = TrackingReader(store, store.engine, lambda *_: None, lambda _: None)
+    try:
+        reader.add(feeds[0])
+        for feed in feeds:
+            store.add(feed.run_id, "llm", "stream")
+        for feed in feeds:
+            wait_until(lambda feed=feed: feed.position.sequence == 2, "the feed follows")
+    finally:
+        reader.close()
