@@ -161,19 +161,30 @@ class TrackingReader:
         for tracked in list(self._groups):
             group = tracked.group
             late = now - group.next_check
-            is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
-            if is_due:
-                is_checked = True
-                behind = group.check()
-                self._to_read.update(dict.fromkeys(map(feed_key, behind)))
-                time.sleep(0)
-            if group.changes != tracked.changes or (is_due and group.must_verify):
-                came_meanwhile = group.verify()
-                self._to_read.update(dict.fromkeys(tracked.update()))
-                if came_meanwhile:
-                    tracked.changes, next_check = -1, now
-            next_check = min(next_check, group.next_check)
+            if late >= 0 or group.changes != tracked.changes:
+                is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
+                is_checked = is_checked or is_due
+                if self._attend_to(tracked, is_due):
+                    next_check = now
+            if group.next_check < next_check:
+                next_check = group.next_check
         return next_check
+
+    def _attend_to(self, tracked: "_Tracked", is_due: bool) -> bool:
+        """Check a group if it is due, and verify it; return whether to do so again at once."""
+        group, must_verify = tracked.group, False
+        if is_due:
+            behind = group.check()
+            self._to_read.update(dict.fromkeys(map(feed_key, behind)))
+            time.sleep(0)
+            must_verify = group.must_verify
+        if group.changes == tracked.changes and not must_verify:
+            return False
+        came_meanwhile = group.verify()
+        self._to_read.update(dict.fromkeys(tracked.update()))
+        if came_meanwhile:
+            tracked.changes = -1
+        return came_meanwhile
 
     # Reading
 
@@ -204,11 +215,10 @@ class TrackingReader:
             packed.append(reads[-1].pack())
         if not reads:
             return
+        replies = self._exchange(invalidations, reads, packed)
         published: list[Feed] = []
         try:
-            for read, reply in zip(
-                reads, self._exchange(invalidations, reads, packed), strict=True
-            ):
+            for read, reply in zip(reads, replies, strict=True):
                 if self._take(read, reply):
                     published.append(read.feed)
         finally:
@@ -217,19 +227,18 @@ class TrackingReader:
 
     def _exchange(
         self, invalidations: Invalidations, reads: "list[_Read]", packed: list[bytes]
-    ) -> Iterator[Reply]:
-        """Send reads, and yield the reply to each."""
-        count = sum(2 if read.asking else 1 for read in reads)
+    ) -> list[Reply]:
+        """Send reads, and return the reply to each."""
+        asking = sum([read.asking for read in reads])
         sent_at = time.monotonic()
         try:
             with translated_errors():
-                replies = iter(exchange_packed(invalidations.link, b"".join(packed), count))
+                replies = exchange_packed(
+                    invalidations.link, b"".join(packed), len(reads) + asking
+                )
         finally:
             self.server.availability.replied(time.monotonic() - sent_at)
-        for read in reads:
-            if read.asking:
-                next(replies)
-            yield next(replies)
+        return list(_without_asking(reads, replies)) if asking else replies
 
     def _take(self, read: "_Read", reply: Reply) -> bool:
         """Take the reply to a read; return whether something was published."""
@@ -281,6 +290,15 @@ class TrackingReader:
         if self._failures:
             self._failures = 0
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+
+
+def _without_asking(reads: "list[_Read]", replies: list[Reply]) -> Iterator[Reply]:
+    """Yield the reply to each read, without those to ASKING before it."""
+    left = iter(replies)
+    for read in reads:
+        if read.asking:
+            next(left)
+        yield next(left)
 
 
 class _Tracked:
