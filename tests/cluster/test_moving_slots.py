@@ -9,6 +9,7 @@ from redis.crc import key_slot
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.log.redis_keys import log_key
+from app.streaming.new_event import Append, NewEvent
 from tests.clients import Stream
 from tests.cluster.test_failover import Producers, followed, ids_of
 from tests.cluster_servers import ClusterServers
@@ -183,10 +184,38 @@ def test_a_slot_that_nobody_serves_holds_up_no_other_run_of_its_node(cluster, fo
             ours.wait_for(run_id, last)
     cluster.command(node, "CLUSTER", "ADDSLOTS", slot_of(lame))
 
-    def is_served() -> bool:
-        return b"cluster_slots_assigned:16384" in cluster.command(node, "CLUSTER", "INFO")
+    whole = b"cluster_slots_assigned:16384"
 
-    wait_until(is_served, "the slot is served again", 30)
-    wait_until(lambda: cluster.owner_of(slot_of(lame)) is node, "all know it", 30)
+    def is_served() -> bool:
+        return all(whole in cluster.command(each, "CLUSTER", "INFO") for each in cluster.masters)
+
+    wait_until(is_served, "all know that the slot is served again", 30)
     last = store.append(lame, "llm", "stream").event.sequence
     ours.wait_for(lame, last)
+
+
+def test_an_append_whose_answer_is_lost_stays_unknown_though_its_slot_has_no_node_now(
+    cluster, monkeypatch
+):
+    store = EventStore(cluster.url)
+    store.append("run", "llm", "stream")
+    owners = store.engine._owners
+
+    def lose(*command: object) -> None:
+        owners[slot_of("run")] = None
+        raise StoreUnavailable("the answer is lost", stored=None)
+
+    monkeypatch.setattr(store.engine.server_of(log_key("run")).writes, "call_all", lose)
+    with pytest.raises(StoreUnavailable, match="the answer is lost") as raised:
+        store.append("run", "llm", "stream")
+    assert raised.value.stored is None
+
+
+def test_a_lease_of_a_run_whose_node_is_not_known_holds_up_no_other_append(cluster):
+    store = EventStore(cluster.url)
+    events = [NewEvent.of("llm", "stream")]
+    store.append("run", "llm", "stream")
+    store.engine._owners[slot_of("run")] = None
+    appends = [Append(run_id, events, lease_seconds=60) for run_id in ("run", "other")]
+    outcomes = store.append_each(appends)
+    assert [each.first_sequence for each in outcomes] == [2, 1], "the map is read again"

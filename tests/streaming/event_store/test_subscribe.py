@@ -76,12 +76,14 @@ def test_subscribe_with_an_id_does_not_move_the_cursor(any_store, run_id):
 def test_a_blocked_subscribe_returns_the_next_event(store, redis_client, run_id, block_ms):
     [last] = add_many(store, run_id, 1)
     waiting = InBackground(lambda: store.subscribe(run_id, last, block_ms=block_ms))
-    wait_until(lambda: _is_blocked(redis_client), "subscribe is blocked in Redis")
+    wait_until(lambda: _is_blocked(redis_client, run_id), "subscribe is blocked in Redis")
     store.add(run_id, "llm", "stream", "came")
     assert data_of(waiting.wait()) == ["came"]
 
 
-def _is_blocked(client: redis.Redis) -> bool:
+def _is_blocked(client: redis.Redis | redis.RedisCluster, run_id: str) -> bool:
+    if isinstance(client, redis.RedisCluster):
+        client = client.get_redis_connection(client.get_node_from_key(key(run_id)))
     return client.info("clients")["blocked_clients"] > 0
 
 
@@ -94,7 +96,7 @@ def test_a_block_may_be_longer_than_the_time_out_of_an_injected_client(
         [last] = add_many(store, run_id, 1)
         assert store.subscribe(run_id, last, block_ms=int(2500 * socket_timeout)) == []
         waiting = InBackground(lambda: store.subscribe(run_id, last, block_ms=0))
-        wait_until(lambda: _is_blocked(client), "subscribe is blocked in Redis")
+        wait_until(lambda: _is_blocked(client, run_id), "subscribe is blocked in Redis")
         store.add(run_id, "llm", "stream", "came")
         assert data_of(waiting.wait()) == ["came"]
 

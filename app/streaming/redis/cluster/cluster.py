@@ -42,7 +42,7 @@ class Cluster:
         shared, writes, pool, blocking: those of the nodes; each command goes to the node that has
             its key.
         seeds: the nodes that the URL names.
-        refreshes: how often the map was read.
+        refreshes: how often a read of the map has begun.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Cluster:
         return self._server_at((host or by.address[0], port))
 
     def refresh_after(self, seen: int) -> None:
-        """Read the map, unless that was done since `refreshes` was `seen`.
+        """Read the map, unless a read has begun since `refreshes` was `seen`.
 
         Raises StoreUnavailable if no node tells it.
         """
@@ -132,10 +132,10 @@ class Cluster:
             if self.refreshes != seen and self._map is not None:
                 return
             time.sleep(max(0.0, soon - time.monotonic()))
+            self.refreshes += 1
             try:
                 self._take(self._read())
             finally:
-                self.refreshes += 1
                 self._refreshed_at = time.monotonic()
         finally:
             self._refreshing.release()
