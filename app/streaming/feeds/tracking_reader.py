@@ -233,9 +233,7 @@ class TrackingReader:
         sent_at = time.monotonic()
         try:
             with translated_errors():
-                replies = exchange_packed(
-                    invalidations.link, b"".join(packed), len(reads) + asking
-                )
+                replies = exchange_packed(invalidations.link, b"".join(packed), len(reads) + asking)
         finally:
             self.server.availability.replied(time.monotonic() - sent_at)
         return list(_without_asking(reads, replies)) if asking else replies
