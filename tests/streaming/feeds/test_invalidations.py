@@ -26,14 +26,24 @@ class Told:
     def read(self) -> None:
         exchange(self.invalidations.link, ("XREAD", "STREAMS", self.key, "0-0"))
 
+    def wait_for_ever(self) -> None:
+        """Wait for what never comes."""
+        while True:
+            self.invalidations.wait(FOR_EVER)
+
     def append(self) -> None:
         self.store.add(self.run_id, "llm", "stream")
 
     def wait(self) -> list[bytes] | None:
         """Wait until something is told; return what."""
-        return wait_until(lambda: (keys := self.invalidations.wait(1.0)) != [] and [keys], "told")[
-            0
-        ]
+        told: list[list[bytes] | None] = []
+
+        def is_told() -> bool:
+            told.append(self.invalidations.wait(1.0))
+            return told[-1] != []
+
+        wait_until(is_told, "something is told")
+        return told[-1]
 
 
 @pytest.fixture
@@ -100,8 +110,7 @@ def test_a_server_that_says_nothing_is_pinged_and_then_lost(own_server, run_id, 
     told = Told(EventStore(own_server.url), run_id)
     own_server.pause()
     with pytest.raises(StoreUnavailable):
-        while True:
-            told.invalidations.wait(FOR_EVER)
+        told.wait_for_ever()
     told.invalidations.close()
 
 
@@ -118,8 +127,7 @@ def test_a_connection_that_has_ended_says_so(own_server, run_id):
     told = Told(EventStore(own_server.url), run_id)
     own_server.stop()
     with pytest.raises(StoreUnavailable):
-        while True:
-            told.invalidations.wait(FOR_EVER)
+        told.wait_for_ever()
     told.invalidations.close()
 
 
