@@ -86,7 +86,11 @@ class ClusterServers:
 
     def master_of(self, run_id: str) -> RedisServer:
         """Return the node that has the log of a run, as a node that runs says."""
-        return self.owner_of(key_slot(log_key(run_id).encode()))
+        return self.owner_of_key(log_key(run_id))
+
+    def owner_of_key(self, key: str) -> RedisServer:
+        """Return the node that has a key."""
+        return self.owner_of(key_slot(key.encode()))
 
     def owner_of(self, slot: int) -> RedisServer:
         """Return the node that has a slot."""

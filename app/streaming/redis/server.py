@@ -103,6 +103,11 @@ class Server:
         if not is_unknown_script(reply):
             checked(reply)
 
+    def count_away(self) -> int:
+        """Return 0. Raises StoreUnavailable unless the server responds and accepts writes."""
+        self.ping()
+        return 0
+
     def _probe(self) -> None:
         """Raise StoreUnavailable if producers cannot write now."""
         self.ping()

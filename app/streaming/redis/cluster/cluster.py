@@ -164,6 +164,21 @@ class Cluster:
                 failures.append(error)
         raise failures[0]
 
+    def count_away(self) -> int:
+        """Return how many nodes that have slots do not respond, or accept no writes.
+
+        Raises StoreUnavailable if none does.
+        """
+        servers, failures = self.servers(), []
+        for server in servers:
+            try:
+                server.ping()
+            except StoreUnavailable as error:
+                failures.append(error)
+        if len(failures) == len(servers):
+            raise failures[0]
+        return len(failures)
+
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO of a node that answers, or {} if this user may not read it."""
         failures: list[str] = []
