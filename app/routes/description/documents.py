@@ -150,9 +150,13 @@ SCHEMAS: dict[str, Json] = {
         ended=_FLAG | {"description": "Whether the run had ended before the page was read."},
     ),
     "Run": RUN,
-    "RunPage": whole(
-        runs=array(schema("Run")),
-        next=text("Send it as `after` to get the next page; null at the end.", null=True),
+    "RunPage": with_optional(
+        whole(
+            runs=array(schema("Run")),
+            next=text("Send it as `after` to get the next page; null at the end.", null=True),
+        ),
+        unavailable=array(RUN_ID_SCHEMA)
+        | {"description": "Runs that are left out, since their shard of a cluster is away."},
     ),
     "Revocation": {
         "oneOf": [
