@@ -125,6 +125,8 @@ class Relay:
                 server = socket.create_connection(("127.0.0.1", self._to_port))
             except OSError:
                 return
+            for each in (client, server):
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with server:
                 back = threading.Thread(
                     target=self._pump, args=(server, client, passage, Way.BACK), daemon=True
