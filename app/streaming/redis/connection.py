@@ -6,8 +6,8 @@ A variable that holds one connection is called `link`, since this module is `con
 import _socket
 import select
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
 import hiredis
@@ -177,7 +177,16 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     sent = connected.send(commands)
     if sent < len(commands):
         connected.sendall(memoryview(commands)[sent:])
-    if hasattr(connected, "_wait"):  # gevent's: to read before there is a reply costs an exception
+    wait_readable(connected)
+
+
+def wait_readable(connected: socket.socket) -> None:
+    """Wait for something to read, where to read too early would cost an exception.
+
+    It waits as long as the timeout of the socket says, and raises TimeoutError then. Elsewhere, it
+    returns at once.
+    """
+    if type(connected) is socket.socket and hasattr(connected, "_wait"):  # gevent's
         connected._wait(connected._read_event)  # type: ignore[attr-defined]
 
 
@@ -265,11 +274,24 @@ _KINDS_OF_ERRORS: tuple[tuple[str, Callable[[Exception, str], bool]], ...] = (
 )
 
 
-@contextmanager
-def translated_errors() -> Iterator[None]:
+class _TranslatedErrors:
+    """Raises StoreUnavailable for every error that redis-py raises.
+
+    It stands around every read of a reader. A generator in its place would cost four times as much.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, RedisError | OSError):
+            count_error(error)
+            raise StoreUnavailable(f"Redis does not answer: {error}") from error
+
+
+_translated_errors = _TranslatedErrors()
+
+
+def translated_errors() -> AbstractContextManager[None]:
     """Raise StoreUnavailable for every error that redis-py raises."""
-    try:
-        yield
-    except (RedisError, OSError) as error:
-        count_error(error)
-        raise StoreUnavailable(f"Redis does not answer: {error}") from error
+    return _translated_errors
