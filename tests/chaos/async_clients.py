@@ -73,7 +73,8 @@ class AsyncFollower(Follower):
             async for event in client.follow(self.run, self.cursor):
                 await self._read_slowly(0)
                 if event.id is None:
-                    self.controls[f"gateway.{event.action}"] += 1
+                    self.record_control(f"gateway.{event.action}")
+                    self.cursor = "earliest" if event.action == "reset" else self.cursor
                 else:
                     self.record(_document(event))
                     self.cursor = event.id

@@ -23,13 +23,19 @@ STAY_SECONDS = 6.0
 
 
 class Follower:
-    """Follows one run until it is cancelled. `records` has a list for each start without cursor."""
+    """Follows one run until it is cancelled.
+
+    Attributes:
+        records: a list for each start without cursor, and after each reset.
+        told: the records that ended with a reset, by their places.
+    """
 
     def __init__(self, number: int, port: int, run: str, seed: int):
         self.run = run
         self.behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
         self.name = f"follower {number} ({self.behaviour}) of {run}"
         self.records: list[list[Entry]] = [[]]
+        self.told: set[int] = set()
         self.controls: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
         self.wrong: list[str] = []
@@ -101,12 +107,19 @@ class Follower:
             self.cursor = fields["id"]
         name = fields.get("event", "")
         if name.startswith("gateway."):
-            self.controls[name] += 1
+            self.record_control(name)
         elif "data" in fields:
             event = json.loads(fields["data"])
             if event["id"] != fields["id"]:
                 raise ValueError(fields["id"])
             self.record(event)
+
+    def record_control(self, name: str) -> None:
+        """Record a control event. After a reset the log comes from its beginning."""
+        self.controls[name] += 1
+        if name == "gateway.reset":
+            self.told.add(len(self.records) - 1)
+            self.records.append([])
 
     def record(self, event: dict[str, Any]) -> None:
         """Record an event of the run."""
@@ -148,6 +161,6 @@ class MergedFollower(Follower):
                 self.parts[event["run_id"]].record(event)
             elif event["run_id"] is not None:
                 name = f"gateway.{event['event']['action']}"
-                self.parts[event["run_id"]].controls[name] += 1
+                self.parts[event["run_id"]].record_control(name)
         if "id" in fields:  # the whole block has come
             self.cursor = fields["id"]

@@ -63,7 +63,9 @@ class NodeFollower(Follower):
             event = json.loads(line)
             part = self.parts[event["run_id"]]
             if event["event"]["category"] == "gateway":
-                part.controls[f"gateway.{event['event']['action']}"] += 1
+                action = event["event"]["action"]
+                part.record_control(f"gateway.{action}")
+                part.cursor = None if action == "reset" else part.cursor
             else:
                 part.record(event)
                 part.cursor = event["id"]
