@@ -32,11 +32,13 @@ class ClusterFaults:
         self._cluster = cluster
         self._runs = runs
         self._failovers = failovers
-        self._was_whole = now_ms()
+        self._was_whole = self._began = now_ms()
+        self._frozen: RedisServer | None = None
         self.kinds: Sequence[Fault] = (
-            self.master_killed, self.master_killed, self.master_restarted, self.master_frozen,
-            self.master_frozen_shortly, self.replica_killed, self.failover_asked_for,
-            self.failover_forced, self.slot_moved, self.slot_moved, self.node_connections_killed,
+            self.master_killed, self.master_killed_ahead, self.master_restarted,
+            self.master_frozen, self.master_frozen_ahead, self.master_frozen_shortly,
+            self.replica_killed, self.failover_asked_for, self.failover_forced,
+            self.slot_moved, self.slot_moved, self.node_connections_killed,
             self.node_scripts_flushed, self.node_full, self.node_paused,
         )  # fmt: skip
 
@@ -45,16 +47,17 @@ class ClusterFaults:
     async def master_killed(self, dice: random.Random) -> None:
         """Kill a master, and start it again when its replica has taken over."""
         async with self._may_lose(dice) as (shard, master):
-            await asyncio.to_thread(master.stop)
-            try:
-                await self._taken_over(shard, master)
-                await asyncio.sleep(dice.choice((0, dice.uniform(0, 2))))
-            finally:
-                await asyncio.to_thread(master.start)
+            await self._kill(shard, master, dice)
+
+    async def master_killed_ahead(self, dice: random.Random) -> None:
+        """Kill a master whose replica lacks the last moments."""
+        async with self._may_lose(dice) as (shard, master), self._replica_cut_off(shard, dice):
+            await self._kill(shard, master, dice)
 
     async def master_restarted(self, dice: random.Random) -> None:
         """Kill a master, and start it before or while the others find it dead."""
         async with self._may_lose(dice) as (_, master):
+            self._began = now_ms()
             await asyncio.to_thread(master.stop)
             try:
                 await asyncio.sleep(dice.choice((0, dice.uniform(0, 2 * NODE_TIMEOUT_SECONDS))))
@@ -62,19 +65,20 @@ class ClusterFaults:
                 await asyncio.to_thread(master.start)
 
     async def master_frozen(self, dice: random.Random) -> None:
-        """Stop a master until its replica has taken over. It comes back as one that has not."""
+        """Stop a master until its replica has taken over. It comes back and does not know that."""
         async with self._may_lose(dice) as (shard, master):
-            master.pause()
-            try:
-                await self._taken_over(shard, master)
-                await asyncio.sleep(dice.choice((0, dice.uniform(0, 2))))
-            finally:
-                master.resume()
+            await self._freeze(shard, master, dice)
+
+    async def master_frozen_ahead(self, dice: random.Random) -> None:
+        """Stop a master whose replica lacks the last moments."""
+        async with self._may_lose(dice) as (shard, master), self._replica_cut_off(shard, dice):
+            await self._freeze(shard, master, dice)
 
     async def failover_forced(self, dice: random.Random) -> None:
         """Promote a replica that does not ask its master, or asks nobody."""
         async with self._may_lose(dice) as (shard, master):
             how = dice.choice(("FORCE", "TAKEOVER"))
+            self._began = now_ms()
             await asyncio.to_thread(self._fail_over, shard, how)
             await self._taken_over(shard, master)
 
@@ -163,13 +167,13 @@ class ClusterFaults:
         """Give a shard and its master, and note a failover of it that follows."""
         shard = dice.choice(UNSAFE_SHARDS)
         await self._note_unplanned()
-        slots, began = await asyncio.to_thread(self._cluster.slots_of, shard), now_ms()
+        slots = await asyncio.to_thread(self._cluster.slots_of, shard)
         try:
             yield shard, self._cluster.shards[shard]
         finally:
             await self._whole_again()
             if await asyncio.to_thread(self._cluster.look):
-                self._failovers.found.append(Failover(slots, began, now_ms()))
+                self._failovers.found.append(Failover(slots, self._began, now_ms()))
             self._was_whole = now_ms()
 
     @contextlib.asynccontextmanager
@@ -195,6 +199,46 @@ class ClusterFaults:
             slots = await asyncio.to_thread(self._cluster.slots_of, shard)
             self._failovers.unplanned.append(Failover(slots, self._was_whole, now_ms()))
         self._was_whole = now_ms()
+
+    @contextlib.asynccontextmanager
+    async def _replica_cut_off(self, shard: int, dice: random.Random) -> AsyncIterator[None]:
+        """Let a replica get no more writes. It runs again when the master does not."""
+        replica = await asyncio.to_thread(self._cluster.replica_of, shard)
+        replica.pause()
+        try:
+            await self._run(self._cluster.shards[shard], "CLIENT", "KILL", "TYPE", "replica")
+            await asyncio.sleep(dice.uniform(0.1, 0.5) * NODE_TIMEOUT_SECONDS)
+            self._frozen = replica
+            yield
+        finally:
+            replica.resume()
+
+    async def _kill(self, shard: int, master: RedisServer, dice: random.Random) -> None:
+        """Kill a master, and start it again when its replica has taken over."""
+        self._began = now_ms()
+        await asyncio.to_thread(master.stop)
+        try:
+            await self._wait_for_failover(shard, master, dice)
+        finally:
+            await asyncio.to_thread(master.start)
+
+    async def _freeze(self, shard: int, master: RedisServer, dice: random.Random) -> None:
+        """Stop a master until its replica has taken over."""
+        self._began = now_ms()
+        master.pause()
+        try:
+            await self._wait_for_failover(shard, master, dice)
+        finally:
+            master.resume()
+
+    async def _wait_for_failover(
+        self, shard: int, master: RedisServer, dice: random.Random
+    ) -> None:
+        if self._frozen is not None:
+            self._frozen.resume()
+            self._frozen = None
+        await self._taken_over(shard, master)
+        await asyncio.sleep(dice.choice((0, dice.uniform(0, 2))))
 
     async def _taken_over(self, shard: int, former: RedisServer) -> None:
         await _until(lambda: self._cluster.is_led_by_another(shard, former))

@@ -24,8 +24,8 @@ def now_ms() -> int:
 class Failover:
     """A replica became the master of some slots.
 
-    Times are in milliseconds: until `began` the former master acknowledged nothing that the log
-    may lack, and since `ended` it has acknowledged nothing at all.
+    Times are in milliseconds: before `began` the new master has appended nothing, and since
+    `ended` the former one has appended nothing.
     """
 
     slots: frozenset[int]
