@@ -46,6 +46,8 @@ class AsyncEmitter(Producer):
 class AsyncFollower(Follower):
     """Follows one run with AsyncClient, which reconnects by itself."""
 
+    reconnects = True
+
     def __init__(self, number: int, port: int, run: str, seed: int):
         super().__init__(number, port, run, seed)
         self.behaviour = "asyncio"

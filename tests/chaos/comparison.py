@@ -185,7 +185,8 @@ def _without_lost(
 ) -> Iterator[list[Entry]]:
     """Yield the records that are over, each without the events at its end that failovers lost.
 
-    A reset needs such an event before it.
+    A reset needs such an event before it. A client that reconnects before anything comes after
+    it gets it again.
     """
     has = set(log)
     for place, record in enumerate(follower.records[:-1]):
@@ -193,7 +194,8 @@ def _without_lost(
         lost = record[len(kept) :]
         if place in follower.told:
             report.told += 1
-            report.note(follower.name, resets=int(not lost))
+            is_again = follower.reconnects and not record and place - 1 in follower.told
+            report.note(follower.name, resets=int(not lost and not is_again))
         explained = (
             each not in has and failovers.explain(follower.run, each, 0, log) for each in lost
         )

@@ -28,7 +28,10 @@ class Follower:
     Attributes:
         records: a list for each start without cursor, and after each reset.
         told: the records that ended with a reset, by their places.
+        reconnects: whether its client reconnects by itself, unseen by the test.
     """
+
+    reconnects = False
 
     def __init__(self, number: int, port: int, run: str, seed: int):
         self.run = run
@@ -44,6 +47,7 @@ class Follower:
         self._port = port
         self._random = random.Random(f"{seed} follower {number}")
         self._stalled_until = 0.0
+        self._reset_since_cursor: list[Follower] = []  # it, or parts of it
         self._writer: asyncio.StreamWriter | None = None
 
     async def follow(self) -> None:
@@ -73,6 +77,9 @@ class Follower:
     async def _follow_once(self) -> None:
         if self.behaviour == "newcomer" and self.cursor and not self.quiet:
             self._begin_anew()
+        for part in self._reset_since_cursor:
+            part.take_reset_back()  # the cursor is one before the reset, which must come again
+        self._reset_since_cursor.clear()
         reader, self._writer = await connect(self._port, narrow=self.behaviour == "slow")
         cursor = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
         self._writer.write(
@@ -99,20 +106,35 @@ class Follower:
 
     def _begin_anew(self) -> None:
         self.records.append([])
+        self._reset_since_cursor.clear()
         self.cursor = None
 
     def _take(self, block: str) -> None:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         if "id" in fields:
-            self.cursor = fields["id"]
+            self._go_to(fields["id"])
         name = fields.get("event", "")
         if name.startswith("gateway."):
-            self.record_control(name)
+            self._take_control(self, name)
         elif "data" in fields:
             event = json.loads(fields["data"])
             if event["id"] != fields["id"]:
                 raise ValueError(fields["id"])
             self.record(event)
+
+    def _go_to(self, cursor: str) -> None:
+        self.cursor = cursor
+        self._reset_since_cursor.clear()
+
+    def _take_control(self, part: "Follower", name: str) -> None:
+        part.record_control(name)
+        if name == "gateway.reset":
+            self._reset_since_cursor.append(part)
+
+    def take_reset_back(self) -> None:
+        """Forget the last reset, after which nothing came."""
+        self.records.pop()
+        self.told.discard(len(self.records) - 1)
 
     def record_control(self, name: str) -> None:
         """Record a control event. After a reset the log comes from its beginning."""
@@ -148,6 +170,7 @@ class MergedFollower(Follower):
 
     def _begin_anew(self) -> None:
         self.cursor = None
+        self._reset_since_cursor.clear()
         for part in self.parts.values():
             part.records.append([])
 
@@ -161,6 +184,6 @@ class MergedFollower(Follower):
                 self.parts[event["run_id"]].record(event)
             elif event["run_id"] is not None:
                 name = f"gateway.{event['event']['action']}"
-                self.parts[event["run_id"]].record_control(name)
+                self._take_control(self.parts[event["run_id"]], name)
         if "id" in fields:  # the whole block has come
-            self.cursor = fields["id"]
+            self._go_to(fields["id"])

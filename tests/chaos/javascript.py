@@ -42,6 +42,7 @@ class NodeFollower(Follower):
         self.behaviour = "steady"
         self.parts = {run: Follower(number, port, run, seed) for run in runs}
         for part in self.parts.values():
+            part.reconnects = True
             part.name = f"JavaScript {part.name}, with {len(runs) - 1} others"
         self._process: asyncio.subprocess.Process | None = None
 
