@@ -6,6 +6,8 @@ from pathlib import Path
 
 import redis
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 from app.streaming.log.redis_keys import log_key
@@ -48,7 +50,7 @@ class DurableCluster(ClusterServers):
             protocol=2,
             socket_timeout=30,
             require_full_coverage=False,
-            cluster_error_retry_attempts=0,
+            retry=Retry(NoBackoff(), 0),
         )
 
     def connections(self) -> int:

@@ -196,10 +196,11 @@ def _without_lost(
             report.told += 1
             is_again = follower.reconnects and not record and place - 1 in follower.told
             report.note(follower.name, resets=int(not lost and not is_again))
-        explained = (
+        has_all = [entry.sequence for entry in record] == list(range(1, len(record) + 1))
+        explained = all(
             each not in has and failovers.explain(follower.run, each, 0, log) for each in lost
         )
-        yield kept if all(explained) else record
+        yield kept if has_all and explained else record
 
 
 def _end(record: list[Entry], log: list[Entry]) -> int:
