@@ -1,4 +1,4 @@
-"""The cluster of the chaos suite: three masters, each with a replica, that keep all on disk."""
+"""The cluster of the chaos suite: three masters, each with a replica."""
 
 import itertools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from redis.crc import key_slot
 from app.streaming.log.redis_keys import log_key
 from app.streaming.redis.connection import Reply
 from tests.cluster_servers import ClusterServers
-from tests.servers import DURABLE, RedisServer
+from tests.servers import RedisServer
 
 # A frozen node is dead after that for the others. Shorter freezes must not promote a replica,
 # though the machine may be slow.
@@ -27,16 +27,16 @@ def slot_of(run: str) -> int:
     return key_slot(log_key(run).encode())
 
 
-class DurableCluster(ClusterServers):
+class ChaosCluster(ClusterServers):
     """A cluster whose shards are numbered from 0, whichever node is the master of one.
 
     Attributes:
         shards: the node that is the master of each shard, as `look` has found it.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path, *options: str):
         timeout = str(int(1000 * NODE_TIMEOUT_SECONDS))
-        super().__init__(directory / "cluster", 3, 1, *DURABLE, "--cluster-node-timeout", timeout)
+        super().__init__(directory / "cluster", 3, 1, *options, "--cluster-node-timeout", timeout)
         self.shards: list[RedisServer] = list(self.masters)
         self._first_slots = [16384 * number // 3 for number in range(3)]
 

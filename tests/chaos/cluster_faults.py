@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from app.streaming.errors import StoreUnavailable
 from app.streaming.redis.connection import Argument
-from tests.chaos.cluster import NODE_TIMEOUT_SECONDS, SAFE_SHARD, DurableCluster, slot_of
+from tests.chaos.cluster import NODE_TIMEOUT_SECONDS, SAFE_SHARD, ChaosCluster, slot_of
 from tests.chaos.failovers import Failover, Failovers, now_ms
 from tests.chaos.redis_faults import Fault
 from tests.servers import RedisServer
@@ -27,7 +27,7 @@ class ClusterFaults:
     Those that may, never reach the last shard.
     """
 
-    def __init__(self, cluster: DurableCluster, runs: Sequence[str], failovers: Failovers):
+    def __init__(self, cluster: ChaosCluster, runs: Sequence[str], failovers: Failovers):
         """The slots of `runs` are moved."""
         self._cluster = cluster
         self._runs = runs

@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.chaos.cluster import DurableCluster
+from tests.chaos.cluster import ChaosCluster
 from tests.servers import DURABLE, ROOT, GatewayServer, RedisServer, wait_until
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
@@ -54,7 +54,7 @@ class DurableRedis(RedisServer):
             return len(client.client_list()) - 1
 
 
-Servers = DurableRedis | DurableCluster
+Servers = DurableRedis | ChaosCluster
 
 
 class MeasuredGateway(GatewayServer):

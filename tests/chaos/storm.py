@@ -12,7 +12,7 @@ from redis.asyncio import RedisCluster as AsyncRedisCluster
 from app.streaming.event_store import EventStore
 from tests.chaos.async_clients import AsyncEmitter, AsyncFollower
 from tests.chaos.changing import ChangingRuns
-from tests.chaos.cluster import DurableCluster
+from tests.chaos.cluster import ChaosCluster
 from tests.chaos.cluster_faults import ClusterFaults
 from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
@@ -26,6 +26,7 @@ from tests.chaos.relay import Relay
 from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway, Servers
 from tests.chaos.streamers import Streamer
 from tests.schedules.followers import Way
+from tests.servers import DURABLE
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
 REDIS_EMITTERS, HTTP_EMITTERS, ASYNC_EMITTERS, NODE_EMITTERS = 2, 2, 2, 2
@@ -75,7 +76,7 @@ class Storm:
 
 async def storm(plan: Plan, directory: Path) -> Storm:
     """Start servers with their data and logs in the directory, and run a storm on them."""
-    redis = DurableCluster(directory) if plan.cluster else DurableRedis(directory)
+    redis = ChaosCluster(directory, *DURABLE) if plan.cluster else DurableRedis(directory)
     log, replicas = directory / "gateway.log", plan.ack_replicas
     gateway = MeasuredGateway(redis.url, log, ACK_REPLICAS=replicas)
     try:
@@ -185,7 +186,7 @@ class _Traffic:
         return report
 
     def _server_faults(self) -> ServerFaults:
-        if isinstance(self._redis, DurableCluster):
+        if isinstance(self._redis, ChaosCluster):
             return ClusterFaults(self._redis, self._runs, self._failovers)
         return RedisFaults(self._redis)
 
