@@ -216,6 +216,11 @@ class Writer:
             except (RedisError, RedisClusterException, OSError) as error:
                 if type(error) is ResponseError:
                     raise
+            except AttributeError:
+                # redis-py's client of a cluster, when it closes all connections to a node while
+                # one of them is being opened.
+                if not isinstance(self._client, redis.asyncio.RedisCluster):
+                    raise
             await asyncio.sleep(PAUSE_SECONDS)
 
 
