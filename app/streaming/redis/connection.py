@@ -7,7 +7,7 @@ import _socket
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import hiredis
@@ -140,6 +140,26 @@ def _exchange_over(pool: redis.ConnectionPool, commands: Sequence[Command]) -> l
         return exchange(link, *commands)
     finally:
         pool.release(link)
+
+
+def close_pool(client: redis.Redis) -> None:
+    """Close the connections of a client's pool. Calls that are in progress fail."""
+    pool: Any = client.connection_pool  # has no public way to those in use
+    pool.disconnect(inuse_connections=False)
+    for link in pool._get_in_use_connections():
+        hang_up(link)
+
+
+def hang_up(link: RedisConnection) -> None:
+    """End a connection that another thread uses, which then fails and disconnects it.
+
+    To disconnect it would take the socket away while redis-py waits for it.
+    """
+    connected = link._sock
+    if isinstance(connected, socket.socket):  # else fakeredis, or not connected
+        with suppress(OSError):  # the server has ended it
+            # Not that of a TLS socket, which does what `disconnect` does.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def exchange(link: RedisConnection, *commands: Command) -> list[Reply]:

@@ -40,7 +40,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections of the pool."""
-        self._client.connection_pool.disconnect()
+        connection.close_pool(self._client)
 
 
 class Server:

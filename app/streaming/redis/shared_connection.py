@@ -32,6 +32,7 @@ from .connection import (
     Reply,
     count_error,
     exchange_packed,
+    hang_up,
     has_nothing_to_read,
     is_not_master,
     pack,
@@ -103,7 +104,13 @@ class SharedConnection:
 
     def close(self) -> None:
         """Close the connection. A call that is in progress fails; the next one connects anew."""
-        self._disconnect()
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if self._batch:  # then somebody may be using it
+            hang_up(link)
+        else:
+            link.disconnect()
 
     def _reset(self) -> None:
         # The leader runs inside this context. Python lets in only one caller at a time. An
