@@ -14,6 +14,7 @@ import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     MasterDownError,
     NoPermissionError,
@@ -97,6 +98,9 @@ def count_open(client: redis.Redis, others: Iterable[RedisConnection]) -> int:
     )
     return sum(link is not None and link._sock is not None for link in links)
 
+
+# How the reason begins if a server answers, but lets nobody in with this user and password.
+REFUSES = "Redis refuses the user or the password"
 
 # Looks at what has come without taking it, and without waiting.
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -243,7 +247,14 @@ def _is_silent(connected: _socket.socket) -> bool:
     return False
 
 
-# What a reply says
+# What an error or a reply says
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a server cannot be used, of an error that redis-py has raised."""
+    if isinstance(error, AuthenticationError):
+        return f"{REFUSES} in REDIS_URL: {error}"
+    return f"Redis does not answer: {error}"
 
 
 def checked(reply: Reply) -> Reply:
@@ -306,7 +317,7 @@ class _TranslatedErrors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError | OSError):
             count_error(error)
-            raise StoreUnavailable(f"Redis does not answer: {error}") from error
+            raise StoreUnavailable(reason_of(error)) from error
 
 
 _translated_errors = _TranslatedErrors()

@@ -85,6 +85,11 @@ class Server:
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
         self._outside_pool: WeakSet[RedisConnection] = WeakSet()
 
+    @property
+    def was_reached(self) -> bool:
+        """Whether this process has ever had a connection for appends or for questions."""
+        return self.shared.has_connected or self.control.has_connected
+
     def servers(self) -> "Sequence[Server]":
         """Return the servers that have the logs: this one."""
         return [self]
