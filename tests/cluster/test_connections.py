@@ -59,7 +59,7 @@ def test_a_whole_gateway_that_waits_for_replicas(start_cluster, start_gateway):
     cluster = start_cluster(3, 1)
     settings = {"AUTH_SECRET": SECRET, "ACK_REPLICAS": 1, "WEB_CONCURRENCY": 1}
     store, before = EventStore(cluster.url), connections(cluster)
-    run_ids = [run_id for node in cluster.masters for run_id in cluster.runs_on(node, 30)]
+    run_ids = [run_id for node in cluster.masters for run_id in cluster.runs_on(node, 16)]
     for run_id in run_ids:
         store.add_many(
             run_id, [{"event_category": "a", "event_action": "b", "data": "x" * 900}] * 99
@@ -71,8 +71,8 @@ def test_a_whole_gateway_that_waits_for_replicas(start_cluster, start_gateway):
     def read(run_id: str) -> None:
         with requests.Session() as session:
             while not over.is_set():
-                for url in (f"{gateway.url}/runs/{run_id}/events", f"{gateway.url}/readyz"):
-                    assert session.get(url, headers=headers, timeout=30).ok
+                session.get(f"{gateway.url}/runs/{run_id}/events", headers=headers, timeout=30)
+                session.get(f"{gateway.url}/readyz", timeout=30)
 
     with contextlib.ExitStack() as stack:
         streams = [
@@ -85,7 +85,7 @@ def test_a_whole_gateway_that_waits_for_replicas(start_cluster, start_gateway):
         revocation = {"jti": "another"}
         url = f"{gateway.url}/revocations"
         try:
-            for _ in range(5):
+            for _ in range(3):
                 assert requests.post(url, json=revocation, headers=admin(), timeout=30).ok
                 for run_id in run_ids:
                     assert append(gateway, run_id, headers) == 201
@@ -96,7 +96,7 @@ def test_a_whole_gateway_that_waits_for_replicas(start_cluster, start_gateway):
             for thread in threads:
                 thread.join()
         for stream in streams:
-            stream.wait_for_events(104, 40)
+            stream.wait_for_events(102, 40)
     print(f"{before} before, {alone} of the test, at most {most}")
     ours = [all_of - other for all_of, other in zip(most, alone, strict=True)]
-    assert all(12 <= each <= MOST for each in ours), ours
+    assert all(6 <= each <= MOST for each in ours), ours

@@ -185,3 +185,25 @@ def test_revocations_without_the_shard_that_has_them(cluster, start_gateway):
             assert append(each, run_id, before) == 401
             wait_until(lambda: append(each, run_id, kept) == 201, "others are not")  # noqa: B023
         assert not goes_on.ended
+
+
+def test_with_full_coverage_a_dead_shard_stops_all(tmp_path, start_gateway):
+    options = "--cluster-require-full-coverage", "yes", "--appendonly", "yes"
+    with ClusterServers(tmp_path / "whole", 3, 0, *options) as cluster:
+        gateway = start_gateway(cluster.url)
+        run_ids = [cluster.runs_on(node, 1)[0] for node in cluster.masters]
+        assert [post(gateway, run_id) for run_id in run_ids] == [201] * 3
+        victim = cluster.master_of(run_ids[0])
+        with Stream(stream_url(gateway, run_ids[1])) as stream:
+            stream.wait_for_control("caught_up")
+            victim.stop()
+            for run_id in run_ids:
+                wait_until(lambda: post(gateway, run_id, "resumed") == 503, "it is refused", 30)  # noqa: B023
+            url = f"{gateway.url}/readyz"
+            wait_until(lambda: requests.get(url, timeout=20).status_code == 503, "not ready", 30)
+            bring_back(cluster, victim)
+            for run_id in run_ids:
+                wait_until(lambda: post(gateway, run_id, "completed") == 201, "it is stored", 30)  # noqa: B023
+            stream.wait_for_end()
+            assert stream.events[-1].json["event"]["action"] == "completed"
+            assert not {each.json["event"]["action"] for each in stream.controls} & {"gap", "reset"}
