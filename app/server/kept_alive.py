@@ -36,6 +36,11 @@ MAX_INCOMPLETE = 32
 ROUND_REQUESTS = 128
 ROUND_BYTES = 512 * 1024
 
+# Where requests are spread over several lanes, few are in each, and each round costs as much as a
+# large one. So a lane waits for as many as had come at the end of its last round, and before: those
+# who were just answered are about to come again. It waits no longer than this.
+GATHER_SECONDS = 0.001
+
 # The bodies that may wait to be taken up; more goes to gunicorn, where they are refused.
 MAX_DUE_BYTES = 16 * 1024 * 1024
 
@@ -187,13 +192,47 @@ class KeptConnection:
 
 
 class _Lane:
-    """Requests that are handled in rounds, one round after the other; the oldest first."""
+    """Requests that are handled in rounds, one round after the other; the oldest first.
 
-    __slots__ = ("awake", "due")
+    Attributes:
+        due: the requests that wait for a round.
+        expected: how many were handled or had come at the end of the last round.
+        wanted: so many must be due for `awake` to be set.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("awake", "due", "expected", "late", "wanted")
+
+    def __init__(self, late: Any) -> None:
+        """`late` is a timer for the longest wait."""
         self.due: dict[KeptConnection, None] = {}
+        self.expected = self.wanted = 1
         self.awake = Event()
+        self.late = late
+
+    def add(self, connection: KeptConnection) -> None:
+        """Have a request handled."""
+        self.due[connection] = None
+        if len(self.due) >= self.wanted:
+            self.awake.set()
+
+    def wait(self) -> None:
+        """Wait until a request is due."""
+        while not self.due:
+            self.awake.clear()
+            self.awake.wait()
+
+    def gather(self) -> None:
+        """Wait for as many requests as are expected, but not for long."""
+        if len(self.due) >= self.expected:
+            return
+        self.wanted = self.expected
+        self.awake.clear()
+        self.late.start(self.awake.set)
+        try:
+            self.awake.wait()
+        finally:
+            self.late.stop()
+            self.wanted = 1
 
 
 class KeptAlive:
@@ -332,9 +371,8 @@ class KeptAlive:
             connection.take_request(head, begin)
             self._busy.add(connection)
             lane = connection.lane = self._lane(self._handler.lane_of(head))
-            lane.due[connection] = None
             self._due_bytes += head.length
-            lane.awake.set()
+            lane.add(connection)
 
     def _wait(self, connection: KeptConnection) -> None:
         """Give the connection to gunicorn if nothing more happens in time."""
@@ -355,15 +393,15 @@ class KeptAlive:
     def _lane(self, name: str) -> _Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane()
+            lane = self._lanes[name] = _Lane(self._loop.timer(GATHER_SECONDS))
             gevent.spawn(self._run, lane)
         return lane
 
     def _run(self, lane: _Lane) -> None:
         while True:
-            while not lane.due:
-                lane.awake.clear()
-                lane.awake.wait()
+            lane.wait()
+            if len(self._lanes) > 1:
+                lane.gather()
             requests = self._next_round(lane)
             try:
                 self._handler.handle(requests)
@@ -372,6 +410,7 @@ class KeptAlive:
                 for connection in requests:
                     if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
+            lane.expected = min(len(requests) + len(lane.due), ROUND_REQUESTS)
             if lane.due:
                 gevent.sleep(0)
 

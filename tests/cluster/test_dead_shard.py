@@ -199,6 +199,7 @@ def test_with_full_coverage_a_dead_shard_stops_all(tmp_path, start_gateway):
             victim.stop()
             for run_id in run_ids:
                 wait_until(lambda: post(gateway, run_id, "resumed") == 503, "it is refused", 30)  # noqa: B023
+            wait_until(lambda: read(gateway)["redis_up"] == 0, "the metrics say so", 30)
             url = f"{gateway.url}/readyz"
             wait_until(lambda: requests.get(url, timeout=20).status_code == 503, "not ready", 30)
             bring_back(cluster, victim)

@@ -112,6 +112,61 @@ def test_a_lane_that_stands_still_holds_up_no_other(kept):
     assert not kept.given
 
 
+@pytest.fixture
+def lanes(kept, monkeypatch) -> Kept:
+    """Connections whose requests are spread over two lanes, both of which are idle."""
+    monkeypatch.setattr(kept_alive, "GATHER_SECONDS", 60.0)
+    kept.handler.slow_lengths = {3}
+    kept.handler.slow_may.set()
+    with kept.connect() as client:
+        client.sendall(request(b"111"))
+        assert received(client) == b"<111>"
+    kept.handler.rounds.clear()
+    return kept
+
+
+def two_come_while_one_is_handled(kept: Kept, clients: list[gevent.socket.socket]) -> None:
+    kept.handler.may.clear()
+    for number, client in enumerate(clients):
+        client.sendall(request(b"%d" % number))
+        settle()
+    kept.handler.may.set()
+    assert received(clients[0]) == b"<0>"
+
+
+def test_one_of_several_lanes_waits_for_those_that_were_just_answered(lanes):
+    with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
+        two_come_while_one_is_handled(lanes, [a, b, c])
+        settle()
+        assert lanes.handler.rounds == [[b"0"]]
+        a.sendall(request(b"3"))
+        assert [received(each) for each in (a, b, c)] == [b"<3>", b"<1>", b"<2>"]
+        assert lanes.handler.rounds[1:] == [[b"1", b"2", b"3"]]
+        for number, each in enumerate((a, b, c)):
+            each.sendall(request(b"%d" % number))
+        assert [received(each) for each in (a, b, c)] == [b"<0>", b"<1>", b"<2>"]
+    assert [sorted(each) for each in lanes.handler.rounds[2:]] == [[b"0", b"1", b"2"]]
+
+
+def test_a_lane_waits_for_others_not_for_long(lanes, monkeypatch):
+    monkeypatch.setattr(kept_alive, "GATHER_SECONDS", 0.01)
+    with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
+        two_come_while_one_is_handled(lanes, [a, b, c])
+        assert [received(each) for each in (b, c)] == [b"<1>", b"<2>"]
+        a.sendall(request(b"3"))
+        assert received(a) == b"<3>"
+    assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"3"]]
+
+
+def test_a_client_that_goes_while_a_lane_waits_for_others_harms_nothing(lanes):
+    with lanes.connect() as a, lanes.connect() as b:
+        with lanes.connect() as c:
+            two_come_while_one_is_handled(lanes, [a, b, c])
+        a.sendall(request(b"0"))
+        assert [received(each) for each in (a, b)] == [b"<0>", b"<1>"]
+    assert not lanes.given
+
+
 def test_a_request_is_answered_at_every_cut(kept):
     whole = request(b"hello")
     for cut in range(len(whole) + 1):

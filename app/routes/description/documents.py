@@ -191,6 +191,17 @@ SCHEMAS: dict[str, Json] = {
         "required": ["status"],
         "properties": {
             "status": {"const": "ready"},
+            "shards": array(
+                with_optional(
+                    whole(
+                        node=text("The host and port of its master."),
+                        slots=text("For example 0-5460."),
+                        status={"enum": ["ready", "unavailable"]},
+                    ),
+                    detail=text("Why it cannot serve."),
+                )
+            )
+            | {"minItems": 1, "description": "The shards of a cluster."},
             "warnings": array(
                 whole(
                     code=text("eviction, no-append-only-file, replica or too-few-replicas."),

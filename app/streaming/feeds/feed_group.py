@@ -154,15 +154,16 @@ class FeedGroup:
         """
         return [feed for feed in self._unverified if feed_key(feed) not in self._looked_up]
 
-    def verify(self) -> None:
+    def verify(self) -> bool:
         """Look whether the logs still have the entries at the positions that are not verified.
 
-        A feed stays unverified if nobody can tell of its log alone. Raises StoreUnavailable.
+        A feed stays unverified if nobody can tell of its log alone. Returns whether there are
+        feeds again that nobody was asked about. Raises StoreUnavailable.
         """
         with self._lock:
             feeds = self._to_verify()
         if not feeds:
-            return
+            return False
         seen = [(feed, feed.position) for feed in feeds]
         asked = [(feed, position) for feed, position in seen if position.is_entry]
         found = self._store.are_here([(feed.run_id, position) for feed, position in asked])
@@ -182,8 +183,10 @@ class FeedGroup:
         with self._lock:
             self._unverified.difference_update(set(feeds) - unknown)
             self.changes += 1
+            came_meanwhile = not unknown.issuperset(self._to_verify())
         if unknown:
             self.next_check = min(self.next_check, time.monotonic() + RETRY_SECONDS)
+        return came_meanwhile
 
     def leave_out(self, feed: Feed) -> None:
         """Leave out a feed whose log no node of a cluster serves now, until it is verified."""

@@ -4,13 +4,15 @@ A key that was read over a tracking connection is told once: when it changes, go
 A connection that dies says nothing. So it is pinged, and what follows it reads all keys again.
 """
 
-import threading
-from collections.abc import Callable
+import socket
+import ssl
+import time
+from contextlib import suppress
 
 import hiredis
 
 from ..errors import StoreUnavailable
-from ..redis.connection import RedisConnection, checked, exchange, pack, translated_errors
+from ..redis.connection import checked, exchange, pack, translated_errors, wait_readable
 from ..redis.server import Server
 
 CHANNEL = "__redis__:invalidate"
@@ -25,18 +27,14 @@ _PING = pack(("PING",))
 class Invalidations:
     """Two connections: one to read keys with, and one that tells which of them have changed.
 
+    One thread reads over both: a second one that listens would cost it a switch for each change.
+
     Attributes:
         link: the connection to read with.
-        is_broken: whether keys may have changed without being told.
     """
 
-    def __init__(self, server: Server, told: Callable[[list[bytes] | None], None]):
-        """Connect. `told` gets the keys that have changed, or None for all; [] when it breaks.
-
-        Raises StoreUnavailable.
-        """
-        self._told = told
-        self.is_broken = False
+    def __init__(self, server: Server):
+        """Connect. Raises StoreUnavailable."""
         with translated_errors():
             self._telling = server.connect(SILENCE_SECONDS)
             self.link = server.connect()
@@ -45,13 +43,43 @@ class Invalidations:
             except BaseException:
                 self.close()
                 raise
-        threading.Thread(target=self._listen, name="tailrace-invalidations", daemon=True).start()
+        self._replies = hiredis.Reader()
+        self._word = time.monotonic()  # when the node last said something, or was pinged
+        self._is_pinged = False
+        self._is_waiting = self._is_interrupted = False
 
     def close(self) -> None:
         """Close both connections."""
-        self.is_broken = True
         self._telling.disconnect()
         self.link.disconnect()
+
+    def wait(self, seconds: float) -> list[bytes] | None:
+        """Wait until keys have changed, at most so long; return the keys, or None for all.
+
+        It may return [] earlier. Raises StoreUnavailable when changes may not be told any more.
+        """
+        self._is_waiting = True
+        due = self._word + SILENCE_SECONDS
+        # Whoever interrupts after this sees that it waits.
+        longest = 0.0 if self._is_interrupted else min(seconds, due - time.monotonic())
+        try:
+            with translated_errors():
+                received = self._receive(max(0.0, longest))
+                if received is None and time.monotonic() >= due:
+                    self._ping()
+        finally:
+            self._is_waiting = self._is_interrupted = False
+        return [] if received is None else self._told(received)
+
+    def interrupt(self) -> None:
+        """Have `wait` return soon, from any thread; or the next one, if none is in progress."""
+        self._is_interrupted = True
+        if self._is_waiting:
+            self._is_waiting = False
+            # If it cannot be sent, `wait` returns when the node has been silent for too long.
+            with suppress(OSError):
+                if self._telling._sock is not None:
+                    self._telling._sock.sendall(_PING)
 
     def _connect(self) -> None:
         self._telling.connect()
@@ -61,32 +89,45 @@ class Invalidations:
         tracking = "CLIENT", "TRACKING", "ON", "REDIRECT", checked(client_id)
         checked(exchange(self.link, tracking)[0])
 
-    def _listen(self) -> None:
+    def _receive(self, seconds: float) -> bytes | None:
+        """Return what comes within so long, or None."""
+        connected = self._socket()
+        connected.settimeout(seconds)
         try:
-            _listen(self._telling, self._told)
-        except (OSError, StoreUnavailable, hiredis.HiredisError):
-            pass
-        finally:
-            self.is_broken = True
-            self._told([])
+            if seconds:
+                wait_readable(connected)
+            return connected.recv(RECEIVE_BYTES)
+        except (TimeoutError, BlockingIOError, ssl.SSLWantReadError):
+            return None
 
+    def _ping(self) -> None:
+        if self._is_pinged:
+            raise StoreUnavailable("it does not say what has changed")
+        self._is_pinged, self._word = True, time.monotonic()
+        connected = self._socket()
+        connected.settimeout(SILENCE_SECONDS)
+        connected.sendall(_PING)
 
-def _listen(link: RedisConnection, told: Callable[[list[bytes] | None], None]) -> None:
-    """Tell what comes, until the connection ends."""
-    replies, was_pinged = hiredis.Reader(), False
-    while (connected := link._sock) is not None:
-        try:
-            received = connected.recv(RECEIVE_BYTES)
-        except TimeoutError:
-            if was_pinged:
-                return
-            was_pinged = True
-            connected.sendall(_PING)
-            continue
+    def _told(self, received: bytes) -> list[bytes] | None:
         if not received:
-            return
-        was_pinged = False
-        replies.feed(received)
-        while (reply := replies.gets()) is not False:
-            if reply[0] == b"message":
-                told(reply[2])
+            raise StoreUnavailable("the connection has ended")
+        self._is_pinged, self._word = False, time.monotonic()
+        told: list[bytes] = []
+        is_all = False
+        try:
+            self._replies.feed(received)
+            while (reply := self._replies.gets()) is not False:
+                if reply[0] == b"message":
+                    if reply[2] is None:
+                        is_all = True
+                    else:
+                        told += reply[2]
+        except hiredis.HiredisError as error:
+            raise StoreUnavailable(f"what it says cannot be read: {error}") from error
+        return None if is_all else told
+
+    def _socket(self) -> socket.socket:
+        connected = self._telling._sock
+        if connected is None:
+            raise StoreUnavailable("the connection was closed")
+        return connected

@@ -8,7 +8,6 @@ over another, many in one round trip. Each read has the node tell the next chang
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -65,11 +64,9 @@ class TrackingReader:
         self._pace = Pace()
         self._groups: list[_Tracked] = []
         self._of: dict[bytes, _Tracked] = {}
-        self._told: deque[list[bytes] | None] = deque()
         self._to_read: dict[bytes, None] = {}
         self._asking: set[bytes] = set()
         self._lock = threading.Lock()
-        self._awake = threading.Event()
         self._invalidations: Invalidations | None = None
         self._closed = False
         self._failures = 0
@@ -109,7 +106,9 @@ class TrackingReader:
 
     def wake(self) -> None:
         """Look again at what is to be done."""
-        self._awake.set()
+        invalidations = self._invalidations
+        if invalidations is not None:
+            invalidations.interrupt()
 
     def close(self) -> None:
         """End the thread soon."""
@@ -134,13 +133,9 @@ class TrackingReader:
     def _turn(self) -> None:
         """Read the logs that have changed, publish them, and rest; or wait until there are some."""
         invalidations = self._invalidations or self._connect()
-        if invalidations.is_broken:
-            raise StoreUnavailable("the connection has ended")
-        self._awake.clear()
         next_check = self._attend()
-        self._take_told()
+        self._take_told(invalidations, next_check)
         if not self._to_read:
-            self._awake.wait(max(0.0, next_check - time.monotonic()))
             return
         began = time.monotonic()
         has_more = self._read_all(invalidations)
@@ -148,6 +143,12 @@ class TrackingReader:
             time.sleep(0)
         else:
             self._pace.rest(began)
+
+    def _take_told(self, invalidations: Invalidations, next_check: float) -> None:
+        """Take in which keys the node tells; wait for it if nothing else is to be done."""
+        longest = 0.0 if self._to_read else max(0.0, next_check - time.monotonic())
+        keys = invalidations.wait(longest)
+        self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
 
     def _attend(self) -> float:
         """Verify the groups that have changed, and check one that is due; return when the next is.
@@ -160,27 +161,30 @@ class TrackingReader:
         for tracked in list(self._groups):
             group = tracked.group
             late = now - group.next_check
-            is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
-            if is_due:
-                is_checked = True
-                behind = group.check()
-                self._to_read.update(dict.fromkeys(map(feed_key, behind)))
-                time.sleep(0)
-            if group.changes != tracked.changes or (is_due and group.must_verify):
-                group.verify()
-                self._to_read.update(dict.fromkeys(tracked.update()))
-            next_check = min(next_check, group.next_check)
+            if late >= 0 or group.changes != tracked.changes:
+                is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
+                is_checked = is_checked or is_due
+                if self._attend_to(tracked, is_due):
+                    next_check = now
+            if group.next_check < next_check:
+                next_check = group.next_check
         return next_check
 
-    def _take_told(self) -> None:
-        """Take in which keys the node has told."""
-        while self._told:
-            keys = self._told.popleft()
-            self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
-
-    def _take_changes(self, keys: list[bytes] | None) -> None:
-        self._told.append(keys)
-        self.wake()
+    def _attend_to(self, tracked: "_Tracked", is_due: bool) -> bool:
+        """Check a group if it is due, and verify it; return whether to do so again at once."""
+        group, must_verify = tracked.group, False
+        if is_due:
+            behind = group.check()
+            self._to_read.update(dict.fromkeys(map(feed_key, behind)))
+            time.sleep(0)
+            must_verify = group.must_verify
+        if group.changes == tracked.changes and not must_verify:
+            return False
+        came_meanwhile = group.verify()
+        self._to_read.update(dict.fromkeys(tracked.update()))
+        if came_meanwhile:
+            tracked.changes = -1
+        return came_meanwhile
 
     # Reading
 
@@ -211,11 +215,10 @@ class TrackingReader:
             packed.append(reads[-1].pack())
         if not reads:
             return
+        replies = self._exchange(invalidations, reads, packed)
         published: list[Feed] = []
         try:
-            for read, reply in zip(
-                reads, self._exchange(invalidations, reads, packed), strict=True
-            ):
+            for read, reply in zip(reads, replies, strict=True):
                 if self._take(read, reply):
                     published.append(read.feed)
         finally:
@@ -224,19 +227,16 @@ class TrackingReader:
 
     def _exchange(
         self, invalidations: Invalidations, reads: "list[_Read]", packed: list[bytes]
-    ) -> Iterator[Reply]:
-        """Send reads, and yield the reply to each."""
-        count = sum(2 if read.asking else 1 for read in reads)
+    ) -> list[Reply]:
+        """Send reads, and return the reply to each."""
+        asking = sum([read.asking for read in reads])
         sent_at = time.monotonic()
         try:
             with translated_errors():
-                replies = iter(exchange_packed(invalidations.link, b"".join(packed), count))
+                replies = exchange_packed(invalidations.link, b"".join(packed), len(reads) + asking)
         finally:
             self.server.availability.replied(time.monotonic() - sent_at)
-        for read in reads:
-            if read.asking:
-                next(replies)
-            yield next(replies)
+        return list(_without_asking(reads, replies)) if asking else replies
 
     def _take(self, read: "_Read", reply: Reply) -> bool:
         """Take the reply to a read; return whether something was published."""
@@ -258,7 +258,7 @@ class TrackingReader:
     # The connections
 
     def _connect(self) -> Invalidations:
-        invalidations = Invalidations(self.server, self._take_changes)
+        invalidations = Invalidations(self.server)
         self._invalidations = invalidations
         for tracked in list(self._groups):
             tracked.group.reconnected()
@@ -266,7 +266,6 @@ class TrackingReader:
         if self._failures:
             self.server.availability.interrupted()
             self.server.release_idle()
-            log.info("reader is connected again, after %d failures", self._failures)
         return invalidations
 
     def _disconnect(self) -> None:
@@ -286,8 +285,18 @@ class TrackingReader:
 
     def _recover(self) -> None:
         if self._failures:
+            log.info("reader reads again, after %d failures", self._failures)
             self._failures = 0
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+
+
+def _without_asking(reads: "list[_Read]", replies: list[Reply]) -> Iterator[Reply]:
+    """Yield the reply to each read, without those to ASKING before it."""
+    left = iter(replies)
+    for read in reads:
+        if read.asking:
+            next(left)
+        yield next(left)
 
 
 class _Tracked:

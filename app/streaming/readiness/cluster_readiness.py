@@ -1,6 +1,7 @@
 """Readiness of a cluster: each of its nodes is asked, and a dead one is no matter of the others."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -75,12 +76,15 @@ class ClusterReadiness:
             )
 
     def warnings(self) -> list[ServerWarning]:
-        """Return which settings of some node may lose events; each names the first such node."""
-        found: dict[str, ServerWarning] = {}
+        """Return which settings of some nodes may lose events; each names all such nodes."""
+        found: defaultdict[ServerWarning, list[str]] = defaultdict(list)
         for node, _ in self._ask_all("warnings", _Node.ask_for_warnings):
-            for code, detail in node.warnings:
-                found.setdefault(code, ServerWarning(code, f"{node.server.name}: {detail}"))
-        return list(found.values())
+            for warning in node.warnings:
+                found[warning].append(node.server.name)
+        return [
+            ServerWarning(code, f"{', '.join(names)}: {detail}")
+            for (code, detail), names in found.items()
+        ]
 
     def _ask_all(
         self, kind: str, ask: "Callable[[_Node], None]"

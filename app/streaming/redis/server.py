@@ -40,7 +40,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections of the pool."""
-        self._client.connection_pool.disconnect()
+        connection.close_pool(self._client)
 
 
 class Server:
@@ -84,6 +84,11 @@ class Server:
         self.pool = Pool(client)
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
         self._outside_pool: WeakSet[RedisConnection] = WeakSet()
+
+    @property
+    def was_reached(self) -> bool:
+        """Whether this process has ever had a connection for appends or for questions."""
+        return self.shared.has_connected or self.control.has_connected
 
     def servers(self) -> "Sequence[Server]":
         """Return the servers that have the logs: this one."""

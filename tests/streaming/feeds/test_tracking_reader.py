@@ -3,9 +3,10 @@
 import time
 
 from app.streaming.event_store import EventStore
-from app.streaming.feeds import tracking_reader
+from app.streaming.feeds import feed_group, tracking_reader
 from app.streaming.feeds.feed import Feed
 from app.streaming.feeds.tracking_reader import TrackingReader
+from app.streaming.redis.connection import has_nothing_to_read
 from tests.servers import wait_until
 from tests.streaming.feeds.test_tail_reader import Tap
 
@@ -22,8 +23,11 @@ def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, r
                 delivered.append(tap.flushed)
             if len(delivered) == 1:
                 self.add(runs[2], "llm", "stream")
-                wait_until(lambda: reader._told, "the node has told the change")
+                wait_until(has_been_told, "the node has told the change")
             return super().states(run_ids)
+
+    def has_been_told() -> bool:
+        return not has_nothing_to_read(reader._invalidations._telling)
 
     is_due = False
     store = Checked(redis_server.url)
@@ -50,3 +54,30 @@ def test_what_is_told_does_not_wait_for_the_checks_of_all_groups(redis_server, r
     finally:
         reader.close()
     assert delivered == [1, 2, 2]
+
+
+def test_a_feed_that_comes_while_others_are_verified_is_verified_at_once(
+    redis_server, run_id, monkeypatch
+):
+    monkeypatch.setattr(feed_group, "CHECK_SECONDS", 3600.0)
+    runs = [f"{run_id}-{number}" for number in range(2)]
+
+    class Verified(EventStore):
+        def are_here(self, positions):
+            if [each for each, _ in positions] == runs[:1]:
+                reader.add(feeds[1])
+            return super().are_here(positions)
+
+    store = Verified(redis_server.url)
+    for each in runs:
+        store.add(each, "llm", "started")
+    feeds = [Feed(each, store.state(each)) for each in runs]
+    reader = TrackingReader(store, store.engine, lambda *_: None, lambda _: None)
+    try:
+        reader.add(feeds[0])
+        for feed in feeds:
+            store.add(feed.run_id, "llm", "stream")
+        for feed in feeds:
+            wait_until(lambda feed=feed: feed.position.sequence == 2, "the feed follows")
+    finally:
+        reader.close()

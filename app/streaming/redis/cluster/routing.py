@@ -105,6 +105,8 @@ class Routed:
         It certainly was not carried out then.
         """
         reply, by, was_asking = call.reply, call.server, call.asking
+        if by is not None and not isinstance(reply, Exception):
+            return False
         call.asking = False
         if by is None:  # nobody has its slot, as far as was known
             self._refresh(seen)
