@@ -4,7 +4,9 @@ docs/capacity.md says how the costs were measured, and what the model leaves out
 """
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+
+from .costs import CLUSTER, ONE_REDIS, Costs, Unusable
 
 # A worker, or a Redis, is planned to use this share of a core: the rest is for bursts.
 MAX_LOAD = 0.5
@@ -12,99 +14,21 @@ MAX_LOAD = 0.5
 # Redis's append-only file, which copies pages.
 GATEWAY_MEMORY_FACTOR = 1.5
 REDIS_MEMORY_FACTOR = 2.0
-# The default of MAX_STREAMS, and the most runs that one worker followed in the measurements.
-MAX_STREAMS = 10_000
+# Four fifths of the default of MAX_STREAMS: an alert tells of more. And the most runs that one
+# worker followed in the measurements.
+PLANNED_STREAMS = 8_000
 MAX_FOLLOWED_RUNS = 5_000
 # The most data that a shard is planned to hold: a replica must copy it, and a restart read it.
 MAX_SHARD_BYTES = 16e9
-# A worker's connections to each shard of a cluster, at most. On one Redis it has as many beside its
-# readers, of which each follows so many runs.
-CONNECTIONS = 18
+# A worker's connections to each shard of a cluster, at most (docs/redis.md). On one Redis it has
+# some more, and readers, of which each follows so many runs.
+CONNECTIONS_TO_SHARD = 18
+CONNECTIONS_TO_ONE = 21
 RUNS_PER_READER = 64
 MAX_CLIENTS = 10_000  # the default of Redis's maxclients
 
-KB = 1000
+KB = 1000  # bytes
 _MICRO = 1e-6
-
-
-class Unusable(Exception):
-    """A load that cannot be, or costs that are none."""
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What each thing costs, as measured. The defaults are those of docs/capacity.md.
-
-    `…_us` are microseconds of one core, for each event unless they say otherwise. What costs more
-    with the size of an event has a part for each 1,000 bytes of its data too (`…_us_per_kb`).
-
-    Attributes:
-        append_us: the gateway appends an event by a POST.
-        read_us: a worker reads an event of a run that it follows, for all its followers.
-        send_us: a worker sends an event to one follower.
-        open_us: a stream is opened.
-        idle_stream_us: an open stream, in a second (heartbeats).
-        idle_run_us: a run that a worker follows, in a second (checks).
-        worker_bytes: memory of a worker without streams.
-        stream_bytes: memory of an open stream.
-        run_bytes: memory of a run that a worker follows.
-        merged_run_bytes: memory of each further run of a stream of several.
-        merged_factor: how much more it costs to send an event to a stream of several runs.
-        redis_append_us: Redis appends an event.
-        redis_read_us: Redis gives an event to one worker.
-        redis_idle_run_us: a run that a worker follows, in a second.
-        redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
-            event in its log, and of each byte of its data (docs/redis.md).
-        request_bytes, answer_bytes: an append over HTTP, beside the data.
-        frame_bytes: an event on its way to a follower, beside the data.
-        redis_append_bytes, redis_read_bytes: an event on its way to Redis, or from Redis to a
-            worker, beside the data.
-    """
-
-    append_us: float = 76.0
-    append_us_per_kb: float = 3.0
-    read_us: float = 320.0
-    read_us_per_kb: float = 1.1
-    send_us: float = 8.0
-    send_us_per_kb: float = 0.25
-    open_us: float = 590.0
-    idle_stream_us: float = 0.4
-    idle_run_us: float = 5.5
-    worker_bytes: float = 106e6
-    stream_bytes: float = 3300.0
-    run_bytes: float = 5000.0
-    merged_run_bytes: float = 700.0
-    merged_factor: float = 1.6
-    redis_append_us: float = 32.0
-    redis_append_us_per_kb: float = 2.7
-    redis_read_us: float = 98.0
-    redis_read_us_per_kb: float = 11.5
-    redis_idle_run_us: float = 1.0
-    redis_run_bytes: float = 5000.0
-    redis_event_bytes: float = 70.0
-    redis_data_factor: float = 1.1
-    request_bytes: float = 300.0
-    answer_bytes: float = 400.0
-    frame_bytes: float = 217.0
-    redis_append_bytes: float = 296.0
-    redis_read_bytes: float = 3800.0
-
-    @classmethod
-    def of(cls, measured: object) -> "Costs":
-        """Return the costs in a JSON object, and the default for each that it lacks.
-
-        Raises Unusable.
-        """
-        if not isinstance(measured, dict):
-            raise Unusable("the costs must be a JSON object")
-        names = {each.name for each in fields(cls)}
-        for name, value in measured.items():
-            if name not in names:
-                raise Unusable(f"{name!r} is no cost; the costs are {', '.join(sorted(names))}")
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value < 1e12:
-                raise Unusable(f"{name}: must be a number from 0 to 10^12, not {value!r}")
-        return cls(**measured)
 
 
 @dataclass(frozen=True)
@@ -119,7 +43,7 @@ class Load:
         viewers_per_run: followers of each run that is followed; by default the viewers are spread
             over all runs.
         merged: the runs that each stream follows.
-        kept: the events in the log of a run; MAX_EVENTS_PER_RUN bounds them.
+        kept: the events in the log of a run; STREAM_MAXLEN bounds them.
     """
 
     runs: int
@@ -218,20 +142,31 @@ class Needs:
     notes: list[str] = field(default_factory=list)
 
 
-def needs(load: Load, costs: Costs) -> Needs:
-    """Return what a load needs."""
+def needs(load: Load, costs: Costs | None = None) -> Needs:
+    """Return what a load needs.
+
+    Without `costs` it is reckoned with those of one Redis, and with those of a cluster if one is
+    not enough.
+    """
+    if costs is not None:
+        return _needs(load, costs)
+    found = _needs(load, ONE_REDIS)
+    return found if found.shards == 1 else _needs(load, CLUSTER, fewest_shards=2)
+
+
+def _needs(load: Load, costs: Costs, fewest_shards: int = 1) -> Needs:
     workers = _fewest_workers(load, costs)
     followed = load.followed_by(workers)
     reads = followed * load.rate
     redis_cores = redis_cpu(load, costs, workers)
     redis_memory = _redis_memory(load, costs)
     shards = max(
-        1,
+        fewest_shards,
         math.ceil(redis_cores / MAX_LOAD),
         math.ceil(redis_memory / REDIS_MEMORY_FACTOR / MAX_SHARD_BYTES),
     )
-    readers = math.ceil(followed / workers / RUNS_PER_READER) if shards == 1 else 0
-    connections = (CONNECTIONS + readers) * workers
+    readers = math.ceil(followed / workers / RUNS_PER_READER)
+    connections = (CONNECTIONS_TO_ONE + readers if shards == 1 else CONNECTIONS_TO_SHARD) * workers
     stream = costs.stream_bytes + (load.merged - 1) * costs.merged_run_bytes
     memory = workers * costs.worker_bytes + load.viewers * stream + followed * costs.run_bytes
     size = load.event_bytes
@@ -290,7 +225,7 @@ def _fewest_workers(load: Load, costs: Costs) -> int:
     def suffice(workers: int) -> bool:
         return (
             gateway_cpu(load, costs, workers) <= MAX_LOAD * workers
-            and load.viewers <= MAX_STREAMS * workers
+            and load.viewers <= PLANNED_STREAMS * workers
             and load.followed_by(workers) <= MAX_FOLLOWED_RUNS * workers
         )
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -33,6 +33,7 @@ from .routes.schemas import RunIdConverter
 from .routes.writing import events, json_body, requests
 from .routes.writing.plain_appends import PlainAppends
 from .settings import Settings
+from .streaming.errors import StoreUnavailable
 from .streaming.event_store import EventStore
 from .streaming.feeds.readers import make_readers
 from .streaming.follow.heartbeats import Heartbeats
@@ -163,12 +164,22 @@ def _readings(streams: OpenStreams, admission: Admission, capacity: Capacity) ->
 
 def _answers_of_redis(store: EventStore) -> list[tuple[Gauge | Place, float]]:
     """Return what a worker notes of Redis now and then. Raises an error if it cannot serve."""
-    store.ping()
-    sizes = store.runs.index.sizes().items()
+    away = store.engine.count_away()
     return [
+        (catalog.REDIS_NODES_AWAY, away),
         (catalog.REDIS_WARNINGS, len(store.warnings())),
-        *((catalog.RUNS.of(state), size) for state, size in sizes),
+        *((catalog.RUNS.of(state), size) for state, size in _sizes_of_index(store, away)),
     ]
+
+
+def _sizes_of_index(store: EventStore, away: int) -> Iterable[tuple[str, int]]:
+    """Return how many runs are active and have ended; nothing if that is on a node that is away."""
+    try:
+        return store.runs.index.sizes().items()
+    except StoreUnavailable:
+        if not away:
+            raise
+        return ()
 
 
 def _make_access(settings: Settings, store: EventStore, streams: OpenStreams) -> Access:

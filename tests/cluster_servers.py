@@ -43,7 +43,9 @@ class ClusterServers:
     @property
     def url(self) -> str:
         """The URL of the cluster, which names all nodes."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return "redis+cluster://" + ",".join(
+            f"127.0.0.1:{self.port_of(node)}" for node in self.nodes
+        )
 
     def __enter__(self) -> Self:
         try:
@@ -61,7 +63,9 @@ class ClusterServers:
         self._share_slots()
         first = self.masters[0]
         for node in self.nodes:
-            self.command(node, "CLUSTER", "MEET", self._address, first.port, self.bus_of(first))
+            self.command(
+                node, "CLUSTER", "MEET", self._address, self.port_of(first), self.bus_of(first)
+            )
         wait_until(lambda: all(self._knows_all(node) for node in self.nodes), "all have met", 60)
         for number, node in enumerate(self.nodes[len(self.masters) :]):
             master = self.masters[number % len(self.masters)]
@@ -82,7 +86,11 @@ class ClusterServers:
 
     def master_of(self, run_id: str) -> RedisServer:
         """Return the node that has the log of a run, as a node that runs says."""
-        return self.owner_of(key_slot(log_key(run_id).encode()))
+        return self.owner_of_key(log_key(run_id))
+
+    def owner_of_key(self, key: str) -> RedisServer:
+        """Return the node that has a key."""
+        return self.owner_of(key_slot(key.encode()))
 
     def owner_of(self, slot: int) -> RedisServer:
         """Return the node that has a slot."""
@@ -92,7 +100,7 @@ class ClusterServers:
             with contextlib.suppress(StoreUnavailable):  # it may stand still
                 for first, last, master, *_ in self.command(asked, "CLUSTER", "SLOTS", wait=0.5):
                     if first <= slot <= last:
-                        return next(node for node in self.nodes if node.port == master[1])
+                        return next(node for node in self.nodes if self.port_of(node) == master[1])
         raise AssertionError(f"nobody has the slot {slot}")
 
     def replicas_of(self, master: RedisServer) -> list[RedisServer]:
@@ -118,7 +126,7 @@ class ClusterServers:
         ranges = [
             (first, last)
             for first, last, master, *_ in self.command(node, "CLUSTER", "SLOTS")
-            if master[1] == node.port
+            if master[1] == self.port_of(node)
         ]
         number = 0
         while len(found) < count:
@@ -135,6 +143,14 @@ class ClusterServers:
             port=node.port, protocol=2, socket_timeout=wait, retry=connection.NO_RETRIES
         ) as client:
             return connection.call(client, *command)
+
+    def port_of(self, node: RedisServer) -> int:
+        """Return the port at which a node says that it is."""
+        return node.port
+
+    def bus_of(self, node: RedisServer) -> int:
+        """Return the port at which a node says that it hears the others."""
+        return int(node._options[node._options.index("--cluster-port") + 1])
 
     # Changing
 
@@ -157,7 +173,7 @@ class ClusterServers:
     def move_keys(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move the keys that a slot has now."""
         while keys := self.command(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
-            where = "127.0.0.1", target.port, "", 0, 5000, "REPLACE", "KEYS"
+            where = "127.0.0.1", self.port_of(target), "", 0, 5000, "REPLACE", "KEYS"
             self.command(source, "MIGRATE", *where, *keys)
 
     def end_move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
@@ -184,10 +200,6 @@ class ClusterServers:
             *("--cluster-require-full-coverage", "no", *self._options),
         )
         return RedisServer(folder, *options, binary=self._binary)
-
-    def bus_of(self, node: RedisServer) -> int:
-        """Return the port at which a node hears the others."""
-        return int(node._options[node._options.index("--cluster-port") + 1])
 
     def _share_slots(self) -> None:
         count = len(self.masters)

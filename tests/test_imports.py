@@ -224,7 +224,8 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.settings", {*_root, *auth_for_settings, *for_settings}
     yield "app.authentication", {*_auth, "app.settings", "app.streaming.redis.server"}
     yield "app.capacity", set()
-    yield "app.sizing", set()
+    yield "app.costs", set()
+    yield "app.sizing", {"app.costs"}
     yield "app.log_format", set()
     yield "app.launcher.reaper", set()
     yield "app.launcher.child_processes", set()
@@ -237,6 +238,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
         "app.wiring",
         "app.archiving",
         "app.check",
+        "app.costs",
         "app.sizing",
     }
     whole = {each for each in whole if not each.startswith(("app.command_line", "app.launcher"))}
@@ -268,7 +270,7 @@ def rule() -> Iterator[tuple[str, set[str]]]:
     yield "app.archiving", {*archiving, "app.streaming.redis.redis_url"}
     archive_commands = {*_root, *_output, "app", "app.archiving", "app.settings"}
     yield "app.command_line.operating.archive_commands", archive_commands
-    capacity_command = {"app.sizing", "app.command_line.output.terminal"}
+    capacity_command = {"app.costs", "app.sizing", "app.command_line.output.terminal"}
     yield "app.command_line.operating.capacity_command", capacity_command
     own_output = in_package("command_line.output", ("exit_status", "failures", "terminal"))
     # It loads the commands by their names, when they are used.

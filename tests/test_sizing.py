@@ -5,10 +5,15 @@ from dataclasses import asdict
 
 import pytest
 
-from app.sizing import MAX_FOLLOWED_RUNS, MAX_LOAD, MAX_STREAMS, Costs, Load, Unusable, needs
+from app.costs import CLUSTER, ONE_REDIS, Costs, Unusable
+from app.sizing import MAX_FOLLOWED_RUNS, MAX_LOAD, PLANNED_STREAMS, Load, needs
 from tests.servers import ROOT
 
 COSTS = Costs()
+
+
+def number(text: str) -> float:
+    return float(text.replace(",", ""))
 
 
 def test_nothing_needs_one_worker_and_one_redis():
@@ -59,13 +64,24 @@ def test_no_worker_has_too_much_to_do_and_one_fewer_would_not_do(load):
     found = needs(load, COSTS)
     fewer = found.workers - 1
     assert found.cores <= MAX_LOAD * found.workers
-    assert load.viewers <= MAX_STREAMS * found.workers
+    assert load.viewers <= PLANNED_STREAMS * found.workers
     assert found.followed_per_worker <= MAX_FOLLOWED_RUNS
     assert (
         found.cores > MAX_LOAD * fewer * 0.99
-        or load.viewers > MAX_STREAMS * fewer
+        or load.viewers > PLANNED_STREAMS * fewer
         or load.followed_by(fewer) > MAX_FOLLOWED_RUNS * fewer
     )
+
+
+def test_where_one_redis_is_not_enough_the_costs_are_those_of_a_cluster():
+    small = Load(runs=1000, viewers=1000, events=1000)
+    assert needs(small) == needs(small, ONE_REDIS)
+    large = Load(runs=100_000, viewers=10**6, events=10_000)
+    assert needs(large).redis_cores == needs(large, CLUSTER).redis_cores
+    # By the costs of a cluster, one master would do.
+    between = Load(runs=1000, viewers=10_000, events=1500)
+    assert needs(between, CLUSTER).shards == 1 < needs(between, ONE_REDIS).shards
+    assert needs(between).shards == 2
 
 
 def test_shards_are_for_cpu_or_for_memory_whichever_needs_more():
@@ -121,5 +137,7 @@ def test_costs_that_are_not_given_are_those_of_the_documentation():
 
 def test_the_documentation_has_the_costs():
     text = (ROOT / "docs" / "capacity.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| ([0-9,.]+) \|", text, re.MULTILINE)
-    assert {name: float(value.replace(",", "")) for name, value in rows} == asdict(COSTS)
+    rows = re.findall(r"^\| `(\w+)` \| ([0-9,.]+) \| ([0-9,.]+|the same) \|", text, re.MULTILINE)
+    assert {name: number(one) for name, one, _ in rows} == asdict(ONE_REDIS)
+    of_a_cluster = {name: number(one if two == "the same" else two) for name, one, two in rows}
+    assert of_a_cluster == asdict(CLUSTER)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ..streaming.errors import StoreUnavailable
 from .grants import Grants
 from .key import Key
 
@@ -10,6 +11,10 @@ MAX_NAME_LENGTH = 256
 
 # In seconds; NaN and Infinity, which Python's JSON has, are not below it.
 MAX_TIME = 1e12
+
+
+class RevocationsNotKnown(StoreUnavailable):
+    """Redis has not told yet which tokens are revoked, so none is accepted."""
 
 
 class KeysNotKnown(Exception):

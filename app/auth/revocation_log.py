@@ -16,6 +16,7 @@ from ..streaming.redis.connection import Command, Reply, checked
 from ..streaming.redis.engine import Engine
 from ..streaming.redis.scripts import Connection
 from ..streaming.redis.server import MAX_BLOCK_SECONDS
+from .identity import RevocationsNotKnown
 from .revocations import Revocations, read_revocation
 
 REVOCATIONS = "tailrace:revocations"
@@ -55,7 +56,7 @@ class RevocationLog:
         return self._is_read.is_set() and self._followed_in == os.getpid()
 
     def wait_until_read(self) -> None:
-        """Return once the log was read up to its end. Raises StoreUnavailable."""
+        """Return once the log was read up to its end. Raises RevocationsNotKnown."""
         if self.is_read:
             return
         if self._followed_in != os.getpid():
@@ -65,7 +66,7 @@ class RevocationLog:
                 target=_follow, args=(weakref.ref(self),), name="tailrace-revocations", daemon=True
             ).start()
         if not self._is_read.wait(FIRST_READ_SECONDS):
-            raise StoreUnavailable("the revocations could not be read yet", stored=False)
+            raise RevocationsNotKnown("the revocations could not be read yet", stored=False)
 
     def read(self) -> bool:
         """Read once, and return whether Redis let us. Log only a change of that.

@@ -109,6 +109,9 @@ HISTORY_PAGES = _counter(
 # Redis
 
 REDIS_UP = _gauge("redis_up", "Whether Redis responds and accepts writes: 1, or 0", "min")
+REDIS_NODES_AWAY = _gauge(
+    "redis_nodes_away", "Nodes of a cluster that do not respond or accept no writes", "max"
+)
 REDIS_PROBE_SECONDS = _gauge("redis_probe_seconds", "How long the last probe of it took", "max")
 REDIS_WARNINGS = _gauge(
     "redis_warnings", "How many of its settings may lose events, as readyz names them", "max"

@@ -5,11 +5,15 @@ from typing import Any
 import orjson
 from flask import Blueprint, Response
 from werkzeug.exceptions import ServiceUnavailable
+from werkzeug.wrappers import Response as BaseResponse
 
 from ..metrics.shared_rows import silence_seconds
+from ..streaming.errors import StoreUnavailable
+from ..streaming.event_store import EventStore
 from ..streaming.readiness.cluster_readiness import ShardState
 from .access.access import declares
 from .gateway import gateway
+from .problems import respond
 
 # gunicorn kills a worker that is silent for as long. So /livez answers 503 for more than a moment
 # only if gunicorn cannot do that.
@@ -37,7 +41,7 @@ def livez() -> Response:
 
 @blueprint.get("/readyz")
 @declares("open")
-def readyz() -> Response:
+def readyz() -> BaseResponse:
     """Answer 200 if Redis can serve, and the worker is not stopping; else 503 and the reason.
 
     With 200 it warns of settings of Redis that may lose events. On a cluster one node that can
@@ -46,13 +50,20 @@ def readyz() -> Response:
     if gateway().streams.draining:
         raise ServiceUnavailable("the worker is draining")
     store = gateway().store
-    gateway().access.check_ready(store)
-    answer: dict[str, Any] = {"status": "ready"}
-    if shards := store.shards():
-        answer["shards"] = [_shard(each) for each in shards]
+    try:
+        gateway().access.check_ready(store)
+    except StoreUnavailable as error:
+        return respond(error, **_shards(store))
+    answer: dict[str, Any] = {"status": "ready", **_shards(store)}
     if warnings := store.warnings():
         answer["warnings"] = [each._asdict() for each in warnings]
     return Response(orjson.dumps(answer), mimetype="application/json")
+
+
+def _shards(store: EventStore) -> dict[str, Any]:
+    """Return the shards of a cluster as they were at the last check; nothing else."""
+    states = store.shards()
+    return {"shards": [_shard(each) for each in states]} if states else {}
 
 
 def _shard(state: ShardState) -> dict[str, str]:

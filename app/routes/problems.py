@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.wrappers import Response as BaseResponse
 
+from ..auth.identity import RevocationsNotKnown
 from ..metrics.answers import APPEND_COUNTS
 from ..metrics.catalog import AUTH_REFUSALS
 from ..server.bodies.gunicorn_body import BodyError
@@ -42,6 +43,9 @@ WAY = "tailrace.way"
 # A problem names no more errors, and quotes no more of a name or a message.
 MAX_ERRORS = 100
 MAX_QUOTED_LENGTH = 500
+
+# Of these errors of Redis the client is told the reason. Others may tell it too much.
+_TELLING = NotReplicated, ReadOnlyServer, RevocationsNotKnown, UnsupportedServer
 
 log = logging.getLogger("tailrace.http")
 
@@ -204,7 +208,7 @@ def _unavailable(error: StoreUnavailable, members: dict[str, Any]) -> Problem:
     if isinstance(error, ArchiveUnavailable):
         what, detail = "the archive cannot serve", "the archive cannot serve now"
     else:
-        may_say = isinstance(error, UnsupportedServer | ReadOnlyServer | NotReplicated)
+        may_say = isinstance(error, _TELLING)
         what, detail = "Redis cannot serve", str(error) if may_say else "Redis cannot serve now"
     log.warning(f"{what} request_id=%(request_id)s: %(detail)s", fields, extra=fields)
     if _is_append():

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import orjson
 
-from app.sizing import KB, Costs
+from app.costs import Costs
+from app.sizing import KB
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
 from tests.bench.following import (

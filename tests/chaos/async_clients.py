@@ -46,6 +46,8 @@ class AsyncEmitter(Producer):
 class AsyncFollower(Follower):
     """Follows one run with AsyncClient, which reconnects by itself."""
 
+    reconnects = True
+
     def __init__(self, number: int, port: int, run: str, seed: int):
         super().__init__(number, port, run, seed)
         self.behaviour = "asyncio"
@@ -73,7 +75,8 @@ class AsyncFollower(Follower):
             async for event in client.follow(self.run, self.cursor):
                 await self._read_slowly(0)
                 if event.id is None:
-                    self.controls[f"gateway.{event.action}"] += 1
+                    self.record_control(f"gateway.{event.action}")
+                    self.cursor = "earliest" if event.action == "reset" else self.cursor
                 else:
                     self.record(_document(event))
                     self.cursor = event.id

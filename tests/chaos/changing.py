@@ -24,16 +24,19 @@ class ChangingRuns:
     """
 
     def __init__(
-        self, name: str, runs: int, seed: int, ways: Sequence[Way], client: redis.asyncio.Redis
+        self,
+        runs: Sequence[str],
+        seed: int,
+        ways: Sequence[Way],
+        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
     ):
         self._dice = random.Random(f"{seed} changing")
-        names = [f"{name}-changing-{number}" for number in range(runs)]
         self._writers = [
-            Writer(run, ways, client, random.Random(self._dice.random())) for run in names
+            Writer(run, ways, client, random.Random(self._dice.random())) for run in runs
         ]
         self._followers = [
             make_follower("its follower", run, ways, self._dice)
-            for run in names
+            for run in runs
             for _ in range(FOLLOWERS_OF_A_RUN)
         ]
         self._contracts: list[Contract] = []

@@ -55,12 +55,11 @@ class Emitter(Producer):
 
 
 class RedisEmitter(Emitter):
-    """Appends straight to Redis, and trims no log."""
+    """Appends straight to Redis."""
 
     kind = "appender, Redis"
 
-    def __init__(self, number: int, runs: list[str], seed: int, redis_url: str):
-        store = EventStore(redis_url, maxlen=10**7)
+    def __init__(self, number: int, runs: list[str], seed: int, store: EventStore):
         super().__init__(number, runs, seed, partial(store.appender, retry_seconds=RETRY_SECONDS))
 
 

@@ -5,22 +5,16 @@ import contextlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 import psutil
 
-from app.streaming.redis.redis_url import COMMAND_TIMEOUT_SECONDS
 from tests.chaos.followers import Follower
 from tests.chaos.producers import Producer
-from tests.chaos.servers import DurableRedis, MeasuredGateway
+from tests.chaos.redis_faults import Fault, ServerFaults
+from tests.chaos.servers import MeasuredGateway
 from tests.chaos.wire import BROKEN, connect
 
 BURST = 200
-
-# Longer than an append waits for its reply: the append is carried out, but not acknowledged.
-UNANSWERED_SECONDS = COMMAND_TIMEOUT_SECONDS + 0.5
-
-Fault = Callable[[random.Random], Awaitable[None]]
 
 
 class Faults:
@@ -29,23 +23,18 @@ class Faults:
     def __init__(
         self,
         seed: int,
-        redis: DurableRedis,
+        server_faults: ServerFaults,
         gateway: MeasuredGateway,
         producers: list[Producer],
         followers: list[Follower],
     ):
         self.injected: Counter[str] = Counter()
         self._seed = seed
-        self._redis = redis
         self._gateway = gateway
         self._producers = producers
         self._followers = followers
         self._redis_is_free = asyncio.Lock()
-        self._of_redis = [
-            self.redis_killed, self.redis_stopped, self.redis_paused,
-            self.redis_connections_killed, self.redis_scripts_flushed, self.redis_full,
-            self.redis_writes_paused,
-        ]  # fmt: skip
+        self._of_redis = server_faults.kinds
         self._of_connections = [
             self.followers_cut, self.producers_cut, self.connections_in_a_burst,
             self.half_a_post, self.follower_stalled, self.worker_stopped,
@@ -61,7 +50,7 @@ class Faults:
         async with asyncio.TaskGroup() as under_way:
             for number, due in enumerate(times):
                 if not kinds:
-                    kinds = self._of_redis + self._of_connections
+                    kinds = [*self._of_redis, *self._of_connections]
                     # In the second half the workers live on, so that leaks show.
                     kinds += self._of_workers if number <= count / 2 else []
                     dice.shuffle(kinds)
@@ -76,45 +65,6 @@ class Faults:
         else:
             await fault(dice)
         self.injected[fault.__name__.replace("_", " ")] += 1
-
-    # Redis
-
-    async def redis_killed(self, dice: random.Random) -> None:
-        await asyncio.to_thread(self._redis.stop)
-        try:
-            await asyncio.sleep(dice.choice((0, 0, dice.uniform(0, 2))))
-        finally:
-            await asyncio.to_thread(self._redis.start)
-
-    async def redis_stopped(self, dice: random.Random) -> None:
-        self._redis.pause()
-        try:
-            await asyncio.sleep(dice.choice((0.2 * 20 ** dice.random(), UNANSWERED_SECONDS)))
-        finally:
-            self._redis.resume()
-
-    async def redis_paused(self, dice: random.Random) -> None:
-        seconds = 0.1 * 20 ** dice.random()
-        await asyncio.to_thread(self._redis.run, "CLIENT", "PAUSE", int(1000 * seconds))
-        await asyncio.sleep(seconds)
-
-    async def redis_connections_killed(self, dice: random.Random) -> None:
-        await asyncio.to_thread(self._redis.run, "CLIENT", "KILL", "TYPE", "normal")
-
-    async def redis_scripts_flushed(self, dice: random.Random) -> None:
-        await asyncio.to_thread(self._redis.run, "SCRIPT", "FLUSH")
-
-    async def redis_full(self, dice: random.Random) -> None:
-        await asyncio.to_thread(self._redis.run, "CONFIG", "SET", "maxmemory", 1)
-        try:
-            await asyncio.sleep(0.1 * 20 ** dice.random())
-        finally:
-            await asyncio.to_thread(self._redis.run, "CONFIG", "SET", "maxmemory", 0)
-
-    async def redis_writes_paused(self, dice: random.Random) -> None:
-        seconds = 0.1 * 20 ** dice.random()
-        await asyncio.to_thread(self._redis.run, "CLIENT", "PAUSE", int(1000 * seconds), "WRITE")
-        await asyncio.sleep(seconds)
 
     # The gateway
 

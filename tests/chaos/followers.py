@@ -23,13 +23,22 @@ STAY_SECONDS = 6.0
 
 
 class Follower:
-    """Follows one run until it is cancelled. `records` has a list for each start without cursor."""
+    """Follows one run until it is cancelled.
+
+    Attributes:
+        records: a list for each start without cursor, and after each reset.
+        told: the records that ended with a reset, by their places.
+        reconnects: whether its client reconnects by itself, unseen by the test.
+    """
+
+    reconnects = False
 
     def __init__(self, number: int, port: int, run: str, seed: int):
         self.run = run
         self.behaviour = BEHAVIOURS[number % len(BEHAVIOURS)]
         self.name = f"follower {number} ({self.behaviour}) of {run}"
         self.records: list[list[Entry]] = [[]]
+        self.told: set[int] = set()
         self.controls: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
         self.wrong: list[str] = []
@@ -38,6 +47,7 @@ class Follower:
         self._port = port
         self._random = random.Random(f"{seed} follower {number}")
         self._stalled_until = 0.0
+        self._reset_since_cursor: list[Follower] = []  # it, or parts of it
         self._writer: asyncio.StreamWriter | None = None
 
     async def follow(self) -> None:
@@ -67,6 +77,9 @@ class Follower:
     async def _follow_once(self) -> None:
         if self.behaviour == "newcomer" and self.cursor and not self.quiet:
             self._begin_anew()
+        for part in self._reset_since_cursor:
+            part.take_reset_back()  # the cursor is one before the reset, which must come again
+        self._reset_since_cursor.clear()
         reader, self._writer = await connect(self._port, narrow=self.behaviour == "slow")
         cursor = f"Last-Event-ID: {self.cursor}\r\n" if self.cursor else ""
         self._writer.write(
@@ -93,20 +106,42 @@ class Follower:
 
     def _begin_anew(self) -> None:
         self.records.append([])
+        self._reset_since_cursor.clear()
         self.cursor = None
 
     def _take(self, block: str) -> None:
         fields = dict(line.split(": ", 1) for line in block.split("\n"))
         if "id" in fields:
-            self.cursor = fields["id"]
+            self._go_to(fields["id"])
         name = fields.get("event", "")
         if name.startswith("gateway."):
-            self.controls[name] += 1
+            self._take_control(self, name)
         elif "data" in fields:
             event = json.loads(fields["data"])
             if event["id"] != fields["id"]:
                 raise ValueError(fields["id"])
             self.record(event)
+
+    def _go_to(self, cursor: str) -> None:
+        self.cursor = cursor
+        self._reset_since_cursor.clear()
+
+    def _take_control(self, part: "Follower", name: str) -> None:
+        part.record_control(name)
+        if name == "gateway.reset":
+            self._reset_since_cursor.append(part)
+
+    def take_reset_back(self) -> None:
+        """Forget the last reset, after which nothing came."""
+        self.records.pop()
+        self.told.discard(len(self.records) - 1)
+
+    def record_control(self, name: str) -> None:
+        """Record a control event. After a reset the log comes from its beginning."""
+        self.controls[name] += 1
+        if name == "gateway.reset":
+            self.told.add(len(self.records) - 1)
+            self.records.append([])
 
     def record(self, event: dict[str, Any]) -> None:
         """Record an event of the run."""
@@ -135,6 +170,7 @@ class MergedFollower(Follower):
 
     def _begin_anew(self) -> None:
         self.cursor = None
+        self._reset_since_cursor.clear()
         for part in self.parts.values():
             part.records.append([])
 
@@ -148,6 +184,6 @@ class MergedFollower(Follower):
                 self.parts[event["run_id"]].record(event)
             elif event["run_id"] is not None:
                 name = f"gateway.{event['event']['action']}"
-                self.parts[event["run_id"]].controls[name] += 1
+                self._take_control(self.parts[event["run_id"]], name)
         if "id" in fields:  # the whole block has come
-            self.cursor = fields["id"]
+            self._go_to(fields["id"])

@@ -42,6 +42,7 @@ class NodeFollower(Follower):
         self.behaviour = "steady"
         self.parts = {run: Follower(number, port, run, seed) for run in runs}
         for part in self.parts.values():
+            part.reconnects = True
             part.name = f"JavaScript {part.name}, with {len(runs) - 1} others"
         self._process: asyncio.subprocess.Process | None = None
 
@@ -63,7 +64,9 @@ class NodeFollower(Follower):
             event = json.loads(line)
             part = self.parts[event["run_id"]]
             if event["event"]["category"] == "gateway":
-                part.controls[f"gateway.{event['event']['action']}"] += 1
+                action = event["event"]["action"]
+                part.record_control(f"gateway.{action}")
+                part.cursor = None if action == "reset" else part.cursor
             else:
                 part.record(event)
                 part.cursor = event["id"]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 from collections import Counter
 from typing import Any, NamedTuple
 
@@ -26,7 +27,10 @@ class Entry(NamedTuple):
 
 
 class Producer:
-    """Appends events 0, 1, 2 … to random runs, to the first runs more often."""
+    """Appends events 0, 1, 2 … to random runs, to the first runs more often.
+
+    `made` has when each event was made, in milliseconds.
+    """
 
     kind = ""
     usual_answers = frozenset({200, 201, 503})
@@ -34,6 +38,7 @@ class Producer:
     def __init__(self, number: int, runs: list[str], seed: int):
         self.number = number
         self.acknowledged: dict[str, list[Entry]] = {run: [] for run in runs}
+        self.made: dict[int, int] = {}
         self.answers: Counter[int] = Counter()
         self.replayed = 0
         self.repeats = 0
@@ -70,6 +75,7 @@ class Producer:
 
     def _data(self, number: int) -> dict[str, Any]:
         """Return the data of an event, the same at every attempt."""
+        self.made.setdefault(number, int(time.time() * 1000))
         padding = "x" * (number * 7919 % MAX_PADDING)
         return {"producer": self.number, "number": number, "padding": padding}
 

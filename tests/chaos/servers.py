@@ -16,6 +16,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.chaos.cluster import ChaosCluster
 from tests.servers import DURABLE, ROOT, GatewayServer, RedisServer, wait_until
 
 GUNICORN = (sys.executable, "-m", "gunicorn", "-c", "gunicorn.conf.py")
@@ -38,6 +39,10 @@ class DurableRedis(RedisServer):
         no_retry = AsyncRetry(NoBackoff(), 0)
         return redis.asyncio.Redis(port=self.port, protocol=2, socket_timeout=30, retry=no_retry)
 
+    def changing_runs(self, name: str, count: int) -> list[str]:
+        """Return ids of runs whose logs may change."""
+        return [f"{name}-changing-{number}" for number in range(count)]
+
     def run(self, *command: object) -> object:
         """Run one command on a new connection, and return the reply."""
         with self.client() as client:
@@ -49,12 +54,15 @@ class DurableRedis(RedisServer):
             return len(client.client_list()) - 1
 
 
+Servers = DurableRedis | ChaosCluster
+
+
 class MeasuredGateway(GatewayServer):
     """A gateway with two workers that count their greenlets, and trim no log."""
 
-    def __init__(self, redis_url: str, log: Path):
+    def __init__(self, redis_url: str, log: Path, **more: object):
         settings = {"WEB_CONCURRENCY": 2, "STREAM_MAXLEN": 10**7, "HEARTBEAT_SECONDS": 2}
-        super().__init__(redis_url, log, **settings)
+        super().__init__(redis_url, log, **settings, **more)
 
     def start(self) -> "MeasuredGateway":
         with socket.create_server(("127.0.0.1", self.port)) as listener, self.log.open("ab") as log:
@@ -107,7 +115,7 @@ class Footprint:
     memory_mib: int
 
     @classmethod
-    def of(cls, gateway: MeasuredGateway, server: DurableRedis) -> "Footprint":
+    def of(cls, gateway: MeasuredGateway, server: Servers) -> "Footprint":
         greenlets: dict[int, int] = {}
 
         def all_have_answered() -> bool:

@@ -7,19 +7,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio import RedisCluster as AsyncRedisCluster
 
+from app.streaming.event_store import EventStore
 from tests.chaos.async_clients import AsyncEmitter, AsyncFollower
 from tests.chaos.changing import ChangingRuns
+from tests.chaos.cluster import ChaosCluster
+from tests.chaos.cluster_faults import ClusterFaults
 from tests.chaos.comparison import Log, Report, compare, read_logs
 from tests.chaos.emitters import HttpEmitter, RedisEmitter
+from tests.chaos.failovers import Failovers
 from tests.chaos.faults import Faults
 from tests.chaos.followers import Follower, MergedFollower
 from tests.chaos.javascript import NodeEmitter, NodeFollower
 from tests.chaos.producers import Batcher, Poster, Producer
+from tests.chaos.redis_faults import RedisFaults, ServerFaults
 from tests.chaos.relay import Relay
-from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway
+from tests.chaos.servers import DurableRedis, Footprint, MeasuredGateway, Servers
 from tests.chaos.streamers import Streamer
 from tests.schedules.followers import Way
+from tests.servers import DURABLE
 
 POSTERS, BATCHERS, STREAMERS = 8, 6, 6
 REDIS_EMITTERS, HTTP_EMITTERS, ASYNC_EMITTERS, NODE_EMITTERS = 2, 2, 2, 2
@@ -38,6 +45,8 @@ SETTLE_SECONDS = 30.0
 
 # A worker keeps up to 16 pooled connections to Redis, even closed ones, until it uses them.
 SLACK = Footprint(descriptors=36, redis_connections=32, greenlets=8, memory_mib=60)
+# On a cluster it does so for each node. Two greenlets append for each node that was a master.
+SLACK_ON_CLUSTER = Footprint(descriptors=108, redis_connections=96, greenlets=32, memory_mib=90)
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class Plan:
     events: int
     seconds: float
     changing: int = 60  # how many runs have logs that change
+    cluster: bool = False  # three masters with a replica each, in place of one server
+    ack_replicas: int = 0
 
     @property
     def max_seconds(self) -> float:
@@ -67,8 +78,9 @@ class Storm:
 
 async def storm(plan: Plan, directory: Path) -> Storm:
     """Start servers with their data and logs in the directory, and run a storm on them."""
-    redis = DurableRedis(directory)
-    gateway = MeasuredGateway(redis.url, directory / "gateway.log")
+    redis = ChaosCluster(directory, *DURABLE) if plan.cluster else DurableRedis(directory)
+    log, replicas = directory / "gateway.log", plan.ack_replicas
+    gateway = MeasuredGateway(redis.url, log, ACK_REPLICAS=replicas)
     try:
         await asyncio.to_thread(redis.start)
         await asyncio.to_thread(gateway.start)
@@ -76,8 +88,9 @@ async def storm(plan: Plan, directory: Path) -> Storm:
         await _traffic("calm", calm, redis, gateway)
         before = await asyncio.to_thread(Footprint.of, gateway, redis)
         report = await _traffic("storm", plan, redis, gateway)
-        after = await _settled(before, gateway, redis)
-        report.wrong += after.over(before, SLACK)
+        slack = SLACK_ON_CLUSTER if plan.cluster else SLACK
+        after = await _settled(before, slack, gateway, redis)
+        report.wrong += after.over(before, slack)
         if "Traceback" in gateway.log.read_text():
             report.wrong.append("a traceback in the gateway's log")
         return Storm(report, before, after)
@@ -86,7 +99,7 @@ async def storm(plan: Plan, directory: Path) -> Storm:
         redis.stop()
 
 
-async def _traffic(name: str, plan: Plan, redis: DurableRedis, gateway: MeasuredGateway) -> Report:
+async def _traffic(name: str, plan: Plan, redis: Servers, gateway: MeasuredGateway) -> Report:
     async with Relay(gateway.port, plan.seed) as relay, redis.async_client() as client:
         traffic = _Traffic(name, plan, redis, gateway, relay, client)
         return await traffic.run()
@@ -99,10 +112,10 @@ class _Traffic:
         self,
         name: str,
         plan: Plan,
-        redis: DurableRedis,
+        redis: Servers,
         gateway: MeasuredGateway,
         relay: Relay,
-        client: AsyncRedis,
+        client: AsyncRedis | AsyncRedisCluster,
     ):
         self._plan = plan
         self._redis = redis
@@ -133,10 +146,18 @@ class _Traffic:
         self._records = self._followers + [
             part for each in (*self._merged, *self._in_node) for part in each.parts.values()
         ]
-        self._producers = _producers(self._runs, plan.seed, redis.url, ports)
+        stores = [
+            EventStore(redis.url, maxlen=10**7, ack_replicas=plan.ack_replicas)
+            for _ in range(REDIS_EMITTERS)
+        ]
+        self._producers = _producers(self._runs, plan.seed, stores, ports)
         ways = [Way("directly", gateway.port), Way("over the relay", relay.port)]
-        self._changing = ChangingRuns(name, plan.changing, plan.seed, ways, client)
-        self._faults = Faults(plan.seed, redis, gateway, self._producers, self._clients)
+        changing = redis.changing_runs(name, plan.changing)
+        self._changing = ChangingRuns(changing, plan.seed, ways, client)
+        self._failovers = Failovers(acknowledged_too=plan.ack_replicas == 0)
+        self._faults = Faults(
+            plan.seed, self._server_faults(), gateway, self._producers, self._clients
+        )
 
     async def run(self) -> Report:
         """Go on for the plan's seconds, wait until all is quiet, and compare."""
@@ -153,7 +174,7 @@ class _Traffic:
             for task in following:
                 task.cancel()
             await asyncio.gather(*following, return_exceptions=True)
-        report = compare(logs, self._producers, self._records)
+        report = compare(logs, self._producers, self._records, self._failovers)
         for merged in self._merged:
             report.streams_opened += merged.answers[200]
             report.wrong += merged.wrong
@@ -166,6 +187,11 @@ class _Traffic:
             done = f"{report.acknowledged} of {self._plan.events}"
             report.wrong.append(f"only {done} events were acknowledged")
         return report
+
+    def _server_faults(self) -> ServerFaults:
+        if isinstance(self._redis, ChaosCluster):
+            return ClusterFaults(self._redis, self._runs, self._failovers)
+        return RedisFaults(self._redis)
 
     def _is_settled(self, logs: Log) -> bool:
         """Return whether every follower has reached the end of its log."""
@@ -194,7 +220,9 @@ class _Traffic:
         return False
 
 
-def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> list[Producer]:
+def _producers(
+    runs: list[str], seed: int, stores: list[EventStore], ports: list[int]
+) -> list[Producer]:
     """Make producers of every kind. Each streamer gets one of the last runs for itself."""
     shared, streamed = runs[:-STREAMERS], runs[-STREAMERS:]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
@@ -204,7 +232,7 @@ def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> 
     for kind, count, servers in (
         (Poster, POSTERS, ports),
         (Batcher, BATCHERS, ports),
-        (RedisEmitter, REDIS_EMITTERS, [redis_url]),
+        (RedisEmitter, REDIS_EMITTERS, stores),
         (HttpEmitter, HTTP_EMITTERS, urls),
         (NodeEmitter, NODE_EMITTERS, urls),
         (AsyncEmitter, ASYNC_EMITTERS, urls),
@@ -216,12 +244,14 @@ def _producers(runs: list[str], seed: int, redis_url: str, ports: list[int]) -> 
     return producers
 
 
-async def _settled(before: Footprint, gateway: MeasuredGateway, redis: DurableRedis) -> Footprint:
+async def _settled(
+    before: Footprint, slack: Footprint, gateway: MeasuredGateway, redis: Servers
+) -> Footprint:
     """Wait until the footprint is back where it was. Returns the last one measured."""
     until = time.monotonic() + SETTLE_SECONDS
     while True:
         after = await asyncio.to_thread(Footprint.of, gateway, redis)
-        if not after.over(before, SLACK) or time.monotonic() > until:
+        if not after.over(before, slack) or time.monotonic() > until:
             return after
         await asyncio.sleep(1)
 

@@ -9,6 +9,7 @@ from tests.chaos.wire import BROKEN, connect, read_body, read_head
 
 MAX_REQUEST = 400  # events
 HALF_A_LINE = b'40\r\n{"event_category": "chaos", "event_'
+LINES = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -19,21 +20,30 @@ class Streamer(HttpProducer):
     what is stored, and an earlier request that is still in progress (lines in the gateway, an
     append that Redis has not answered) stores nothing once a later request has begun. When no
     answer shows what is stored, it asks for the run's state, or goes on from what it knows.
+
+    What a state shows was not acknowledged, and a failover may lose it. So the last event is
+    posted with a key until that is acknowledged, and with it all that precede it.
+
+    Attributes:
+        missing: how many events the run lacked, each time when it lacked some that had been
+            acknowledged (True), or that a state had shown.
     """
 
     kind = "streams"
-    usual_answers = frozenset({200, 404, 409, 503})
+    usual_answers = frozenset({200, 201, 404, 409, 503})
 
     def __init__(self, number: int, run: str, seed: int, port: int):
         super().__init__(number, [run], seed, port)
+        self.missing: list[tuple[int, bool]] = []
         self._run = run
         self._stored = 0  # as far as it knows
+        self._acknowledged = 0
         self._may_be_in_progress = False  # lines of an earlier request
 
     async def _produce(self, count: int) -> None:
-        while self._stored < count:
+        while not await self._is_done(count):
             size = self._random.randint(1, MAX_REQUEST)
-            numbers = range(self._stored, min(count, self._stored + size))
+            numbers = range(self._stored, min(count - 1, self._stored + size))
             try:
                 status, answer = await self._stream(numbers)
             except BROKEN:
@@ -42,6 +52,26 @@ class Streamer(HttpProducer):
                 await self._take(numbers, status, answer)
             if self._stored < numbers.stop:
                 await self._pause()
+
+    async def _is_done(self, count: int) -> bool:
+        """Return whether all events are stored. The last one is posted when it is due."""
+        if self._stored < count - 1:
+            return False
+        if count == 0:
+            return True
+        await asyncio.sleep(self._due_in(count - 1))
+        body = json.dumps(self._event(count - 1)).encode()
+        keyed = (
+            'Idempotency-Key: "last"\r\nContent-Type: application/json\r\n'
+            f"Content-Length: {len(body)}\r\n"
+        )
+        head = self._head("POST", f"/events?expected_sequence={count}", keyed)
+        status, answer = await self._request(head + body, 200, 201, 409)
+        if status == 409:
+            self._find(answer["last_sequence"])
+            return False
+        self._acknowledge(count, answer["id"], answer["sequence"])
+        return True
 
     def cut(self) -> None:
         """Abort the connection in the middle of a line."""
@@ -53,7 +83,8 @@ class Streamer(HttpProducer):
         """Send each event when it is due, until an answer comes. Returns the answer."""
         self._hang_up()
         reader, writer = self._connection = await connect(self._port)
-        writer.write(self._head("POST", f"/events?expected_sequence={numbers.start + 1}"))
+        path = f"/events?expected_sequence={numbers.start + 1}"
+        writer.write(self._head("POST", path, LINES))
         answer = asyncio.create_task(_read_answer(reader))
         try:
             for number in numbers:
@@ -79,7 +110,11 @@ class Streamer(HttpProducer):
         if status == 200 and answer["stored"] != len(numbers):
             self.wrong.append(f"{len(numbers)} events sent from {numbers.start} on, but {answer}")
         if status == 409:
-            if not self._may_be_in_progress:
+            end = numbers.start + answer["stored"]
+            if answer["stored"]:  # where a run loses events meanwhile, it has less than that
+                self._acknowledge(end, answer["last_id"], end)
+            is_ahead = answer["last_sequence"] >= end
+            if is_ahead and not self._may_be_in_progress and not self.missing:
                 self.wrong.append(f"{numbers.start} events known to be stored, but {answer}")
             self._find(answer["last_sequence"])
             return
@@ -99,26 +134,28 @@ class Streamer(HttpProducer):
         self._find(answer["last_sequence"] if status == 200 else 0)
 
     def _find(self, last_sequence: int) -> None:
+        """Go on behind what a run has, which may have lost some."""
         if last_sequence < self._stored:
-            self.wrong.append(f"{self._stored} events known to be stored, found {last_sequence}")
-        self._acknowledge(last_sequence, None, last_sequence)
+            is_acknowledged = last_sequence < self._acknowledged
+            self.missing.append((self._stored - last_sequence, is_acknowledged))
+        self._stored = last_sequence
+        self._acknowledged = min(self._acknowledged, last_sequence)
 
-    def _acknowledge(self, end: int, last_id: str | None, last_sequence: int) -> None:
-        for number in range(self._stored, end - 1):
+    def _acknowledge(self, end: int, last_id: str, last_sequence: int) -> None:
+        for number in range(self._acknowledged, end - 1):
             self._note(None, number + 1, number)
-        if self._stored < end:
+        if self._acknowledged < end:
             self._note(last_id, last_sequence, end - 1)
-            self._stored = end
+        self._acknowledged = max(self._acknowledged, end)
+        self._stored = max(self._stored, end)
 
     def _note(self, event_id: str | None, sequence: int, number: int) -> None:
         entry = Entry(event_id, sequence, self.number, number)
         self.acknowledged[self._run].append(entry)
 
-    def _head(self, method: str, path: str) -> bytes:
-        body = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
+    def _head(self, method: str, path: str, body: str = "") -> bytes:
         return (
-            f"{method} /runs/{self._run}{path} HTTP/1.1\r\nHost: localhost\r\n"
-            f"{body if method == 'POST' else ''}\r\n"
+            f"{method} /runs/{self._run}{path} HTTP/1.1\r\nHost: localhost\r\n{body}\r\n"
         ).encode()
 
 

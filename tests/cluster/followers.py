@@ -18,6 +18,7 @@ class Followers:
 
     Attributes:
         sequences: the sequences of the events of each run, in the order in which they came.
+        ids: their ids.
         notices: the gaps and resets of each run.
     """
 
@@ -25,6 +26,7 @@ class Followers:
 
     def __init__(self, store: EventStore):
         self.sequences: defaultdict[str, list[int | None]] = defaultdict(list)
+        self.ids: defaultdict[str, list[str]] = defaultdict(list)
         self.notices: defaultdict[str, list[str]] = defaultdict(list)
         self.store = store
         self.readers = NodeReaders(store)
@@ -65,6 +67,7 @@ class _Tap:
             self._followers.notices[self._run_id].append("gap" if batch.is_gap else "reset")
         else:
             self._followers.sequences[self._run_id] += [each.sequence for each in batch.frames]
+            self._followers.ids[self._run_id] += [str(each.cursor) for each in batch.frames]
 
     def flush(self) -> None:
         """What was taken is noted."""

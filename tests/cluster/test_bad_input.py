@@ -12,11 +12,11 @@ from app.auth.revocation_log import REVOCATIONS
 from app.streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServer
 from app.streaming.event_store import EventStore
 from tests.cluster_servers import ClusterServers
-from tests.redis.acl import SECRET, acl_of, refused, set_user, use_everything
+from tests.redis.acl import SECRET, acl_of, acl_of_cluster, refused, set_user, use_everything
 from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, needs
 from tests.servers import ROOT, RedisServer, free_port, wait_until
 
-RULES = acl_of("cluster")
+RULES = [*acl_of("tailrace"), *acl_of_cluster()]
 
 
 def url_of(*ports: int) -> str:

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from app.sizing import Costs, Load, gateway_cpu, redis_cpu
+from app.costs import Costs
+from app.sizing import Load, gateway_cpu, redis_cpu
 from tests.bench.costs import SMALL, live_costs, of_live, size, started
 from tests.bench.following import live
 from tests.bench.servers import Tailrace

@@ -38,7 +38,13 @@ OPTIONAL = {
 def acl_of(user: str) -> list[str]:
     """Return the rules of a user, as the document names them."""
     codes = [block.code for block in blocks_of(REDIS_MD)]
-    [code] = [each for each in codes if each.startswith(f"ACL SETUSER {user} ")]
+    [code] = [each for each in codes if each.startswith(f"ACL SETUSER {user} on ")]
+    return code.split()[3:]
+
+
+def acl_of_cluster() -> list[str]:
+    """Return the rules that the user of a gateway needs beside those, in a cluster."""
+    [code] = [block.code for block in blocks_of(REDIS_MD) if "+cluster|slots" in block.code]
     return code.split()[3:]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from app.streaming.event_id import ZERO, EventId
 from app.streaming.log.redis_keys import log_key
@@ -30,11 +30,17 @@ class Writer:
     """Makes every change of a run, one after another, and notes it in the history."""
 
     def __init__(
-        self, run: str, ways: Sequence[Way], client: redis.asyncio.Redis, dice: random.Random
+        self,
+        run: str,
+        ways: Sequence[Way],
+        client: redis.asyncio.Redis | redis.asyncio.RedisCluster,
+        dice: random.Random,
     ):
         self.run = run
         self.history = History()
         self._key = log_key(run)
+        # In the slot of the log.
+        self._away, self._marks = f"{{{self._key}}}:away", f"{{{self._key}}}:once"
         self._http = HttpWriter(run, ways, dice)
         self._client = client
         self._dice = dice
@@ -128,12 +134,12 @@ class Writer:
     async def rename_away(self) -> None:
         """Give the log another name, so that the run has none."""
         self._renamed = self.history.log
-        await self._replace(Change("RENAME away"), ("RENAME", self._key, f"{self._key}:away"))
+        await self._replace(Change("RENAME away"), ("RENAME", self._key, self._away))
 
     async def rename_back(self) -> None:
         """Give the log its name back, in place of what the run has now."""
         change = Change("RENAME back")
-        await self._once([("RENAME", f"{self._key}:away", self._key)])
+        await self._once([("RENAME", self._away, self._key)])
         assert self._renamed is not None
         self.history.put_back(change, self._renamed)
         self.history.done(change)
@@ -141,7 +147,7 @@ class Writer:
     async def close(self) -> None:
         """Delete the run's keys, and hang up."""
         self._http.hang_up()
-        await self._command("DEL", self._key, f"{self._key}:away", f"{self._key}:once")
+        await self._command("DEL", self._key, self._away, self._marks)
 
     def hang_up(self) -> None:
         """Abort the connection to the gateway."""
@@ -197,18 +203,23 @@ class Writer:
     async def _once(self, commands: Sequence[Sequence[object]]) -> list[str]:
         """Run commands once, however often they must be sent; return the ids that they added."""
         mark = len(self.history.states)
-        keys_and_arguments = (f"{self._key}:once", mark, json.dumps(commands))
-        return [
-            each.decode() for each in await self._command("EVAL", _ONCE, 1, *keys_and_arguments)
-        ]
+        keys = self._marks, self._key, self._away
+        arguments = *keys, mark, json.dumps(commands)
+        given = await self._command("EVAL", _ONCE, len(keys), *arguments)
+        return [each.decode() for each in given]
 
     async def _command(self, *command: Any) -> Any:
         """Send a command until it is answered."""
         while True:
             try:
                 return await self._client.execute_command(*command)
-            except (RedisError, OSError) as error:
-                if type(error).__name__ == "ResponseError":
+            except (RedisError, RedisClusterException, OSError) as error:
+                if type(error) is ResponseError:
+                    raise
+            except AttributeError:
+                # redis-py's client of a cluster, when it closes all connections to a node while
+                # one of them is being opened.
+                if not isinstance(self._client, redis.asyncio.RedisCluster):
                     raise
             await asyncio.sleep(PAUSE_SECONDS)
 

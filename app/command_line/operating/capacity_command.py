@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from ...sizing import MAX_LOAD, Costs, Load, Needs, Unusable, needs
+from ...costs import Costs, Unusable
+from ...sizing import MAX_LOAD, Load, Needs, needs
 from ..output.terminal import write
 
 # No gateway will see more of anything.
@@ -83,10 +84,10 @@ def capacity(costs: io.TextIOBase | None, as_json: bool, **load: Any) -> int:
     return 0
 
 
-def _read(costs: io.TextIOBase | None) -> Costs:
-    """Return the costs in a file. Raises Unusable."""
+def _read(costs: io.TextIOBase | None) -> Costs | None:
+    """Return the costs in a file, if there is one. Raises Unusable."""
     if costs is None:
-        return Costs()
+        return None
     try:
         measured = json.loads(costs.read())
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
@@ -95,9 +96,9 @@ def _read(costs: io.TextIOBase | None) -> Costs:
 
 
 def _table(found: Needs) -> str:
-    per_core = f"at {MAX_LOAD:.0%} of a core each"
+    per_core = f"at most {MAX_LOAD:.0%} of a core each"
     rows = {
-        "delivered": f"{found.delivered:,.0f} events/s",
+        "delivered": f"{_rate(found.delivered)} events/s",
         "gateway workers": f"{found.workers:,}, {per_core}",
         "gateway CPU": f"{found.cores:,.2f} cores in use",
         "gateway memory": _bytes(found.memory_bytes),
@@ -113,6 +114,10 @@ def _table(found: Needs) -> str:
     }
     lines = [f"{name:<21} {value}\n" for name, value in rows.items()]
     return "".join([*lines, *(f"note: {each}\n" for each in found.notes)])
+
+
+def _rate(events: float) -> str:
+    return f"{events:,.0f}" if events >= 10 else f"{events:.2g}"
 
 
 def _bytes(size: float) -> str:

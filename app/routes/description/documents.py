@@ -150,9 +150,13 @@ SCHEMAS: dict[str, Json] = {
         ended=_FLAG | {"description": "Whether the run had ended before the page was read."},
     ),
     "Run": RUN,
-    "RunPage": whole(
-        runs=array(schema("Run")),
-        next=text("Send it as `after` to get the next page; null at the end.", null=True),
+    "RunPage": with_optional(
+        whole(
+            runs=array(schema("Run")),
+            next=text("Send it as `after` to get the next page; null at the end.", null=True),
+        ),
+        unavailable=array(RUN_ID_SCHEMA)
+        | {"description": "Runs that are left out, since their shard of a cluster is away."},
     ),
     "Revocation": {
         "oneOf": [
@@ -187,6 +191,17 @@ SCHEMAS: dict[str, Json] = {
         "required": ["status"],
         "properties": {
             "status": {"const": "ready"},
+            "shards": array(
+                with_optional(
+                    whole(
+                        node=text("The host and port of its master."),
+                        slots=text("For example 0-5460."),
+                        status={"enum": ["ready", "unavailable"]},
+                    ),
+                    detail=text("Why it cannot serve."),
+                )
+            )
+            | {"minItems": 1, "description": "The shards of a cluster."},
             "warnings": array(
                 whole(
                     code=text("eviction, no-append-only-file, replica or too-few-replicas."),

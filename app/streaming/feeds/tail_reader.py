@@ -186,7 +186,6 @@ class TailReader:
         if self._failures:
             self._server.availability.interrupted()
             self._server.release_idle()
-            log.info("reader is connected again, after %d failures", self._failures)
         return link
 
     def _disconnect(self) -> None:
@@ -205,6 +204,7 @@ class TailReader:
 
     def _recover(self) -> None:
         if self._failures:
+            log.info("reader reads again, after %d failures", self._failures)
             self._failures = 0
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 

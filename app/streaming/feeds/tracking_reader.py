@@ -266,7 +266,6 @@ class TrackingReader:
         if self._failures:
             self.server.availability.interrupted()
             self.server.release_idle()
-            log.info("reader is connected again, after %d failures", self._failures)
         return invalidations
 
     def _disconnect(self) -> None:
@@ -286,6 +285,7 @@ class TrackingReader:
 
     def _recover(self) -> None:
         if self._failures:
+            log.info("reader reads again, after %d failures", self._failures)
             self._failures = 0
             self._pauses = backoff(INITIAL_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
 

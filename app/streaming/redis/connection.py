@@ -7,13 +7,14 @@ import _socket
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import hiredis
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AuthenticationError,
     BusyLoadingError,
     MasterDownError,
     NoPermissionError,
@@ -98,6 +99,9 @@ def count_open(client: redis.Redis, others: Iterable[RedisConnection]) -> int:
     return sum(link is not None and link._sock is not None for link in links)
 
 
+# How the reason begins if a server answers, but lets nobody in with this user and password.
+REFUSES = "Redis refuses the user or the password"
+
 # Looks at what has come without taking it, and without waiting.
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
@@ -140,6 +144,26 @@ def _exchange_over(pool: redis.ConnectionPool, commands: Sequence[Command]) -> l
         return exchange(link, *commands)
     finally:
         pool.release(link)
+
+
+def close_pool(client: redis.Redis) -> None:
+    """Close the connections of a client's pool. Calls that are in progress fail."""
+    pool: Any = client.connection_pool  # has no public way to those in use
+    pool.disconnect(inuse_connections=False)
+    for link in pool._get_in_use_connections():
+        hang_up(link)
+
+
+def hang_up(link: RedisConnection) -> None:
+    """End a connection that another thread uses, which then fails and disconnects it.
+
+    To disconnect it would take the socket away while redis-py waits for it.
+    """
+    connected = link._sock
+    if isinstance(connected, socket.socket):  # else fakeredis, or not connected
+        with suppress(OSError):  # the server has ended it
+            # Not that of a TLS socket, which does what `disconnect` does.
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def exchange(link: RedisConnection, *commands: Command) -> list[Reply]:
@@ -223,7 +247,14 @@ def _is_silent(connected: _socket.socket) -> bool:
     return False
 
 
-# What a reply says
+# What an error or a reply says
+
+
+def reason_of(error: Exception) -> str:
+    """Return why a server cannot be used, of an error that redis-py has raised."""
+    if isinstance(error, AuthenticationError):
+        return f"{REFUSES} in REDIS_URL: {error}"
+    return f"Redis does not answer: {error}"
 
 
 def checked(reply: Reply) -> Reply:
@@ -286,7 +317,7 @@ class _TranslatedErrors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError | OSError):
             count_error(error)
-            raise StoreUnavailable(f"Redis does not answer: {error}") from error
+            raise StoreUnavailable(reason_of(error)) from error
 
 
 _translated_errors = _TranslatedErrors()

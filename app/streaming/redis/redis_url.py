@@ -127,7 +127,7 @@ def _server_settings(url: str) -> dict[str, Any]:
     if scheme not in ("redis", "rediss", "unix", *_SCHEMES):
         raise ValueError(
             "it must begin with redis://, rediss://, valkey://, valkeys://, unix://, "
-            "redis+sentinel:// or redis+cluster://"
+            "redis+sentinel://, redis+cluster:// or rediss+cluster://"
         )
     url = f"{_SCHEMES.get(scheme, scheme)}{colon}{rest}"
     if urlsplit(url).fragment:

@@ -40,7 +40,7 @@ class Pool:
 
     def close(self) -> None:
         """Close all connections of the pool."""
-        self._client.connection_pool.disconnect()
+        connection.close_pool(self._client)
 
 
 class Server:
@@ -85,6 +85,11 @@ class Server:
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
         self._outside_pool: WeakSet[RedisConnection] = WeakSet()
 
+    @property
+    def was_reached(self) -> bool:
+        """Whether this process has ever had a connection for appends or for questions."""
+        return self.shared.has_connected or self.control.has_connected
+
     def servers(self) -> "Sequence[Server]":
         """Return the servers that have the logs: this one."""
         return [self]
@@ -102,6 +107,11 @@ class Server:
         reply = self.control.call(*PING)
         if not is_unknown_script(reply):
             checked(reply)
+
+    def count_away(self) -> int:
+        """Return 0. Raises StoreUnavailable unless the server responds and accepts writes."""
+        self.ping()
+        return 0
 
     def _probe(self) -> None:
         """Raise StoreUnavailable if producers cannot write now."""

@@ -21,7 +21,7 @@ from contextvars import Context
 from redis.exceptions import RedisError
 
 from ...metrics.catalog import ROUND_TRIP_COMMANDS
-from ..errors import StoreUnavailable
+from ..errors import NotReplicated, StoreUnavailable
 from ..reentrancy import one_call_per_thread
 from .acknowledgement import Acknowledgement
 from .availability import Availability
@@ -32,9 +32,11 @@ from .connection import (
     Reply,
     count_error,
     exchange_packed,
+    hang_up,
     has_nothing_to_read,
     is_not_master,
     pack,
+    reason_of,
 )
 from .sentinel import leads_to_master
 
@@ -58,6 +60,9 @@ class SharedConnection:
     With an `acknowledgement`, replicas are asked once behind the commands of each round trip. If
     too few have what was written, the reply to each command that was carried out is
     Unacknowledged.
+
+    Attributes:
+        has_connected: whether it ever had a connection.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class SharedConnection:
         self._connect = connect
         self._availability = availability
         self._acknowledgement = acknowledgement
+        self.has_connected = False
         self._reset()
         # A forked child must not use the connection of its parent, nor wait for the parent's
         # threads.
@@ -98,12 +104,15 @@ class SharedConnection:
         finally:
             one_call_per_thread.leave(thread)
         if request.error is not None:
-            raise StoreUnavailable(request.error, request.stored)
+            raise request.error
         return request.replies
 
     def close(self) -> None:
         """Close the connection. A call that is in progress fails; the next one connects anew."""
-        self._disconnect()
+        if self._batch and (link := self._link) is not None:
+            hang_up(link)  # its leader may be using it, and disconnects it then
+        else:
+            self._disconnect()
 
     def _reset(self) -> None:
         # The leader runs inside this context. Python lets in only one caller at a time. An
@@ -160,7 +169,7 @@ class SharedConnection:
             self._carry_out()
         except (RedisError, OSError, RuntimeError) as error:  # the last would look as above
             count_error(error)
-            reason = f"Redis does not answer: {error}"
+            reason = reason_of(error)
             self._give_up(reason)
             self._fail_waiting(reason)
         except BaseException:
@@ -203,12 +212,12 @@ class SharedConnection:
         self._batch.clear()
         if reason is not None:
             self._availability.interrupted()  # what producers append is not acknowledged
-            self._fail_waiting(f"not sent, since replicas lag behind: {reason}")
+            self._fail_waiting(f"not sent, since replicas lag behind: {reason}", NotReplicated)
 
-    def _fail_waiting(self, reason: str) -> None:
+    def _fail_waiting(self, reason: str, kind: type[StoreUnavailable] = StoreUnavailable) -> None:
         """Fail what was not sent yet: it would fail only after another timeout."""
         while self._waiting:
-            self._waiting[0].fail(reason, stored=False)
+            self._waiting[0].fail(kind(reason, stored=False))
             self._waiting.popleft()
 
     def _give_up(self, reason: str) -> None:
@@ -216,7 +225,7 @@ class SharedConnection:
         self._disconnect()
         for request in self._batch:
             if not request.settled:
-                request.fail(reason, stored=None if self._sent else False)
+                request.fail(StoreUnavailable(reason, None if self._sent else False))
         self._batch.clear()
 
     def _ensure_connected(self) -> RedisConnection:
@@ -227,12 +236,16 @@ class SharedConnection:
         self._disconnect()
         link = self._connect()
         link.connect()
-        self._link = link
+        self._link, self.has_connected = link, True
         self._availability.interrupted()  # nobody knows what was before
         return link
 
-    def _disconnect(self) -> None:
+    def _take_link(self) -> RedisConnection | None:
         link, self._link = self._link, None
+        return link
+
+    def _disconnect(self) -> None:
+        link = self._take_link()
         if link is not None:
             link.disconnect()
 
@@ -240,15 +253,14 @@ class SharedConnection:
 class _Request:
     """One caller's commands, and what became of them."""
 
-    __slots__ = ("commands", "error", "packed", "replies", "settled", "stored", "wake")
+    __slots__ = ("commands", "error", "packed", "replies", "settled", "wake")
 
     def __init__(self, packed: bytes, commands: int):
         self.packed = packed
         self.commands = commands
         self.settled = False  # it has its replies or its error, or nobody waits for it
         self.replies: list[Reply] = []
-        self.error: str | None = None
-        self.stored: bool | None = False
+        self.error: StoreUnavailable | None = None
         self.wake: threading.Lock | None = None  # released when it is settled, or may lead
 
     def prepare_to_wait(self) -> None:
@@ -266,8 +278,8 @@ class _Request:
             with suppress(RuntimeError):  # another thread has just released it
                 self.wake.release()
 
-    def fail(self, error: str, stored: bool | None) -> None:
-        self.error, self.stored = error, stored
+    def fail(self, error: StoreUnavailable) -> None:
+        self.error = error
         self.settle()
 
     def settle(self) -> None:

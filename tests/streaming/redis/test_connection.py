@@ -129,3 +129,33 @@ def test_a_connection_outside_the_pool_reaches_the_same_server(redis_server, dec
         assert b"db=2 " in connection.exchange(link, ("CLIENT", "INFO"))[0]
     finally:
         link.disconnect()
+
+
+def test_a_pool_is_closed_without_taking_a_connection_from_its_user(redis_server):
+    client = redis_url.make_client(redis_server.url)
+    used, idle = (client.connection_pool.get_connection() for _ in range(2))
+    client.connection_pool.release(idle)
+    connection.close_pool(client)
+    assert idle._sock is None
+    assert used._sock is not None  # redis-py may be waiting for it right now
+    with pytest.raises((redis.ConnectionError, OSError)):
+        connection.exchange(used, ("PING",))
+    client.connection_pool.release(used)
+    assert connection.call(client, "PING") == b"PONG"
+
+
+def test_a_call_that_is_in_progress_fails_when_its_pool_is_closed(redis_server, redis_client):
+    client, errors = redis_url.make_client(redis_server.url), []
+
+    def wait_for_nothing() -> None:
+        try:
+            connection.call(client, "BLPOP", "closed-pool", 0)
+        except StoreUnavailable as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=wait_for_nothing)
+    thread.start()
+    wait_until(lambda: redis_client.info("clients")["blocked_clients"], "it waits")
+    connection.close_pool(client)
+    thread.join(3)
+    assert len(errors) == 1

@@ -6,7 +6,14 @@ import pytest
 from redis.exceptions import NoScriptError, ResponseError
 
 from app.streaming.redis import connection, shared_connection
-from tests.streaming.redis.callers import Caller, blocked_leader, share, start_waiting
+from tests.servers import wait_until
+from tests.streaming.redis.callers import (
+    Caller,
+    blocked_leader,
+    share,
+    start_waiting,
+    stored,
+)
 
 MEGABYTE = 1024 * 1024
 
@@ -125,3 +132,16 @@ def test_huge_and_small_commands_go_together(shared, redis_client, run_id):
     assert [caller.outcome == each for caller, each in zip(callers, texts, strict=True)] == [
         True
     ] * 5
+
+
+def test_closing_it_fails_the_call_that_is_in_progress(shared, redis_client):
+    own_id = shared.call("CLIENT", "ID")
+    caller, link = Caller(shared, "BLPOP", "closed", 0), shared._link
+    wait_until(lambda: "b" in redis_client.client_list(client_id=[own_id])[0]["flags"], "it waits")
+    connected = link._sock
+    shared.close()
+    assert stored([caller]) == [None]
+    wait_until(lambda: connected.fileno() == -1, "its socket is closed")
+    assert shared.call("PING") == b"PONG"
+    shared.close()
+    assert shared.call("PING") == b"PONG"

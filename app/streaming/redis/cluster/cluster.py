@@ -11,6 +11,7 @@ from random import SystemRandom
 from redis.crc import key_slot
 
 from ...errors import StoreUnavailable, StreamingError, UnsupportedServer
+from ..connection import REFUSES
 from ..server import Server
 from .routing import Routed
 from .slot_map import SLOTS, Address, SlotMap, read_map
@@ -164,6 +165,23 @@ class Cluster:
                 failures.append(error)
         raise failures[0]
 
+    def count_away(self) -> int:
+        """Return how many nodes that have slots do not respond, or accept no writes.
+
+        Raises StoreUnavailable if none can serve.
+        """
+        servers, failures = self.servers(), []
+        for server in servers:
+            try:
+                server.ping()
+                if not read_map(server).is_ok:
+                    raise StoreUnavailable("The cluster is down", stored=False)
+            except StoreUnavailable as error:
+                failures.append(error)
+        if len(failures) == len(servers):
+            raise failures[0]
+        return len(failures)
+
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO of a node that answers, or {} if this user may not read it."""
         failures: list[str] = []
@@ -175,8 +193,11 @@ class Cluster:
         raise StoreUnavailable(failures[0], stored=False)
 
     def explained(self, server: Server, error: StreamingError) -> str:
-        """Return why a node cannot serve. If the URL does not name its address, it may be wrong."""
-        return f"{error}{'' if server.address in self.seeds else ANNOUNCED}"
+        """Return why a node cannot serve. If it was never reached, its address may be wrong."""
+        reason = str(error)
+        if server.address in self.seeds or server.was_reached or reason.startswith(REFUSES):
+            return reason
+        return reason.rstrip(".") + ANNOUNCED
 
     def check_seeds(self) -> None:
         """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
