@@ -9,6 +9,8 @@ from ..errors import NotALog, StoreUnavailable
 from ..event_id import ZERO
 from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import FeedSubscriber, Listener
+from ..log.continuity import Stretch
+from ..log.log_state import NO_LOG
 from ..log.position import START, Position
 from ..merged.batch import Gatherer, MergedBatch, MergedPosition
 from ..merged.cursor import RunList
@@ -92,9 +94,12 @@ class MergedReplay:
         """
         found = find_each(self._services.store, self._starts)
         for part, each in zip(self._parts, found, strict=True):
-            if isinstance(each, NotALog | StoreUnavailable):
+            start = self._starts[part.replay.run_id]
+            if isinstance(each, NotALog) and start.latest:
+                # There is no log yet. So all that one will have comes after the start.
+                part.replay.begin_at(Beginning([Stretch(START, START, None)], NO_LOG))
+            elif isinstance(each, NotALog | StoreUnavailable):
                 # It waits for a log. Until then its client is where it has asked to start.
-                start = self._starts[part.replay.run_id]
                 part.replay.position = Position(b"", start.id or ZERO, None)
             else:
                 part.replay.begin_at(each)

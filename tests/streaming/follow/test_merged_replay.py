@@ -386,6 +386,43 @@ def test_a_run_that_is_no_log_when_redis_is_back_stops_no_other_run(
     redis_client.delete(f"run:{odd}:events")
 
 
+def test_the_first_events_of_a_run_that_had_no_log_come_though_its_stream_starts_with_the_latest(
+    redis_server, readers, redis_client, run_ids
+):
+    class LateStore(EventStore):
+        failed = False
+
+        def locate_each(self, cursors):
+            if not self.failed:
+                self.failed = True
+                raise StoreUnavailable("Redis is away")
+            return super().locate_each(cursors)
+
+        def state(self, run_id):  # by which a start at the end of a log would be found
+            redis_client.delete(f"run:{run_id}:events")
+            self.add(run_id, "llm", "stream")
+            return super().state(run_id)
+
+    store = LateStore(redis_server.url)
+    first, odd, _ = run_ids
+    store.add(first, "llm", "stream")
+    redis_client.set(f"run:{odd}:events", "no log")
+    starts = {first: Start(), odd: Start(latest=True)}
+    reader = Reader(starts)
+    subscriber = merged(store, readers, starts)
+    with pytest.raises(StoreUnavailable):
+        subscriber.nothing_follows()
+    for chunk in subscriber.chunks():
+        reader.read(chunk)
+        if reader.seen[odd] == ["caught_up"] and reader.seen[first] == [1, "caught_up"]:
+            redis_client.delete(f"run:{odd}:events")
+            store.add(odd, "llm", "stream")
+        if 1 in reader.seen[odd]:
+            subscriber.end("enough")
+    subscriber.close()
+    assert reader.seen[odd] == ["caught_up", 1]
+
+
 def test_a_stream_opened_while_redis_is_away_starts_when_redis_is_back(
     redis_server, readers, run_ids
 ):
