@@ -78,7 +78,7 @@ class LogWriter:
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out several appends in one round trip. Return the result or error of each.
 
-        Raises StoreUnavailable if no append was answered.
+        Raises StoreUnavailable if no append was answered, all for the same reason.
         """
         timestamp = timestamp_now()
         calls = [self._arguments(append, timestamp) for append in appends]

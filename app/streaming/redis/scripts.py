@@ -18,6 +18,8 @@ class Connection(Protocol):
 
     def call_all(self, *commands: Command) -> list[Reply]: ...
 
+    def call_each(self, *commands: Command) -> list[Reply]: ...
+
 
 class Script:
     """A script, called by its digest. Its source is sent only to a server that lacks it.
@@ -49,7 +51,7 @@ class Script:
 
         Returns the raw reply to each call, or the error that `run` would raise for it. A server
         that lacks the script may run the calls in another order. Raises StoreUnavailable if no
-        call was answered.
+        call was answered, all for the same reason.
         """
         replies = self._call_each("EVALSHA", self._digest, calls)
         refused = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -66,7 +68,7 @@ class Script:
         self, command: str, script: str | bytes, calls: Sequence[Command]
     ) -> list[Reply]:
         commands = [(command, script, *self._keys, *arguments) for arguments in calls]
-        return [_reply_or_error(reply) for reply in self._connection.call_all(*commands)]
+        return [_reply_or_error(reply) for reply in self._connection.call_each(*commands)]
 
 
 def _reply_or_error(reply: Reply) -> Reply:

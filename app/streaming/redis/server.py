@@ -38,6 +38,10 @@ class Pool:
         """Send commands together and return their raw replies. Raises StoreUnavailable."""
         return connection.call_all(self._client, *commands)
 
+    def call_each(self, *commands: Command) -> list[Reply]:
+        """Do what `call_all` does: what fails on one server fails for all of them."""
+        return self.call_all(*commands)
+
     def close(self) -> None:
         """Close all connections of the pool."""
         connection.close_pool(self._client)

@@ -75,11 +75,22 @@ class Routed:
         """Send commands together and return their raw replies.
 
         A node that fails is no matter of the others: its commands have a StoreUnavailable as
-        their reply. It is raised only if no command has another one.
+        their reply. One is raised only if no command has another reply; its `stored` is None if
+        nobody knows of one of the commands.
         """
         replies = self._carry_out([_Call(command) for command in commands])
-        if replies and all(isinstance(reply, StoreUnavailable) for reply in replies):
-            raise replies[0]
+        errors = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        if errors and len(errors) == len(replies):
+            raise next((each for each in errors if each.stored is None), errors[0])
+        return replies
+
+    def call_each(self, *commands: Command) -> list[Reply]:
+        """Do what `call_all` does, but raise only what is the error of every command."""
+        replies = self._carry_out([_Call(command) for command in commands])
+        errors = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        alike = {(type(each), str(each), each.stored) for each in errors}
+        if len(errors) == len(replies) and len(alike) == 1:
+            raise errors[0]
         return replies
 
     def _carry_out(self, calls: Sequence[_Call]) -> list[Reply]:

@@ -109,3 +109,33 @@ def test_a_slot_without_a_node_is_looked_for_once_more():
     assert call(Nodes(None, second, then=second)) == 5
     with pytest.raises(StoreUnavailable, match="nobody has the slot"):
         call(Nodes(None, second))
+
+
+class Owners(Nodes):
+    """Two nodes; the first has the slot of KEY, and the second all others."""
+
+    def server_of(self, key):
+        return self.owner if key == KEY else self.other
+
+
+OTHER_READ = ("XLEN", "run:b:events")
+
+
+def test_of_several_nodes_that_fail_each_call_gets_the_error_of_its_own():
+    nodes = Owners(Node(NOT_SENT), Node(LOST))
+    routed = Routed(nodes, lambda node: node)
+    replies = routed.call_each(READ, OTHER_READ)
+    assert [each.stored for each in replies] == [False, None]
+    assert [str(each) for each in replies] == ["it is away", "the reply was lost"]
+
+
+def test_an_error_of_all_calls_says_that_nobody_knows_if_nobody_knows_of_one():
+    routed = Routed(Owners(Node(NOT_SENT), Node(LOST)), lambda node: node)
+    with pytest.raises(StoreUnavailable) as raised:
+        routed.call_all(READ, OTHER_READ)
+    assert raised.value.stored is None
+
+
+def test_what_one_node_does_not_answer_is_one_error():
+    with pytest.raises(StoreUnavailable, match="it is away"):
+        Routed(Nodes(Node(NOT_SENT, NOT_SENT), Node()), lambda node: node).call_each(READ, READ)
