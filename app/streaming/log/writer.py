@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -120,9 +119,8 @@ class LogWriter:
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
-        if lease_seconds:
-            with suppress(StoreUnavailable):  # else the reply tells it
-                self._engine.server_of(log_key(run_id)).availability.watch()
+        if lease_seconds and (server := self._engine.known_server_of(log_key(run_id))):
+            server.availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
         # While the slot of a run moves, its keys may be on two nodes, and a key that does not exist
         # counts as one that is elsewhere. So no append names more keys than it needs.
@@ -188,8 +186,9 @@ class LogWriter:
 
     def _interrupted(self, run_id: str) -> None:
         """Note that the producers of a run could not write."""
-        with suppress(StoreUnavailable):  # the node that it will have begins to count then
-            self._engine.server_of(log_key(run_id)).availability.interrupted()
+        server = self._engine.known_server_of(log_key(run_id))
+        if server is not None:  # else the node that it will have begins to count then
+            server.availability.interrupted()
 
 
 def _is_repeat(outcome: Appended | StreamingError) -> bool:

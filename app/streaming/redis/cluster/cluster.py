@@ -10,7 +10,13 @@ from random import SystemRandom
 
 from redis.crc import key_slot
 
-from ...errors import StoreUnavailable, StreamingError, UnsupportedServer
+from ...errors import (
+    StoreUnavailable,
+    StreamingError,
+    UnsupportedServer,
+    copy_of,
+    without_variables,
+)
 from ..connection import REFUSES
 from ..server import Server
 from .routing import Routed
@@ -68,6 +74,7 @@ class Cluster:
         self._failed: dict[Address, float] = {}  # when a node did not answer
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._watched_in: int | None = None  # the process whose thread watches
+        self._failure: StoreUnavailable | None = None  # of the last read that failed
         self._reset()
         reset = weakref.WeakMethod(self._reset)
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
@@ -82,15 +89,19 @@ class Cluster:
         """Return the node that has a key. Raises StoreUnavailable if none is known."""
         if self._map is None:
             self.refresh_after(self.refreshes)
-        slot = key_slot(key.encode())
-        server = self._owners[slot]
+        server = self.known_server_of(key)
         if server is None:
+            slot = key_slot(key.encode())
             raise StoreUnavailable(f"no node of the cluster has the slot {slot}", stored=False)
         return server
 
+    def known_server_of(self, key: str) -> Server | None:
+        """Return the node that has a key, as far as is known without asking."""
+        return self._owners[key_slot(key.encode())]
+
     def lane_of(self, key: str) -> str:
         """Return the name of the node that has a key, as far as is known without asking."""
-        server = self._owners[key_slot(key.encode())]
+        server = self.known_server_of(key)
         return "" if server is None else server.name
 
     def servers(self) -> list[Server]:
@@ -130,12 +141,17 @@ class Cluster:
             return
         try:
             soon = self._refreshed_at + MIN_REFRESH_SECONDS
-            if self.refreshes != seen and self._map is not None:
+            if self.refreshes != seen:
+                if self._map is None and self._failure is not None:
+                    raise copy_of(self._failure)
                 return
             time.sleep(max(0.0, soon - time.monotonic()))
             self.refreshes += 1
             try:
                 self._take(self._read())
+            except StoreUnavailable as error:
+                self._failure = without_variables(error)
+                raise
             finally:
                 self._refreshed_at = time.monotonic()
         finally:

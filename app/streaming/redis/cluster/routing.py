@@ -4,9 +4,9 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Protocol
 
+from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from ...errors import StoreUnavailable, StreamingError, copy_of
@@ -26,7 +26,7 @@ PAUSE_SECONDS = 0.02
 class Nodes(Protocol):
     """What routing needs of a cluster."""
 
-    def server_of(self, key: str) -> Server: ...
+    def known_server_of(self, key: str) -> Server | None: ...
 
     def moved(self, slot: int, host: str, port: int, by: Server) -> Server: ...
 
@@ -95,11 +95,15 @@ class Routed:
 
     def _carry_out(self, calls: Sequence[_Call]) -> list[Reply]:
         left, until = list(calls), time.monotonic() + MAX_WAIT_SECONDS
-        redirections = 0
+        redirections, may_refresh = 0, True
         while left:
             seen = self._cluster.refreshes
             self._send(left)
-            left = [each for each in left if self._must_go_on(each, seen)]
+            # Once at most: the replies of the nodes that are well wait for it.
+            if may_refresh and any(map(_lacks_node, left)):
+                may_refresh = False
+                self._refresh(seen, left)
+            left = [each for each in left if self._must_go_on(each)]
             waits = [each for each in left if isinstance(each.reply, TryAgainError)]
             if waits and time.monotonic() > until:
                 left = [each for each in left if each not in waits]
@@ -110,7 +114,7 @@ class Routed:
                 break
         return [each.reply for each in calls]
 
-    def _must_go_on(self, call: _Call, seen: int) -> bool:
+    def _must_go_on(self, call: _Call) -> bool:
         """Return whether a call is to be sent again, and decide where.
 
         It certainly was not carried out then.
@@ -119,14 +123,10 @@ class Routed:
         if by is not None and not isinstance(reply, Exception):
             return False
         call.asking = False
-        if by is None:  # nobody has its slot, as far as was known
-            self._refresh(seen)
-            call.server = self._server_of(call)
-            return call.server is not None
-        if isinstance(reply, MovedError):
+        if by is not None and isinstance(reply, MovedError):
             call.server = self._cluster.moved(reply.slot_id, reply.host, reply.port, by)
             return True
-        if isinstance(reply, AskError):
+        if by is not None and isinstance(reply, AskError):
             call.server, call.asking = self._cluster.node_at(reply.host, reply.port, by), True
             return True
         if isinstance(reply, TryAgainError):
@@ -136,26 +136,32 @@ class Routed:
             else:
                 call.server = None
             return True
-        not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
-        if not_sent or isinstance(reply, ClusterDownError):
-            self._refresh(seen)
-            server = self._server_of(call)
+        if _lacks_node(call):
+            server = self._cluster.known_server_of(key_of(call.command))
             if server is not None and server is not by:
                 call.server = server
                 return True
         return False
 
-    def _refresh(self, seen: int) -> None:
+    def _refresh(self, seen: int, calls: Sequence[_Call]) -> None:
         """Read the map. If nobody tells it, the calls keep the replies that they have."""
-        with suppress(StreamingError):
+        try:
             self._cluster.refresh_after(seen)
+        except StreamingError as error:
+            for call in calls:
+                if call.server is None:
+                    call.reply = copy_of(error)
 
     def _send(self, calls: Sequence[_Call]) -> None:
         groups: defaultdict[Server, list[_Call]] = defaultdict(list)
         for call in calls:
             if call.server is None:
-                call.server = self._server_of(call)
-            if call.server is not None:
+                call.server = self._cluster.known_server_of(key_of(call.command))
+            if call.server is None:
+                slot = key_slot(key_of(call.command).encode())
+                reason = f"no node of the cluster has the slot {slot}"
+                call.reply = StoreUnavailable(reason, stored=False)
+            else:
                 groups[call.server].append(call)
         if not groups:
             return
@@ -166,13 +172,6 @@ class Routed:
         self._exchange(*first)
         for thread in threads:
             thread.join()
-
-    def _server_of(self, call: _Call) -> Server | None:
-        try:
-            return self._cluster.server_of(key_of(call.command))
-        except StoreUnavailable as error:
-            call.reply = error
-            return None
 
     def _exchange(self, server: Server, calls: Sequence[_Call]) -> None:
         commands: list[Command] = []
@@ -194,6 +193,13 @@ class Routed:
             if call.asking:
                 next(replies)
             call.reply = next(replies)
+
+
+def _lacks_node(call: _Call) -> bool:
+    """Return whether a call was not carried out, and another node may have its slot by now."""
+    reply = call.reply
+    not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
+    return not_sent or isinstance(reply, ClusterDownError)
 
 
 def is_script(command: Command) -> bool:

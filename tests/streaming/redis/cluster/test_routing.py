@@ -34,9 +34,7 @@ class Nodes:
     def __init__(self, owner, other, then=None):
         self.refreshes, self.owner, self.other, self.then = 0, owner, other, then
 
-    def server_of(self, key):
-        if self.owner is None:
-            raise StoreUnavailable("nobody has the slot", stored=False)
+    def known_server_of(self, key):
         return self.owner
 
     def moved(self, slot, host, port, by):
@@ -107,14 +105,14 @@ def test_what_may_have_been_carried_out_is_never_sent_again():
 def test_a_slot_without_a_node_is_looked_for_once_more():
     second = Node(5)
     assert call(Nodes(None, second, then=second)) == 5
-    with pytest.raises(StoreUnavailable, match="nobody has the slot"):
+    with pytest.raises(StoreUnavailable, match="no node of the cluster has the slot"):
         call(Nodes(None, second))
 
 
 class Owners(Nodes):
     """Two nodes; the first has the slot of KEY, and the second all others."""
 
-    def server_of(self, key):
+    def known_server_of(self, key):
         return self.owner if key == KEY else self.other
 
 
@@ -139,3 +137,18 @@ def test_an_error_of_all_calls_says_that_nobody_knows_if_nobody_knows_of_one():
 def test_what_one_node_does_not_answer_is_one_error():
     with pytest.raises(StoreUnavailable, match="it is away"):
         Routed(Nodes(Node(NOT_SENT, NOT_SENT), Node()), lambda node: node).call_each(READ, READ)
+
+
+@pytest.mark.parametrize("owner", [None, Node(*[NOT_SENT] * 20)], ids=["unknown", "away"])
+def test_the_map_is_read_once_for_all_commands(owner):
+    nodes = Nodes(owner, Node())
+    with pytest.raises(StoreUnavailable):
+        Routed(nodes, lambda node: node).call_all(*[READ] * 20)
+    assert nodes.refreshes == 1
+
+
+def test_the_map_is_not_read_again_if_the_next_node_is_away_too():
+    nodes = Nodes(Node(NOT_SENT), Node(), then=Node(NOT_SENT))
+    with pytest.raises(StoreUnavailable):
+        call(nodes)
+    assert nodes.refreshes == 1
