@@ -10,6 +10,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from ...errors import StoreUnavailable, StreamingError, copy_of
+from ...reentrancy import one_call_per_thread
 from ..connection import Argument, Command, Reply
 from ..scripts import Connection
 from ..server import Server
@@ -94,6 +95,15 @@ class Routed:
         return replies
 
     def _carry_out(self, calls: Sequence[_Call]) -> list[Reply]:
+        """Return the replies of some calls. Raises ReentrantCall before any of them is sent."""
+        one_call_per_thread.check()
+        replies = self._replies(calls)
+        for reply in replies:
+            if isinstance(reply, StreamingError) and not isinstance(reply, StoreUnavailable):
+                raise copy_of(reply)
+        return replies
+
+    def _replies(self, calls: Sequence[_Call]) -> list[Reply]:
         left, until = list(calls), time.monotonic() + MAX_WAIT_SECONDS
         redirections, may_refresh = 0, True
         while left:

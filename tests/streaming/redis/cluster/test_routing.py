@@ -1,11 +1,14 @@
 """Routing on nodes that are made up: where a command goes on what a node has replied."""
 
+from unittest.mock import Mock
+
 import pytest
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from app.streaming.errors import StoreUnavailable
+from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.redis.cluster import routing
 from app.streaming.redis.cluster.routing import Routed
+from app.streaming.reentrancy import one_call_per_thread
 
 KEY = "run:a:events"
 READ = ("XLEN", KEY)
@@ -152,3 +155,25 @@ def test_the_map_is_not_read_again_if_the_next_node_is_away_too():
     with pytest.raises(StoreUnavailable):
         call(nodes)
     assert nodes.refreshes == 1
+
+
+def test_a_call_from_a_signal_handler_in_a_call_is_refused_before_anything_is_sent():
+    first, second = Node(5), Node(6)
+    routed = Routed(Owners(first, second), lambda node: node)
+    thread = one_call_per_thread.check()
+    try:
+        one_call_per_thread.enter(thread)
+        with pytest.raises(ReentrantCall):
+            routed.call_all(READ, OTHER_READ)
+        with pytest.raises(ReentrantCall):
+            routed.call_each(READ, OTHER_READ)
+    finally:
+        one_call_per_thread.leave(thread)
+    assert first.sent + second.sent == []
+
+
+def test_an_error_that_is_no_failure_of_a_node_is_raised():
+    first = Node(5)
+    first.call_all = Mock(side_effect=ReentrantCall())
+    with pytest.raises(ReentrantCall):
+        Routed(Owners(first, Node(6)), lambda node: node).call_all(READ, OTHER_READ)
