@@ -56,10 +56,10 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
-        self._append = Script(connection, HERE / "append.lua")
+        self._append = Script(connection, HERE / "append.lua", derives_keys=True)
         # Nobody is told that it is done. A server that has lost the event ends the run again.
-        self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
-        self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3)
+        self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3, derives_keys=True)
+        self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3, derives_keys=True)
         self._touch = Script(connection, HERE / "touch.lua", keys=1)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)

@@ -12,7 +12,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainErr
 from ...errors import StoreUnavailable, StreamingError, copy_of
 from ...reentrancy import one_call_per_thread
 from ..connection import Argument, Command, Reply
-from ..scripts import Connection
+from ..scripts import Connection, derives_keys
 from ..server import Server
 
 # So often a command follows redirections, one after the other.
@@ -140,10 +140,12 @@ class Routed:
             call.server, call.asking = self._cluster.node_at(reply.host, reply.port, by), True
             return True
         if isinstance(reply, TryAgainError):
-            if was_asking and is_script(call.command):
-                # The source has none of its keys. What is missing here too is nowhere.
-                call.command, call.asking = with_one_key(call.command), True
-            else:
+            # If it was asking, the source has none of its keys. What is missing here too is
+            # nowhere, or arrives in a moment.
+            call.asking = was_asking
+            if was_asking and derives_keys(call.command):
+                call.command = with_one_key(call.command)
+            elif not was_asking:
                 call.server = None
             return True
         if _lacks_node(call):
@@ -212,13 +214,8 @@ def _lacks_node(call: _Call) -> bool:
     return not_sent or isinstance(reply, ClusterDownError)
 
 
-def is_script(command: Command) -> bool:
-    """Return whether a command runs a script that has more keys than one."""
-    return command[0] in ("EVALSHA", "EVAL") and command[2] != 1
-
-
 def with_one_key(command: Command) -> Command:
-    """Return the command that runs a script with its first key alone; it knows the others."""
+    """Return the command that runs a script with its first key alone, see `derives_keys`."""
     verb, script, count, first = command[:4]
     return verb, script, 1, first, *command[3 + int(count) :]
 

@@ -1,5 +1,6 @@
 """Routing on nodes that are made up: where a command goes on what a node has replied."""
 
+from functools import partial
 from unittest.mock import Mock
 
 import pytest
@@ -8,6 +9,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainErr
 from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.redis.cluster import routing
 from app.streaming.redis.cluster.routing import Routed
+from app.streaming.redis.scripts import Script
 from app.streaming.reentrancy import one_call_per_thread
 
 KEY = "run:a:events"
@@ -83,11 +85,33 @@ def test_try_again_is_tried_again_but_not_for_ever(monkeypatch):
     assert isinstance(call(Nodes(Node(*[TryAgainError()] * 100), Node())), TryAgainError)
 
 
-def test_a_script_that_the_target_cannot_run_names_its_log_alone():
+@pytest.fixture
+def make_script(tmp_path):
+    """Return a function that makes a script of three keys."""
+    (tmp_path / "script.lua").write_text(f"return 'of {tmp_path}'")
+    return partial(Script, Node(), tmp_path / "script.lua", 3)
+
+
+def test_a_script_that_the_target_cannot_run_names_its_log_alone(make_script):
     first, second = Node(ASK), Node(TryAgainError(), 5)
-    script = "EVALSHA", "digest", 3, KEY, "keys", "order", "argument"
-    assert call(Nodes(first, second), *script) == 5
-    assert second.sent[-2:] == [("ASKING",), ("EVALSHA", "digest", 1, KEY, "argument")]
+    command = make_script(derives_keys=True).command(KEY, "keys", "order", "argument")
+    assert call(Nodes(first, second), *command) == 5
+    assert second.sent[-2:] == [("ASKING",), (*command[:2], 1, KEY, "argument")]
+
+
+def test_a_script_that_needs_all_of_its_keys_waits_at_the_target_until_they_are_there(make_script):
+    first, second = Node(ASK), Node(*[TryAgainError()] * 20, 5)
+    command = make_script().command(KEY, "keys", "order", "argument")
+    assert call(Nodes(first, second), *command) == 5
+    assert second.sent == [("ASKING",), command] * 21
+    assert first.sent == [command]
+
+
+def test_a_script_whose_keys_never_arrive_is_told_to_try_again(make_script, monkeypatch):
+    monkeypatch.setattr(routing, "MAX_WAIT_SECONDS", 0.05)
+    command = make_script().command(KEY, "keys", "order", "argument")
+    nodes = Nodes(Node(ASK), Node(*[TryAgainError()] * 100))
+    assert isinstance(call(nodes, *command), TryAgainError)
 
 
 @pytest.mark.parametrize("reply", [ClusterDownError("down"), NOT_SENT], ids=["down", "not sent"])
