@@ -10,10 +10,23 @@ from redis.exceptions import NoScriptError
 from ..errors import StoreUnavailable, StreamingError
 from .connection import Argument, Command, Reply, checked
 
-
 # What is only read may be read again. ASKING stands before a read whose slot is on its way.
 _READS = frozenset(
-    "ASKING EXISTS PING SCAN TTL XINFO XLEN XRANGE XREAD XREVRANGE ZCARD ZRANGE ZSCORE".split()
+    [
+        "ASKING",
+        "EXISTS",
+        "PING",
+        "SCAN",
+        "TTL",
+        "XINFO",
+        "XLEN",
+        "XRANGE",
+        "XREAD",
+        "XREVRANGE",
+        "ZCARD",
+        "ZRANGE",
+        "ZSCORE",
+    ]
 )
 
 # Scripts by their digests and their sources, for those who see commands only.
