@@ -202,7 +202,8 @@ class EventStore(WholeLogReader):
         """Carry out appends in one round trip, and return the result or the error of each.
 
         Their events and options must have been checked. Two appends to the same run may be
-        carried out in another order. Raises StoreUnavailable if the round trip failed.
+        carried out in another order. Raises StoreUnavailable if the round trip failed, on a
+        cluster for all of them in the same way.
         """
         outcomes = self._writer.append_each(appends)
         pairs = zip(appends, outcomes, strict=True)

@@ -68,7 +68,7 @@ class Notes:
     def __init__(self, reader: LogReader, name: str, place: str = ""):
         self._name = name
         self._place = hashlib.sha256(place.encode()).hexdigest()[:_PLACE_DIGITS]
-        self._look = reader.script(HERE / "look.lua", keys=2)
+        self._look = reader.script(HERE / "look.lua", keys=2, reads=True)
         self._claim = reader.script(HERE / "claim.lua", keys=2)
         self._hold = reader.script(HERE / "hold.lua", keys=4)
         self._archived = reader.script(HERE / "archived.lua", keys=4)

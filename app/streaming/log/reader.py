@@ -107,13 +107,13 @@ class LogReader:
     def __init__(self, engine: Engine, leases: Leases):
         self.engine = engine
         self._pool = engine.pool
-        self._read_log = self.script(HERE / "read.lua", keys=1)
-        self._read_mark = self.script(HERE / "mark.lua", keys=1)
+        self._read_log = self.script(HERE / "read.lua", keys=1, reads=True)
+        self._read_mark = self.script(HERE / "mark.lua", keys=1, reads=True)
         self.leases = leases
 
-    def script(self, file: Path, keys: int) -> Script:
-        """Return a script that runs over the connections of reads."""
-        return Script(self._pool, file, keys)
+    def script(self, file: Path, keys: int, *, reads: bool = False) -> Script:
+        """Return a script that runs over the connections of reads. For `reads` see `Script`."""
+        return Script(self._pool, file, keys, reads=reads)
 
     def get_events(
         self, run_id: int | str, *, limit: int | None = None, descending: bool = False

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -57,10 +56,10 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
-        self._append = Script(connection, HERE / "append.lua")
+        self._append = Script(connection, HERE / "append.lua", derives_keys=True)
         # Nobody is told that it is done. A server that has lost the event ends the run again.
-        self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3)
-        self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3)
+        self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3, derives_keys=True)
+        self._all_keys = Script(connection, HERE / "all_keys.lua", keys=3, derives_keys=True)
         self._touch = Script(connection, HERE / "touch.lua", keys=1)
         self._ended_ttl_ms = str(ended_ttl_seconds * 1000)
         self._limits = str(maxlen), self._ended_ttl_ms, str(idle_ttl_seconds * 1000)
@@ -78,7 +77,7 @@ class LogWriter:
     def append_each(self, appends: Sequence[Append]) -> list[Appended | StreamingError]:
         """Carry out several appends in one round trip. Return the result or error of each.
 
-        Raises StoreUnavailable if no append was answered.
+        Raises StoreUnavailable if no append was answered, all for the same reason.
         """
         timestamp = timestamp_now()
         calls = [self._arguments(append, timestamp) for append in appends]
@@ -120,9 +119,8 @@ class LogWriter:
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
         run_id, new_events, idempotency_key, expected_sequence, lease_seconds = append
-        if lease_seconds:
-            with suppress(StoreUnavailable):  # else the reply tells it
-                self._engine.server_of(log_key(run_id)).availability.watch()
+        if lease_seconds and (server := self._engine.known_server_of(log_key(run_id))):
+            server.availability.watch()
         fields: Iterable[Argument] = chain.from_iterable(new_events)
         # While the slot of a run moves, its keys may be on two nodes, and a key that does not exist
         # counts as one that is elsewhere. So no append names more keys than it needs.
@@ -188,8 +186,9 @@ class LogWriter:
 
     def _interrupted(self, run_id: str) -> None:
         """Note that the producers of a run could not write."""
-        with suppress(StoreUnavailable):  # the node that it will have begins to count then
-            self._engine.server_of(log_key(run_id)).availability.interrupted()
+        server = self._engine.known_server_of(log_key(run_id))
+        if server is not None:  # else the node that it will have begins to count then
+            server.availability.interrupted()
 
 
 def _is_repeat(outcome: Appended | StreamingError) -> bool:

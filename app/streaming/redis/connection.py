@@ -123,8 +123,9 @@ def call_all(client: redis.Redis, *commands: Command) -> list[Reply]:
     `redis.Redis` is not used for that: its retries may repeat an append, its decoding fails on
     entries that are not UTF-8, and it costs more than twice as much.
 
-    Raises StoreUnavailable, and ReentrantCall in a signal handler that has interrupted a call:
-    that call may hold the lock of the pool.
+    Raises StoreUnavailable, whose `stored` is None if Redis may have executed the commands, and
+    ReentrantCall in a signal handler that has interrupted a call: that call may hold the lock of
+    the pool.
     """
     thread = one_call_per_thread.check()
     try:
@@ -141,7 +142,8 @@ def _exchange_over(pool: redis.ConnectionPool, commands: Sequence[Command]) -> l
         if not leads_to_master(link):
             link.disconnect()
             link.connect()  # an exchange would connect too, but asks no Sentinel for the master
-        return exchange(link, *commands)
+        with _lost_replies:
+            return exchange(link, *commands)
     finally:
         pool.release(link)
 
@@ -311,16 +313,22 @@ class _TranslatedErrors:
     It stands around every read of a reader. A generator in its place would cost four times as much.
     """
 
+    def __init__(self, stored: bool | None):
+        self._stored = stored
+
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError | OSError):
             count_error(error)
-            raise StoreUnavailable(reason_of(error)) from error
+            raise StoreUnavailable(reason_of(error), self._stored) from error
 
 
-_translated_errors = _TranslatedErrors()
+_translated_errors = _TranslatedErrors(stored=False)
+
+# Stands around commands that are sent: if their replies are lost, nobody knows what they did.
+_lost_replies = _TranslatedErrors(stored=None)
 
 
 def translated_errors() -> AbstractContextManager[None]:

@@ -10,6 +10,29 @@ from redis.exceptions import NoScriptError
 from ..errors import StoreUnavailable, StreamingError
 from .connection import Argument, Command, Reply, checked
 
+# What is only read may be read again. ASKING stands before a read whose slot is on its way.
+_READS = frozenset(
+    [
+        "ASKING",
+        "EXISTS",
+        "PING",
+        "SCAN",
+        "TTL",
+        "XINFO",
+        "XLEN",
+        "XRANGE",
+        "XREAD",
+        "XREVRANGE",
+        "ZCARD",
+        "ZRANGE",
+        "ZSCORE",
+    ]
+)
+
+# Scripts by their digests and their sources, for those who see commands only.
+_deriving: set[Argument] = set()
+_reading: set[Argument] = set()
+
 
 class Connection(Protocol):
     """What a script needs of a connection, or of a pool of them."""
@@ -18,19 +41,39 @@ class Connection(Protocol):
 
     def call_all(self, *commands: Command) -> list[Reply]: ...
 
+    def call_each(self, *commands: Command) -> list[Reply]: ...
+
 
 class Script:
     """A script, called by its digest. Its source is sent only to a server that lacks it.
 
     The first arguments of a call are its keys, `keys` of them. Without `keys`, their number stands
     before them.
+
+    Args:
+        derives_keys: whether it knows the names of its other keys from the first one, and may be
+            called without them.
+        reads: whether it appends and changes nothing that anybody could miss, so that it may be
+            run again when its reply was lost.
     """
 
-    def __init__(self, connection: Connection, file: Path, keys: int | None = None):
+    def __init__(
+        self,
+        connection: Connection,
+        file: Path,
+        keys: int | None = None,
+        *,
+        derives_keys: bool = False,
+        reads: bool = False,
+    ):
         self._connection = connection
         self._source = file.read_bytes()
         self._digest = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
         self._keys = () if keys is None else (keys,)
+        if derives_keys:
+            _deriving.update((self._source, self._digest))
+        if reads:
+            _reading.update((self._source, self._digest))
 
     def run(self, *keys_and_arguments: Argument) -> Reply:
         """Run the script and return its raw reply. Raises NotALog and StoreUnavailable."""
@@ -49,7 +92,7 @@ class Script:
 
         Returns the raw reply to each call, or the error that `run` would raise for it. A server
         that lacks the script may run the calls in another order. Raises StoreUnavailable if no
-        call was answered.
+        call was answered, all for the same reason.
         """
         replies = self._call_each("EVALSHA", self._digest, calls)
         refused = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
@@ -66,7 +109,17 @@ class Script:
         self, command: str, script: str | bytes, calls: Sequence[Command]
     ) -> list[Reply]:
         commands = [(command, script, *self._keys, *arguments) for arguments in calls]
-        return [_reply_or_error(reply) for reply in self._connection.call_all(*commands)]
+        return [_reply_or_error(reply) for reply in self._connection.call_each(*commands)]
+
+
+def derives_keys(command: Command) -> bool:
+    """Return whether a command runs a script that may be called with its first key alone."""
+    return command[0] in ("EVALSHA", "EVAL") and command[1] in _deriving
+
+
+def reads(command: Command) -> bool:
+    """Return whether a command only reads, so that it may be sent again if its reply was lost."""
+    return command[0] in _READS or (command[0] in ("EVALSHA", "EVAL") and command[1] in _reading)
 
 
 def _reply_or_error(reply: Reply) -> Reply:

@@ -7,10 +7,12 @@ from weakref import WeakSet
 import redis
 from redis.exceptions import NoPermissionError
 
+from ..errors import StoreUnavailable
 from . import connection
 from .acknowledgement import WAIT_SECONDS, Acknowledgement, ReplicaWatch
 from .availability import Availability
 from .connection import Argument, Command, RedisConnection, Reply, checked
+from .scripts import reads
 from .server_warnings import parse_info
 from .shared_connection import SharedConnection
 
@@ -32,11 +34,24 @@ class Pool:
 
     def call(self, *command: Argument) -> Reply:
         """Send one command and return its raw reply, an error reply as a value."""
-        return connection.call_all(self._client, command)[0]
+        return self.call_all(command)[0]
 
     def call_all(self, *commands: Command) -> list[Reply]:
-        """Send commands together and return their raw replies. Raises StoreUnavailable."""
-        return connection.call_all(self._client, *commands)
+        """Send commands together and return their raw replies.
+
+        Raises StoreUnavailable, whose `stored` is None if Redis may have executed a command that
+        does more than read.
+        """
+        try:
+            return connection.call_all(self._client, *commands)
+        except StoreUnavailable as error:
+            if all(map(reads, commands)):
+                error.stored = False
+            raise
+
+    def call_each(self, *commands: Command) -> list[Reply]:
+        """Do what `call_all` does: what fails on one server fails for all of them."""
+        return self.call_all(*commands)
 
     def close(self) -> None:
         """Close all connections of the pool."""
@@ -95,6 +110,10 @@ class Server:
         return [self]
 
     def server_of(self, key: str) -> "Server":
+        """Return the server that has a key: this one."""
+        return self
+
+    def known_server_of(self, key: str) -> "Server":
         """Return the server that has a key: this one."""
         return self
 

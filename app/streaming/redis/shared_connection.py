@@ -107,6 +107,10 @@ class SharedConnection:
             raise request.error
         return request.replies
 
+    def call_each(self, *commands: Command) -> list[Reply]:
+        """Do what `call_all` does: what fails on one server fails for all of them."""
+        return self.call_all(*commands)
+
     def close(self) -> None:
         """Close the connection. A call that is in progress fails; the next one connects anew."""
         if self._batch and (link := self._link) is not None:

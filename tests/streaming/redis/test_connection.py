@@ -11,6 +11,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from app.streaming.errors import NotALog, StoreUnavailable
 from app.streaming.redis import connection, redis_url
+from app.streaming.redis.scripts import Script
+from app.streaming.redis.server import Server
 from tests.servers import free_port, wait_until
 
 
@@ -52,14 +54,36 @@ def test_an_error_of_one_command_does_not_hide_the_replies_of_others(fake_client
 
 def test_a_refused_connection_raises_store_unavailable():
     client = redis_url.make_client(f"redis://127.0.0.1:{free_port()}")
-    with pytest.raises(StoreUnavailable):
-        connection.call(client, "PING")
+    with pytest.raises(StoreUnavailable) as raised:
+        connection.call(client, "INCR", "a")
+    assert raised.value.stored is False
 
 
 def test_a_server_that_never_answers_raises_store_unavailable(silent_port):
     client = redis_url.make_client(f"redis://127.0.0.1:{silent_port}?socket_timeout=0.1")
-    with pytest.raises(StoreUnavailable):
-        connection.call(client, "PING")
+    with pytest.raises(StoreUnavailable) as raised:
+        connection.call(client, "INCR", "a")
+    assert raised.value.stored is None
+
+
+def test_a_pool_whose_replies_are_lost_says_whether_anything_may_have_been_written(
+    silent_port, tmp_path
+):
+    pool = Server(redis_url.make_client(f"redis://127.0.0.1:{silent_port}?socket_timeout=0.1")).pool
+    (tmp_path / "read.lua").write_text("return 1")
+    (tmp_path / "write.lua").write_text("return 2")
+    read = Script(pool, tmp_path / "read.lua", keys=1, reads=True).command("a")
+    write = Script(pool, tmp_path / "write.lua", keys=1).command("a")
+    for commands, stored in (
+        ([("XRANGE", "a", "-", "+")], False),
+        ([("ASKING",), ("XLEN", "a"), read], False),
+        ([("EXPIRE", "a", 1)], None),
+        ([("XLEN", "a"), write], None),
+        ([write, read], None),
+    ):
+        with pytest.raises(StoreUnavailable) as raised:
+            pool.call_all(*commands)
+        assert raised.value.stored is stored
 
 
 def test_a_pool_without_a_free_connection_raises_store_unavailable(redis_server, monkeypatch):

@@ -6,11 +6,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from random import SystemRandom
 
 from redis.crc import key_slot
 
-from ...errors import StoreUnavailable, StreamingError, UnsupportedServer
+from ...errors import (
+    StoreUnavailable,
+    StreamingError,
+    UnsupportedServer,
+    copy_of,
+    without_variables,
+)
 from ..connection import REFUSES
 from ..server import Server
 from .routing import Routed
@@ -21,6 +28,8 @@ from .slot_map import SLOTS, Address, SlotMap, read_map
 WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1
+# Who asks for all nodes gets a map that was not read longer ago, or has it read.
+MAX_AGE_SECONDS = 5.0
 
 # A node that did not answer is asked last for so long: to wait for it again holds up the others.
 AVOID_SECONDS = 60.0
@@ -66,8 +75,11 @@ class Cluster:
         self._owners: list[Server | None] = [None] * SLOTS
         self._servers: dict[Address, Server] = {}
         self._failed: dict[Address, float] = {}  # when a node did not answer
+        # Nodes that others have named for a slot since the map was read: they know a newer one.
+        self._named: dict[Address, None] = {}
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._watched_in: int | None = None  # the process whose thread watches
+        self._failure: StoreUnavailable | None = None  # of the last read that failed
         self._reset()
         reset = weakref.WeakMethod(self._reset)
         os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
@@ -75,6 +87,7 @@ class Cluster:
     def _reset(self) -> None:
         self._refreshing = threading.Lock()
         self._refreshed_at = -MIN_REFRESH_SECONDS
+        self._reads_soon = False
 
     # Where keys are
 
@@ -82,25 +95,37 @@ class Cluster:
         """Return the node that has a key. Raises StoreUnavailable if none is known."""
         if self._map is None:
             self.refresh_after(self.refreshes)
-        slot = key_slot(key.encode())
-        server = self._owners[slot]
+        server = self.known_server_of(key)
         if server is None:
+            slot = key_slot(key.encode())
             raise StoreUnavailable(f"no node of the cluster has the slot {slot}", stored=False)
         return server
 
+    def known_server_of(self, key: str) -> Server | None:
+        """Return the node that has a key, as far as is known without asking."""
+        return self._owners[key_slot(key.encode())]
+
     def lane_of(self, key: str) -> str:
         """Return the name of the node that has a key, as far as is known without asking."""
-        server = self._owners[key_slot(key.encode())]
+        server = self.known_server_of(key)
         return "" if server is None else server.name
 
     def servers(self) -> list[Server]:
-        """Return the nodes that have slots. Raises StoreUnavailable if no node answers."""
+        """Return the nodes that have slots. Raises StoreUnavailable if none was ever known."""
         return [self._server_at(address) for address in self.map().masters()]
 
     def map(self) -> SlotMap:
-        """Return the map as it was last read. Raises StoreUnavailable if it never was."""
+        """Return the map, read anew if it is known to be old.
+
+        If nobody tells it, it is the one that was last read. Raises StoreUnavailable if none was.
+        """
         if self._map is None:
             self.refresh_after(self.refreshes)
+        elif self._named:
+            with suppress(StoreUnavailable):
+                self.refresh_after(self.refreshes)
+        elif time.monotonic() > self._refreshed_at + MAX_AGE_SECONDS:
+            self._read_soon()
         if self._map is None:
             raise StoreUnavailable("another thread reads the map of the cluster", stored=False)
         return self._map
@@ -111,9 +136,11 @@ class Cluster:
         """Take in that a node names another one for a slot, and return that one."""
         server = self.node_at(host, port, by)
         if self._owners[slot] is not server:
+            self._named[server.address] = None
             self._owners[slot] = server
             server.availability.interrupted()
             self._tell()
+            self._read_soon()
         return server
 
     def node_at(self, host: str, port: int, by: Server) -> Server:
@@ -130,12 +157,17 @@ class Cluster:
             return
         try:
             soon = self._refreshed_at + MIN_REFRESH_SECONDS
-            if self.refreshes != seen and self._map is not None:
+            if self.refreshes != seen:
+                if self._map is None and self._failure is not None:
+                    raise copy_of(self._failure)
                 return
             time.sleep(max(0.0, soon - time.monotonic()))
             self.refreshes += 1
             try:
                 self._take(self._read())
+            except StoreUnavailable as error:
+                self._failure = without_variables(error)
+                raise
             finally:
                 self._refreshed_at = time.monotonic()
         finally:
@@ -232,6 +264,27 @@ class Cluster:
 
     # Inside
 
+    def _read_soon(self) -> None:
+        """Have a thread read the map, unless one does anyway. Nobody waits for it."""
+        if self._watched_in != os.getpid() and not self._reads_soon:
+            self._reads_soon = True
+            thread = threading.Thread(
+                target=_read_once, args=(weakref.ref(self),), name="tailrace-map", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads; who asks for all nodes reads the map then
+                self._reads_soon = False
+
+    def read_in_background(self) -> None:
+        """Read the map in a thread of its own; if nobody tells it, it stays as it is."""
+        try:
+            self.refresh_after(self.refreshes)
+        except StreamingError as error:
+            log.debug("the map of the cluster cannot be read: %s", error)
+        except Exception:
+            log.exception("unexpected error while the map of the cluster was read")
+
     def _read(self) -> SlotMap:
         """Return the map of the first node that takes part in a cluster that serves.
 
@@ -239,38 +292,62 @@ class Cluster:
         """
         known = self._map
         found: list[SlotMap] = []
+        strangers: dict[Address, SlotMap] = {}
         failure: StreamingError | None = None
         for address in self._to_ask():
             try:
                 told = read_map(self._server_at(address))
-                self._check_same(told, address)
             except (StoreUnavailable, UnsupportedServer) as error:
                 failure = failure or error
                 self._failed[address] = time.monotonic()
                 continue
+            if self._is_stranger(told, address):
+                strangers[address] = told
+                continue
             if told.is_ok and told.shards and (known is None or told.epoch >= known.epoch):
                 return told
             found.append(told)
+        if not found and strangers:
+            found.append(self._successor(strangers))
         if not found:
             if isinstance(failure, UnsupportedServer):
                 raise failure
             raise StoreUnavailable(f"no node of the cluster answers: {failure}", stored=False)
         return max(found, key=lambda each: (len(each.shards) > 0, each.epoch))
 
-    def _check_same(self, told: SlotMap, address: Address) -> None:
-        """Raise UnsupportedServer if a node is one of another cluster now."""
+    def _is_stranger(self, told: SlotMap, address: Address) -> bool:
+        """Return whether a node knows none of the known nodes, and none of them has named it."""
         known = self._map
-        if known is not None and told.node_ids and not told.node_ids & known.node_ids:
+        return bool(
+            known is not None
+            and told.node_ids
+            and address not in self._named
+            and not told.node_ids & known.node_ids
+        )
+
+    def _successor(self, strangers: dict[Address, SlotMap]) -> SlotMap:
+        """Return the map of nodes that are strangers, where none that is known answers any more.
+
+        All nodes of a cluster may have been replaced since its map was read. It is the same one
+        only if all nodes answer that the URL names, and know each other: where some are away, the
+        known ones may come back. Raises UnsupportedServer if it is another cluster.
+        """
+        address, first = next(iter(strangers.items()))
+        named = [strangers.get(each) for each in self.seeds]
+        if not all(each is not None and each.node_ids & first.node_ids for each in named):
             raise UnsupportedServer(
                 f"{address[0]}:{address[1]} belongs to another cluster than the other nodes"
             )
+        log.warning("no known node of the cluster is there any more; REDIS_URL names others now")
+        return max(strangers.values(), key=lambda each: (each.is_ok, each.epoch))
 
     def _to_ask(self) -> Iterator[Address]:
-        """Yield the nodes to ask for the map: first those that answered, and have slots."""
+        """Yield the nodes to ask for the map: first those that answered, and were named last."""
         known = self._map
         masters = known.masters() if known else []
         _dice.shuffle(masters)
-        addresses = dict.fromkeys([*masters, *(known.replicas() if known else []), *self.seeds])
+        replicas = known.replicas() if known else []
+        addresses = dict.fromkeys([*list(self._named), *masters, *replicas, *self.seeds])
         since = time.monotonic() - AVOID_SECONDS
         yield from sorted(addresses, key=lambda each: self._failed.get(each, 0.0) > since)
 
@@ -283,19 +360,19 @@ class Cluster:
             owners[shard.first : shard.last + 1] = [server] * (shard.last + 1 - shard.first)
         known, before = self._map, self._owners
         self._map, self._owners = found, owners
+        named, self._named = self._named, {}
         if before == owners:
             return
         gained = {now for now, was in zip(owners, before, strict=True) if now and now is not was}
         for server in gained:
             server.availability.interrupted()  # nobody knows whether producers could write
-        self._drop_others(found)
+        self._drop_others({*found.masters(), *named})
         if known is not None:
             log.info("slots of the cluster are at other nodes now: %s", describe(found))
         self._tell()
 
-    def _drop_others(self, found: SlotMap) -> None:
+    def _drop_others(self, masters: set[Address]) -> None:
         """Forget the nodes that have left the cluster, or are replicas now."""
-        masters = set(found.masters())
         for address in [each for each in self._servers if each not in masters]:
             self._servers.pop(address).close()
 
@@ -324,11 +401,14 @@ def describe(slot_map: SlotMap) -> str:
 def _watch(reference: "weakref.ref[Cluster]") -> None:
     """Read the map again and again, until nothing else refers to the cluster."""
     while (cluster := reference()) is not None:
-        try:
-            cluster.refresh_after(cluster.refreshes)
-        except StreamingError as error:
-            log.debug("the map of the cluster cannot be read: %s", error)
-        except Exception:
-            log.exception("unexpected error in the watch over the cluster")
+        cluster.read_in_background()
         del cluster
         time.sleep(WATCH_SECONDS)
+
+
+def _read_once(reference: "weakref.ref[Cluster]") -> None:
+    """Read the map once: a moment later, when the nodes have told each other of it."""
+    time.sleep(MIN_REFRESH_SECONDS)
+    if (cluster := reference()) is not None:
+        cluster._reads_soon = False
+        cluster.read_in_background()

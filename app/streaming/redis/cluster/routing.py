@@ -4,14 +4,15 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Protocol
 
+from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
 from ...errors import StoreUnavailable, StreamingError, copy_of
+from ...reentrancy import one_call_per_thread
 from ..connection import Argument, Command, Reply
-from ..scripts import Connection
+from ..scripts import Connection, derives_keys
 from ..server import Server
 
 # So often a command follows redirections, one after the other.
@@ -26,7 +27,7 @@ PAUSE_SECONDS = 0.02
 class Nodes(Protocol):
     """What routing needs of a cluster."""
 
-    def server_of(self, key: str) -> Server: ...
+    def known_server_of(self, key: str) -> Server | None: ...
 
     def moved(self, slot: int, host: str, port: int, by: Server) -> Server: ...
 
@@ -75,20 +76,44 @@ class Routed:
         """Send commands together and return their raw replies.
 
         A node that fails is no matter of the others: its commands have a StoreUnavailable as
-        their reply. It is raised only if no command has another one.
+        their reply. One is raised only if no command has another reply; its `stored` is None if
+        nobody knows of one of the commands.
         """
         replies = self._carry_out([_Call(command) for command in commands])
-        if replies and all(isinstance(reply, StoreUnavailable) for reply in replies):
-            raise replies[0]
+        errors = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        if errors and len(errors) == len(replies):
+            raise next((each for each in errors if each.stored is None), errors[0])
+        return replies
+
+    def call_each(self, *commands: Command) -> list[Reply]:
+        """Do what `call_all` does, but raise only what is the error of every command."""
+        replies = self._carry_out([_Call(command) for command in commands])
+        errors = [reply for reply in replies if isinstance(reply, StoreUnavailable)]
+        alike = {(type(each), str(each), each.stored) for each in errors}
+        if len(errors) == len(replies) and len(alike) == 1:
+            raise errors[0]
         return replies
 
     def _carry_out(self, calls: Sequence[_Call]) -> list[Reply]:
+        """Return the replies of some calls. Raises ReentrantCall before any of them is sent."""
+        one_call_per_thread.check()
+        replies = self._replies(calls)
+        for reply in replies:
+            if isinstance(reply, StreamingError) and not isinstance(reply, StoreUnavailable):
+                raise copy_of(reply)
+        return replies
+
+    def _replies(self, calls: Sequence[_Call]) -> list[Reply]:
         left, until = list(calls), time.monotonic() + MAX_WAIT_SECONDS
-        redirections = 0
+        redirections, may_refresh = 0, True
         while left:
             seen = self._cluster.refreshes
             self._send(left)
-            left = [each for each in left if self._must_go_on(each, seen)]
+            # Once at most: the replies of the nodes that are well wait for it.
+            if may_refresh and any(map(_lacks_node, left)):
+                may_refresh = False
+                self._refresh(seen, left)
+            left = [each for each in left if self._must_go_on(each)]
             waits = [each for each in left if isinstance(each.reply, TryAgainError)]
             if waits and time.monotonic() > until:
                 left = [each for each in left if each not in waits]
@@ -99,7 +124,7 @@ class Routed:
                 break
         return [each.reply for each in calls]
 
-    def _must_go_on(self, call: _Call, seen: int) -> bool:
+    def _must_go_on(self, call: _Call) -> bool:
         """Return whether a call is to be sent again, and decide where.
 
         It certainly was not carried out then.
@@ -108,43 +133,47 @@ class Routed:
         if by is not None and not isinstance(reply, Exception):
             return False
         call.asking = False
-        if by is None:  # nobody has its slot, as far as was known
-            self._refresh(seen)
-            call.server = self._server_of(call)
-            return call.server is not None
-        if isinstance(reply, MovedError):
+        if by is not None and isinstance(reply, MovedError):
             call.server = self._cluster.moved(reply.slot_id, reply.host, reply.port, by)
             return True
-        if isinstance(reply, AskError):
+        if by is not None and isinstance(reply, AskError):
             call.server, call.asking = self._cluster.node_at(reply.host, reply.port, by), True
             return True
         if isinstance(reply, TryAgainError):
-            if was_asking and is_script(call.command):
-                # The source has none of its keys. What is missing here too is nowhere.
-                call.command, call.asking = with_one_key(call.command), True
-            else:
+            # If it was asking, the source has none of its keys. What is missing here too is
+            # nowhere, or arrives in a moment.
+            call.asking = was_asking
+            if was_asking and derives_keys(call.command):
+                call.command = with_one_key(call.command)
+            elif not was_asking:
                 call.server = None
             return True
-        not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
-        if not_sent or isinstance(reply, ClusterDownError):
-            self._refresh(seen)
-            server = self._server_of(call)
+        if _lacks_node(call):
+            server = self._cluster.known_server_of(key_of(call.command))
             if server is not None and server is not by:
                 call.server = server
                 return True
         return False
 
-    def _refresh(self, seen: int) -> None:
+    def _refresh(self, seen: int, calls: Sequence[_Call]) -> None:
         """Read the map. If nobody tells it, the calls keep the replies that they have."""
-        with suppress(StreamingError):
+        try:
             self._cluster.refresh_after(seen)
+        except StreamingError as error:
+            for call in calls:
+                if call.server is None:
+                    call.reply = copy_of(error)
 
     def _send(self, calls: Sequence[_Call]) -> None:
         groups: defaultdict[Server, list[_Call]] = defaultdict(list)
         for call in calls:
             if call.server is None:
-                call.server = self._server_of(call)
-            if call.server is not None:
+                call.server = self._cluster.known_server_of(key_of(call.command))
+            if call.server is None:
+                slot = key_slot(key_of(call.command).encode())
+                reason = f"no node of the cluster has the slot {slot}"
+                call.reply = StoreUnavailable(reason, stored=False)
+            else:
                 groups[call.server].append(call)
         if not groups:
             return
@@ -155,13 +184,6 @@ class Routed:
         self._exchange(*first)
         for thread in threads:
             thread.join()
-
-    def _server_of(self, call: _Call) -> Server | None:
-        try:
-            return self._cluster.server_of(key_of(call.command))
-        except StoreUnavailable as error:
-            call.reply = error
-            return None
 
     def _exchange(self, server: Server, calls: Sequence[_Call]) -> None:
         commands: list[Command] = []
@@ -185,13 +207,15 @@ class Routed:
             call.reply = next(replies)
 
 
-def is_script(command: Command) -> bool:
-    """Return whether a command runs a script that has more keys than one."""
-    return command[0] in ("EVALSHA", "EVAL") and command[2] != 1
+def _lacks_node(call: _Call) -> bool:
+    """Return whether a call was not carried out, and another node may have its slot by now."""
+    reply = call.reply
+    not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
+    return not_sent or isinstance(reply, ClusterDownError)
 
 
 def with_one_key(command: Command) -> Command:
-    """Return the command that runs a script with its first key alone; it knows the others."""
+    """Return the command that runs a script with its first key alone, see `derives_keys`."""
     verb, script, count, first = command[:4]
     return verb, script, 1, first, *command[3 + int(count) :]
 

@@ -1,11 +1,16 @@
 """Routing on nodes that are made up: where a command goes on what a node has replied."""
 
+from functools import partial
+from unittest.mock import Mock
+
 import pytest
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from app.streaming.errors import StoreUnavailable
+from app.streaming.errors import ReentrantCall, StoreUnavailable
 from app.streaming.redis.cluster import routing
 from app.streaming.redis.cluster.routing import Routed
+from app.streaming.redis.scripts import Script
+from app.streaming.reentrancy import one_call_per_thread
 
 KEY = "run:a:events"
 READ = ("XLEN", KEY)
@@ -34,9 +39,7 @@ class Nodes:
     def __init__(self, owner, other, then=None):
         self.refreshes, self.owner, self.other, self.then = 0, owner, other, then
 
-    def server_of(self, key):
-        if self.owner is None:
-            raise StoreUnavailable("nobody has the slot", stored=False)
+    def known_server_of(self, key):
         return self.owner
 
     def moved(self, slot, host, port, by):
@@ -82,11 +85,33 @@ def test_try_again_is_tried_again_but_not_for_ever(monkeypatch):
     assert isinstance(call(Nodes(Node(*[TryAgainError()] * 100), Node())), TryAgainError)
 
 
-def test_a_script_that_the_target_cannot_run_names_its_log_alone():
+@pytest.fixture
+def make_script(tmp_path):
+    """Return a function that makes a script of three keys."""
+    (tmp_path / "script.lua").write_text(f"return 'of {tmp_path}'")
+    return partial(Script, Node(), tmp_path / "script.lua", 3)
+
+
+def test_a_script_that_the_target_cannot_run_names_its_log_alone(make_script):
     first, second = Node(ASK), Node(TryAgainError(), 5)
-    script = "EVALSHA", "digest", 3, KEY, "keys", "order", "argument"
-    assert call(Nodes(first, second), *script) == 5
-    assert second.sent[-2:] == [("ASKING",), ("EVALSHA", "digest", 1, KEY, "argument")]
+    command = make_script(derives_keys=True).command(KEY, "keys", "order", "argument")
+    assert call(Nodes(first, second), *command) == 5
+    assert second.sent[-2:] == [("ASKING",), (*command[:2], 1, KEY, "argument")]
+
+
+def test_a_script_that_needs_all_of_its_keys_waits_at_the_target_until_they_are_there(make_script):
+    first, second = Node(ASK), Node(*[TryAgainError()] * 20, 5)
+    command = make_script().command(KEY, "keys", "order", "argument")
+    assert call(Nodes(first, second), *command) == 5
+    assert second.sent == [("ASKING",), command] * 21
+    assert first.sent == [command]
+
+
+def test_a_script_whose_keys_never_arrive_is_told_to_try_again(make_script, monkeypatch):
+    monkeypatch.setattr(routing, "MAX_WAIT_SECONDS", 0.05)
+    command = make_script().command(KEY, "keys", "order", "argument")
+    nodes = Nodes(Node(ASK), Node(*[TryAgainError()] * 100))
+    assert isinstance(call(nodes, *command), TryAgainError)
 
 
 @pytest.mark.parametrize("reply", [ClusterDownError("down"), NOT_SENT], ids=["down", "not sent"])
@@ -107,5 +132,72 @@ def test_what_may_have_been_carried_out_is_never_sent_again():
 def test_a_slot_without_a_node_is_looked_for_once_more():
     second = Node(5)
     assert call(Nodes(None, second, then=second)) == 5
-    with pytest.raises(StoreUnavailable, match="nobody has the slot"):
+    with pytest.raises(StoreUnavailable, match="no node of the cluster has the slot"):
         call(Nodes(None, second))
+
+
+class Owners(Nodes):
+    """Two nodes; the first has the slot of KEY, and the second all others."""
+
+    def known_server_of(self, key):
+        return self.owner if key == KEY else self.other
+
+
+OTHER_READ = ("XLEN", "run:b:events")
+
+
+def test_of_several_nodes_that_fail_each_call_gets_the_error_of_its_own():
+    nodes = Owners(Node(NOT_SENT), Node(LOST))
+    routed = Routed(nodes, lambda node: node)
+    replies = routed.call_each(READ, OTHER_READ)
+    assert [each.stored for each in replies] == [False, None]
+    assert [str(each) for each in replies] == ["it is away", "the reply was lost"]
+
+
+def test_an_error_of_all_calls_says_that_nobody_knows_if_nobody_knows_of_one():
+    routed = Routed(Owners(Node(NOT_SENT), Node(LOST)), lambda node: node)
+    with pytest.raises(StoreUnavailable) as raised:
+        routed.call_all(READ, OTHER_READ)
+    assert raised.value.stored is None
+
+
+def test_what_one_node_does_not_answer_is_one_error():
+    with pytest.raises(StoreUnavailable, match="it is away"):
+        Routed(Nodes(Node(NOT_SENT, NOT_SENT), Node()), lambda node: node).call_each(READ, READ)
+
+
+@pytest.mark.parametrize("owner", [None, Node(*[NOT_SENT] * 20)], ids=["unknown", "away"])
+def test_the_map_is_read_once_for_all_commands(owner):
+    nodes = Nodes(owner, Node())
+    with pytest.raises(StoreUnavailable):
+        Routed(nodes, lambda node: node).call_all(*[READ] * 20)
+    assert nodes.refreshes == 1
+
+
+def test_the_map_is_not_read_again_if_the_next_node_is_away_too():
+    nodes = Nodes(Node(NOT_SENT), Node(), then=Node(NOT_SENT))
+    with pytest.raises(StoreUnavailable):
+        call(nodes)
+    assert nodes.refreshes == 1
+
+
+def test_a_call_from_a_signal_handler_in_a_call_is_refused_before_anything_is_sent():
+    first, second = Node(5), Node(6)
+    routed = Routed(Owners(first, second), lambda node: node)
+    thread = one_call_per_thread.check()
+    try:
+        one_call_per_thread.enter(thread)
+        with pytest.raises(ReentrantCall):
+            routed.call_all(READ, OTHER_READ)
+        with pytest.raises(ReentrantCall):
+            routed.call_each(READ, OTHER_READ)
+    finally:
+        one_call_per_thread.leave(thread)
+    assert first.sent + second.sent == []
+
+
+def test_an_error_that_is_no_failure_of_a_node_is_raised():
+    first = Node(5)
+    first.call_all = Mock(side_effect=ReentrantCall())
+    with pytest.raises(ReentrantCall):
+        Routed(Owners(first, Node(6)), lambda node: node).call_all(READ, OTHER_READ)

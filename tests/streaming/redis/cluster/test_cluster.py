@@ -1,0 +1,146 @@
+"""The map of a cluster, as it is read: how often, and from whom."""
+
+import pytest
+
+from app.streaming.errors import StoreUnavailable, UnsupportedServer
+from app.streaming.event_store import EventStore
+from app.streaming.new_event import Append, NewEvent
+from app.streaming.redis.cluster import cluster as cluster_module
+from app.streaming.redis.cluster.cluster import Cluster
+from app.streaming.redis.cluster.slot_map import SLOTS, Address, Shard, SlotMap
+from app.streaming.redis.engine import make_engine
+from app.streaming.redis.server import Server
+from tests.servers import free_port, wait_until
+
+
+@pytest.mark.parametrize("lease", [None, 5])
+def test_many_appends_without_a_node_read_the_map_once(lease):
+    store = EventStore(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
+    appends = [
+        Append(f"run-{number}", [NewEvent.of("llm", "stream")], None, None, lease)
+        for number in range(20)
+    ]
+    with pytest.raises(StoreUnavailable, match="no node of the cluster answers"):
+        store.append_each(appends)
+    assert store.engine.refreshes == 1
+
+
+def test_a_read_of_the_map_that_failed_meanwhile_is_not_repeated():
+    cluster = EventStore(f"redis+cluster://127.0.0.1:{free_port()}").engine
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="no node of the cluster answers"):
+            cluster.refresh_after(0)
+    assert cluster.refreshes == 1
+
+
+# What the nodes tell
+
+A, B, C, D = (("127.0.0.1", port) for port in (1, 2, 3, 4))
+
+
+def map_of(*masters: Address, ids: str, epoch: int = 1, is_ok: bool = True) -> SlotMap:
+    """Return a map in which some nodes share the slots; `ids` has a letter for each."""
+    size = SLOTS // len(masters)
+    shards = [
+        Shard(at * size, SLOTS - 1 if at == len(masters) - 1 else (at + 1) * size - 1, each, ())
+        for at, each in enumerate(masters)
+    ]
+    return SlotMap(tuple(shards), frozenset(ids), is_ok, epoch)
+
+
+class Told(dict[Address, SlotMap]):
+    """What each node says; the others are away."""
+
+    def read(self, server: Server) -> SlotMap:
+        if server.address not in self:
+            raise StoreUnavailable("it is away", stored=False)
+        return self[server.address]
+
+
+@pytest.fixture
+def told(monkeypatch) -> Told:
+    told = Told()
+    monkeypatch.setattr(cluster_module, "read_map", told.read)
+    return told
+
+
+def cluster_of(*seeds: Address) -> Cluster:
+    engine = make_engine("redis+cluster://" + ",".join(f"{host}:{port}" for host, port in seeds))
+    assert isinstance(engine, Cluster)
+    return engine
+
+
+def masters_of(cluster: Cluster) -> list[Address]:
+    cluster.refresh_after(cluster.refreshes)
+    return cluster.map().masters()
+
+
+def test_all_nodes_may_have_been_replaced(told):
+    cluster = cluster_of(A, B)
+    told[A] = told[B] = map_of(A, B, ids="ab")
+    assert masters_of(cluster) == [A, B]
+    told[A] = told[B] = map_of(A, B, ids="cd")
+    assert masters_of(cluster) == [A, B]
+    assert cluster.map().node_ids == {"c", "d"}
+
+
+@pytest.mark.parametrize("first", [None, map_of(A, ids="x")], ids=["away", "of a third cluster"])
+def test_a_node_of_another_cluster_is_refused_while_the_known_ones_are_away(told, first):
+    cluster = cluster_of(A, B)
+    told[A] = map_of(A, ids="a")
+    assert masters_of(cluster) == [A]
+    told[B] = map_of(B, C, ids="bc")
+    assert masters_of(cluster) == [A]
+    del told[A]
+    if first:
+        told[A] = first
+    with pytest.raises(UnsupportedServer, match="belongs to another cluster"):
+        masters_of(cluster)
+    assert cluster.map().masters() == [A]
+
+
+def test_a_known_node_that_does_not_serve_is_not_left_for_a_stranger(told):
+    cluster = cluster_of(B)
+    told[B] = map_of(A, B, ids="ab")
+    assert masters_of(cluster) == [A, B]
+    told[A], told[B] = map_of(A, B, ids="ab", is_ok=False), map_of(B, ids="x")
+    assert masters_of(cluster) == [A, B]
+    assert cluster.map().node_ids == {"a", "b"}
+
+
+def test_a_node_that_a_known_one_has_named_is_no_stranger(told):
+    cluster = cluster_of(A)
+    told[A] = map_of(A, ids="a")
+    assert masters_of(cluster) == [A]
+    del told[A]
+    told[D] = map_of(C, D, ids="cd", epoch=2)
+    cluster.moved(7, *D, by=cluster.server_of("a"))
+    assert masters_of(cluster) == [C, D]
+
+
+def test_after_a_slot_has_moved_the_map_is_read_though_nobody_asks_for_it(told):
+    cluster = cluster_of(A)
+    told[A] = map_of(A, ids="a")
+    by, read = cluster.server_of("a"), cluster.refreshes
+    told[A] = told[D] = map_of(A, D, ids="ad", epoch=2)
+    assert cluster.moved(7, *D, by=by).address == D
+    wait_until(lambda: cluster.refreshes > read, "the map is read")
+    wait_until(lambda: cluster._map.masters() == [A, D], "the map is taken")
+
+
+def test_who_asks_for_all_nodes_has_an_old_map_read(told, monkeypatch):
+    monkeypatch.setattr(cluster_module, "MAX_AGE_SECONDS", 0.0)
+    cluster = cluster_of(A)
+    told[A] = map_of(A, ids="a")
+    assert [each.address for each in cluster.servers()] == [A]
+    told[A] = map_of(A, D, ids="ad", epoch=2)
+    wait_until(lambda: [each.address for each in cluster.servers()] == [A, D], "it is read")
+
+
+def test_a_map_that_nobody_tells_stays_as_it_was(told):
+    cluster = cluster_of(A)
+    told[A] = map_of(A, ids="a")
+    by = cluster.server_of("a")
+    del told[A]
+    cluster.moved(7, *D, by=by)
+    assert [each.address for each in cluster.servers()] == [A]
