@@ -7,6 +7,7 @@ from weakref import WeakSet
 import redis
 from redis.exceptions import NoPermissionError
 
+from ..errors import StoreUnavailable
 from . import connection
 from .acknowledgement import WAIT_SECONDS, Acknowledgement, ReplicaWatch
 from .availability import Availability
@@ -22,6 +23,9 @@ MAX_BLOCK_SECONDS = 5.0
 # A script that writes nothing. But its first line declares that it may, so a full server or a
 # replica refuses to run it. A refusal by a replica makes the connection look for the master.
 PING = ("EVAL", "#!lua\nreturn 1", 0)
+
+# A node of a cluster runs PING, which has no key, also while it refuses every key.
+CLUSTER_STATE = ("CLUSTER", "INFO")
 
 
 class Pool:
@@ -48,6 +52,9 @@ class Server:
 
     Args:
         ack_replicas: how many replicas must have what is sent over `writes`.
+        control_timeout: how many seconds `control` waits for an answer; without it, as long as
+            the client.
+        in_cluster: whether it is a node of a cluster.
 
     Attributes:
         client: redis-py's client, which holds the settings and the pool.
@@ -62,17 +69,18 @@ class Server:
     """
 
     def __init__(
-        self, client: redis.Redis, ack_replicas: int = 0, control_timeout: float | None = None
+        self,
+        client: redis.Redis,
+        ack_replicas: int = 0,
+        control_timeout: float | None = None,
+        in_cluster: bool = False,
     ):
-        """`control_timeout` is how many seconds `control` waits for an answer.
-
-        Without it, that is the client's.
-        """
         self.client = client
         settings = client.connection_pool.connection_kwargs
         self.address = settings.get("host", "localhost"), settings.get("port", 0)
         self.name = f"{self.address[0]}:{self.address[1]}"
         self.ack_replicas = ack_replicas
+        self._in_cluster = in_cluster
         self._replicas = ReplicaWatch(ack_replicas)
         self.availability = Availability(self._probe)
         self.shared = SharedConnection(self.connect, self.availability)
@@ -104,9 +112,13 @@ class Server:
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds and accepts writes."""
-        reply = self.control.call(*PING)
+        asked = [CLUSTER_STATE] if self._in_cluster else []
+        reply, *states = self.control.call_all(PING, *asked)
         if not is_unknown_script(reply):
             checked(reply)
+        for state in states:
+            if parse_info(checked(state)).get("cluster_state") != "ok":
+                raise StoreUnavailable("the cluster is down, as this node sees it", stored=False)
 
     def count_away(self) -> int:
         """Return 0. Raises StoreUnavailable unless the server responds and accepts writes."""
