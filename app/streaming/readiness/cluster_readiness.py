@@ -1,6 +1,7 @@
 """Readiness of a cluster: each of its nodes is asked, and a dead one is no matter of the others."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -89,9 +90,9 @@ class ClusterReadiness:
     ) -> "list[tuple[_Node, StreamingError | None]]":
         """Ask all nodes at once; return the error of each, None if there was none."""
         nodes = self._current()
-        threads = [node.start(ask) for node in nodes]
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
+        until = time.monotonic() + PATIENCE_SECONDS
+        for thread in [node.start(ask) for node in nodes]:
+            thread.join(max(0.0, until - time.monotonic()))
         return [(node, node.error) for node in nodes]
 
     def _current(self) -> "list[_Node]":
