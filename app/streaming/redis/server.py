@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 import redis
 from redis.exceptions import NoPermissionError
@@ -82,16 +82,20 @@ class Server:
         self.ack_replicas = ack_replicas
         self._in_cluster = in_cluster
         self._replicas = ReplicaWatch(ack_replicas)
-        self.availability = Availability(self._probe)
-        self.shared = SharedConnection(self.connect, self.availability)
+        self._outside_pool: WeakSet[RedisConnection] = WeakSet()
+        # What the server refers to does not refer to it: it ends with its sockets once nobody uses
+        # it, and waits for no garbage collector.
+        probe = WeakMethod(self._probe)
+        self.availability = Availability(lambda: (method := probe()) and method())
+        connect = partial(_connect, client, self._outside_pool)
+        self.shared = SharedConnection(connect, self.availability)
         self.writes = self.shared
         if ack_replicas:
             asked = Acknowledgement(ack_replicas, _wait_seconds(client))
-            self.writes = SharedConnection(self.connect, self.availability, asked)
-        self.control = SharedConnection(partial(self.connect, control_timeout), self.availability)
+            self.writes = SharedConnection(connect, self.availability, asked)
+        self.control = SharedConnection(partial(connect, control_timeout), self.availability)
         self.pool = Pool(client)
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
-        self._outside_pool: WeakSet[RedisConnection] = WeakSet()
 
     @property
     def was_reached(self) -> bool:
@@ -127,9 +131,13 @@ class Server:
 
     def _probe(self) -> None:
         """Raise StoreUnavailable if producers cannot write now."""
-        self.ping()
-        if self.ack_replicas:
-            self._replicas.check(self.info("replication"))
+        try:
+            self.ping()
+            if self.ack_replicas:
+                self._replicas.check(self.info("replication"))
+        finally:
+            if self.availability.closed:  # meanwhile
+                self.control.close()
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO, or {} if this user may not read it."""
@@ -141,16 +149,18 @@ class Server:
 
         `read_timeout` is in seconds; without it, it is that of the client.
         """
-        link = connection.make_connection(self.client, read_timeout)
-        self._outside_pool.add(link)
-        return link
+        return _connect(self.client, self._outside_pool, read_timeout)
 
     def count_connections(self) -> int:
         """Return how many connections to the server are open."""
         return connection.count_open(self.client, self._outside_pool)
 
     def close(self) -> None:
-        """Close all connections. A call that is in progress fails; the next one connects anew."""
+        """Close all connections, and end the clock.
+
+        A call that is in progress fails; the next one connects anew.
+        """
+        self.availability.close()
         self.shared.close()
         self.writes.close()
         self.control.close()
@@ -160,6 +170,15 @@ class Server:
     def release_idle(self) -> None:
         """Close the unused connections of the pool; after an outage they are dead."""
         self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _connect(
+    client: redis.Redis, made: WeakSet[RedisConnection], read_timeout: float | None = None
+) -> RedisConnection:
+    """Return a new connection, and add it to those that were made."""
+    link = connection.make_connection(client, read_timeout)
+    made.add(link)
+    return link
 
 
 def _wait_seconds(client: redis.Redis) -> float:
