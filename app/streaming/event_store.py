@@ -104,7 +104,12 @@ class EventStore(WholeLogReader):
         )
         self._writer = make_writer(engine.writes)
         super().__init__(engine, Leases(self._availability_of, self._mark_lost), archive)
-        self.runs = Runs(self, make_writer(engine.shared), RunIndex(engine.shared))
+        self.runs = Runs(
+            self,
+            make_writer(engine.shared),
+            RunIndex(engine.shared),
+            is_apart=isinstance(engine, Cluster),
+        )
         self.max_event_bytes = max_event_bytes
         self._tails = threading.local()
 

@@ -1,6 +1,7 @@
 """Readiness of a cluster: each of its nodes is asked, and a dead one is no matter of the others."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
@@ -91,7 +92,8 @@ class ClusterReadiness:
     ) -> "list[tuple[_Node, StreamingError | None]]":
         """Ask all nodes at once; return the error of each, None if there was none."""
         asked = [(node, node.start(kind, ask)) for node in self._current()]
-        return [(node, question.wait()) for node, question in asked]
+        until = time.monotonic() + PATIENCE_SECONDS
+        return [(node, question.wait(until)) for node, question in asked]
 
     def _current(self) -> "list[_Node]":
         """Return the nodes that have slots now."""
@@ -120,9 +122,9 @@ class _Question:
         """Whether the node may still answer."""
         return self._thread.is_alive()
 
-    def wait(self) -> StreamingError | None:
-        """Wait for the answer, and return why the node cannot serve, None if it can."""
-        self._thread.join(PATIENCE_SECONDS)
+    def wait(self, until: float) -> StreamingError | None:
+        """Wait up to a monotonic time, and return why the node cannot serve, None if it can."""
+        self._thread.join(max(0.0, until - time.monotonic()))
         return self._error
 
     def _run(self) -> None:

@@ -53,6 +53,7 @@ class Readiness:
 
     def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
         """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""
+        self._server = server
         self._shared = server.control
         self._ack_replicas = server.ack_replicas
         self._probes = probes or (_PROBE, _OTHER_PROBE)
@@ -65,6 +66,8 @@ class Readiness:
     def ping(self) -> None:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
         self._check("EVAL", self._shared.call(*PING))
+        if self._in_cluster:
+            self._server.ping()
 
     def check(self, *streams: str) -> None:
         """Try out all that Tailrace needs. The server keeps nothing of it.

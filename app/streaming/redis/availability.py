@@ -32,6 +32,8 @@ class Availability:
     that comes late shows that the process was paused: by a signal, or with its whole machine.
     The thread also calls `probe`, which raises StoreUnavailable if Redis accepts no writes: a
     process that writes nothing itself would not know.
+
+    A closed clock does not tick, so it knows nothing: every lease by it counts anew all the time.
     """
 
     def __init__(self, probe: Callable[[], None]) -> None:
@@ -39,9 +41,12 @@ class Availability:
         self._since = time.monotonic()
         self._ticked = time.monotonic(), time.time()
         self._ticks_in: int | None = None  # the process whose thread ticks
+        self.closed = False
 
     def since(self) -> float:
         """Return the monotonic time since which nothing is known to have held up producers."""
+        if self.closed:
+            self.interrupted()
         self.watch()
         self.tick()  # after a pause, this thread may run before the one that ticks
         return self._since
@@ -55,15 +60,25 @@ class Availability:
         if delay_seconds > MAX_DELAY_SECONDS:
             self.interrupted()
 
+    @property
+    def ticks(self) -> bool:
+        """Whether a thread of this process watches."""
+        return self._ticks_in == os.getpid() and not self.closed
+
     def watch(self) -> None:
         """Notice everything from now on. Call it when a run has a lease."""
-        if self._ticks_in != os.getpid():  # a forked child has no such thread yet
+        # A forked child has no such thread yet.
+        if self._ticks_in != os.getpid() and not self.closed:
             self._ticks_in = os.getpid()
             self._ticked = time.monotonic(), time.time()
             self.interrupted()  # nobody knows what was before
             threading.Thread(
                 target=_tick, args=(weakref.ref(self),), name="tailrace-clock", daemon=True
             ).start()
+
+    def close(self) -> None:
+        """End the thread, for good."""
+        self.closed = True
 
     def tick(self) -> None:
         """Count every lease anew if the last tick was too long ago."""
@@ -88,10 +103,10 @@ class Availability:
 
 
 def _tick(reference: "weakref.ref[Availability]") -> None:
-    """Tick until nothing else refers to the clock."""
+    """Tick until the clock is closed, or nothing else refers to it."""
     for number in count():
         clock = reference()
-        if clock is None:
+        if clock is None or clock.closed:
             return
         clock.tick()
         if number % TICKS_PER_PROBE == 0:

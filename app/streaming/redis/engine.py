@@ -42,6 +42,7 @@ def _maker(settings: dict[str, Any], ack_replicas: int) -> Callable[[Address], S
     def make_server(address: Address) -> Server:
         host, port = address
         pool = make_pool({**settings, "host": host, "port": port}, NODE_POOL_SIZE)
-        return Server(redis.Redis(connection_pool=pool), ack_replicas, NODE_ANSWERS_SECONDS)
+        client = redis.Redis(connection_pool=pool)
+        return Server(client, ack_replicas, NODE_ANSWERS_SECONDS, in_cluster=True)
 
     return make_server

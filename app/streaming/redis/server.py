@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from weakref import WeakSet
+from weakref import WeakMethod, WeakSet
 
 import redis
 from redis.exceptions import NoPermissionError
@@ -24,6 +24,9 @@ MAX_BLOCK_SECONDS = 5.0
 # A script that writes nothing. But its first line declares that it may, so a full server or a
 # replica refuses to run it. A refusal by a replica makes the connection look for the master.
 PING = ("EVAL", "#!lua\nreturn 1", 0)
+
+# A node of a cluster runs PING, which has no key, also while it refuses every key.
+CLUSTER_STATE = ("CLUSTER", "INFO")
 
 
 class Pool:
@@ -63,6 +66,9 @@ class Server:
 
     Args:
         ack_replicas: how many replicas must have what is sent over `writes`.
+        control_timeout: how many seconds `control` waits for an answer; without it, as long as
+            the client.
+        in_cluster: whether it is a node of a cluster.
 
     Attributes:
         client: redis-py's client, which holds the settings and the pool.
@@ -77,28 +83,33 @@ class Server:
     """
 
     def __init__(
-        self, client: redis.Redis, ack_replicas: int = 0, control_timeout: float | None = None
+        self,
+        client: redis.Redis,
+        ack_replicas: int = 0,
+        control_timeout: float | None = None,
+        in_cluster: bool = False,
     ):
-        """`control_timeout` is how many seconds `control` waits for an answer.
-
-        Without it, that is the client's.
-        """
         self.client = client
         settings = client.connection_pool.connection_kwargs
         self.address = settings.get("host", "localhost"), settings.get("port", 0)
         self.name = f"{self.address[0]}:{self.address[1]}"
         self.ack_replicas = ack_replicas
+        self._in_cluster = in_cluster
         self._replicas = ReplicaWatch(ack_replicas)
-        self.availability = Availability(self._probe)
-        self.shared = SharedConnection(self.connect, self.availability)
+        self._outside_pool: WeakSet[RedisConnection] = WeakSet()
+        # What the server refers to does not refer to it: it ends with its sockets once nobody uses
+        # it, and waits for no garbage collector.
+        probe = WeakMethod(self._probe)
+        self.availability = Availability(lambda: (method := probe()) and method())
+        connect = partial(_connect, client, self._outside_pool)
+        self.shared = SharedConnection(connect, self.availability)
         self.writes = self.shared
         if ack_replicas:
             asked = Acknowledgement(ack_replicas, _wait_seconds(client))
-            self.writes = SharedConnection(self.connect, self.availability, asked)
-        self.control = SharedConnection(partial(self.connect, control_timeout), self.availability)
+            self.writes = SharedConnection(connect, self.availability, asked)
+        self.control = SharedConnection(partial(connect, control_timeout), self.availability)
         self.pool = Pool(client)
         self.blocking = Pool(connection.make_blocking_client(client, MAX_BLOCK_SECONDS))
-        self._outside_pool: WeakSet[RedisConnection] = WeakSet()
 
     @property
     def was_reached(self) -> bool:
@@ -123,9 +134,13 @@ class Server:
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds and accepts writes."""
-        reply = self.control.call(*PING)
+        asked = [CLUSTER_STATE] if self._in_cluster else []
+        reply, *states = self.control.call_all(PING, *asked)
         if not is_unknown_script(reply):
             checked(reply)
+        for state in states:
+            if parse_info(checked(state)).get("cluster_state") != "ok":
+                raise StoreUnavailable("the cluster is down, as this node sees it", stored=False)
 
     def count_away(self) -> int:
         """Return 0. Raises StoreUnavailable unless the server responds and accepts writes."""
@@ -134,9 +149,13 @@ class Server:
 
     def _probe(self) -> None:
         """Raise StoreUnavailable if producers cannot write now."""
-        self.ping()
-        if self.ack_replicas:
-            self._replicas.check(self.info("replication"))
+        try:
+            self.ping()
+            if self.ack_replicas:
+                self._replicas.check(self.info("replication"))
+        finally:
+            if self.availability.closed:  # meanwhile
+                self.control.close()
 
     def info(self, *sections: str) -> dict[str, str]:
         """Return sections of INFO, or {} if this user may not read it."""
@@ -148,16 +167,18 @@ class Server:
 
         `read_timeout` is in seconds; without it, it is that of the client.
         """
-        link = connection.make_connection(self.client, read_timeout)
-        self._outside_pool.add(link)
-        return link
+        return _connect(self.client, self._outside_pool, read_timeout)
 
     def count_connections(self) -> int:
         """Return how many connections to the server are open."""
         return connection.count_open(self.client, self._outside_pool)
 
     def close(self) -> None:
-        """Close all connections. A call that is in progress fails; the next one connects anew."""
+        """Close all connections, and end the clock.
+
+        A call that is in progress fails; the next one connects anew.
+        """
+        self.availability.close()
         self.shared.close()
         self.writes.close()
         self.control.close()
@@ -167,6 +188,15 @@ class Server:
     def release_idle(self) -> None:
         """Close the unused connections of the pool; after an outage they are dead."""
         self.client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _connect(
+    client: redis.Redis, made: WeakSet[RedisConnection], read_timeout: float | None = None
+) -> RedisConnection:
+    """Return a new connection, and add it to those that were made."""
+    link = connection.make_connection(client, read_timeout)
+    made.add(link)
+    return link
 
 
 def _wait_seconds(client: redis.Redis) -> float:

@@ -4,7 +4,9 @@ It is a log like that of a run, so everything that follows a run can follow it. 
 holds an event of the run that has changed, as clients get it.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from hashlib import blake2b
 
 from ..event import Event, OwnLog
 from ..log.run import MAX_META_BYTES
@@ -26,3 +28,11 @@ def change_of(event: Event) -> NewEvent:
 def deletion_of(run_id: str) -> NewEvent:
     """Return the entry that tells that the log of a run is gone: `gateway.deleted`."""
     return change_of(Event.control(run_id, "deleted", None))
+
+
+def key_of(changes: Iterable[NewEvent]) -> str:
+    """Return the idempotency key of some entries: each has the id of its run and of its event."""
+    digest = blake2b(digest_size=16)
+    for each in changes:
+        digest.update(each.data_json)
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ from ..log.reader import MAX_DESCRIBED, LogReader
 from ..log.run import Run
 from ..log.writer import LogWriter
 from ..new_event import MAX_EVENTS, Append, Appended, NewEvent
-from .changes import CHANGES, change_of, deletion_of
+from .changes import CHANGES, change_of, deletion_of, key_of
 from .late_notes import LateNotes, Notes
 from .run_index import Noted, Place, RunIndex
 
@@ -42,8 +42,12 @@ class Runs:
     programs write logs: the census finds it.
     """
 
-    def __init__(self, reader: LogReader, writer: LogWriter, index: RunIndex):
+    def __init__(
+        self, reader: LogReader, writer: LogWriter, index: RunIndex, *, is_apart: bool = False
+    ):
+        """`is_apart` says whether the index may be away while the logs are not."""
         self.index = index
+        self._is_apart = is_apart
         self._reader = reader
         self._writer = writer
         self._late = LateNotes(self._write)
@@ -78,11 +82,13 @@ class Runs:
         """Note what was found of some runs, and tell of those for which it is news.
 
         `change` returns the entry for the log of changes, or None. The index is written last: after
-        a crash in between, the census writes the entry once more. Raises StoreUnavailable.
+        a crash in between, the census tells it again. It does so one by one: what the log of
+        changes has is not entered twice. Raises StoreUnavailable.
         """
         news = zip(noted, self.index.ask(noted), strict=True)
-        changes = (change(each.run_id) for each, is_news in news if is_news)
-        self._tell([each for each in changes if each is not None])
+        for each, is_news in news:
+            if is_news and (told := change(each.run_id)) is not None:
+                self._tell([told])
         self.index.note(noted)
 
     def page(
@@ -130,7 +136,10 @@ class Runs:
 
     def _try(self, noted: Sequence[Noted], changes: Sequence[NewEvent]) -> None:
         """Note and tell, now or later: what was appended is stored in any case."""
-        notes = noted, changes
+        notes = Notes(noted, changes)
+        if self._is_apart:
+            self._late.write(notes)
+            return
         if self._late.are_waiting:
             self._late.add(notes)
             return
@@ -142,13 +151,15 @@ class Runs:
                 self._late.add(notes)
 
     def _write(self, notes: Notes) -> None:
-        noted, changes = notes
-        self._tell(changes)
-        self.index.note(noted)
+        """Tell and note. What was told is taken out of the notes, so that nobody repeats it."""
+        while notes.changes:
+            self._tell(notes.changes[:MAX_EVENTS])
+            del notes.changes[:MAX_EVENTS]
+        self.index.note(notes.noted)
 
-    def _tell(self, changes: Sequence[NewEvent]) -> None:
-        for first in range(0, len(changes), MAX_EVENTS):
-            self._writer.append(Append(CHANGES, list(changes[first : first + MAX_EVENTS])))
+    def _tell(self, changes: list[NewEvent]) -> None:
+        """Enter changes in their log; a repeat after a lost reply enters nothing."""
+        self._writer.append(Append(CHANGES, changes, key_of(changes)))
 
 
 def noted_of(run: Run) -> Noted:

@@ -49,3 +49,11 @@ def test_a_thread_that_read_the_time_long_ago_does_not_set_the_clock_back(clock)
     available.tick()
     clock.now = now
     assert available._since == now
+
+
+def test_a_closed_clock_counts_every_lease_anew(clock):
+    available = Availability(lambda: None)
+    available.close()
+    for _ in range(2):
+        clock.now += 0.1
+        assert available.since() == clock.now

@@ -11,6 +11,7 @@ from app.streaming.new_event import Append, NewEvent
 from app.streaming.runs import runs as runs_module
 from app.streaming.runs.changes import CHANGES
 from app.streaming.runs.run_index import Noted, Place
+from tests.servers import wait_until
 
 
 def changes(store: EventStore) -> list[dict]:
@@ -99,6 +100,33 @@ def test_an_append_is_stored_though_the_index_cannot_be_written(fake_store, monk
     assert fake_store.add("a", "lifecycle", "started")
     assert "the index of runs cannot be written now" in caplog.text
     assert fake_store.delete("a") is True
+
+
+@pytest.mark.parametrize("lost", ["the reply to what is told", "the note"])
+def test_a_change_is_told_once_though_notes_are_repeated(fake_store, monkeypatch, lost):
+    append, note = fake_store.runs._writer.append, fake_store.runs.index.note
+    failures = iter([StoreUnavailable("no reply")] * 2)
+
+    def fail() -> None:
+        if error := next(failures, None):
+            raise error
+
+    def append_and_fail(*arguments):
+        append(*arguments)
+        fail()
+
+    def note_or_fail(*arguments):
+        fail()
+        note(*arguments)
+
+    if lost == "the note":
+        monkeypatch.setattr(fake_store.runs.index, "note", note_or_fail)
+    else:
+        monkeypatch.setattr(fake_store.runs._writer, "append", append_and_fail)
+    fake_store.add("a", "lifecycle", "started")
+    wait_until(lambda: not fake_store.runs._late.are_waiting, "all is noted")
+    assert told(fake_store) == [("a", "lifecycle", "started")]
+    assert listed(fake_store) == ["a"]
 
 
 def test_a_lost_run_has_ended(fake_store):

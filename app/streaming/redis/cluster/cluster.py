@@ -362,6 +362,7 @@ class Cluster:
         self._map, self._owners = found, owners
         named, self._named = self._named, {}
         if before == owners:
+            self._drop_clocks(found)
             return
         gained = {now for now, was in zip(owners, before, strict=True) if now and now is not was}
         for server in gained:
@@ -375,6 +376,18 @@ class Cluster:
         """Forget the nodes that have left the cluster, or are replicas now."""
         for address in [each for each in self._servers if each not in masters]:
             self._servers.pop(address).close()
+
+    def _drop_clocks(self, found: SlotMap) -> None:
+        """Forget the nodes whose clocks tick though they have no slots.
+
+        A node that was slow to learn of a failover has named them. Others without slots may be
+        about to get some, and commands are on their way to them.
+        """
+        masters = set(found.masters())
+        for address, server in list(self._servers.items()):
+            if address not in masters and server.availability.ticks:
+                del self._servers[address]
+                server.close()
 
     def _server_at(self, address: Address) -> Server:
         server = self._servers.get(address)
