@@ -37,8 +37,9 @@ ROUND_REQUESTS = 128
 ROUND_BYTES = 512 * 1024
 
 # Where requests are spread over several lanes, few are in each, and each round costs as much as a
-# large one. So a lane waits for as many as had come at the end of its last round, and before: those
-# who were just answered are about to come again. It waits no longer than this.
+# large one. So a lane waits for as many as were answered in its last round, or had come by its end:
+# those who were just answered are about to come again. It does so in this time after a round, and
+# waits no longer than this.
 GATHER_SECONDS = 0.001
 
 # The bodies that may wait to be taken up; more goes to gunicorn, where they are refused.
@@ -197,15 +198,17 @@ class _Lane:
     Attributes:
         due: the requests that wait for a round.
         expected: how many were handled or had come at the end of the last round.
+        ended: when that was, a monotonic time.
         wanted: so many must be due for `awake` to be set.
     """
 
-    __slots__ = ("awake", "due", "expected", "late", "wanted")
+    __slots__ = ("awake", "due", "ended", "expected", "late", "wanted")
 
     def __init__(self, late: Any) -> None:
         """`late` is a timer for the longest wait."""
         self.due: dict[KeptConnection, None] = {}
         self.expected = self.wanted = 1
+        self.ended = 0.0
         self.awake = Event()
         self.late = late
 
@@ -223,7 +226,8 @@ class _Lane:
 
     def gather(self) -> None:
         """Wait for as many requests as are expected, but not for long."""
-        if len(self.due) >= self.expected:
+        is_late = time.monotonic() > self.ended + GATHER_SECONDS
+        if is_late or len(self.due) >= self.expected:
             return
         self.wanted = self.expected
         self.awake.clear()
@@ -402,6 +406,8 @@ class KeptAlive:
             lane.wait()
             if len(self._lanes) > 1:
                 lane.gather()
+            if not lane.due:  # gunicorn got it, or its client is gone
+                continue
             requests = self._next_round(lane)
             try:
                 self._handler.handle(requests)
@@ -410,6 +416,7 @@ class KeptAlive:
                 for connection in requests:
                     if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
+            lane.ended = time.monotonic()
             lane.expected = min(len(requests) + len(lane.due), ROUND_REQUESTS)
             if lane.due:
                 gevent.sleep(0)

@@ -78,8 +78,8 @@ class Invalidations:
             self._is_waiting = False
             # If it cannot be sent, `wait` returns when the node has been silent for too long.
             with suppress(OSError):
-                if self._telling._sock is not None:
-                    self._telling._sock.sendall(_PING)
+                if (connected := self._telling._sock) is not None:
+                    connected.sendall(_PING)
 
     def _connect(self) -> None:
         self._telling.connect()
