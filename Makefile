@@ -51,6 +51,8 @@ bench: $(VENV)/installed-dev $(BENCH)/.venv/installed ## run Tailrace beside its
 .PHONY: chaos
 chaos: $(VENV)/installed-dev ## break Redis, workers, connections and logs under load, and compare every record
 	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --cluster --faults 60 --events 30000
+	$(BIN)/python -m tests.chaos --cluster --faults 60 --events 30000 --ack-replicas 1
 	$(BIN)/python -m tests.schedules
 	$(BIN)/python -m tests.contract --seconds 120
 	$(BIN)/python -m tests.differential

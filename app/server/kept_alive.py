@@ -38,9 +38,10 @@ ROUND_BYTES = 512 * 1024
 
 # Where requests are spread over several lanes, few are in each, and each round costs as much as a
 # large one. So a lane waits for as many as were answered in its last round, or had come by its end:
-# those who were just answered are about to come again. It does so in this time after a round, and
-# waits no longer than this.
+# those who were just answered are about to come again. It waits no longer than this, and not at all
+# so long after a round: then whoever comes has come alone.
 GATHER_SECONDS = 0.001
+ALONE_SECONDS = 0.01
 
 # The bodies that may wait to be taken up; more goes to gunicorn, where they are refused.
 MAX_DUE_BYTES = 16 * 1024 * 1024
@@ -226,8 +227,8 @@ class _Lane:
 
     def gather(self) -> None:
         """Wait for as many requests as are expected, but not for long."""
-        is_late = time.monotonic() > self.ended + GATHER_SECONDS
-        if is_late or len(self.due) >= self.expected:
+        is_alone = time.monotonic() > self.ended + ALONE_SECONDS
+        if is_alone or len(self.due) >= self.expected:
             return
         self.wanted = self.expected
         self.awake.clear()

@@ -37,6 +37,7 @@ class ClusterFaults:
         self.kinds: Sequence[Fault] = (
             self.master_killed, self.master_killed_ahead, self.master_restarted,
             self.master_frozen, self.master_frozen_ahead, self.master_frozen_shortly,
+            self.master_cut_off,
             self.replica_killed, self.failover_asked_for, self.failover_forced,
             self.slot_moved, self.slot_moved, self.node_connections_killed,
             self.node_scripts_flushed, self.node_full, self.node_paused,
@@ -73,6 +74,16 @@ class ClusterFaults:
         """Stop a master whose replica lacks the last moments."""
         async with self._may_lose(dice) as (shard, master), self._replica_cut_off(shard, dice):
             await self._freeze(shard, master, dice)
+
+    async def master_cut_off(self, dice: random.Random) -> None:
+        """Let the other nodes not hear a master, which clients still reach, nor it them."""
+        async with self._may_lose(dice) as (shard, master):
+            self._began = now_ms()
+            self._cluster.cut_off([master])
+            try:
+                await self._wait_for_failover(shard, master, dice)
+            finally:
+                self._cluster.join()
 
     async def failover_forced(self, dice: random.Random) -> None:
         """Promote a replica that does not ask its master, or asks nobody."""

@@ -20,7 +20,7 @@ def test_a_storm_on_a_cluster_loses_only_what_failovers_lose_and_tells_of_it(
     tmp_path, ack_replicas
 ):
     dice = random.randrange(10**6)
-    size = {"faults": 14, "events": 2000, "seconds": 8, "changing": 20}
+    size = {"faults": 10, "events": 1500, "seconds": 6, "changing": 20}
     plan = Plan(seed=dice, cluster=True, ack_replicas=ack_replicas, **size)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
@@ -142,3 +142,20 @@ def test_a_client_that_reconnects_with_what_it_had_before_a_reset_needs_the_rese
             part.take_reset_back()
         follower._reset_since_cursor.clear()
         assert (follower.told, follower.records) == (set(), [[ONE, TWO, LOST]])
+
+
+@pytest.mark.parametrize(
+    ("last_sequence", "missing", "is_wrong"),
+    [(13, [(2, True)], False), (9, [(6, True)], False), (15, [], True), (16, [], True)],
+)
+def test_a_streamer_whose_request_is_refused_has_stored_what_the_answer_says(
+    last_sequence, missing, is_wrong
+):
+    """Of a request, 5 lines behind 10 events are stored, and then the run has fewer or more."""
+    streamer = Streamer(0, RUN, 0, 0)
+    streamer._acknowledge(10, "1-0", 10)
+    answer = {"stored": 5, "last_id": "2-0", "last_sequence": last_sequence}
+    asyncio.run(streamer._take(range(10, 20), 409, answer))
+    assert streamer.missing == missing
+    assert bool(streamer.wrong) == is_wrong
+    assert streamer.acknowledged[RUN][-1] == Entry("2-0", 15, 0, 14)

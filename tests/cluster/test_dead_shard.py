@@ -185,3 +185,58 @@ def test_revocations_without_the_shard_that_has_them(cluster, start_gateway):
             assert append(each, run_id, before) == 401
             wait_until(lambda: append(each, run_id, kept) == 201, "others are not")  # noqa: B023
         assert not goes_on.ended
+
+
+def test_with_full_coverage_a_dead_shard_stops_all(tmp_path, start_gateway):
+    options = "--cluster-require-full-coverage", "yes", "--appendonly", "yes"
+    with ClusterServers(tmp_path / "whole", 3, 0, *options) as cluster:
+        gateway = start_gateway(cluster.url)
+        run_ids = [cluster.runs_on(node, 1)[0] for node in cluster.masters]
+        assert [post(gateway, run_id) for run_id in run_ids] == [201] * 3
+        victim = cluster.master_of(run_ids[0])
+        with Stream(stream_url(gateway, run_ids[1])) as stream:
+            stream.wait_for_control("caught_up")
+            victim.stop()
+            for run_id in run_ids:
+                wait_until(lambda: post(gateway, run_id, "resumed") == 503, "it is refused", 30)  # noqa: B023
+            wait_until(lambda: read(gateway)["redis_up"] == 0, "the metrics say so", 30)
+            url = f"{gateway.url}/readyz"
+            wait_until(lambda: requests.get(url, timeout=20).status_code == 503, "not ready", 30)
+            bring_back(cluster, victim)
+            for run_id in run_ids:
+                wait_until(lambda: post(gateway, run_id, "completed") == 201, "it is stored", 30)  # noqa: B023
+            stream.wait_for_end()
+            assert stream.events[-1].json["event"]["action"] == "completed"
+            assert not {each.json["event"]["action"] for each in stream.controls} & {"gap", "reset"}
+
+
+def test_a_stream_of_several_runs_without_a_shard(cluster, start_gateway):
+    gateway = start_gateway(cluster.url)
+    victim, other = not_index(cluster)
+    [lame, unfollowed], [here] = cluster.runs_on(victim, 2), cluster.runs_on(other, 1)
+    for run_id in (lame, unfollowed, here):
+        assert post(gateway, run_id) == 201
+    url = f"{gateway.url}/events/stream"
+
+    def told(stream: Stream) -> list[tuple[str, int]]:
+        return [(each.json["run_id"], each.json["sequence"]) for each in stream.events]
+
+    with Stream(f"{url}?run={lame}&run={here}") as stream:
+        wait_until(lambda: set(told(stream)) == {(lame, 1), (here, 1)}, "both come")
+        victim.stop()
+        assert post(gateway, here, "resumed") == 201
+        wait_until(lambda: (here, 2) in told(stream), "the other run goes on")
+        with Stream(f"{url}?run={unfollowed}&run={here}") as anew:
+            wait_until(lambda: told(anew) == [(here, 1), (here, 2)], "the run that is there comes")
+            bring_back(cluster, victim)
+            for run_id in (lame, unfollowed, here):
+                wait_until(lambda: post(gateway, run_id, "completed") == 201, "it is stored")  # noqa: B023
+            for each in (stream, anew):
+                each.wait_for_end(30)
+        assert sorted(told(anew)) == sorted(
+            [(unfollowed, 1), (unfollowed, 2), *((here, n) for n in (1, 2, 3))]
+        )
+        assert sorted(told(stream)) == sorted(
+            [(lame, 1), (lame, 2), *((here, n) for n in (1, 2, 3))]
+        )
+        assert not {each.json["event"]["action"] for each in stream.controls} & {"gap", "reset"}

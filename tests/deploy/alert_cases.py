@@ -139,6 +139,12 @@ CASES = [
         "18m",
     ),
     Case(
+        "TailraceShardAway",
+        {f"tailrace_redis_nodes_away{{{GATEWAY}}}": "0x20 1x20"},
+        "5m30s",
+        "6m",
+    ),
+    Case(
         "TailraceRedisUnsafe",
         {f"tailrace_redis_warnings{{{GATEWAY}}}": "0x20 1x80"},
         "20m",

@@ -116,6 +116,7 @@ def test_a_lane_that_stands_still_holds_up_no_other(kept):
 def lanes(kept, monkeypatch) -> Kept:
     """Connections whose requests are spread over two lanes, both of which are idle."""
     monkeypatch.setattr(kept_alive, "GATHER_SECONDS", 60.0)
+    monkeypatch.setattr(kept_alive, "ALONE_SECONDS", 60.0)
     kept.handler.slow_lengths = {3}
     kept.handler.slow_may.set()
     with kept.connect() as client:
@@ -156,6 +157,17 @@ def test_a_lane_waits_for_others_not_for_long(lanes, monkeypatch):
         a.sendall(request(b"3"))
         assert received(a) == b"<3>"
     assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"3"]]
+
+
+def test_who_comes_alone_waits_for_nobody(lanes, monkeypatch):
+    with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
+        two_come_while_one_is_handled(lanes, [a, b, c])
+        a.sendall(request(b"3"))
+        assert [received(each) for each in (a, b, c)] == [b"<3>", b"<1>", b"<2>"]
+        monkeypatch.setattr(kept_alive, "ALONE_SECONDS", 0.0)
+        a.sendall(request(b"4"))
+        assert received(a) == b"<4>"
+    assert lanes.handler.rounds[1:] == [[b"1", b"2", b"3"], [b"4"]]
 
 
 def test_a_client_that_goes_while_a_lane_waits_for_others_harms_nothing(lanes):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from ..backoff import backoff
-from ..errors import ArchiveUnavailable, NotALog, StoreUnavailable
+from ..errors import NotALog, StoreUnavailable
 from ..event_id import ZERO
 from ..feeds.fanout import Fanout, Sent
 from ..feeds.feed import FeedSubscriber, Listener
@@ -92,7 +92,7 @@ class MergedReplay:
         """
         found = find_each(self._services.store, self._starts)
         for part, each in zip(self._parts, found, strict=True):
-            if isinstance(each, NotALog | ArchiveUnavailable):
+            if isinstance(each, NotALog | StoreUnavailable):
                 # It waits for a log. Until then its client is where it has asked to start.
                 start = self._starts[part.replay.run_id]
                 part.replay.position = Position(b"", start.id or ZERO, None)
@@ -100,7 +100,7 @@ class MergedReplay:
                 part.replay.begin_at(each)
         self._found = True
         for each in found:
-            if isinstance(each, NotALog | ArchiveUnavailable):
+            if isinstance(each, NotALog | StoreUnavailable):
                 raise each
         return all(isinstance(each, Beginning) and each.nothing_follows for each in found)
 
@@ -167,9 +167,11 @@ class MergedReplay:
                 raise ReplayStopped
             try:
                 self.nothing_follows()
-            except (NotALog, ArchiveUnavailable):
+            except NotALog:
                 return  # the others need not wait for it
             except StoreUnavailable:
+                if self._found:  # of some runs only
+                    return
                 yield Wait(time.monotonic() + next(pauses))
 
     def _steps(self) -> Steps:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import ArchiveUnavailable, InvalidInput, NotALog
+from ..errors import ArchiveUnavailable, InvalidInput, NotALog, StoreUnavailable
 from ..event_id import EventId
 from ..event_store import EventStore
 from ..log.continuity import Stretch
@@ -74,22 +74,30 @@ class Start:
 
 def find_each(
     store: EventStore, starts: Mapping[str, Start]
-) -> "list[Beginning | NotALog | ArchiveUnavailable]":
+) -> "list[Beginning | NotALog | StoreUnavailable]":
     """Return where a stream begins in each of several logs, in a few round trips.
 
     Each start is an id, the first event or the end. For a run that cannot be read now it is the
-    error. Raises StoreUnavailable.
+    error. Raises StoreUnavailable if Redis has none of them now.
     """
     located = store.locate_each([(run_id, start.id) for run_id, start in starts.items()])
-    found: list[Beginning | NotALog | ArchiveUnavailable] = []
+    if located and all(map(_is_out_of_reach, located)):
+        assert isinstance(located[0], StoreUnavailable)
+        raise located[0]
+    found: list[Beginning | NotALog | StoreUnavailable] = []
     for start, each in zip(starts.values(), located, strict=True):
-        if isinstance(each, NotALog | ArchiveUnavailable):
+        if isinstance(each, NotALog | StoreUnavailable):
             found.append(each)
         else:
             way, state = each
             at_end = [Stretch(state.end, state.end, None)]
             found.append(Beginning(at_end if start.latest else way, state))
     return found
+
+
+def _is_out_of_reach(located: object) -> bool:
+    """Return whether Redis does not serve a log; that the archive does not is another matter."""
+    return isinstance(located, StoreUnavailable) and not isinstance(located, ArchiveUnavailable)
 
 
 class Beginning(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..backoff import Turns
-from ..errors import ArchiveUnavailable, InvalidInput, NotALog, StoreUnavailable
+from ..errors import InvalidInput, NotALog, StoreUnavailable
 from ..event import Event, check_run_id
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply, checked, is_wrong_type
@@ -340,13 +340,13 @@ class LogReader:
 
     def locate_each(
         self, cursors: Sequence[tuple[str, EventId | None]]
-    ) -> list[Located | NotALog | ArchiveUnavailable]:
+    ) -> list[Located | NotALog | StoreUnavailable]:
         """Return what `locate` does for several runs, in a few round trips.
 
         Without an id it is the way to the beginning of what the log retains. For a run that cannot
         be read now it is the error.
         """
-        located: list[Located | NotALog | ArchiveUnavailable] = []
+        located: list[Located | NotALog | StoreUnavailable] = []
         for first in range(0, len(cursors), MAX_LOCATED):
             some = cursors[first : first + MAX_LOCATED]
             calls = [(log_key(run_id), *map(str, _from(cursor))) for run_id, cursor in some]
@@ -355,17 +355,15 @@ class LogReader:
             located += self._locate_all([FoundLog(*cursor, reply) for cursor, reply in found])
         return located
 
-    def _locate_all(
-        self, found: Sequence[FoundLog]
-    ) -> list[Located | NotALog | ArchiveUnavailable]:
+    def _locate_all(self, found: Sequence[FoundLog]) -> list[Located | NotALog | StoreUnavailable]:
         return [self._try_to_locate(each) for each in found]
 
-    def _try_to_locate(self, found: FoundLog) -> Located | NotALog | ArchiveUnavailable:
+    def _try_to_locate(self, found: FoundLog) -> Located | NotALog | StoreUnavailable:
         try:
             return self._locate(*found)
         except NotALog as error:
             return NotALog(f"run {found.run_id}: {error}")
-        except ArchiveUnavailable as error:
+        except StoreUnavailable as error:  # of the archive, or of a node of a cluster
             return error
 
     def _locate(self, run_id: str, cursor: EventId | None, reply: Reply) -> Located:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from ..errors import ArchiveUnavailable, NotALog
+from ..errors import ArchiveUnavailable, NotALog, StoreUnavailable
 from ..event import OwnLog
 from ..event_id import LAST, ZERO, EventId
 from ..redis.connection import Reply
@@ -153,9 +153,7 @@ class WholeLogReader(LogReader):
         upto = LAST if bound is None else bound.before()
         yield from earlier.log.pages_before(min(upto, earlier.upto), after)
 
-    def _locate_all(
-        self, found: Sequence[FoundLog]
-    ) -> list[Located | NotALog | ArchiveUnavailable]:
+    def _locate_all(self, found: Sequence[FoundLog]) -> list[Located | NotALog | StoreUnavailable]:
         if self._archived is None or all(_has_first(each.reply) for each in found):
             return super()._locate_all(found)
         with ThreadPoolExecutor(MAX_LOOK_UPS) as threads:

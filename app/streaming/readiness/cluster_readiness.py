@@ -3,6 +3,7 @@
 import threading
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from redis.crc import key_slot
@@ -42,6 +43,7 @@ class ClusterReadiness:
         self.shards: list[ShardState] = []
         self._cluster = cluster
         self._nodes: dict[Server, _Node] = {}
+        self._lock = threading.Lock()
 
     def ping(self) -> None:
         """Raise StoreUnavailable unless some node responds and accepts writes."""
@@ -55,7 +57,7 @@ class ClusterReadiness:
         Raises UnsupportedServer if a node lacks something, and StoreUnavailable if none serves.
         """
         self._cluster.check_seeds()
-        answers = self._ask_all(lambda node: node.check(streams))
+        answers = self._ask_all("check", lambda node: node.check(streams))
         self.shards = [
             ShardState(
                 node.server.name,
@@ -76,7 +78,7 @@ class ClusterReadiness:
     def warnings(self) -> list[ServerWarning]:
         """Return which settings of some nodes may lose events; each names all such nodes."""
         found: defaultdict[ServerWarning, list[str]] = defaultdict(list)
-        for node, _ in self._ask_all(_Node.ask_for_warnings):
+        for node, _ in self._ask_all("warnings", _Node.ask_for_warnings):
             for warning in node.warnings:
                 found[warning].append(node.server.name)
         return [
@@ -85,37 +87,64 @@ class ClusterReadiness:
         ]
 
     def _ask_all(
-        self, ask: "Callable[[_Node], None]"
+        self, kind: str, ask: "Callable[[_Node], None]"
     ) -> "list[tuple[_Node, StreamingError | None]]":
         """Ask all nodes at once; return the error of each, None if there was none."""
-        nodes = self._current()
-        threads = [node.start(ask) for node in nodes]
-        for thread in threads:
-            thread.join(PATIENCE_SECONDS)
-        return [(node, node.error) for node in nodes]
+        asked = [(node, node.start(kind, ask)) for node in self._current()]
+        return [(node, question.wait()) for node, question in asked]
 
     def _current(self) -> "list[_Node]":
         """Return the nodes that have slots now."""
-        slot_map, known = self._cluster.map(), self._nodes
-        servers = self._cluster.servers()
-        self._nodes = {each: known.get(each) or _Node(each) for each in servers}
-        for node in self._nodes.values():
-            node.take_slots(slot_map)
-        return list(self._nodes.values())
+        slot_map, servers = self._cluster.map(), self._cluster.servers()
+        with self._lock:
+            known = self._nodes
+            self._nodes = {each: known.get(each) or _Node(each) for each in servers}
+            for node in self._nodes.values():
+                node.take_slots(slot_map)
+            return list(self._nodes.values())
+
+
+class _Question:
+    """A question that a thread asks a node. Several callers may wait for the answer."""
+
+    def __init__(self, ask: Callable[[], None]):
+        self._ask = ask
+        self._error: StreamingError | None = StoreUnavailable(
+            f"no answer within {PATIENCE_SECONDS:.0f} s"
+        )
+        self._thread = threading.Thread(target=self._run, name="tailrace-readiness", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the node may still answer."""
+        return self._thread.is_alive()
+
+    def wait(self) -> StreamingError | None:
+        """Wait for the answer, and return why the node cannot serve, None if it can."""
+        self._thread.join(PATIENCE_SECONDS)
+        return self._error
+
+    def _run(self) -> None:
+        try:
+            self._ask()
+        except StreamingError as error:
+            self._error = error
+        else:
+            self._error = None
 
 
 class _Node:
-    """A node, and what it answered last."""
+    """A node, and what is asked of it."""
 
     def __init__(self, server: Server):
         self.server = server
         self.slots = ""
-        self.error: StreamingError | None = None
         self.warnings: list[ServerWarning] = []
         self._readiness: Readiness | None = None
         self._owned: frozenset[int] = frozenset()
         self._may_subscribe = False
-        self._thread: threading.Thread | None = None
+        self._questions: dict[str, _Question] = {}
 
     def take_slots(self, slot_map: SlotMap) -> None:
         """Note which slots the node has now."""
@@ -128,24 +157,12 @@ class _Node:
             )
             self._readiness = Readiness(self.server, self._probe(), in_cluster=True)
 
-    def start(self, ask: "Callable[[_Node], None]") -> threading.Thread:
-        """Ask in a thread. Until it has an answer, `error` says that there is none."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            self.error = StoreUnavailable(f"no answer within {PATIENCE_SECONDS:.0f} s")
-            thread = self._thread = threading.Thread(
-                target=self._ask, args=(ask,), name="tailrace-readiness", daemon=True
-            )
-            thread.start()
-        return thread
-
-    def _ask(self, ask: "Callable[[_Node], None]") -> None:
-        try:
-            ask(self)
-        except StreamingError as error:
-            self.error = error
-        else:
-            self.error = None
+    def start(self, kind: str, ask: "Callable[[_Node], None]") -> _Question:
+        """Ask in a thread, unless the same is being asked; one that hangs is not asked again."""
+        question = self._questions.get(kind)
+        if question is None or not question.is_open:
+            question = self._questions[kind] = _Question(partial(ask, self))
+        return question
 
     def check(self, streams: Any) -> None:
         """Try out what is needed. Raises UnsupportedServer and StoreUnavailable."""

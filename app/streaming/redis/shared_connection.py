@@ -109,13 +109,10 @@ class SharedConnection:
 
     def close(self) -> None:
         """Close the connection. A call that is in progress fails; the next one connects anew."""
-        link = self._take_link()
-        if link is None:
-            return
-        if self._batch:  # then somebody may be using it
-            hang_up(link)
+        if self._batch and (link := self._link) is not None:
+            hang_up(link)  # its leader may be using it, and disconnects it then
         else:
-            link.disconnect()
+            self._disconnect()
 
     def _reset(self) -> None:
         # The leader runs inside this context. Python lets in only one caller at a time. An

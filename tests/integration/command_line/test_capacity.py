@@ -22,7 +22,7 @@ def test_it_says_what_a_load_needs():
     assert (done.returncode, done.stderr) == (0, b"")
     lines = done.stdout.decode().splitlines()
     assert "delivered             500 events/s" in lines
-    assert "gateway workers       1, at 50% of a core each" in lines
+    assert "gateway workers       1, at most 50% of a core each" in lines
 
 
 def test_as_json_it_says_the_same():

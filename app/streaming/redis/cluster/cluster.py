@@ -168,12 +168,14 @@ class Cluster:
     def count_away(self) -> int:
         """Return how many nodes that have slots do not respond, or accept no writes.
 
-        Raises StoreUnavailable if none does.
+        Raises StoreUnavailable if none can serve.
         """
         servers, failures = self.servers(), []
         for server in servers:
             try:
                 server.ping()
+                if not read_map(server).is_ok:
+                    raise StoreUnavailable("The cluster is down", stored=False)
             except StoreUnavailable as error:
                 failures.append(error)
         if len(failures) == len(servers):
