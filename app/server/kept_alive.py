@@ -203,15 +203,13 @@ class _Lane:
         wanted: so many must be due for `awake` to be set.
     """
 
-    __slots__ = ("awake", "due", "ended", "expected", "late", "wanted")
+    __slots__ = ("awake", "due", "ended", "expected", "wanted")
 
-    def __init__(self, late: Any) -> None:
-        """`late` is a timer for the longest wait."""
+    def __init__(self) -> None:
         self.due: dict[KeptConnection, None] = {}
         self.expected = self.wanted = 1
         self.ended = 0.0
         self.awake = Event()
-        self.late = late
 
     def add(self, connection: KeptConnection) -> None:
         """Have a request handled."""
@@ -232,11 +230,9 @@ class _Lane:
             return
         self.wanted = self.expected
         self.awake.clear()
-        self.late.start(self.awake.set)
         try:
-            self.awake.wait()
+            self.awake.wait(GATHER_SECONDS)
         finally:
-            self.late.stop()
             self.wanted = 1
 
 
@@ -398,7 +394,7 @@ class KeptAlive:
     def _lane(self, name: str) -> _Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane(self._loop.timer(GATHER_SECONDS))
+            lane = self._lanes[name] = _Lane()
             gevent.spawn(self._run, lane)
         return lane
 
