@@ -187,6 +187,26 @@ def test_a_lane_that_has_waited_too_long_waits_again(lanes, monkeypatch):
     assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"4", b"5"]]
 
 
+def test_a_lane_that_is_not_used_any_more_is_forgotten(kept, monkeypatch):
+    monkeypatch.setattr(kept_alive, "UNUSED_SECONDS", 0.0)
+    names = iter("abcdef")
+    monkeypatch.setattr(kept.handler, "lane_of", lambda head: next(names))
+    with kept.connect() as client, kept.connect() as slow:
+        for body in (b"1", b"2"):
+            client.sendall(request(body))
+            assert received(client) == b"<%b>" % body
+        assert list(kept.kept._lanes) == ["b"]
+        kept.handler.slow_lengths = {3}
+        slow.sendall(request(b"333"))
+        settle()
+        for body in (b"4", b"5"):
+            client.sendall(request(body))
+            assert received(client) == b"<%b>" % body
+        assert list(kept.kept._lanes) == ["c", "e"]  # that of the slow one is in use
+        kept.handler.slow_may.set()
+        assert received(slow) == b"<333>"
+
+
 def test_a_client_that_goes_while_a_lane_waits_for_others_harms_nothing(lanes):
     with lanes.connect() as a, lanes.connect() as b:
         with lanes.connect() as c:
