@@ -43,6 +43,9 @@ ROUND_BYTES = 512 * 1024
 GATHER_SECONDS = 0.001
 ALONE_SECONDS = 0.01
 
+# A lane that was not used for so long is forgotten when another one begins: nodes come and go.
+UNUSED_SECONDS = 60.0
+
 # The bodies that may wait to be taken up; more goes to gunicorn, where they are refused.
 MAX_DUE_BYTES = 16 * 1024 * 1024
 
@@ -201,17 +204,18 @@ class _Lane:
         expected: how many were handled or had come at the end of the last round.
         ended: when that was, a monotonic time.
         wanted: so many must be due for `awake` to be set.
+        is_busy: whether a round is in progress.
+        is_over: whether nothing comes any more.
     """
 
-    __slots__ = ("awake", "due", "ended", "expected", "late", "wanted")
+    __slots__ = ("awake", "due", "ended", "expected", "is_busy", "is_over", "wanted")
 
-    def __init__(self, late: Any) -> None:
-        """`late` is a timer for the longest wait."""
+    def __init__(self) -> None:
         self.due: dict[KeptConnection, None] = {}
         self.expected = self.wanted = 1
-        self.ended = 0.0
+        self.ended = time.monotonic()
+        self.is_busy = self.is_over = False
         self.awake = Event()
-        self.late = late
 
     def add(self, connection: KeptConnection) -> None:
         """Have a request handled."""
@@ -220,10 +224,18 @@ class _Lane:
             self.awake.set()
 
     def wait(self) -> None:
-        """Wait until a request is due."""
-        while not self.due:
+        """Wait until a request is due, or nothing comes any more."""
+        while not self.due and not self.is_over:
             self.awake.clear()
             self.awake.wait()
+
+    def end_if_unused(self) -> bool:
+        """End the lane if it was not used for long; return whether it has ended."""
+        is_used = self.due or self.is_busy or self.ended + UNUSED_SECONDS > time.monotonic()
+        if not is_used:
+            self.is_over = True
+            self.awake.set()
+        return self.is_over
 
     def gather(self) -> None:
         """Wait for as many requests as are expected, but not for long."""
@@ -232,11 +244,9 @@ class _Lane:
             return
         self.wanted = self.expected
         self.awake.clear()
-        self.late.start(self.awake.set)
         try:
-            self.awake.wait()
+            self.awake.wait(GATHER_SECONDS)
         finally:
-            self.late.stop()
             self.wanted = 1
 
 
@@ -398,18 +408,21 @@ class KeptAlive:
     def _lane(self, name: str) -> _Lane:
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane(self._loop.timer(GATHER_SECONDS))
+            for each in [each for each, lane in self._lanes.items() if lane.end_if_unused()]:
+                del self._lanes[each]
+            lane = self._lanes[name] = _Lane()
             gevent.spawn(self._run, lane)
         return lane
 
     def _run(self, lane: _Lane) -> None:
-        while True:
+        while not lane.is_over:
             lane.wait()
             if len(self._lanes) > 1:
                 lane.gather()
             if not lane.due:  # gunicorn got it, or its client is gone
                 continue
             requests = self._next_round(lane)
+            lane.is_busy = True
             try:
                 self._handler.handle(requests)
             except Exception:
@@ -417,7 +430,7 @@ class KeptAlive:
                 for connection in requests:
                     if connection.is_handled:  # whether it was carried out is not known
                         self.close(connection)
-            lane.ended = time.monotonic()
+            lane.ended, lane.is_busy = time.monotonic(), False
             lane.expected = min(len(requests) + len(lane.due), ROUND_REQUESTS)
             if lane.due:
                 gevent.sleep(0)

@@ -126,6 +126,30 @@ def test_a_slot_that_stays_open_while_one_run_is_there_and_another_here(cluster,
     assert not any(ours.notices.values())
 
 
+def test_a_run_goes_to_a_node_that_was_forgotten_meanwhile(cluster, followers):
+    """A new master has no slots before the first one, so the map does not name it."""
+    store = EventStore(cluster.url)
+    [run_id] = cluster.runs_on(cluster.masters[0], 1, "forgotten")
+    ours, engine = followers(store), store.engine
+    ours.follow(run_id)
+    slot, target = slot_of(run_id), cluster.masters[1]
+    source = cluster.begin_move(slot, target)
+    cluster.move_keys(slot, source, target)
+    ours.wait_for(run_id, store.append(run_id, "llm", "stream").event.sequence)
+    (feed, at_target) = ours.readers._feeds[run_id]
+    assert at_target.server.address == ("127.0.0.1", target.port)
+    engine._servers.pop(at_target.server.address).close()
+    cluster.end_move(slot, source, target)
+    wait_until(
+        lambda: ours.readers._feeds[run_id][1].server is engine.server_of(log_key(run_id)),
+        "the feed is at the node that the map names",
+    )
+    assert engine.server_of(log_key(run_id)) is not at_target.server
+    assert feed not in ours.readers._on_the_way
+    ours.wait_for(run_id, store.append(run_id, "llm", "stream").event.sequence)
+    assert ours.sequences[run_id] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("has_arrived", [True, False])
 def test_a_run_that_came_along_with_its_slot_survives_its_new_node(
     start_cluster, followers, has_arrived

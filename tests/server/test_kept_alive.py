@@ -143,10 +143,14 @@ def test_one_of_several_lanes_waits_for_those_that_were_just_answered(lanes):
         a.sendall(request(b"3"))
         assert [received(each) for each in (a, b, c)] == [b"<3>", b"<1>", b"<2>"]
         assert lanes.handler.rounds[1:] == [[b"1", b"2", b"3"]]
-        for number, each in enumerate((a, b, c)):
-            each.sendall(request(b"%d" % number))
-        assert [received(each) for each in (a, b, c)] == [b"<0>", b"<1>", b"<2>"]
-    assert [sorted(each) for each in lanes.handler.rounds[2:]] == [[b"0", b"1", b"2"]]
+        for last in (c, b):  # again and again
+            others = [each for each in (a, b, c) if each is not last]
+            for each in others:
+                each.sendall(request(b"4"))
+            settle()
+            last.sendall(request(b"5"))
+            assert [received(each) for each in (*others, last)] == [b"<4>", b"<4>", b"<5>"]
+    assert lanes.handler.rounds[2:] == [[b"4", b"4", b"5"]] * 2
 
 
 def test_a_lane_waits_for_others_not_for_long(lanes, monkeypatch):
@@ -168,6 +172,39 @@ def test_who_comes_alone_waits_for_nobody(lanes, monkeypatch):
         a.sendall(request(b"4"))
         assert received(a) == b"<4>"
     assert lanes.handler.rounds[1:] == [[b"1", b"2", b"3"], [b"4"]]
+
+
+def test_a_lane_that_has_waited_too_long_waits_again(lanes, monkeypatch):
+    monkeypatch.setattr(kept_alive, "GATHER_SECONDS", 0.01)
+    with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
+        two_come_while_one_is_handled(lanes, [a, b, c])
+        assert [received(each) for each in (b, c)] == [b"<1>", b"<2>"]
+        monkeypatch.setattr(kept_alive, "GATHER_SECONDS", 60.0)
+        a.sendall(request(b"4"))
+        settle()
+        b.sendall(request(b"5"))
+        assert [received(each) for each in (a, b)] == [b"<4>", b"<5>"]
+    assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"4", b"5"]]
+
+
+def test_a_lane_that_is_not_used_any_more_is_forgotten(kept, monkeypatch):
+    monkeypatch.setattr(kept_alive, "UNUSED_SECONDS", 0.0)
+    names = iter("abcdef")
+    monkeypatch.setattr(kept.handler, "lane_of", lambda head: next(names))
+    with kept.connect() as client, kept.connect() as slow:
+        for body in (b"1", b"2"):
+            client.sendall(request(body))
+            assert received(client) == b"<%b>" % body
+        assert list(kept.kept._lanes) == ["b"]
+        kept.handler.slow_lengths = {3}
+        slow.sendall(request(b"333"))
+        settle()
+        for body in (b"4", b"5"):
+            client.sendall(request(body))
+            assert received(client) == b"<%b>" % body
+        assert list(kept.kept._lanes) == ["c", "e"]  # that of the slow one is in use
+        kept.handler.slow_may.set()
+        assert received(slow) == b"<333>"
 
 
 def test_a_client_that_goes_while_a_lane_waits_for_others_harms_nothing(lanes):

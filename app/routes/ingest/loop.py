@@ -8,6 +8,7 @@ and the longer the busier the worker is.
 import logging
 import selectors
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,17 +48,31 @@ class IngestLoops:
 
     def read(self, ingest: Ingest, body: NonBlockingBody) -> None:
         """Read a request until it is over; raises BodyError if its trailers are malformed."""
-        lane = self._store.lane_of(ingest.run_id)
+        self._loop_of(ingest.run_id).read(ingest, body)
+
+    def _loop_of(self, run_id: str) -> "IngestLoop":
+        """Return the loop of the server that has a log now. Loops without requests end."""
+        lane = self._store.lane_of(run_id)
         if lane not in self._loops:
-            self._loops[lane] = IngestLoop(self._store)
-        self._loops[lane].read(ingest, body)
+            for each in [each for each, loop in self._loops.items() if loop.is_empty]:
+                self._loops.pop(each).end()
+            self._loops[lane] = IngestLoop(self._store, self._loop_of)
+        return self._loops[lane]
 
 
 class IngestLoop:
-    """Reads requests of lines, whose runs are on one server as far as is known."""
+    """Reads requests of lines, whose runs are on one server as far as is known.
 
-    def __init__(self, store: EventStore) -> None:
+    A request goes to another loop when its log is on another server.
+    """
+
+    def __init__(
+        self, store: EventStore, loop_of: "Callable[[str], IngestLoop] | None" = None
+    ) -> None:
+        """`loop_of` returns the loop of a run; without it, that is always this one."""
         self._store = store
+        self._loop_of = loop_of or (lambda _: self)
+        self._ended = False
         self._open: dict[_Request, None] = {}
         self._due: dict[_Request, None] = {}  # the requests to attend to, in order
         self._partial: set[_Request] = set()  # those with something incomplete
@@ -66,21 +81,36 @@ class IngestLoop:
         self._pace = Pace()
         self._selector: selectors.DefaultSelector | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request is read."""
+        return not self._open
+
+    def end(self) -> None:
+        """End the loop, which is empty, for good."""
+        self._ended = True
+        self._awake.set()
+
     def read(self, ingest: Ingest, body: NonBlockingBody) -> None:
         """Read a request until it is over; raises BodyError if its trailers are malformed."""
-        selector = self._start()
         request = _Request(ingest, body)
-        selector.register(body, selectors.EVENT_READ, request)
         try:
-            self._open[request] = None
-            ingest.wake = partial(self._attend, request)
-            self._attend(request)  # something may have arrived with the head
+            self._enter(request)
             request.done.wait()
         finally:  # if the request is not over, its greenlet was killed
             ingest.abort(error_of_end(ingest.reason or ""))
             ingest.wake = None
-            self._leave(request)
+            if request.loop is not None:
+                request.loop._leave(request)
         body.give_back()
+
+    def _enter(self, request: "_Request") -> None:
+        """Read a request from now on."""
+        self._start().register(request.body, selectors.EVENT_READ, request)
+        request.loop = self
+        self._open[request] = None
+        request.ingest.wake = partial(self._attend, request)
+        self._attend(request)  # something may have arrived already
 
     def _start(self) -> selectors.DefaultSelector:
         """Start the loop, if it does not run yet."""
@@ -105,13 +135,15 @@ class IngestLoop:
 
     def _run(self, selector: selectors.DefaultSelector) -> None:
         watcher = gevent.get_hub().loop.io(selector.fileno(), READABLE)
-        while True:
+        while not self._ended:
             try:
                 self._turn(selector, watcher)
             except Exception as error:
                 log.exception("unexpected error in streaming ingest")
                 self._fail_all(error)
                 gevent.sleep(1.0)  # the error may come back at once, and must not use the CPU
+        watcher.close()
+        selector.close()
 
     def _turn(self, selector: selectors.DefaultSelector, watcher: Any) -> None:
         """Wait until a request is due, attend to all that are, and rest."""
@@ -139,6 +171,10 @@ class IngestLoop:
         while self._due and size < ROUND_BYTES:
             request = next(iter(self._due))
             del self._due[request]
+            if (loop := self._loop_of(request.ingest.run_id)) is not self:
+                self._leave(request)
+                loop._enter(request)
+                continue
             request.receive(share)
             size += max(request.body.taken, request.ingest.size)
             all_read = all_read and not request.body.has_more
@@ -151,10 +187,14 @@ class IngestLoop:
         return size > 0 and all_read and not self._due
 
     def _fail_due(self, selector: selectors.DefaultSelector, error: StoreUnavailable) -> None:
-        """Fail all requests that are due: they must not wait for Redis one after the other."""
+        """Fail all requests that are due: they must not wait for Redis one after the other.
+
+        Those whose logs are on another server by now have nothing to wait for.
+        """
         self._find_ready(selector)
         for request in self._due:
-            request.ingest.fail(StoreUnavailable(str(error)))
+            if self._loop_of(request.ingest.run_id) is self:
+                request.ingest.fail(StoreUnavailable(str(error)))
 
     def _finish_turn(self, request: "_Request") -> None:
         """End a request that is over; else attend to it again, at once or when bytes arrive."""
@@ -188,13 +228,14 @@ class IngestLoop:
 class _Request:
     """An open request of lines, and the event that its greenlet waits for."""
 
-    __slots__ = ("body", "done", "ingest", "timer")
+    __slots__ = ("body", "done", "ingest", "loop", "timer")
 
     def __init__(self, ingest: Ingest, body: NonBlockingBody) -> None:
         self.ingest = ingest
         self.body = body
         self.timer = ProgressTimer()
         self.done = Event()
+        self.loop: IngestLoop | None = None  # the one that reads it
 
     def receive(self, size: int) -> None:
         """Take up to `size` bytes that have arrived, if no earlier line waits to be stored."""

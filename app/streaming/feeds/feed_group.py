@@ -185,15 +185,21 @@ class FeedGroup:
             self.changes += 1
             came_meanwhile = not unknown.issuperset(self._to_verify())
         if unknown:
-            self.next_check = min(self.next_check, time.monotonic() + RETRY_SECONDS)
+            self.retry_soon()
         return came_meanwhile
 
     def leave_out(self, feed: Feed) -> None:
-        """Leave out a feed whose log no node of a cluster serves now, until it is verified."""
+        """Leave out a feed whose log no node of a cluster serves now, until the next check.
+
+        `changes` stays, so that it is not verified at once, and read, again and again.
+        """
         with self._lock:
-            if feed_key(feed) in self._feeds:
+            if self._feeds.get(feed_key(feed)) is feed:
                 self._unverified.add(feed)
-                self.changes += 1
+        self.retry_soon()
+
+    def retry_soon(self) -> None:
+        """Check and verify again soon, since nobody could tell of some logs."""
         self.next_check = min(self.next_check, time.monotonic() + RETRY_SECONDS)
 
     # Checking

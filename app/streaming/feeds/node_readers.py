@@ -61,9 +61,12 @@ class NodeReaders(ReaderPool):
             if there is None:
                 raise
             return there
-        if there is server:  # it has arrived; from now on it goes where its slot goes
+        if there is None or there.address == server.address:
+            # It has arrived, and goes where its slot goes. The object may be another one: a node
+            # without slots is forgotten.
             self._on_the_way.pop(feed, None)
-        return there or server
+            return server
+        return there
 
     def _reader_at(self, server: Server) -> TrackingReader:
         reader = self._by_server.get(server)

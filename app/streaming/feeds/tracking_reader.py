@@ -20,7 +20,14 @@ from ..errors import NotALog, StoreUnavailable
 from ..event_store import EventStore
 from ..log.position import Position
 from ..log.replies import parse_streams
-from ..redis.connection import Reply, checked, exchange_packed, is_wrong_type, translated_errors
+from ..redis.connection import (
+    Reply,
+    checked,
+    exchange,
+    exchange_packed,
+    is_wrong_type,
+    translated_errors,
+)
 from ..redis.server import Server
 from .feed import Feed
 from .feed_group import CHECK_SECONDS, INITIAL_BACKOFF_SECONDS, READ_COUNT, FeedGroup, feed_key
@@ -133,7 +140,7 @@ class TrackingReader:
     def _turn(self) -> None:
         """Read the logs that have changed, publish them, and rest; or wait until there are some."""
         invalidations = self._invalidations or self._connect()
-        next_check = self._attend()
+        next_check = self._attend(invalidations)
         self._take_told(invalidations, next_check)
         if not self._to_read:
             return
@@ -150,7 +157,7 @@ class TrackingReader:
         keys = invalidations.wait(longest)
         self._to_read.update(dict.fromkeys(self._of if keys is None else keys))
 
-    def _attend(self) -> float:
+    def _attend(self, invalidations: Invalidations) -> float:
         """Verify the groups that have changed, and check one that is due; return when the next is.
 
         What was told meanwhile does not wait for the checks of all groups, unless they are late.
@@ -164,8 +171,13 @@ class TrackingReader:
             if late >= 0 or group.changes != tracked.changes:
                 is_due = late >= 0 and (not is_checked or late > MAX_LATE_SECONDS)
                 is_checked = is_checked or is_due
-                if self._attend_to(tracked, is_due):
-                    next_check = now
+                try:
+                    if self._attend_to(tracked, is_due):
+                        next_check = now
+                except StoreUnavailable as error:
+                    self._refused(invalidations, error)
+                    group.retry_soon()
+                    self._to_read.update(dict.fromkeys(tracked.update()))
             if group.next_check < next_check:
                 next_check = group.next_check
         return next_check
@@ -185,6 +197,17 @@ class TrackingReader:
         if came_meanwhile:
             tracked.changes = -1
         return came_meanwhile
+
+    def _refused(self, invalidations: Invalidations, error: StoreUnavailable) -> None:
+        """Take in that nobody tells of some logs. Raises StoreUnavailable if the node itself fails.
+
+        Others may have those logs, or nobody may: that is no matter of the other feeds.
+        """
+        self.server.availability.interrupted()
+        with translated_errors():
+            [reply] = exchange(invalidations.link, ("PING",))
+        checked(reply)
+        log.debug("some logs of %s are not followed now: %s", self.server.name, error)
 
     # Reading
 
@@ -219,8 +242,13 @@ class TrackingReader:
         published: list[Feed] = []
         try:
             for read, reply in zip(reads, replies, strict=True):
-                if self._take(read, reply):
+                try:
+                    if self._take(read, reply):
+                        published.append(read.feed)
+                except StoreUnavailable as error:
                     published.append(read.feed)
+                    self._refused(invalidations, error)
+                    read.leave_out()
         finally:
             for feed in published:
                 feed.flush()
@@ -244,9 +272,9 @@ class TrackingReader:
             self._redirected(read.feed, reply, self.server)
         elif is_wrong_type(reply):
             read.tracked.group.next_check = 0.0
-        elif isinstance(reply, ClusterDownError):  # of this slot alone, or the check fails
+        elif isinstance(reply, ClusterDownError):  # perhaps of this slot alone
             self.server.availability.interrupted()
-            read.tracked.group.leave_out(read.feed)
+            read.leave_out()
         else:
             for _, entries in parse_streams(checked(reply)):
                 if len(entries) == READ_COUNT:
@@ -280,7 +308,10 @@ class TrackingReader:
         if not self._failures:
             log.warning("reader lost %s; trying again: %s", self.server.name, error)
         self._failures += 1
-        self._lost(self.server)
+        try:
+            self._lost(self.server)
+        except Exception:  # the thread must not end
+            log.exception("unexpected error after the loss of %s", self.server.name)
         time.sleep(next(self._pauses))
 
     def _recover(self) -> None:
@@ -329,6 +360,11 @@ class _Read(NamedTuple):
     feed: Feed
     position: Position
     asking: bool
+
+    def leave_out(self) -> None:
+        """Leave out the feed for a while; then it is read anew, since nobody tells of it now."""
+        self.tracked.readable.pop(self.key, None)
+        self.tracked.group.leave_out(self.feed)
 
     def pack(self) -> bytes:
         """Return the command as it goes to Redis."""

@@ -6,7 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import gevent
+import gevent.event
 import pytest
 
 from app.capacity import Capacity
@@ -14,7 +14,7 @@ from app.routes.admission import Admission, Reservation
 from app.routes.ingest import loop as loop_module
 from app.routes.ingest.ingest import Ingest
 from app.routes.ingest.json_lines import JsonLines
-from app.routes.ingest.loop import ROUND_BYTES, IngestLoop
+from app.routes.ingest.loop import ROUND_BYTES, IngestLoop, IngestLoops
 from app.routes.writing import json_body
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
@@ -53,7 +53,7 @@ class RecordingStore(EventStore):
 class OpenRequest:
     """A request that the loop reads in a greenlet, and the connection of its client."""
 
-    def __init__(self, ingest_loop: IngestLoop, run_id: str):
+    def __init__(self, ingest_loop: IngestLoop | IngestLoops, run_id: str):
         self.connection = GunicornConnection(CHUNKED)
         self.reservation = Reservation(Admission(4_194_304, Capacity(1, 1, 1, 1)))
         self.ingest = Ingest(run_id, None, self.reservation, JsonLines(262_144), 4_194_304)
@@ -73,7 +73,9 @@ def ingest_loop(recording_store) -> IngestLoop:
 
 
 @contextmanager
-def open_requests(ingest_loop: IngestLoop, number: int) -> Iterator[list[OpenRequest]]:
+def open_requests(
+    ingest_loop: IngestLoop | IngestLoops, number: int
+) -> Iterator[list[OpenRequest]]:
     requests = [OpenRequest(ingest_loop, f"run-{count}") for count in range(number)]
     gevent.sleep(0.01)
     try:
@@ -366,3 +368,81 @@ def test_nothing_is_received_while_lines_wait_to_be_stored(ingest_loop, recordin
         assert request.ingest.events == 10_000
     assert 0 < peak <= 64 * 1024 + 1100
     assert request.reservation.bytes == 0
+
+
+class StoreOfTwo(RecordingStore):
+    """A store whose runs are on two servers, of which one may not answer for a while."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.lanes: dict[str, str] = {}
+        self.hangs = ""
+        self.answers = gevent.event.Event()
+
+    def lane_of(self, run_id):
+        return self.lanes.get(run_id, "first")
+
+    def append_each(self, appends):
+        if any(self.lane_of(each.run_id) == self.hangs for each in appends):
+            self.answers.wait()
+            raise StoreUnavailable("it does not answer")
+        return super().append_each(appends)
+
+
+@pytest.fixture
+def store_of_two(fake_client) -> StoreOfTwo:
+    return StoreOfTwo(client=fake_client)
+
+
+def test_a_request_goes_to_another_loop_when_its_log_has_moved(store_of_two):
+    loops = IngestLoops(store_of_two)
+    with open_requests(loops, 2) as [here, there]:
+        for request in (here, there):
+            request.send(chunk(line(1)))
+        gevent.sleep(0.05)
+        assert [len(appends) for appends in store_of_two.rounds] == [2]
+        store_of_two.lanes["run-1"] = store_of_two.hangs = "second"
+        there.send(chunk(line(2)))
+        gevent.sleep(0.05)
+        here.send(chunk(line(2)) + LAST_CHUNK)
+        here.reading.get(timeout=5)
+        assert (here.ingest.error, here.ingest.events) == (None, 2)
+        assert not there.ingest.over
+        store_of_two.answers.set()
+        there.reading.get(timeout=5)
+        assert isinstance(there.ingest.error, StoreUnavailable)
+        assert there.ingest.events == 1
+    assert all(is_empty(each) for each in loops._loops.values())
+
+
+def test_a_server_that_does_not_answer_fails_no_request_whose_log_has_left_it(store_of_two):
+    loops = IngestLoops(store_of_two)
+    store_of_two.hangs = "first"
+    with open_requests(loops, 3) as [failed, due, moved]:
+        failed.send(chunk(line(1)))
+        gevent.sleep(0.05)
+        for request in (due, moved):
+            request.send(chunk(line(1)) + LAST_CHUNK)
+        store_of_two.lanes["run-2"] = "second"
+        store_of_two.answers.set()
+        for request in (failed, due, moved):
+            request.reading.get(timeout=5)
+        errors = [type(each.ingest.error) for each in (failed, due, moved)]
+        assert errors == [StoreUnavailable, StoreUnavailable, type(None)]
+        assert moved.ingest.events == 1
+
+
+def test_loops_that_nobody_uses_end(store_of_two):
+    loops = IngestLoops(store_of_two)
+    for number in range(5):
+        store_of_two.lanes["run-0"] = f"server {number}"
+        with open_requests(loops, 1) as [request]:
+            request.send(chunk(line(1)))
+            gevent.sleep(0.02)
+            if number == 2:  # its loop is used until the log moves
+                store_of_two.lanes["run-0"] = "another"
+            request.send(chunk(line(1)) + LAST_CHUNK)
+            request.reading.get(timeout=5)
+            assert request.ingest.events == 2
+        if number:
+            assert len(loops._loops) == 1 + (number == 2)

@@ -1,5 +1,6 @@
 """The reader of a node, on one server: its checks."""
 
+import socket
 import time
 
 from app.streaming.event_store import EventStore
@@ -81,3 +82,25 @@ def test_a_feed_that_comes_while_others_are_verified_is_verified_at_once(
             wait_until(lambda feed=feed: feed.position.sequence == 2, "the feed follows")
     finally:
         reader.close()
+
+
+def test_a_reader_survives_an_error_in_what_it_calls_after_a_failure(redis_server, run_id):
+    store, lost = EventStore(redis_server.url), []
+
+    def fail(server) -> None:
+        lost.append(server)
+        raise ZeroDivisionError
+
+    store.add(run_id, "llm", "started")
+    feed = Feed(run_id, store.state(run_id))
+    reader = TrackingReader(store, store.engine, lambda *_: None, fail)
+    try:
+        reader.add(feed)
+        store.add(run_id, "llm", "stream")
+        wait_until(lambda: feed.position.sequence == 2, "the feed follows")
+        reader._invalidations.link._sock.shutdown(socket.SHUT_RDWR)
+        store.add(run_id, "llm", "stream")
+        wait_until(lambda: feed.position.sequence == 3, "the feed follows again")
+    finally:
+        reader.close()
+    assert lost == [store.engine]
