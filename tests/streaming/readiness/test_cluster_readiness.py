@@ -8,16 +8,15 @@ from tests.clocks import replace_time
 
 
 class Silent:
-    """A node that does not answer, and the thread that asks it."""
+    """A node that does not answer, and the question that it is asked."""
 
     now = 1000.0
-    error = None
 
-    def start(self, ask: object) -> "Silent":
+    def start(self, kind: str, ask: object) -> "Silent":
         return self
 
-    def join(self, seconds: float) -> None:
-        Silent.now += seconds
+    def wait(self, until: float) -> None:
+        Silent.now = max(Silent.now, until)
 
 
 def test_all_nodes_together_are_waited_for_once(monkeypatch: pytest.MonkeyPatch):
@@ -25,5 +24,5 @@ def test_all_nodes_together_are_waited_for_once(monkeypatch: pytest.MonkeyPatch)
     replace_time(monkeypatch, cluster_readiness, monotonic=lambda: Silent.now)
     readiness = ClusterReadiness(None)  # type: ignore[arg-type]
     monkeypatch.setattr(readiness, "_current", lambda: [Silent() for _ in range(5)])
-    assert len(readiness._ask_all(lambda node: None)) == 5
+    assert len(readiness._ask_all("check", lambda node: None)) == 5
     assert Silent.now == 1000.0 + PATIENCE_SECONDS

@@ -179,7 +179,7 @@ def test_a_call_that_is_in_progress_fails_when_its_pool_is_closed(redis_server, 
 
     thread = threading.Thread(target=wait_for_nothing)
     thread.start()
-    wait_until(lambda: redis_client.info("clients")["blocked_clients"], "it waits")
+    wait_until(lambda: "blpop" in [each["cmd"] for each in redis_client.client_list()], "it waits")
     connection.close_pool(client)
     thread.join(3)
     assert len(errors) == 1
