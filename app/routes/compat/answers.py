@@ -3,6 +3,7 @@
 A run may be a chat, with one answer after another. Each begins with `lifecycle.started`.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,12 +30,17 @@ from ..reading.stream import open_stream
 # What is read of a log at once, to find and count.
 PAGE_EVENTS = 1000
 
-# How long a request waits for its turn at Redis.
-PATIENCE_SECONDS = 10.0
+# So many requests of a worker read at once, so that Redis has connections for the others too.
+MAX_READERS = 8
+
+# How long a request waits for its turn, and for Redis.
+PATIENCE_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.1
 MAX_PAUSE_SECONDS = 1.0
 
 _EVERYTHING = Filter()
+
+_turns = threading.Semaphore(MAX_READERS)
 
 T = TypeVar("T")
 
@@ -90,11 +96,15 @@ def patiently(read: Callable[[], T]) -> T:
     until = time.monotonic() + PATIENCE_SECONDS
     pauses = backoff(FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS)
     while True:
+        if not _turns.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise StoreUnavailable("too many requests read answers now", stored=False)
         try:
             return read()
         except StoreUnavailable:
             if time.monotonic() > until or gateway().streams.draining:
                 raise
+        finally:
+            _turns.release()
         time.sleep(next(pauses))
 
 

@@ -1,5 +1,9 @@
 """Redis cannot serve for a moment, as after a restart, when all clients come back together."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.routes.compat import answers
@@ -67,3 +71,36 @@ def test_what_was_counted_is_not_read_again(http, answer, fake_store, failures, 
     monkeypatch.setattr(type(fake_store), "page", note_and_page)
     assert http.get(path).status_code == 200
     assert sorted(filter(None, positions)) == list(filter(None, positions))
+
+
+def test_only_some_clients_read_at_once_and_all_have_their_turn(
+    http, answer, fake_store, monkeypatch
+):
+    answer(*CHUNKS)
+    page = type(fake_store).page
+    reading, most = [], []
+
+    def slow_page(self, *args, **kwargs):
+        reading.append(1)
+        most.append(len(reading))
+        time.sleep(0.002)
+        reading.pop()
+        return page(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(fake_store), "page", slow_page)
+
+    def status(number: int) -> int:
+        return http.application.test_client().get(PATHS[1]).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        assert set(pool.map(status, range(100))) == {200}
+    assert max(most) <= answers.MAX_READERS
+    assert answers._turns.acquire(blocking=False), "every turn is given back"
+    answers._turns.release()
+
+
+def test_who_has_no_turn_in_time_is_refused(http, answer, monkeypatch):
+    answer(*CHUNKS)
+    monkeypatch.setattr(answers, "_turns", threading.Semaphore(0))
+    monkeypatch.setattr(answers, "PATIENCE_SECONDS", 0.01)
+    assert http.get(PATHS[1]).status_code == 503
