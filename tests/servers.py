@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -23,7 +24,10 @@ ROOT = Path(__file__).parent.parent
 Result = TypeVar("Result")
 
 # One socket for every port that `free_port` has returned.
-_reservations: list[socket.socket] = []
+# A test process keeps so many ports for itself, the last ones: `select` takes no file above 1,023.
+MAX_RESERVATIONS = 400
+
+_reservations: deque[socket.socket] = deque()
 
 
 def wait_until(predicate: Callable[[], Result], description: str, seconds: float = 20.0) -> Result:
@@ -53,6 +57,8 @@ def free_port() -> int:
     if sys.platform == "linux":
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _reservations.append(reservation)
+        if len(_reservations) > MAX_RESERVATIONS:
+            _reservations.popleft().close()
     else:
         reservation.close()
     return port
