@@ -30,9 +30,20 @@ FORWARDED = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGUSR1)
 
 def serve() -> int:
     """Run the gateway until it is stopped; return gunicorn's exit status."""
-    # Until gunicorn runs, a stop signal just exits. The exit stops what was started.
+    # Until gunicorn runs, a stop signal just exits. The exit stops what was started. Python drops
+    # what is raised in a destructor, so `leave_if_stopped` exits once more.
+    received: list[int] = []
+
+    def leave_if_stopped() -> None:
+        if received:
+            sys.exit(0)
+
+    def stop(number: int, frame: object) -> None:
+        received.append(number)
+        leave_if_stopped()
+
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda number, frame: sys.exit(0))
+        signal.signal(number, stop)
     settings = Settings.load()
     for name in PORTS:
         if port := getattr(settings, name):
@@ -45,12 +56,13 @@ def serve() -> int:
     else:
         # A supervisor may send SIGTERM to all processes at once. Redis ends after gunicorn.
         spawn = partial(children.spawn, "redis", STOP_SIGNAL, blocked=(signal.SIGTERM,))
-        own_redis = OwnRedis(DATA, spawn)
+        own_redis = OwnRedis(DATA, spawn, leave_if_stopped)
         redis = f"its own {own_redis.server}, data in {DATA}/"
     try:
         if own_redis:
             own_redis.start()
             environ["REDIS_URL"] = own_redis.url
+            leave_if_stopped()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         print(f"Tailrace: http://{host}:{settings.port} with {redis}", flush=True)
         if own_redis:

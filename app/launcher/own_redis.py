@@ -41,12 +41,22 @@ class OwnRedis:
     long as the server. Only this user can look into the directory, and so knows the password.
     """
 
-    def __init__(self, directory: Path, spawn: Callable[..., "Popen[bytes]"] = Popen) -> None:
-        """`spawn` starts a process as Popen does. Raises OwnRedisError without a server."""
+    def __init__(
+        self,
+        directory: Path,
+        spawn: Callable[..., "Popen[bytes]"] = Popen,
+        leave_if_stopped: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Raises OwnRedisError without a server.
+
+        `spawn` starts a process as Popen does. `leave_if_stopped` is called again and again while
+        the server starts, and may raise SystemExit.
+        """
         self._directory = directory.resolve()
         self._writer = _read(self._directory / WRITER)
         self.server = find_server(self._writer)
         self._spawn = spawn
+        self._leave_if_stopped = leave_if_stopped
         self._process: Popen[bytes] | None = None
         self._port = 0
         self._password = ""
@@ -172,6 +182,7 @@ class OwnRedis:
         """
         store, until = EventStore(self.url), time.monotonic() + START_SECONDS
         while time.monotonic() < until and self.running:
+            self._leave_if_stopped()
             with contextlib.suppress(StoreUnavailable):
                 if store.server()["process_id"] != str(self.pid):
                     return False

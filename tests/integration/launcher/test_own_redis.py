@@ -41,6 +41,24 @@ def test_a_stop_while_its_redis_starts_leaves_no_process(home, number):
     assert "Traceback" not in gateway.output
 
 
+def test_a_stop_whose_exception_was_dropped_ends_the_wait_for_its_redis(monkeypatch, tmp_path):
+    """As Python drops what a signal handler raises in a destructor."""
+    monkeypatch.setenv("SERVER_VERSION", "Redis server v=7.2.4 sha=0")
+    monkeypatch.setenv("PATH", path_with_silent_server(tmp_path))
+    looks = []
+
+    def leave_at_the_third_look() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            raise SystemExit(0)
+
+    server = OwnRedis(tmp_path / "data", leave_if_stopped=leave_at_the_third_look)
+    with pytest.raises(SystemExit):
+        server.start()
+    server.stop()
+    assert not server.running
+
+
 def test_without_any_server_the_error_says_what_to_install_or_set(monkeypatch):
     monkeypatch.setattr(installed_redis.shutil, "which", lambda name: None)
     monkeypatch.setattr(installed_redis, "find_spec", lambda name: None)
