@@ -62,7 +62,7 @@ def serve() -> int:
         if own_redis:
             own_redis.start()
             environ["REDIS_URL"] = own_redis.url
-            leave_if_stopped()
+        leave_if_stopped()
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         print(f"Tailrace: http://{host}:{settings.port} with {redis}", flush=True)
         if own_redis:

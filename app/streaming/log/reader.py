@@ -592,6 +592,6 @@ def _parse_read(reply: Reply) -> tuple[list[Reply], LogState]:
     if not reply:
         return [], NO_LOG
     stream, epoch, entries = reply
-    if epoch == b"none":
-        return entries, replace(parse_log_state(stream), epoch=b"", has_no_epoch=True)
-    return entries, replace(parse_log_state(stream), epoch=epoch)
+    has_none = epoch == b"none"
+    known = b"" if has_none else epoch
+    return entries, replace(parse_log_state(stream), epoch=known, has_no_epoch=has_none)

@@ -190,4 +190,4 @@ def test_to_count_chunks_takes_no_memory_for_them(http, fake_client, monkeypatch
     finally:
         tracemalloc.stop()
     assert count == 100
-    assert peak < 40 * size
+    assert peak < 25 * size
