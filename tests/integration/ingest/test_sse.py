@@ -257,7 +257,7 @@ def test_a_gateway_that_stops_stores_the_chunk_that_it_holds(start_gateway, stor
         producer.send(body)
         wait_for_names(store, f"{run_id}-b", "sse.message", "sse.message")
         wait_until_received(gateway, len(body))
-        assert names(store, run_id) == ["lifecycle.started"]
+        wait_for_names(store, run_id, "lifecycle.started")
         gateway.process.send_signal(number)
         status, answer = producer.answer()
         assert (status, answer["stored"], answer["line"]) == (503, 2, 5)
@@ -276,6 +276,7 @@ def test_a_worker_that_is_killed_loses_no_more_than_what_it_holds(start_gateway,
     with SseProducer(gateway, run_id, "dialect=ai-sdk&lease_seconds=1") as producer:
         producer.send(body)
         wait_until_received(gateway, len(body))
+        wait_for_names(store, run_id, "lifecycle.started")
         worker.kill()
         assert producer.is_closed_by_the_gateway()
     assert names(store, run_id)[:1] == ["lifecycle.started"]
@@ -301,6 +302,7 @@ def test_a_held_chunk_that_redis_does_not_take_is_named_by_its_line(
     with SseProducer(gateway, run_id) as producer:
         producer.send(body)
         wait_until_received(gateway, len(body))
+        wait_for_names(EventStore(durable_redis.url), run_id, "lifecycle.started")
         durable_redis.stop()
         status, answer = producer.end()
         assert (status, answer["stored"], answer["line"]) == (503, 1, 5)
