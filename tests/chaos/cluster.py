@@ -12,7 +12,7 @@ from redis.crc import key_slot
 
 from app.streaming.log.redis_keys import log_key
 from app.streaming.redis.connection import Reply
-from tests.cluster.partition import PartitionableCluster
+from tests.cluster.network import RelayedCluster
 from tests.servers import RedisServer
 
 # A frozen node is dead after that for the others. Shorter freezes must not promote a replica,
@@ -27,7 +27,7 @@ def slot_of(run: str) -> int:
     return key_slot(log_key(run).encode())
 
 
-class ChaosCluster(PartitionableCluster):
+class ChaosCluster(RelayedCluster):
     """A cluster whose shards are numbered from 0, whichever node is the master of one.
 
     Attributes:
@@ -35,8 +35,8 @@ class ChaosCluster(PartitionableCluster):
     """
 
     def __init__(self, directory: Path, *options: str):
-        timeout = str(int(1000 * NODE_TIMEOUT_SECONDS))
-        super().__init__(directory / "cluster", 3, 1, *options, "--cluster-node-timeout", timeout)
+        timeout = "--cluster-node-timeout", str(int(1000 * NODE_TIMEOUT_SECONDS))
+        super().__init__(directory / "cluster", 3, 1, *options, *timeout, relays_clients=False)
         self.shards: list[RedisServer] = list(self.masters)
         self._first_slots = [16384 * number // 3 for number in range(3)]
 

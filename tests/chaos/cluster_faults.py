@@ -79,11 +79,8 @@ class ClusterFaults:
         """Let the other nodes not hear a master, which clients still reach, nor it them."""
         async with self._may_lose(dice) as (shard, master):
             self._began = now_ms()
-            self._cluster.cut_off([master])
-            try:
+            with self._cluster.cut_off(master):
                 await self._wait_for_failover(shard, master, dice)
-            finally:
-                self._cluster.join()
 
     async def failover_forced(self, dice: random.Random) -> None:
         """Promote a replica that does not ask its master, or asks nobody."""

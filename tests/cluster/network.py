@@ -1,13 +1,13 @@
 """A network between the nodes of a cluster and their clients, which holds back what a test says.
 
-Each node announces the ports of two relays, one for its clients and one for the other nodes. What
-is held back is not lost: it comes once it is let go, as TCP repeats what was not acknowledged.
+Each node announces the ports of relays, one for its clients and one for the other nodes. What is
+held back is not lost: it comes once it is let go, as TCP repeats what was not acknowledged.
 """
 
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import Flag, auto
 from pathlib import Path
 
@@ -43,9 +43,9 @@ class Passage:
         self.source, self.target = source, target
         self.beginning = b""
 
-    def is_of(self, node: RedisServer) -> bool:
-        """Return whether it is between a node and another one."""
-        return self.source is not None and node in (self.source, self.target)
+    def leaves(self, nodes: Collection[RedisServer]) -> bool:
+        """Return whether it is between one of some nodes and another node."""
+        return self.source is not None and (self.source in nodes) is not (self.target in nodes)
 
 
 Matches = Callable[[Passage], bool]
@@ -160,7 +160,8 @@ class Relay:
 class RelayedCluster(ClusterServers):
     """A cluster whose nodes and clients reach its nodes through relays.
 
-    `node.port` is the port of the node itself, behind the relays.
+    `node.port` is the port of the node itself, behind the relays. Unless `relays_clients`, clients
+    and replicas reach it without a relay: only what the nodes say of each other goes over one.
     """
 
     def __init__(
@@ -170,45 +171,51 @@ class RelayedCluster(ClusterServers):
         replicas: int = 1,
         *options: str,
         binary: str | None = None,
+        relays_clients: bool = True,
     ):
         self.network = Network()
-        self._relays: dict[RedisServer, tuple[Relay, Relay]] = {}
+        self._relays_clients = relays_clients
+        self._ports: dict[RedisServer, int] = {}
+        self._buses: dict[RedisServer, int] = {}
+        self._relays: list[Relay] = []
         self._addresses: dict[str, RedisServer] = {}
         super().__init__(directory, masters, replicas, *options, binary=binary)
 
-    def __exit__(self, *exc_info: object) -> None:
-        super().__exit__(*exc_info)
+    def stop(self) -> None:
+        super().stop()
         self.network.close()
-        for relays in self._relays.values():
-            for relay in relays:
-                relay.close()
+        for relay in self._relays:
+            relay.close()
 
     def port_of(self, node: RedisServer) -> int:
-        return self._relays[node][0].port
+        return self._ports[node]
 
     def bus_of(self, node: RedisServer) -> int:
-        return self._relays[node][1].port
+        return self._buses[node]
 
-    def cut_off(self, node: RedisServer) -> contextlib.AbstractContextManager[None]:
-        """Keep a node from all others, but not from clients, until the context ends."""
-        return self.network.holding(lambda passage: passage.is_of(node))
+    def cut_off(self, *nodes: RedisServer) -> contextlib.AbstractContextManager[None]:
+        """Keep some nodes from all others, but not from clients, until the context ends."""
+        return self.network.holding(lambda passage: passage.leaves(nodes))
 
     def _make_node(self, number: int) -> RedisServer:
         node = super()._make_node(number)
-        relays = [
-            Relay(self.network, node, port, self._addresses.get)
-            for port in (node.port, super().bus_of(node))
-        ]
-        self._relays[node] = relays[0], relays[1]
+        self._ports[node] = self._relay(node, node.port) if self._relays_clients else node.port
+        self._buses[node] = self._relay(node, super().bus_of(node))
         address = f"127.0.1.{number + 1}"
         self._addresses[address] = node
         node._options = (
             *node._options,
             *("--bind-source-addr", address, "--cluster-announce-ip", "127.0.0.1"),
-            *("--cluster-announce-port", str(relays[0].port)),
-            *("--cluster-announce-bus-port", str(relays[1].port)),
+            *("--cluster-announce-port", str(self._ports[node])),
+            *("--cluster-announce-bus-port", str(self._buses[node])),
         )
         return node
+
+    def _relay(self, node: RedisServer, to_port: int) -> int:
+        """Return the port of a new relay to a port of a node."""
+        relay = Relay(self.network, node, to_port, self._addresses.get)
+        self._relays.append(relay)
+        return relay.port
 
 
 def named(client_name: str) -> Matches:

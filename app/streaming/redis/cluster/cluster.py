@@ -5,21 +5,15 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from random import SystemRandom
 
 from redis.crc import key_slot
 
-from ...errors import (
-    StoreUnavailable,
-    StreamingError,
-    UnsupportedServer,
-    copy_of,
-    without_variables,
-)
+from ...errors import StoreUnavailable, StreamingError, copy_of, without_variables
 from ..connection import REFUSES
 from ..server import Server
+from .discovery import Discovery
 from .routing import Routed
 from .slot_map import SLOTS, Address, SlotMap, read_map
 
@@ -31,9 +25,6 @@ MIN_REFRESH_SECONDS = 0.1
 # Who asks for all nodes gets a map that was not read longer ago, or has it read.
 MAX_AGE_SECONDS = 5.0
 
-# A node that did not answer is asked last for so long: to wait for it again holds up the others.
-AVOID_SECONDS = 60.0
-
 ANNOUNCED = (
     "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
     "from here, set cluster-announce-ip, or cluster-announce-hostname with "
@@ -41,8 +32,6 @@ ANNOUNCED = (
 )
 
 log = logging.getLogger("tailrace.cluster")
-
-_dice = SystemRandom()  # the program's own random numbers stay as they are
 
 
 class Cluster:
@@ -68,15 +57,13 @@ class Cluster:
         self.pool = Routed(self, lambda server: server.pool)
         self.blocking = Routed(self, lambda server: server.blocking)
         self.refreshes = 0
-        self._seeds_are_checked = False
         self.seeds = tuple(seeds)
         self._make_server = make_server
         self._map: SlotMap | None = None
         self._owners: list[Server | None] = [None] * SLOTS
         self._servers: dict[Address, Server] = {}
-        self._failed: dict[Address, float] = {}  # when a node did not answer
-        # Nodes that others have named for a slot since the map was read: they know a newer one.
-        self._named: dict[Address, None] = {}
+        self._discovery = Discovery(self.seeds, self._server_at)
+        self._named: dict[Address, None] = {}  # by others, for a slot, since the map was read
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._watched_in: int | None = None  # the process whose thread watches
         self._failure: StoreUnavailable | None = None  # of the last read that failed
@@ -164,7 +151,7 @@ class Cluster:
             time.sleep(max(0.0, soon - time.monotonic()))
             self.refreshes += 1
             try:
-                self._take(self._read())
+                self._take(self._discovery.read(self._map, self._named))
             except StoreUnavailable as error:
                 self._failure = without_variables(error)
                 raise
@@ -232,26 +219,8 @@ class Cluster:
         return reason.rstrip(".") + ANNOUNCED
 
     def check_seeds(self) -> None:
-        """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
-
-        Nodes that do not answer are no matter. Does nothing once all have been found right.
-        """
-        if self._seeds_are_checked:
-            return
-        known, unknown = self.map(), 0
-        for address in self.seeds:
-            try:
-                told = read_map(self._server_at(address))
-            except UnsupportedServer:
-                raise
-            except StoreUnavailable:
-                unknown += 1
-                continue
-            if not told.node_ids & known.node_ids:
-                raise UnsupportedServer(
-                    f"{address[0]}:{address[1]} belongs to another cluster than the other nodes"
-                )
-        self._seeds_are_checked = not unknown
+        """Raise UnsupportedServer if a node that the URL names is none of this cluster's."""
+        self._discovery.check_seeds(self.map())
 
     def count_connections(self) -> int:
         """Return how many connections to the nodes are open."""
@@ -284,72 +253,6 @@ class Cluster:
             log.debug("the map of the cluster cannot be read: %s", error)
         except Exception:
             log.exception("unexpected error while the map of the cluster was read")
-
-    def _read(self) -> SlotMap:
-        """Return the map of the first node that takes part in a cluster that serves.
-
-        If none does, or none knows as much as was known before, it is the newest map.
-        """
-        known = self._map
-        found: list[SlotMap] = []
-        strangers: dict[Address, SlotMap] = {}
-        failure: StreamingError | None = None
-        for address in self._to_ask():
-            try:
-                told = read_map(self._server_at(address))
-            except (StoreUnavailable, UnsupportedServer) as error:
-                failure = failure or error
-                self._failed[address] = time.monotonic()
-                continue
-            if self._is_stranger(told, address):
-                strangers[address] = told
-                continue
-            if told.is_ok and told.shards and (known is None or told.epoch >= known.epoch):
-                return told
-            found.append(told)
-        if not found and strangers:
-            found.append(self._successor(strangers))
-        if not found:
-            if isinstance(failure, UnsupportedServer):
-                raise failure
-            raise StoreUnavailable(f"no node of the cluster answers: {failure}", stored=False)
-        return max(found, key=lambda each: (len(each.shards) > 0, each.epoch))
-
-    def _is_stranger(self, told: SlotMap, address: Address) -> bool:
-        """Return whether a node knows none of the known nodes, and none of them has named it."""
-        known = self._map
-        return bool(
-            known is not None
-            and told.node_ids
-            and address not in self._named
-            and not told.node_ids & known.node_ids
-        )
-
-    def _successor(self, strangers: dict[Address, SlotMap]) -> SlotMap:
-        """Return the map of nodes that are strangers, where none that is known answers any more.
-
-        All nodes of a cluster may have been replaced since its map was read. It is the same one
-        only if all nodes answer that the URL names, and know each other: where some are away, the
-        known ones may come back. Raises UnsupportedServer if it is another cluster.
-        """
-        address, first = next(iter(strangers.items()))
-        named = [strangers.get(each) for each in self.seeds]
-        if not all(each is not None and each.node_ids & first.node_ids for each in named):
-            raise UnsupportedServer(
-                f"{address[0]}:{address[1]} belongs to another cluster than the other nodes"
-            )
-        log.warning("no known node of the cluster is there any more; REDIS_URL names others now")
-        return max(strangers.values(), key=lambda each: (each.is_ok, each.epoch))
-
-    def _to_ask(self) -> Iterator[Address]:
-        """Yield the nodes to ask for the map: first those that answered, and were named last."""
-        known = self._map
-        masters = known.masters() if known else []
-        _dice.shuffle(masters)
-        replicas = known.replicas() if known else []
-        addresses = dict.fromkeys([*list(self._named), *masters, *replicas, *self.seeds])
-        since = time.monotonic() - AVOID_SECONDS
-        yield from sorted(addresses, key=lambda each: self._failed.get(each, 0.0) > since)
 
     def _take(self, found: SlotMap) -> None:
         if not found.shards:

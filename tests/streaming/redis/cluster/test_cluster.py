@@ -6,6 +6,7 @@ from app.streaming.errors import StoreUnavailable, UnsupportedServer
 from app.streaming.event_store import EventStore
 from app.streaming.new_event import Append, NewEvent
 from app.streaming.redis.cluster import cluster as cluster_module
+from app.streaming.redis.cluster import discovery
 from app.streaming.redis.cluster.cluster import Cluster
 from app.streaming.redis.cluster.slot_map import SLOTS, Address, Shard, SlotMap
 from app.streaming.redis.engine import make_engine
@@ -60,7 +61,7 @@ class Told(dict[Address, SlotMap]):
 @pytest.fixture
 def told(monkeypatch) -> Told:
     told = Told()
-    monkeypatch.setattr(cluster_module, "read_map", told.read)
+    monkeypatch.setattr(discovery, "read_map", told.read)
     return told
 
 
