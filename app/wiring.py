@@ -54,7 +54,7 @@ def wire(settings: Settings | None, event_store: EventStore | None) -> Flask:
     tracing = _tracing(os.environ)
     store = event_store or _event_store(settings, tracing)
     capacity = Capacity.of(settings.max_streams, open_files())
-    admission = Admission(settings.max_body_bytes, capacity)
+    admission = Admission(settings.max_body_bytes, capacity, lanes=store.has_lanes)
     services = _services(settings, store)
     streams = OpenStreams(services, capacity.streams, settings.max_streams_per_subject)
     access = _make_access(settings, store, streams)

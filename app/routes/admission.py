@@ -48,6 +48,35 @@ class Limit:
         self.held -= amount
 
 
+class LaneLimit(Limit):
+    """A limit of which one lane takes no more than `share`.
+
+    A lane is what one server of Redis has to do. One that stands still leaves room for the others.
+    """
+
+    __slots__ = ("_held_in", "_share")
+
+    def __init__(self, maximum: int, share: int) -> None:
+        super().__init__(maximum)
+        self._share = share
+        self._held_in: dict[str, int] = {}
+
+    def take(self, amount: int = 1, lane: str = "") -> bool:
+        """Count `amount` in for a lane, and return True; if it is too much, return False."""
+        held = self._held_in.get(lane, 0) + amount
+        if held > self._share or not super().take(amount):
+            return False
+        self._held_in[lane] = held
+        return True
+
+    def release(self, amount: int = 1, lane: str = "") -> None:
+        """Count `amount` out for a lane."""
+        super().release(amount)
+        left = self._held_in.pop(lane, 0) - amount
+        if left:  # else it is forgotten: nodes come and go
+            self._held_in[lane] = left
+
+
 class Admission:
     """The limits of one worker.
 
@@ -56,12 +85,16 @@ class Admission:
     are not stored yet; `lingering` the connections that read the rest of a refused body;
     `late_bodies` the bodies that get a moment to arrive though too many are arriving;
     `unsent_bytes` the bytes of pages that clients have not read.
+
+    If there are several `lanes`, none of them takes more than half of the appends and the bytes.
     """
 
-    def __init__(self, max_body_bytes: int, capacity: Capacity) -> None:
-        self.appends = Limit(capacity.appends)
+    def __init__(self, max_body_bytes: int, capacity: Capacity, lanes: bool = False) -> None:
+        parts = 2 if lanes else 1
+        max_bytes = MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES)
+        self.appends = LaneLimit(capacity.appends, capacity.appends // parts)
         self.bodies = Limit(capacity.bodies)
-        self.bytes = Limit(MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES))
+        self.bytes = LaneLimit(max_bytes, max_bytes // parts)
         self.lingering = Limit(max(1, capacity.others // 2))
         self.late_bodies = LateBodies(max(1, sum(capacity) // 4))
         self.unsent_bytes = Limit(MAX_UNSENT_BYTES)
@@ -75,18 +108,22 @@ class Admission:
 
 
 class Reservation:
-    """What one request holds of the worker's limits, until its context ends."""
+    """What one request holds of the worker's limits, until its context ends.
 
-    __slots__ = ("_admission", "_is_append", "bytes")
+    `lane` is that of its run, see `EventStore.lane_of`.
+    """
 
-    def __init__(self, admission: Admission) -> None:
+    __slots__ = ("_admission", "_is_append", "_lane", "bytes")
+
+    def __init__(self, admission: Admission, lane: str = "") -> None:
         self._admission = admission
+        self._lane = lane
         self._is_append = False
         self.bytes = 0
 
     def hold(self, size: int) -> None:
         """Hold `size` more bytes; raises TooBusy."""
-        if not self._admission.bytes.take(size):
+        if not self._admission.bytes.take(size, self._lane):
             raise TooBusy("too many bytes are waiting to be stored")
         self.bytes += size
 
@@ -95,7 +132,7 @@ class Reservation:
         if size > self.bytes:
             self.hold(size - self.bytes)
         else:
-            self._admission.bytes.release(self.bytes - size)
+            self._admission.bytes.release(self.bytes - size, self._lane)
             self.bytes = size
 
     def may_receive(self) -> bool:
@@ -120,7 +157,7 @@ class Reservation:
 
     def begin_append(self) -> None:
         """Count an append until the context ends; raises TooBusy."""
-        if not self._admission.appends.take():
+        if not self._admission.appends.take(1, self._lane):
             raise TooBusy("too many appends are in progress")
         self._is_append = True
 
@@ -133,6 +170,6 @@ class Reservation:
     def release(self) -> None:
         """Hold nothing more."""
         if self._is_append:
-            self._admission.appends.release()
+            self._admission.appends.release(1, self._lane)
             self._is_append = False
         self.resize(0)

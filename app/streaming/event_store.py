@@ -196,6 +196,11 @@ class EventStore(WholeLogReader):
         """Append 1 to 1,000 new events, as `append_many` appends mappings."""
         return self._append(Append(check_run_id(run_id), new_events, **options))
 
+    @property
+    def has_lanes(self) -> bool:
+        """Whether the logs are on several servers."""
+        return isinstance(self.engine, Cluster)
+
     def lane_of(self, run_id: str) -> str:
         """Return a name for the server that has a run's log; it does not wait for Redis.
 

@@ -44,6 +44,28 @@ def test_appends_are_admitted_up_to_the_limit_and_release_what_they_reserved():
     assert (admission.appends.held, admission.bytes.held) == (0, 0)
 
 
+def test_no_lane_takes_more_than_half_if_there_are_several():
+    admission = Admission(10, CAPACITY, lanes=True)
+    half = admission.bytes.maximum // 2
+    with contextlib.ExitStack() as stack:
+        for _ in range(CAPACITY.appends // 2):
+            stack.enter_context(Reservation(admission, "frozen")).begin_append()
+        with pytest.raises(TooBusy), Reservation(admission, "frozen") as reservation:
+            reservation.begin_append()
+        stack.enter_context(Reservation(admission, "frozen")).hold(half)
+        with pytest.raises(TooBusy), Reservation(admission, "frozen") as reservation:
+            reservation.hold(1)
+        other = stack.enter_context(Reservation(admission, "well"))
+        other.begin_append()
+        other.hold(half)
+        assert (admission.appends.held, admission.bytes.held) == (11, 2 * half)
+    with Reservation(admission, "frozen") as reservation:
+        reservation.begin_append()
+        reservation.hold(half)
+        reservation.resize(0)
+    assert (admission.appends.held, admission.bytes.held) == (0, 0)
+
+
 def test_arriving_bodies_have_a_separate_limit():
     admission = Admission(10, CAPACITY)
     with contextlib.ExitStack() as stack:

@@ -54,7 +54,7 @@ def append(run_id: str) -> BaseResponse:
             raise InvalidInput("Idempotency-Key", "is for one event, or for an array of events")
         return _ingest(run_id, query, kind)
     here = gateway()
-    with Reservation(here.admission) as reservation:
+    with Reservation(here.admission, here.store.lane_of(run_id)) as reservation:
         # The parsed body is dropped before the wait for Redis: a kilobyte of JSON may take a
         # hundred in Python.
         max_event_bytes = here.store.max_event_bytes
@@ -91,7 +91,8 @@ def _ingest(run_id: str, query: Mapping[str, Any], kind: BodyKind) -> BaseRespon
     stored before it stays, and the problem counts it.
     """
     request.environ[WAY] = "lines"
-    here, reservation = gateway(), Reservation(gateway().admission)
+    here = gateway()
+    reservation = Reservation(here.admission, here.store.lane_of(run_id))
     ingest = Ingest(
         run_id,
         query["expected_sequence"],

@@ -122,7 +122,7 @@ class PlainAppends:
     def _admit(self, request: KeptConnection) -> "_Admitted | None":
         """Return the append of a request, or None if it is left to the view."""
         head: PlainHead = request.head
-        reservation = Reservation(self._here.admission)
+        reservation = Reservation(self._here.admission, self.lane_of(head))
         try:
             identity = self._identify(head)
             reservation.hold(head.length)

@@ -31,7 +31,7 @@ def add(run_id: str) -> BaseResponse:
     check_is_json()
     here = gateway()
     max_event_bytes = here.store.max_event_bytes
-    with Reservation(here.admission) as reservation:
+    with Reservation(here.admission, here.store.lane_of(run_id)) as reservation:
         body = read_json(reservation, here.settings.max_body_bytes, max_event_bytes)
         asked = _request_schema.load(body)
         new_event = NewEvent.of(
