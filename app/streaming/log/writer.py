@@ -113,8 +113,10 @@ class LogWriter:
         """Delete a log and its idempotency keys. Return whether there was one."""
         existed = bool(acknowledged(self._all_keys.run(*redis_keys(run_id), "DEL")))
         # If there is none, it may have been deleted a moment ago.
-        if not existed and (errors := self._unconfirmed([run_id])):
-            raise errors[0]
+        if not existed and self._engine.ack_replicas:
+            [reason] = self._unconfirmed([(run_id,)])
+            if reason:
+                raise NotReplicated(reason)
         return existed
 
     def _arguments(self, append: Append, timestamp: str) -> Command:
@@ -141,28 +143,29 @@ class LogWriter:
         outcomes = [self._outcome(*each) for each in zip(appends, replies, strict=True)]
         if self._engine.ack_replicas:
             # WAIT has said nothing of repeats: the script wrote nothing.
-            repeats = [at for at, each in enumerate(outcomes) if _is_repeat(each)]
-            errors = self._unconfirmed([appends[at].run_id for at in repeats])
-            for number, error in errors.items():
-                outcomes[repeats[number]] = error
+            repeats = {
+                at: (append.run_id, append.idempotency_key or b"", str(outcome.first_id))
+                for at, (append, outcome) in enumerate(zip(appends, outcomes, strict=True))
+                if isinstance(outcome, Appended) and outcome.repeated
+            }
+            reasons = self._unconfirmed(list(repeats.values())) if repeats else []
+            for at, reason in zip(repeats, reasons, strict=True):
+                if reason:
+                    outcomes[at] = NotReplicated(reason)
         return outcomes
 
-    def _unconfirmed(self, run_ids: Sequence[str]) -> dict[int, NotReplicated]:
+    def _unconfirmed(self, written: Sequence[tuple[str, *tuple[Argument, ...]]]) -> list[str]:
         """Wait until replicas have all that was written to logs before.
 
-        Returns the errors, each by the index of its run.
+        Each item is a run id, behind which may stand what `touch.lua` looks for. Returns for each
+        why replicas may not have it, '' if they have.
         """
-        if not run_ids or not self._engine.ack_replicas:
-            return {}
+        calls = [(redis_keys(run_id)[1], *found) for run_id, *found in written]
         try:
-            replies = self._touch.run_each([redis_keys(each)[1:2] for each in run_ids])
+            replies = self._touch.run_each(calls)
         except StoreUnavailable as error:
-            replies = [error] * len(run_ids)
-        return {
-            at: NotReplicated(reply.reason if isinstance(reply, Unacknowledged) else str(reply))
-            for at, reply in enumerate(replies)
-            if isinstance(reply, Unacknowledged | StreamingError)
-        }
+            replies = [error] * len(calls)
+        return [_reason_against(each) for each in replies]
 
     def _outcome(self, append: Append, reply: Reply) -> Appended | StreamingError:
         if isinstance(reply, StreamingError):
@@ -191,8 +194,13 @@ class LogWriter:
             server.availability.interrupted()
 
 
-def _is_repeat(outcome: Appended | StreamingError) -> bool:
-    return isinstance(outcome, Appended) and outcome.repeated
+def _reason_against(reply: Reply) -> str:
+    """Return what the reply to `touch.lua` says against it, '' if replicas have all."""
+    if isinstance(reply, Unacknowledged):
+        return reply.reason
+    if isinstance(reply, StreamingError):
+        return str(reply)
+    return "" if reply else "the server that has the run now does not have what was repeated"
 
 
 def _appended(append: Append, reply: Reply) -> Appended:

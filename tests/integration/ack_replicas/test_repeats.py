@@ -81,6 +81,25 @@ def test_a_repeat_that_cannot_ask_is_unknown(replicated, monkeypatch):
     assert raised.value.stored is None
 
 
+def test_a_repeat_of_what_a_failover_has_lost_meanwhile_is_unknown(replicated, monkeypatch):
+    """What asks the replicas may reach another server than the one that has found the repeat."""
+    one, other = workers(replicated)
+    one.append("a", "llm", "stream", 1, idempotency_key="k")
+    run_each = other._writer._touch.run_each
+
+    def lose_first(calls):
+        with replicated.master.client() as client:
+            client.delete(EVENTS, KEYS)
+        return run_each(calls)
+
+    monkeypatch.setattr(other._writer._touch, "run_each", lose_first)
+    with pytest.raises(NotReplicated, match="does not have"):
+        other.append("a", "llm", "stream", 1, idempotency_key="k")
+    monkeypatch.undo()
+    assert not other.append("a", "llm", "stream", 1, idempotency_key="k").repeated
+    assert [each.data for each in one.get_events("a")] == [1]
+
+
 def test_a_batch_is_repeated_as_a_whole(replicated):
     one, other = workers(replicated)
     events = [{"event_category": "llm", "event_action": "stream", "data": n} for n in range(50)]

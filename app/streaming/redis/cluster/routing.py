@@ -1,5 +1,6 @@
 """Routing: each command goes to the node that has its key, and follows the slots that move."""
 
+import logging
 import threading
 import time
 from collections import defaultdict
@@ -22,6 +23,8 @@ MAX_REDIRECTIONS = 8
 # move of one slot is a matter of milliseconds if it has few keys.
 MAX_WAIT_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
+
+log = logging.getLogger("tailrace.cluster")
 
 
 class Nodes(Protocol):
@@ -200,6 +203,11 @@ class Routed:
         except StreamingError as error:  # a signal handler interrupted a call
             for call in calls:
                 call.reply = error
+            return
+        except Exception as error:  # this may be a thread of its own, where nobody would see it
+            log.exception("unexpected error at the node %s", server.name)
+            for call in calls:
+                call.reply = StoreUnavailable(f"unexpected error: {error}", stored=None)
             return
         for call in calls:
             if call.asking:

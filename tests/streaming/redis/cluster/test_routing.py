@@ -22,6 +22,8 @@ NOT_SENT = StoreUnavailable("it is away", stored=False)
 class Node:
     """A node with replies in a row; an error of ours is raised."""
 
+    name = "node"
+
     def __init__(self, *replies):
         self.replies, self.sent = list(replies), []
 
@@ -201,3 +203,17 @@ def test_an_error_that_is_no_failure_of_a_node_is_raised():
     first.call_all = Mock(side_effect=ReentrantCall())
     with pytest.raises(ReentrantCall):
         Routed(Owners(first, Node(6)), lambda node: node).call_all(READ, OTHER_READ)
+
+
+@pytest.mark.parametrize("broken", [0, 1], ids=["in this thread", "in another one"])
+def test_an_unexpected_error_at_one_node_is_unknown_and_no_matter_of_others(caplog, broken):
+    nodes = [Node(5), Node(6)]
+    nodes[broken].call_all = Mock(side_effect=ValueError("a bug"))
+    by_key = dict(zip(("a", "b"), nodes, strict=True))
+    cluster = Nodes(None, None)
+    cluster.known_server_of = by_key.get
+    replies = Routed(cluster, lambda node: node).call_all(("XLEN", "a"), ("XLEN", "b"))
+    error = replies[broken]
+    assert isinstance(error, StoreUnavailable)
+    assert (error.stored, replies[1 - broken]) == (None, [5, 6][1 - broken])
+    assert "a bug" in caplog.text
