@@ -342,6 +342,13 @@ class EventStore(WholeLogReader):
         """Return how the nodes of a cluster were at the last `check_ready`; none else."""
         return self._readiness.shards
 
+    def silent_nodes(self) -> Sequence[str]:
+        """Return the nodes that the URL of a cluster names, and that have not answered yet.
+
+        It is so as the last `check_ready` found it.
+        """
+        return self._readiness.silent
+
     def warnings(self) -> list[ServerWarning]:
         """Return which settings of the server may lose events, as they were 15 seconds ago or less.
 

@@ -86,6 +86,29 @@ def test_a_node_of_another_cluster_is_refused_by_name(shared_cluster, cluster):
         EventStore(url_of(first, other)).check_ready()
 
 
+def test_a_node_of_another_cluster_that_is_silent_at_first_is_refused_later(
+    shared_cluster, start_cluster
+):
+    [other] = start_cluster(1, 0).masters
+    store = EventStore(url_of(shared_cluster.masters[0].port, other.port))
+    other.pause()
+    try:
+        for _ in range(3):
+            store.check_ready()
+        assert store.silent_nodes() == [f"127.0.0.1:{other.port}"]
+    finally:
+        other.resume()
+
+    def is_refused() -> bool:
+        try:
+            store.check_ready()
+        except UnsupportedServer as error:
+            return "belongs to another cluster" in str(error)
+        return False
+
+    wait_until(is_refused, "it is refused")
+
+
 def test_a_standalone_server_is_refused_with_its_scheme(tmp_path, shared_cluster):
     with RedisServer(tmp_path) as server:
         for url in (url_of(server.port), url_of(shared_cluster.masters[0].port, server.port)):
@@ -107,7 +130,9 @@ def test_check_tells_of_a_cluster_and_of_a_dead_node(start_cluster):
     cluster.masters[1].stop()
     answer = check(cluster.url)
     assert answer.returncode == 0
-    assert f"warning: 127.0.0.1:{cluster.masters[1].port} with the slots 5461-" in answer.stderr
+    dead = f"127.0.0.1:{cluster.masters[1].port}"
+    assert f"warning: {dead} with the slots 5461-" in answer.stderr
+    assert f"warning: REDIS_URL names {dead}, which does not answer" in answer.stderr
 
 
 @needs(REDIS_OF_DEBIAN)

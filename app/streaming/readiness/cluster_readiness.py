@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from ..errors import StoreUnavailable, StreamingError, UnsupportedServer
 from ..log.redis_keys import log_key
 from ..redis.cluster.cluster import Cluster
-from ..redis.cluster.slot_map import SlotMap
+from ..redis.cluster.slot_map import Address, SlotMap
 from ..redis.connection import checked, exchange, translated_errors
 from ..redis.server import Server
 from ..redis.server_warnings import ServerWarning
@@ -38,10 +38,15 @@ class ClusterReadiness:
 
     Attributes:
         shards: the states of the nodes when they were last checked.
+        silent: the nodes that the URL names, and that did not answer then.
     """
 
     def __init__(self, cluster: Cluster):
         self.shards: list[ShardState] = []
+        self.silent: list[str] = []
+        # What is asked of the nodes that the URL names, until each has been found right.
+        self._seeds: dict[Address, _Question | None] = dict.fromkeys(cluster.seeds)
+        self._has_asked_seeds = False
         self._cluster = cluster
         self._nodes: dict[Server, _Node] = {}
         self._lock = threading.Lock()
@@ -55,10 +60,12 @@ class ClusterReadiness:
 
         `streams` are keys that are no run's, to which the gateway appends too.
 
-        Raises UnsupportedServer if a node lacks something, and StoreUnavailable if none serves.
+        Raises UnsupportedServer if a node lacks something, or is of another cluster, and
+        StoreUnavailable if none serves.
         """
-        self._cluster.check_seeds()
+        seeds = self._ask_seeds()
         answers = self._ask_all("check", lambda node: node.check(streams))
+        self._check_seeds(seeds)
         self.shards = [
             ShardState(
                 node.server.name,
@@ -86,6 +93,36 @@ class ClusterReadiness:
             ServerWarning(code, f"{', '.join(names)}: {detail}")
             for (code, detail), names in found.items()
         ]
+
+    def _ask_seeds(self) -> "dict[Address, _Question]":
+        """Ask the nodes that the URL names whether they are of this cluster."""
+        self._cluster.map()
+        with self._lock:
+            asked: dict[Address, _Question] = {}
+            for address, question in self._seeds.items():
+                asked[address] = question or _Question(partial(self._cluster.check_seed, address))
+            self._seeds.update(asked)
+            return asked
+
+    def _check_seeds(self, asked: "dict[Address, _Question]") -> None:
+        """Take the answers; only those to the first questions are waited for.
+
+        Raises UnsupportedServer.
+        """
+        until = time.monotonic() + (0.0 if self._has_asked_seeds else PATIENCE_SECONDS)
+        self._has_asked_seeds, silent = True, list[str]()
+        for address, question in asked.items():
+            error = question.wait(until)
+            with self._lock:
+                if error is None:
+                    self._seeds.pop(address, None)
+                elif not question.is_open:  # it is asked again
+                    self._seeds[address] = None
+            if isinstance(error, UnsupportedServer):
+                raise error
+            if error is not None:
+                silent.append(f"{address[0]}:{address[1]}")
+        self.silent = silent
 
     def _ask_all(
         self, kind: str, ask: "Callable[[_Node], None]"

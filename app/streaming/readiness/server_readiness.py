@@ -49,7 +49,7 @@ _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 class Readiness:
     """Asks a server over a connection that nothing else uses, so that nothing holds it up."""
 
-    shards = ()  # for a single server there is nothing to tell of
+    shards = silent = ()  # for a single server there is nothing to tell of
 
     def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
         """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -218,9 +219,12 @@ class Cluster:
             return reason
         return reason.rstrip(".") + ANNOUNCED
 
-    def check_seeds(self) -> None:
-        """Raise UnsupportedServer if a node that the URL names is none of this cluster's."""
-        self._discovery.check_seeds(self.map())
+    def check_seed(self, address: Address) -> None:
+        """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
+
+        Raises StoreUnavailable if it does not answer.
+        """
+        self._discovery.check(address, self.map())
 
     def count_connections(self) -> int:
         """Return how many connections to the nodes are open."""
@@ -272,7 +276,10 @@ class Cluster:
             server.availability.interrupted()  # nobody knows whether producers could write
         self._drop_others({*found.masters(), *named})
         if known is not None:
-            log.info("slots of the cluster are at other nodes now: %s", describe(found))
+            # A slot that moves between two nodes changes the map too, up to twice a second.
+            has_other_nodes = set(found.masters()) != set(known.masters())
+            level = logging.INFO if has_other_nodes else logging.DEBUG
+            log.log(level, "the slots of the cluster are now at: %s", describe(found))
         self._tell()
 
     def _drop_others(self, masters: set[Address]) -> None:
@@ -308,10 +315,11 @@ class Cluster:
 
 
 def describe(slot_map: SlotMap) -> str:
-    """Return which slots are where, in one line."""
-    return ", ".join(
-        f"{each.first}-{each.last} at {each.master[0]}:{each.master[1]}" for each in slot_map.shards
-    )
+    """Return how many slots are where, in one line."""
+    counts: Counter[Address] = Counter()
+    for shard in slot_map.shards:
+        counts[shard.master] += shard.last + 1 - shard.first
+    return ", ".join(f"{host}:{port} ({count})" for (host, port), count in counts.items())
 
 
 def _watch(reference: "weakref.ref[Cluster]") -> None:

@@ -27,7 +27,6 @@ class Discovery:
         self._seeds = seeds
         self._server_at = server_at
         self._failed: dict[Address, float] = {}  # when a node did not answer
-        self._seeds_are_checked = False
 
     def read(self, known: SlotMap | None, named: Collection[Address]) -> SlotMap:
         """Return the map of the first node that takes part in a cluster that serves.
@@ -62,25 +61,14 @@ class Discovery:
             raise StoreUnavailable(f"no node of the cluster answers: {failure}", stored=False)
         return max(found, key=lambda each: (len(each.shards) > 0, each.epoch))
 
-    def check_seeds(self, known: SlotMap) -> None:
-        """Raise UnsupportedServer if a node that the URL names is none of the known cluster's.
+    def check(self, address: Address, known: SlotMap) -> None:
+        """Raise UnsupportedServer if the node at an address is none of the known cluster's.
 
-        Nodes that do not answer are no matter. Does nothing once all have been found right.
+        Raises StoreUnavailable if it does not answer.
         """
-        if self._seeds_are_checked:
-            return
-        unknown = 0
-        for address in self._seeds:
-            try:
-                told = read_map(self._server_at(address))
-            except UnsupportedServer:
-                raise
-            except StoreUnavailable:
-                unknown += 1
-                continue
-            if not told.node_ids & known.node_ids:
-                raise UnsupportedServer(_of_another_cluster(address))
-        self._seeds_are_checked = not unknown
+        told = read_map(self._server_at(address))
+        if not told.node_ids & known.node_ids:
+            raise UnsupportedServer(_of_another_cluster(address))
 
     def _to_ask(self, known: SlotMap | None, named: Collection[Address]) -> Iterator[Address]:
         """Yield the nodes to ask: first those that answered, and were named last."""

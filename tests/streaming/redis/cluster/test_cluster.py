@@ -37,6 +37,8 @@ def test_a_read_of_the_map_that_failed_meanwhile_is_not_repeated():
 # What the nodes tell
 
 A, B, C, D = (("127.0.0.1", port) for port in (1, 2, 3, 4))
+# A cluster of a test before may still ask those.
+E, F, G = (("127.0.0.1", port) for port in (5, 6, 7))
 
 
 def map_of(*masters: Address, ids: str, epoch: int = 1, is_ok: bool = True) -> SlotMap:
@@ -145,3 +147,20 @@ def test_a_map_that_nobody_tells_stays_as_it_was(told):
     del told[A]
     cluster.moved(7, *D, by=by)
     assert [each.address for each in cluster.servers()] == [A]
+
+
+def test_the_log_tells_of_other_nodes_and_not_of_each_slot_that_moves(told, caplog):
+    caplog.set_level("INFO", "tailrace.cluster")
+    cluster = cluster_of(E, F)
+    told[E] = told[F] = map_of(E, F, ids="ef")
+    masters_of(cluster)
+    first, second = told[E].shards
+    moved = first._replace(last=first.last - 1), second._replace(first=first.last)
+    told[E] = told[F] = told[E]._replace(shards=moved, epoch=2)
+    masters_of(cluster)
+    assert caplog.messages == []
+    told[E] = told[F] = map_of(E, G, ids="efg", epoch=3)
+    masters_of(cluster)
+    assert caplog.messages == [
+        "the slots of the cluster are now at: 127.0.0.1:5 (8192), 127.0.0.1:7 (8192)"
+    ]
