@@ -65,8 +65,10 @@ def redis_client(redis_server: RedisServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture(scope="session")
-def store(redis_server: RedisServer) -> EventStore:
-    return EventStore(redis_server.url)
+def store(redis_server: RedisServer) -> Iterator[EventStore]:
+    store = EventStore(redis_server.url)
+    yield store
+    store.engine.close()  # the thread of a waker keeps it for ever
 
 
 @pytest.fixture(params=["fakeredis", "server"])

@@ -149,10 +149,13 @@ def tls_url(redis_server, tmp_path) -> Iterator[str]:
 
     def relay(client: ssl.SSLSocket, server: socket.socket) -> None:
         """Copy both ways in one thread: a TLS read in one thread would block writes of another."""
+        poll = select.poll()
+        for each in (client, server):
+            poll.register(each, select.POLLIN)
         while True:
-            ready, _, _ = select.select([client, server], [], [])
+            ready = {number for number, _ in poll.poll()}
             for source, target in ((client, server), (server, client)):
-                if source in ready:
+                if source.fileno() in ready:
                     data = source.recv(65536)
                     if not data:
                         return

@@ -103,7 +103,12 @@ class Producer:
 
     def was_answered(self) -> bool:
         """Return whether an answer is there to read."""
-        return bool(select.select([self.connection], [], [], 0)[0])
+        return self.is_answered_within(0)
+
+    def is_answered_within(self, seconds: float) -> bool:
+        poll = select.poll()  # `select` takes no file above 1,023
+        poll.register(self.connection, select.POLLIN)
+        return bool(poll.poll(1000 * seconds))
 
     def is_closed_by_the_gateway(self) -> bool:
         try:

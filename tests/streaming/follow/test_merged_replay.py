@@ -194,6 +194,7 @@ def test_every_event_of_every_run_comes_once_and_in_order_wherever_the_stream_is
         assert reader.without_control(run_id) == list(range(first[run_id], total + 1))
     assert reader.controls == [] or isinstance(wire, MergedLines)
     assert len(readers) == 0
+    store.engine.close()
 
 
 @pytest.fixture

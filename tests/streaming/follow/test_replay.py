@@ -162,6 +162,7 @@ def test_every_event_is_sent_once_and_in_order_at_whatever_moment_it_is_appended
         other.close()
     subscriber.close()
     assert len(readers) == 0
+    store.engine.close()
 
 
 @pytest.fixture

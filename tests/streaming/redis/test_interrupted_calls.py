@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import groupby
@@ -118,7 +119,20 @@ def interrupt_at_each_bytecode(
 
     After each interruption, the others and later calls are answered. The others may be failed
     without any, if they are not to be sent.
+
+    All is done in a thread of its own. If the interrupted bytecode is the last one of an `except`,
+    CPython takes the exception for one that the thread handles, from then on.
     """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_interrupt_at_each, shared, call, others, are_not_sent).result()
+
+
+def _interrupt_at_each(
+    shared: SharedConnection,
+    call: Callable[[], object],
+    others: list[Caller],
+    are_not_sent: bool,
+) -> int:
     for step in itertools.count(1):
         others.clear()
         with (
