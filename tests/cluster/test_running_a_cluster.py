@@ -12,6 +12,7 @@ import redis
 
 from app.streaming.event_store import EventStore
 from app.streaming.log.log_state import LogState
+from tests.clients import Stream
 from tests.documents import blocks_of
 from tests.redis.acl import REDIS_MD, acl_of, acl_of_cluster
 from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_9, needs
@@ -175,12 +176,17 @@ def shut_down(node: Node) -> None:
     node.process = None
 
 
-def test_a_move_from_one_server_to_a_new_cluster(machines):
+def test_a_move_from_one_server_to_a_new_cluster(machines, start_gateway):
     machines.run("app check")
     machines.old.start()
     before = fill(f"redis://:old@127.0.0.1:{machines.old.port}/0")
     machines.run("DBSIZE")
     assert has_all(machines.url, before)
+    gateway, seen = start_gateway(machines.url), {"Last-Event-ID": str(before[RUNS[0]].first_id)}
+    with Stream(f"{gateway.url}/runs/{RUNS[0]}/events/stream", seen) as stream:
+        stream.wait_for_events(2)
+        assert [each.json["sequence"] for each in stream.events] == [2, 3]
+        assert "reset" not in {each.json["event"]["action"] for each in stream.controls}
 
 
 def test_a_shard_comes_and_goes(machines):
