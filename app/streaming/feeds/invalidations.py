@@ -12,7 +12,8 @@ from contextlib import suppress
 import hiredis
 
 from ..errors import StoreUnavailable
-from ..redis.connection import checked, exchange, pack, translated_errors, wait_readable
+from ..redis.connection import checked, exchange, pack, translated_errors
+from ..redis.readable import wait_readable
 from ..redis.server import Server
 
 CHANNEL = "__redis__:invalidate"
