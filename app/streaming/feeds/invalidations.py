@@ -13,7 +13,8 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from ..errors import StoreUnavailable
-from ..redis.connection import checked, exchange, pack, translated_errors, wait_readable
+from ..redis.connection import checked, exchange, pack, translated_errors
+from ..redis.readable import wait_readable
 from ..redis.server import Server
 
 CHANNEL = "__redis__:invalidate"

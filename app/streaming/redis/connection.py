@@ -30,6 +30,7 @@ from redis.retry import Retry
 from ...metrics.catalog import REDIS_ERRORS
 from ..errors import NotALog, StoreUnavailable, UnsupportedServer, copy_of
 from ..reentrancy import one_call_per_thread
+from .readable import wait_readable
 from .sentinel import leads_to_master
 
 BLOCKING_POOL_SIZE = 10_000
@@ -211,16 +212,6 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     if sent < len(commands):
         connected.sendall(memoryview(commands)[sent:])
     wait_readable(connected)
-
-
-def wait_readable(connected: socket.socket) -> None:
-    """Wait for something to read, where to read too early would cost an exception.
-
-    It waits as long as the timeout of the socket says, and raises TimeoutError then. Elsewhere, it
-    returns at once.
-    """
-    if type(connected) is socket.socket and hasattr(connected, "_wait"):  # gevent's
-        connected._wait(connected._read_event)  # type: ignore[attr-defined]
 
 
 def _read_reply(link: RedisConnection) -> Reply:
