@@ -26,6 +26,12 @@ class Program(NamedTuple):
         return f"{name} {version}"
 
     @property
+    def binary(self) -> str:
+        """Its path. Raises AssertionError if it is not installed: in CI, no test does without."""
+        assert self.path is not None, f"not installed: {self.package}"
+        return self.path
+
+    @property
     def param(self):
         """Return it as a parameter of a test, which is skipped without it, except in CI."""
         return pytest.param(self, id=self.name, marks=needs(self))
@@ -58,4 +64,5 @@ VALKEY_9 = Program(
 
 PROGRAMS = (REDIS_OF_DEBIAN, REDIS_8, VALKEY_8, VALKEY_9)
 
+on_both = pytest.mark.parametrize("program", [REDIS_OF_DEBIAN.param, VALKEY_8.param])
 every_program = pytest.mark.parametrize("program", [each.param for each in PROGRAMS])
