@@ -158,22 +158,6 @@ class ClusterServers:
         """Have a replica become the master; `how` is nothing, FORCE or TAKEOVER."""
         self.command(replica, "CLUSTER", "FAILOVER", *how)
 
-    def fail_over_at_last(self, replica: RedisServer) -> None:
-        """Have a replica become the master. Redis ignores that soon after another failover."""
-        asked_at = 0.0
-
-        def is_master() -> bool:
-            nonlocal asked_at
-            if self.info(replica)["role"] == "master":
-                return True
-            if time.monotonic() > asked_at + 1:  # each time, it begins anew
-                asked_at = time.monotonic()
-                with contextlib.suppress(StoreUnavailable):  # it has become the master meanwhile
-                    self.fail_over(replica)
-            return False
-
-        wait_until(is_master, "it is the master", 30)
-
     def wait_for_master(self, run_id: str, other_than: RedisServer, seconds: float = 30.0) -> float:
         """Wait until another node has the log of a run; return when that was seen."""
         wait_until(lambda: self.master_of(run_id) is not other_than, "another master", seconds)

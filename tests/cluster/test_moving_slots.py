@@ -215,13 +215,19 @@ def tell_of_open_slot(
 
     It is what docs/troubleshooting.md says: replicas of Redis do not know of it.
     """
-    wait_until(lambda: cluster.info(replica)["role"] == "master", "it has taken over", 30)
+    new = cluster.id_of(replica)
+
+    def is_known() -> bool:
+        lines = cluster.command(source, "CLUSTER", "NODES").decode().splitlines()
+        return any(line.startswith(new) and "master" in line for line in lines)
+
+    wait_until(is_known, "it has taken over", 30)
     slot = slot_of(run_id)
     with pytest.raises(StoreUnavailable, match=f"the slot {slot} is on its way to ") as raised:
         store.append(run_id, "llm", "stream")
     assert raised.value.stored is False
     cluster.command(replica, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.id_of(source))
-    cluster.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.id_of(replica))
+    cluster.command(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", new)
 
 
 @on_both
