@@ -131,27 +131,37 @@ def test_the_key_is_deleted_and_begun_again(followed):
     followed.command("DEL", followed.key)
     for _ in range(3):
         followed.append()
-    wait_until(lambda: followed.followers.notices[followed.run_id], "a reset is told", 30)
+    wait_until(lambda: followed.followers.notices[followed.run_id], "a reset is told", MOST_SECONDS)
     followed.followers.wait_for(followed.run_id, 3)
-    wait_until(lambda: followed.followers.sequences[followed.run_id][-3:] == [1, 2, 3], "all", 30)
+    wait_until(
+        lambda: followed.followers.sequences[followed.run_id][-3:] == [1, 2, 3], "all", MOST_SECONDS
+    )
 
 
 def test_the_key_expires_and_begins_again(followed):
     followed.append(3)
     followed.followers.wait_for(followed.run_id, 4)
     followed.command("PEXPIRE", followed.key, 1)
-    wait_until(lambda: followed.followers.notices[followed.run_id] == ["reset"], "a reset", 30)
+    wait_until(
+        lambda: followed.followers.notices[followed.run_id] == ["reset"], "a reset", MOST_SECONDS
+    )
     followed.append(2)
-    wait_until(lambda: followed.followers.sequences[followed.run_id][-2:] == [1, 2], "all", 30)
+    wait_until(
+        lambda: followed.followers.sequences[followed.run_id][-2:] == [1, 2], "all", MOST_SECONDS
+    )
 
 
 def test_all_keys_are_flushed(start_cluster, followers):
     cluster = start_cluster(3, 0)
     followed = Followed(cluster, followers(EventStore(cluster.url)))
     followed.command("FLUSHALL")
-    wait_until(lambda: followed.followers.notices[followed.run_id] == ["reset"], "a reset", 30)
+    wait_until(
+        lambda: followed.followers.notices[followed.run_id] == ["reset"], "a reset", MOST_SECONDS
+    )
     followed.append(2)
-    wait_until(lambda: followed.followers.sequences[followed.run_id] == [1, 1, 2], "all", 30)
+    wait_until(
+        lambda: followed.followers.sequences[followed.run_id] == [1, 1, 2], "all", MOST_SECONDS
+    )
 
 
 def test_a_slot_that_moves_without_an_append(start_cluster, followers):
