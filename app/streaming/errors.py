@@ -90,7 +90,7 @@ class StoreUnavailable(StreamingError):
 
 
 class UnsupportedServer(StoreUnavailable):
-    """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
+    """The server is too old, not what the URL says, or forbids this user what Tailrace needs."""
 
 
 class NotReplicated(StoreUnavailable):

@@ -13,7 +13,7 @@ from app.streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServ
 from app.streaming.event_store import EventStore
 from tests.cluster_servers import ClusterServers
 from tests.redis.acl import SECRET, acl_of, acl_of_cluster, refused, set_user, use_everything
-from tests.redis.programs import REDIS_OF_DEBIAN, needs, on_both
+from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_9, every_program, needs, on_both
 from tests.servers import ROOT, RedisServer, free_port, wait_until
 
 RULES = [*acl_of("tailrace"), *acl_of_cluster()]
@@ -118,10 +118,25 @@ def test_a_standalone_server_is_refused_with_its_scheme(tmp_path, shared_cluster
             assert "Traceback" not in answer.stderr
 
 
-def test_the_url_of_one_server_that_is_a_node_is_refused_with_the_scheme(shared_cluster):
-    answer = check(shared_cluster.masters[0].url)
-    assert answer.returncode == 2
-    assert "redis+cluster://" in answer.stderr
+def assert_is_refused_with_the_scheme(node: RedisServer) -> None:
+    for database in (0, 3):
+        answer = check(f"redis://127.0.0.1:{node.port}/{database}")
+        assert answer.returncode == 2
+        assert "redis+cluster://" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+@every_program
+def test_the_url_of_one_server_that_is_a_node_is_refused_with_the_scheme(start_cluster):
+    cluster = start_cluster(1, 1)
+    for node in cluster.nodes:
+        assert_is_refused_with_the_scheme(node)
+
+
+@pytest.mark.parametrize("program", [VALKEY_9.param])
+def test_a_node_that_has_more_databases_is_refused_with_the_scheme(start_cluster):
+    cluster = start_cluster(1, 0, options=("--cluster-databases", "16"))
+    assert_is_refused_with_the_scheme(cluster.masters[0])
 
 
 def test_check_tells_of_a_cluster_and_of_a_dead_node(start_cluster):
@@ -155,12 +170,15 @@ def test_the_smallest_acl_is_enough(start_cluster, start_gateway):
 
 def named(rule: str) -> str:
     """Return what is named if a rule is missing."""
-    return rule.removeprefix("&") if rule[0] == "&" else rule[1:].split("|")[0]
+    return rule[1:].replace("|", " ")
 
 
 @pytest.mark.parametrize(
     "rule",
-    ["+client|tracking", "+cluster|slots", "+cluster|info", "&__redis__:invalidate", "+subscribe"],
+    [
+        *("+cluster|slots", "+cluster|info", "+asking", "+ping"),
+        *("+client|tracking", "+client|id", "+subscribe", "&__redis__:invalidate"),
+    ],
 )
 def test_what_a_user_may_not_do_is_named(start_cluster, rule):
     cluster = start_cluster(1, 0)

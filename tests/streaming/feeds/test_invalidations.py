@@ -1,5 +1,6 @@
 """What a node tells of changed keys, and how the wait for it ends."""
 
+import math
 import threading
 
 import pytest
@@ -110,6 +111,19 @@ def test_a_server_that_says_nothing_is_pinged_and_then_lost(own_server, run_id, 
     told = Told(EventStore(own_server.url), run_id)
     own_server.pause()
     with pytest.raises(StoreUnavailable):
+        told.wait_for_ever()
+    told.invalidations.close()
+
+
+def test_a_refusal_of_the_ping_is_told_with_its_text(own_server, run_id, monkeypatch):
+    with own_server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "ada", "on", "nopass", "~*", "&*", "+@all", "-ping"
+        )
+    told = Told(EventStore(own_server.url.replace("//", "//ada:any@")), run_id)
+    monkeypatch.setattr(invalidations, "SILENCE_SECONDS", 60.0)  # no answer would take so long
+    monkeypatch.setattr(told.invalidations, "_word", -math.inf)  # it is pinged at once
+    with pytest.raises(StoreUnavailable, match=r"(?i)NOPERM .*ping"):
         told.wait_for_ever()
     told.invalidations.close()
 
