@@ -13,7 +13,7 @@ from app.streaming.errors import InvalidInput, StoreUnavailable, UnsupportedServ
 from app.streaming.event_store import EventStore
 from tests.cluster_servers import ClusterServers
 from tests.redis.acl import SECRET, acl_of, acl_of_cluster, refused, set_user, use_everything
-from tests.redis.programs import PROGRAMS, REDIS_OF_DEBIAN, VALKEY_8, VALKEY_9, needs
+from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_9, every_program, needs, on_both
 from tests.servers import ROOT, RedisServer, free_port, wait_until
 
 RULES = [*acl_of("tailrace"), *acl_of_cluster()]
@@ -126,16 +126,16 @@ def assert_is_refused_with_the_scheme(node: RedisServer) -> None:
         assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.parametrize("program", [each.param for each in PROGRAMS])
-def test_the_url_of_one_server_that_is_a_node_is_refused_with_the_scheme(start_cluster, program):
-    cluster = start_cluster(1, 1, binary=program.path)
+@every_program
+def test_the_url_of_one_server_that_is_a_node_is_refused_with_the_scheme(start_cluster):
+    cluster = start_cluster(1, 1)
     for node in cluster.nodes:
         assert_is_refused_with_the_scheme(node)
 
 
-@needs(VALKEY_9)
+@pytest.mark.parametrize("program", [VALKEY_9.param])
 def test_a_node_that_has_more_databases_is_refused_with_the_scheme(start_cluster):
-    cluster = start_cluster(1, 0, binary=VALKEY_9.path, options=("--cluster-databases", "16"))
+    cluster = start_cluster(1, 0, options=("--cluster-databases", "16"))
     assert_is_refused_with_the_scheme(cluster.masters[0])
 
 
@@ -150,10 +150,9 @@ def test_check_tells_of_a_cluster_and_of_a_dead_node(start_cluster):
     assert f"warning: REDIS_URL names {dead}, which does not answer" in answer.stderr
 
 
-@needs(REDIS_OF_DEBIAN)
-@pytest.mark.parametrize("program", [REDIS_OF_DEBIAN.path, VALKEY_8.path])
-def test_the_smallest_acl_is_enough(start_cluster, start_gateway, program):
-    cluster = start_cluster(3, 0, binary=program)
+@on_both
+def test_the_smallest_acl_is_enough(start_cluster, start_gateway):
+    cluster = start_cluster(3, 0)
     for node in cluster.masters:
         with node.client() as client:
             set_user(client, "tailrace", RULES)
@@ -244,7 +243,7 @@ def test_tls_with_a_user(tmp_path, run_id, followers):
         *("--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate),
         *("--tls-auth-clients", "no", "--tls-cluster", "yes"),
     )
-    cluster = ClusterServers(tmp_path / "tls", 3, 0, *options, binary=REDIS_OF_DEBIAN.path)
+    cluster = ClusterServers(tmp_path / "tls", 3, 0, *options, binary=REDIS_OF_DEBIAN.binary)
     ports = [free_port() for _ in cluster.nodes]
     for node, port in zip(cluster.nodes, ports, strict=True):
         node._options = (*node._options, "--tls-port", str(port))

@@ -13,7 +13,13 @@ import hiredis
 from redis.exceptions import ResponseError
 
 from ..errors import StoreUnavailable
-from ..redis.connection import checked, exchange, pack, translated_errors
+from ..redis.connection import (
+    checked,
+    exchange,
+    has_nothing_to_read,
+    pack,
+    translated_errors,
+)
 from ..redis.readable import wait_readable
 from ..redis.server import Server
 
@@ -103,6 +109,9 @@ class Invalidations:
             return None
 
     def _ping(self) -> None:
+        """Ask whether the node is there. It does not say so if it has closed the other one."""
+        if not has_nothing_to_read(self.link):
+            raise StoreUnavailable("the connection to read with has ended")
         if self._is_pinged:
             raise StoreUnavailable("it does not say what has changed")
         self._is_pinged, self._word = True, time.monotonic()

@@ -145,6 +145,13 @@ def test_a_connection_that_has_ended_says_so(own_server, run_id):
     told.invalidations.close()
 
 
+def test_it_is_noticed_that_the_connection_to_read_with_has_ended(told):
+    [number] = exchange(told.invalidations.link, ("CLIENT", "ID"))
+    told.store.engine.control.call("CLIENT", "KILL", "ID", number)
+    with pytest.raises(StoreUnavailable, match="the connection to read with has ended"):
+        told.wait_for_ever()
+
+
 def test_a_closed_connection_is_not_interrupted(told):
     told.invalidations.close()
     told.invalidations.interrupt()
