@@ -31,6 +31,7 @@ class Costs:
         redis_idle_run_us: a run that a worker follows, in a second.
         redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
             event in its log, and of each byte of its data (docs/redis.md).
+        redis_key_bytes: memory in Redis of the idempotency key of an event.
         request_bytes, answer_bytes: an append over HTTP, beside the data.
         frame_bytes: an event on its way to a follower, beside the data.
         redis_append_bytes, redis_read_bytes: an event on its way to Redis, or from Redis to a
@@ -59,6 +60,7 @@ class Costs:
     redis_run_bytes: float = 5000.0
     redis_event_bytes: float = 70.0
     redis_data_factor: float = 1.1
+    redis_key_bytes: float = 290.0
     request_bytes: float = 300.0
     answer_bytes: float = 400.0
     frame_bytes: float = 217.0
