@@ -67,27 +67,26 @@ class Costs:
     redis_append_bytes: float = 296.0
     redis_read_bytes: float = 3800.0
 
-    @classmethod
-    def of(cls, measured: object) -> "Costs":
-        """Return the costs in a JSON object, and the default for each that it lacks.
+    def with_measured(self, measured: object) -> "Costs":
+        """Return the costs in a JSON object, and these for each that it lacks.
 
         Raises Unusable.
         """
         if not isinstance(measured, dict):
             raise Unusable("the costs must be a JSON object")
-        names = {each.name for each in fields(cls)}
+        names = {each.name for each in fields(self)}
         for name, value in measured.items():
             if name not in names:
                 raise Unusable(f"{name!r} is no cost; the costs are {', '.join(sorted(names))}")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not 0 <= value < 1e12:
                 raise Unusable(f"{name}: must be a number from 0 to 10^12, not {value!r}")
-        return cls(**measured)
+        return replace(self, **measured)
 
 
 ONE_REDIS = Costs()
 
-# A cluster of one master. What is not named costs the same.
+# A cluster of three masters, which all figures are for together. What is not named costs the same.
 CLUSTER = replace(
     ONE_REDIS,
     append_us_per_kb=8.8,

@@ -147,19 +147,14 @@ class Needs:
     notes: list[str] = field(default_factory=list)
 
 
-def needs(load: Load, costs: Costs | None = None) -> Needs:
-    """Return the least that a load needs.
-
-    Without `costs` it is reckoned with those of one Redis, and with those of a cluster if one is
-    not enough.
-    """
-    shards = 1
-    if costs is None:
-        costs = ONE_REDIS
-        if _fewest_shards(load, costs, _fewest_workers(load, costs)) > 1:
-            shards, costs = FEWEST_MASTERS, CLUSTER
-    workers = _fewest_workers(load, costs)
-    return planned(load, costs, workers, max(shards, _fewest_shards(load, costs, workers)))
+def needs(load: Load, one_redis: Costs = ONE_REDIS, cluster: Costs = CLUSTER) -> Needs:
+    """Return the least that a load needs: with one Redis, or with a cluster if one is too few."""
+    workers = _fewest_workers(load, one_redis)
+    if _fewest_shards(load, one_redis, workers) == 1:
+        return planned(load, one_redis, workers, 1)
+    workers = _fewest_workers(load, cluster)
+    shards = max(FEWEST_MASTERS, _fewest_shards(load, cluster, workers))
+    return planned(load, cluster, workers, shards)
 
 
 def planned(load: Load, costs: Costs, workers: int, shards: int) -> Needs:
@@ -274,13 +269,12 @@ def _fewest_workers(load: Load, costs: Costs) -> int:
 
 
 def _fewest_shards(load: Load, costs: Costs, workers: int) -> int:
-    """Return the fewest shards none of which has too much: one Redis, or a cluster."""
-    fewest = max(
+    """Return the fewest shards none of which has too much, if runs could be divided."""
+    return max(
         1,
         math.ceil(redis_cpu(load, costs, workers) / MAX_LOAD),
         math.ceil(redis_memory(load, costs) / MAX_SHARD_BYTES),
     )
-    return fewest if fewest == 1 else max(FEWEST_MASTERS, fewest)
 
 
 def _notes(load: Load, costs: Costs, workers: int, shards: int, connections: int) -> list[str]:

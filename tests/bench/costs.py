@@ -22,7 +22,7 @@ from pathlib import Path
 
 import orjson
 
-from app.costs import Costs
+from app.costs import ONE_REDIS
 from app.sizing import KB
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
@@ -148,18 +148,18 @@ def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure how many bytes an event takes on its way, beside its data."""
     data = len(orjson.dumps(event_data()))
     with started(kind) as server:
-        before = _redis_bytes(server)
+        before = redis_bytes(server)
         events = posts(server, seconds).events * (1 + 1 / seconds)  # a second to warm up
-        append = (_redis_bytes(server) - before) / events
+        append = (redis_bytes(server) - before) / events
     with started(kind) as server, Viewers(server, RUNS, RUNS) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
-        before, sent_before = _redis_bytes(server), _delivered_bytes(server)
+        before, sent_before = redis_bytes(server), delivered_bytes(server)
         produce(server, RUNS, RUN_RATE, seconds)
         time.sleep(SETTLE_SECONDS)
         events = audience.count()["events"]
-        moved = (_redis_bytes(server) - before) / events
-        frame = (_delivered_bytes(server) - sent_before) / events
+        moved = (redis_bytes(server) - before) / events
+        frame = (delivered_bytes(server) - sent_before) / events
     return {
         "redis_append_bytes": max(0.0, append - data),
         "redis_read_bytes": max(0.0, moved - append - data),
@@ -167,13 +167,13 @@ def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     }
 
 
-def _redis_bytes(server: Server) -> int:
+def redis_bytes(server: Server) -> int:
     """Return the bytes that all shards have received and sent."""
     names = "total_net_input_bytes", "total_net_output_bytes"
     return sum(sum(server.redis_info(name)) for name in names)
 
 
-def _delivered_bytes(server: Server) -> float:
+def delivered_bytes(server: Server) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return float(re.search(r"^tailrace_delivered_bytes_total ([0-9.e+]+)$", text, re.M)[1])
@@ -187,7 +187,7 @@ def measured(kind: type[Server], seconds: float) -> dict[str, float]:
         **of_idle(kind, max(seconds, 10)),
         **of_network(kind, seconds),
     }
-    Costs.of(costs)
+    ONE_REDIS.with_measured(costs)
     return {name: round(value, 2) for name, value in costs.items()}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ...costs import Costs, Unusable
+from ...costs import CLUSTER, ONE_REDIS, Unusable
 from ...sizing import MAX_LOAD, Load, Needs, needs
 from ..output.terminal import write
 
@@ -80,22 +80,22 @@ def capacity(costs: io.TextIOBase | None, as_json: bool, **load: Any) -> int:
     It is an estimate: see docs/capacity.md.
     """
     try:
-        found = needs(Load(**load), _read(costs))
+        measured = {} if costs is None else _read(costs)
+        found = needs(
+            Load(**load), ONE_REDIS.with_measured(measured), CLUSTER.with_measured(measured)
+        )
     except Unusable as error:
         raise click.UsageError(str(error)) from None
     write(f"{json.dumps(asdict(found))}\n" if as_json else _table(found))
     return 0
 
 
-def _read(costs: io.TextIOBase | None) -> Costs | None:
-    """Return the costs in a file, if there is one. Raises Unusable."""
-    if costs is None:
-        return None
+def _read(costs: io.TextIOBase) -> Any:
+    """Return the JSON of a file. Raises Unusable."""
     try:
-        measured = json.loads(costs.read())
+        return json.loads(costs.read())
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise Unusable("--costs: the file is no JSON") from None
-    return Costs.of(measured)
 
 
 def _table(found: Needs) -> str:
