@@ -27,6 +27,7 @@ class Costs:
         merged_run_bytes: memory of each further run of a stream of several.
         merged_factor: how much more it costs to send an event to a stream of several runs.
         redis_append_us: Redis appends an event.
+        redis_key_us: Redis looks for the idempotency key of an event, and keeps it.
         redis_read_us: Redis gives an event to one worker.
         redis_idle_run_us: a run that a worker follows, in a second.
         redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
@@ -54,6 +55,7 @@ class Costs:
     merged_factor: float = 1.6
     redis_append_us: float = 32.0
     redis_append_us_per_kb: float = 2.7
+    redis_key_us: float = 20.0
     redis_read_us: float = 98.0
     redis_read_us_per_kb: float = 11.5
     redis_idle_run_us: float = 1.0
@@ -100,6 +102,7 @@ CLUSTER = replace(
     worker_bytes=107e6,
     run_bytes=3900.0,
     redis_append_us_per_kb=5.0,
+    redis_key_us=27.0,
     redis_read_us=55.0,
     redis_read_us_per_kb=0.0,
     redis_idle_run_us=0.3,

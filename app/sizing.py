@@ -215,7 +215,7 @@ def busiest_run_cpu(load: Load, costs: Costs, workers: int) -> float:
 def _redis_cpu_of_run(load: Load, costs: Costs) -> tuple[float, float]:
     """Return how many cores of Redis a run takes: for its appends, and for each worker's reads."""
     kb = load.event_bytes / KB
-    append = costs.redis_append_us + kb * costs.redis_append_us_per_kb
+    append = costs.redis_append_us + kb * costs.redis_append_us_per_kb + costs.redis_key_us
     read = costs.redis_read_us + kb * costs.redis_read_us_per_kb
     return _MICRO * load.rate * append, _MICRO * (load.rate * read + costs.redis_idle_run_us)
 

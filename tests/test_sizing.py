@@ -99,7 +99,7 @@ def test_where_one_redis_is_not_enough_the_costs_are_those_of_a_cluster():
 
 
 def test_a_cluster_has_three_masters_at_least():
-    cheap = Costs(redis_append_us=1)
+    cheap = Costs(redis_append_us=1, redis_key_us=0)
     appends = Load(runs=1000, viewers=0, events=20_000)
     assert needs(appends, COSTS, cheap).shards == 3
     assert needs(appends, cheap, COSTS).shards == 1
@@ -132,7 +132,8 @@ def test_a_run_that_too_many_workers_read_is_noted_among_runs_that_nobody_reads(
 
 @pytest.mark.parametrize("too_many", [False, True])
 def test_a_run_is_too_much_if_its_appends_and_reads_fill_half_a_core(too_many):
-    appends, reads = 1e-6 * COSTS.redis_append_us, 1e-6 * COSTS.redis_read_us
+    appends = 1e-6 * (COSTS.redis_append_us + COSTS.redis_key_us)
+    reads = 1e-6 * COSTS.redis_read_us
     free = Costs(redis_append_us_per_kb=0, redis_read_us_per_kb=0, redis_idle_run_us=0)
     workers = 50
     load = Load(runs=100, viewers=10_000, events=0, viewers_per_run=1000)
@@ -224,7 +225,7 @@ def test_the_documentation_has_what_the_model_says_of_20_000_streams(name, costs
         rf"^\| {name} \| \d+ µs \| (\d+) µs \| \d+ µs \| (\d+) µs \| .* \| (\d+) \|$", re.MULTILINE
     )
     load = Load(runs=2000, viewers=20_000, events=500, event_bytes=size(len(CONTENT)))
-    model = planned(load, costs, 4, shards)
+    model = planned(load, replace(costs, redis_key_us=0), 4, shards)
     shown = [int(each) for each in row.search(CAPACITY_MD.read_text()).groups()]
     each_us = 1e6 / model.delivered
     assert shown[:2] == [round(each_us * model.cores), round(each_us * model.redis_cores)]

@@ -16,7 +16,9 @@ import re
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ import orjson
 
 from app.costs import ONE_REDIS
 from app.sizing import KB
+from app.streaming.event_store import EventStore
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
 from tests.bench.following import (
@@ -43,6 +46,7 @@ SMALL, LARGE = 100, 4000
 RUNS, RUN_RATE = 500, 500
 FOLLOWERS, FOLLOWED_RATE = 1000, 20
 STREAMS = 3000
+KEYED_RUNS, KEYED_THREADS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,32 @@ def of_idle(kind: type[Server], seconds: float) -> dict[str, float]:
     }
 
 
+def of_keys(kind: type[Server], seconds: float) -> dict[str, float]:
+    """Measure what it costs Redis that an event has an idempotency key."""
+    each = int(500 * seconds)
+
+    with started(kind) as server:
+        store = EventStore(server.redis.url)
+
+        def append(*, keys: bool) -> float:
+            """Return what Redis needs for an event, in µs."""
+
+            def of_thread(_: int) -> None:
+                for number in range(each):
+                    key = uuid.uuid4().hex if keys else None
+                    run = f"bench-{number % KEYED_RUNS}"
+                    store.add(run, "llm", "stream", event_data(), idempotency_key=key)
+
+            cpu = server.redis_cpu()
+            with ThreadPoolExecutor(KEYED_THREADS) as pool:
+                list(pool.map(of_thread, range(KEYED_THREADS)))
+            return 1e6 * (server.redis_cpu() - cpu) / (each * KEYED_THREADS)
+
+        append(keys=True)  # the first events of the runs cost more
+        without = append(keys=False)
+        return {"redis_key_us": max(0.0, append(keys=True) - without)}
+
+
 def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure how many bytes an event takes on its way, beside its data."""
     data = len(orjson.dumps(event_data()))
@@ -185,6 +215,7 @@ def measured(kind: type[Server], seconds: float) -> dict[str, float]:
     costs = {
         **of_live(*lives),
         **of_idle(kind, max(seconds, 10)),
+        **of_keys(kind, seconds),
         **of_network(kind, seconds),
     }
     ONE_REDIS.with_measured(costs)
