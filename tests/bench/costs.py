@@ -37,7 +37,7 @@ from tests.bench.following import (
     live_by_redis,
     produce,
 )
-from tests.bench.servers import Server, Tailrace, ThreeMasters
+from tests.bench.servers import Server, Tailrace, ThreeMasters, close
 
 # The data of an event has about so many characters.
 SMALL, LARGE = 100, 4000
@@ -152,8 +152,9 @@ def of_keys(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure what it costs Redis that an event has an idempotency key."""
     each = int(500 * seconds)
 
-    with started(kind) as server:
+    with started(kind) as server, contextlib.ExitStack() as stack:
         store = EventStore(server.redis.url)
+        stack.callback(close, store)
 
         def append(*, keys: bool) -> float:
             """Return what Redis needs for an event, in µs."""
