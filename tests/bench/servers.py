@@ -147,9 +147,9 @@ class Tailrace(Server):
         self._store.add(f"bench-{run}", "llm", "stream", data)
 
     def stop(self) -> None:
+        super().stop()
         if "_store" in vars(self):
             close(self._store)
-        super().stop()
 
 
 class Uncounted(Tailrace):
