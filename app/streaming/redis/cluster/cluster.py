@@ -16,7 +16,7 @@ from ..connection import REFUSES
 from ..server import Server
 from .discovery import Discovery
 from .routing import Routed
-from .slot_map import SLOTS, Address, SlotMap, read_map
+from .slot_map import SLOTS, Address, SlotMap, host_or, read_map
 
 # So often the map is read while somebody follows runs: a node whose slots went to another one does
 # not say so by itself.
@@ -63,7 +63,7 @@ class Cluster:
         self._map: SlotMap | None = None
         self._owners: list[Server | None] = [None] * SLOTS
         self._servers: dict[Address, Server] = {}
-        self._discovery = Discovery(self.seeds, self._server_at)
+        self._discovery = Discovery(self.seeds, self.server_at)
         self._named: dict[Address, None] = {}  # by others, for a slot, since the map was read
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._watched_in: int | None = None  # the process whose thread watches
@@ -100,7 +100,14 @@ class Cluster:
 
     def servers(self) -> list[Server]:
         """Return the nodes that have slots. Raises StoreUnavailable if none was ever known."""
-        return [self._server_at(address) for address in self.map().masters()]
+        return [self.server_at(address) for address in self.map().masters()]
+
+    def server_at(self, address: Address) -> Server:
+        """Return the node at an address, to which this may be the first connection."""
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers.setdefault(address, self._make_server(address))
+        return server
 
     def map(self) -> SlotMap:
         """Return the map, read anew if it is known to be old.
@@ -133,7 +140,7 @@ class Cluster:
 
     def node_at(self, host: str, port: int, by: Server) -> Server:
         """Return the node at an address that another one named; without a host it is at its own."""
-        return self._server_at((host or by.address[0], port))
+        return self.server_at((host_or(host, by.address[0]), port))
 
     def refresh_after(self, seen: int) -> None:
         """Read the map, unless a read has begun since `refreshes` was `seen`.
@@ -222,7 +229,7 @@ class Cluster:
     def check_seed(self, address: Address) -> None:
         """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
 
-        Raises StoreUnavailable if it does not answer.
+        Raises StoreUnavailable if it does not answer, or has joined no cluster yet.
         """
         self._discovery.check(address, self.map())
 
@@ -263,7 +270,7 @@ class Cluster:
             raise StoreUnavailable("no node of the cluster has slots yet", stored=False)
         owners: list[Server | None] = [None] * SLOTS
         for shard in found.shards:
-            server = self._server_at(shard.master)
+            server = self.server_at(shard.master)
             owners[shard.first : shard.last + 1] = [server] * (shard.last + 1 - shard.first)
         known, before = self._map, self._owners
         self._map, self._owners = found, owners
@@ -298,12 +305,6 @@ class Cluster:
             if address not in masters and server.availability.ticks:
                 del self._servers[address]
                 server.close()
-
-    def _server_at(self, address: Address) -> Server:
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers.setdefault(address, self._make_server(address))
-        return server
 
     def _tell(self) -> None:
         for reference in list(self._listeners):

@@ -164,3 +164,21 @@ def test_the_log_tells_of_other_nodes_and_not_of_each_slot_that_moves(told, capl
     assert caplog.messages == [
         "the slots of the cluster are now at: 127.0.0.1:5 (8192), 127.0.0.1:7 (8192)"
     ]
+
+
+@pytest.mark.parametrize("host", ["", "?"])
+def test_a_node_that_is_named_without_a_host_is_at_that_of_the_one_that_names_it(host):
+    cluster = cluster_of(A)
+    assert cluster.node_at(host, 2, cluster.server_at(A)).address == B
+
+
+def test_a_node_that_has_joined_no_cluster_is_none_of_another_one(told):
+    cluster = cluster_of(A, B)
+    told[A] = map_of(A, ids="a")
+    cluster.map()
+    told[B] = SlotMap((), frozenset(), False, 0)
+    with pytest.raises(StoreUnavailable, match="knows of no slots"):
+        cluster.check_seed(B)
+    told[B] = map_of(B, ids="b")
+    with pytest.raises(UnsupportedServer, match="belongs to another cluster"):
+        cluster.check_seed(B)
