@@ -123,3 +123,4 @@ def test_a_repeated_note_of_a_change_asks_nothing_more(replicated, monkeypatch):
         store.runs._tell([change])
     with replicated.master.client() as client:
         assert client.xlen(log_key(CHANGES)) == 1
+    store.engine.close()
