@@ -18,13 +18,15 @@ from .discovery import Discovery
 from .routing import Routed
 from .slot_map import SLOTS, Address, SlotMap, host_or, read_map
 
-# So often the map is read while somebody follows runs: a node whose slots went to another one does
-# not say so by itself.
+# So often the map is read by a gateway, and while somebody follows runs: a node whose slots went to
+# another one does not say so by itself, and one that stands still says nothing.
 WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1
 # Who asks for all nodes gets a map that was not read longer ago, or has it read.
 MAX_AGE_SECONDS = 5.0
+# A node that is left out of a new map has so long to answer what was sent to it.
+FAREWELL_SECONDS = 1.0
 
 ANNOUNCED = (
     "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
@@ -170,9 +172,10 @@ class Cluster:
 
     # Watching
 
-    def watch(self, changed: Callable[[], None]) -> None:
+    def watch(self, changed: Callable[[], None] | None = None) -> None:
         """Read the map again and again from now on, and call a bound method when it changes."""
-        self._listeners.append(weakref.WeakMethod(changed))
+        if changed is not None:
+            self._listeners.append(weakref.WeakMethod(changed))
         if self._watched_in != os.getpid():
             self._watched_in = os.getpid()
             threading.Thread(
@@ -231,7 +234,12 @@ class Cluster:
 
         Raises StoreUnavailable if it does not answer, or has joined no cluster yet.
         """
-        self._discovery.check(address, self.map())
+        known = self.map()
+        try:
+            self._discovery.check(address, known)
+        finally:
+            if address not in known.masters():  # another name of a node, or one without logs
+                self.server_at(address).control.close()
 
     def count_connections(self) -> int:
         """Return how many connections to the nodes are open."""
@@ -292,7 +300,7 @@ class Cluster:
     def _drop_others(self, masters: set[Address]) -> None:
         """Forget the nodes that have left the cluster, or are replicas now."""
         for address in [each for each in self._servers if each not in masters]:
-            self._servers.pop(address).close()
+            self._forget(address)
 
     def _drop_clocks(self, found: SlotMap) -> None:
         """Forget the nodes whose clocks tick though they have no slots.
@@ -303,8 +311,22 @@ class Cluster:
         masters = set(found.masters())
         for address, server in list(self._servers.items()):
             if address not in masters and server.availability.ticks:
-                del self._servers[address]
-                server.close()
+                self._forget(address)
+
+    def _forget(self, address: Address) -> None:
+        """Forget a node at once, and close its connections a moment later.
+
+        It may be answering: it had slots until now, or is about to get its first one. A node that
+        does not answer holds up its callers no longer.
+        """
+        server = self._servers.pop(address)
+        server.availability.close()
+        closing = threading.Timer(FAREWELL_SECONDS, server.close)
+        closing.daemon = True
+        try:
+            closing.start()
+        except RuntimeError:  # no more threads
+            server.close()
 
     def _tell(self) -> None:
         for reference in list(self._listeners):
