@@ -324,14 +324,6 @@ class EventStore(WholeLogReader):
 
     # The server
 
-    def watch_cluster(self) -> None:
-        """Look from now on, twice a second, where the logs of a cluster are.
-
-        Without that, this process notices a failover when it appends, or while it follows runs.
-        """
-        if isinstance(self.engine, Cluster):
-            self.engine.watch()
-
     def ping(self) -> None:
         """Raise StoreUnavailable unless Redis responds and accepts writes."""
         self._readiness.ping()

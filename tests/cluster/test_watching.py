@@ -37,7 +37,7 @@ def test_after_the_failover_of_a_frozen_master_revocations_do_not_wait_for_its_t
         monkeypatch.setattr(module, "MAX_BLOCK_SECONDS", 3600.0)
     cluster = start_cluster(3, 1)
     store = EventStore(cluster.url)
-    store.watch_cluster()
+    store.engine.watch()
     log = RevocationLog(store.engine, lambda: None)
     log.wait_until_read()
     frozen = cluster.owner_of_key(REVOCATIONS)

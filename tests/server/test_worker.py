@@ -31,7 +31,7 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
 
     hosts = SimpleNamespace(listens_on=lambda addresses: None)
     census = SimpleNamespace(start=lambda: None)
-    store = SimpleNamespace(watch_cluster=lambda: None)
+    store = SimpleNamespace(engine=SimpleNamespace(watch=lambda: None))
     sampler = SimpleNamespace(start=lambda readings: None)
     gateway = SimpleNamespace(
         drain=lambda: None,
