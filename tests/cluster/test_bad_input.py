@@ -95,7 +95,7 @@ def test_a_node_of_another_cluster_that_is_silent_at_first_is_refused_later(
     try:
         for _ in range(3):
             store.check_ready()
-        assert store.silent_nodes() == [f"127.0.0.1:{other.port}"]
+        assert list(store.silent_nodes()) == [f"127.0.0.1:{other.port}"]
     finally:
         other.resume()
 
@@ -107,6 +107,20 @@ def test_a_node_of_another_cluster_that_is_silent_at_first_is_refused_later(
         return False
 
     wait_until(is_refused, "it is refused")
+
+
+def test_a_node_that_has_joined_no_cluster_yet_is_told_of(shared_cluster, tmp_path, run_id):
+    """A new one, or one that has lost its disk."""
+    options = "--cluster-enabled", "yes", "--cluster-port", str(free_port())
+    with RedisServer(tmp_path, *options) as new:
+        url = url_of(shared_cluster.masters[0].port, new.port)
+        store = EventStore(url)
+        store.check_ready()
+        store.add(run_id, "llm", "stream")
+        assert list(store.silent_nodes()) == [f"127.0.0.1:{new.port}"]
+        answer = check(url)
+        assert answer.returncode == 0
+        assert f"REDIS_URL names 127.0.0.1:{new.port}: it knows of no slots" in answer.stderr
 
 
 def test_a_standalone_server_is_refused_with_its_scheme(tmp_path, shared_cluster):
@@ -147,7 +161,7 @@ def test_check_tells_of_a_cluster_and_of_a_dead_node(start_cluster):
     assert answer.returncode == 0
     dead = f"127.0.0.1:{cluster.masters[1].port}"
     assert f"warning: {dead} with the slots 5461-" in answer.stderr
-    assert f"warning: REDIS_URL names {dead}, which does not answer" in answer.stderr
+    assert f"warning: REDIS_URL names {dead}: Redis does not answer" in answer.stderr
 
 
 @on_both

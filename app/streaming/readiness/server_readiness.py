@@ -4,6 +4,7 @@ import math
 import re
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 from redis.exceptions import (
     AskError,
@@ -58,7 +59,7 @@ _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 class Readiness:
     """Asks a server over a connection that nothing else uses, so that nothing holds it up."""
 
-    shards = silent = ()  # for a single server there is nothing to tell of
+    shards, silent = (), MappingProxyType[str, str]({})  # nothing to tell of a single server
 
     def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
         """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""
