@@ -42,6 +42,8 @@ ROUND_BYTES = 512 * 1024
 # so long after a round: then whoever comes has come alone.
 GATHER_SECONDS = 0.001
 ALONE_SECONDS = 0.01
+# It waits for no more than this: more in one round makes each hardly cheaper.
+ENOUGH_REQUESTS = 8
 
 # A lane that was not used for so long is forgotten when another one begins: nodes come and go.
 UNUSED_SECONDS = 60.0
@@ -240,9 +242,10 @@ class _Lane:
     def gather(self) -> None:
         """Wait for as many requests as are expected, but not for long."""
         is_alone = time.monotonic() > self.ended + ALONE_SECONDS
-        if is_alone or len(self.due) >= self.expected:
+        wanted = min(self.expected, ENOUGH_REQUESTS)
+        if is_alone or len(self.due) >= wanted:
             return
-        self.wanted = self.expected
+        self.wanted = wanted
         self.awake.clear()
         try:
             self.awake.wait(GATHER_SECONDS)

@@ -163,6 +163,17 @@ def test_a_lane_waits_for_others_not_for_long(lanes, monkeypatch):
     assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"3"]]
 
 
+def test_a_lane_waits_for_no_more_than_are_enough(lanes, monkeypatch):
+    monkeypatch.setattr(kept_alive, "ENOUGH_REQUESTS", 2)
+    with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
+        two_come_while_one_is_handled(lanes, [a, b, c])
+        assert [received(each) for each in (b, c)] == [b"<1>", b"<2>"]
+        for client in (a, b):
+            client.sendall(request(b"3"))
+        assert [received(each) for each in (a, b)] == [b"<3>", b"<3>"]
+    assert lanes.handler.rounds == [[b"0"], [b"1", b"2"], [b"3", b"3"]]
+
+
 def test_who_comes_alone_waits_for_nobody(lanes, monkeypatch):
     with lanes.connect() as a, lanes.connect() as b, lanes.connect() as c:
         two_come_while_one_is_handled(lanes, [a, b, c])
