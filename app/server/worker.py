@@ -158,6 +158,7 @@ class StreamingWorker(ggevent.GeventWorker):
         app: Any = self.wsgi
         gateway = app.extensions["tailrace"]
         gateway.hosts.listens_on(self._names.values())
+        gateway.store.engine.watch()
         gateway.census.start()
         gateway.sampler.start(self._readings())
         settings = gateway.settings

@@ -27,7 +27,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ...metrics.catalog import REDIS_ERRORS
-from ..errors import NotALog, StoreUnavailable, copy_of
+from ..errors import NotALog, StoreUnavailable, TimedOut, copy_of
 from ..reentrancy import one_call_per_thread
 from .sentinel import leads_to_master
 
@@ -42,6 +42,10 @@ Command: TypeAlias = Sequence[Argument]
 
 # In RESP2: bytes, an int, None, or a list of replies; or a ResponseError, as a value.
 Reply: TypeAlias = Any
+
+
+class Loading(ResponseError):
+    """The reply of a server that still reads its data from disk."""
 
 
 class RedisConnection(Protocol):
@@ -222,7 +226,7 @@ def _read_reply(link: RedisConnection) -> Reply:
     except ResponseError as error:
         return error
     except BusyLoadingError as error:  # an error reply too, though not a ResponseError
-        return ResponseError(str(error))
+        return Loading(str(error))
 
 
 def has_nothing_to_read(link: RedisConnection) -> bool:
@@ -257,6 +261,15 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, AuthenticationError):
         return f"{REFUSES} in REDIS_URL: {error}"
     return f"Redis does not answer: {error}"
+
+
+def kind_of(error: Exception) -> type[StoreUnavailable]:
+    """Return the type to raise for an error that redis-py has raised."""
+    return TimedOut if _is_timeout(error) else StoreUnavailable
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, redis.TimeoutError | TimeoutError)
 
 
 def checked(reply: Reply) -> Reply:
@@ -298,8 +311,8 @@ def count_error(error: Exception) -> None:
 
 
 _KINDS_OF_ERRORS: tuple[tuple[str, Callable[[Exception, str], bool]], ...] = (
-    ("timeout", lambda error, text: isinstance(error, redis.TimeoutError | TimeoutError)),
-    ("loading", lambda error, text: "LOADING" in text or isinstance(error, BusyLoadingError)),
+    ("timeout", lambda error, text: _is_timeout(error)),
+    ("loading", lambda error, text: isinstance(error, BusyLoadingError | Loading)),
     ("read_only", lambda error, text: is_not_master(error)),
     ("forbidden", lambda error, text: "NOPERM" in text or isinstance(error, NoPermissionError)),
     ("full", lambda error, text: isinstance(error, OutOfMemoryError) or text.startswith("OOM")),
@@ -322,7 +335,7 @@ class _TranslatedErrors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, RedisError | OSError):
             count_error(error)
-            raise StoreUnavailable(reason_of(error), self._stored) from error
+            raise kind_of(error)(reason_of(error), self._stored) from error
 
 
 _translated_errors = _TranslatedErrors(stored=False)

@@ -132,6 +132,9 @@ class Server:
         """Return the name of the server that has a key."""
         return self.name
 
+    def watch(self) -> None:
+        """Do nothing: a single server has no map of slots to watch."""
+
     def ping(self) -> None:
         """Raise StoreUnavailable unless the server responds and accepts writes."""
         asked = [CLUSTER_STATE] if self._in_cluster else []

@@ -35,6 +35,7 @@ from .connection import (
     hang_up,
     has_nothing_to_read,
     is_not_master,
+    kind_of,
     pack,
     reason_of,
 )
@@ -173,9 +174,9 @@ class SharedConnection:
             self._carry_out()
         except (RedisError, OSError, RuntimeError) as error:  # the last would look as above
             count_error(error)
-            reason = reason_of(error)
-            self._give_up(reason)
-            self._fail_waiting(reason)
+            reason, kind = reason_of(error), kind_of(error)
+            self._give_up(reason, kind)
+            self._fail_waiting(reason, kind)
         except BaseException:
             self._give_up(_INTERRUPTED)
             raise
@@ -224,12 +225,12 @@ class SharedConnection:
             self._waiting[0].fail(kind(reason, stored=False))
             self._waiting.popleft()
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, kind: type[StoreUnavailable] = StoreUnavailable) -> None:
         """Drop the connection, and fail what has no replies of the batch."""
         self._disconnect()
         for request in self._batch:
             if not request.settled:
-                request.fail(StoreUnavailable(reason, None if self._sent else False))
+                request.fail(kind(reason, None if self._sent else False))
         self._batch.clear()
 
     def _ensure_connected(self) -> RedisConnection:
