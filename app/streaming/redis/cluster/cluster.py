@@ -19,8 +19,8 @@ from .routing import Routed
 from .silent_nodes import SilentNodes
 from .slot_map import SLOTS, Address, SlotMap, read_map
 
-# So often the map is read while somebody follows runs: a node whose slots went to another one does
-# not say so by itself.
+# So often the map is read in a gateway, and while somebody follows runs: a node whose slots went to
+# another one does not say so by itself.
 WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1

@@ -118,7 +118,7 @@ class Routed:
         while left:
             seen = self._cluster.refreshes
             self._send(left)
-            if any(_may_have_lost_slots(each.reply) for each in left):
+            if any(map(_may_lack_slots, left)):
                 self._cluster.read_soon()
             # Once at most: the replies of the nodes that are well wait for it.
             if may_refresh and any(map(_lacks_node, left)):
@@ -240,10 +240,13 @@ def _lacks_node(call: _Call) -> bool:
     return (not_sent and not isinstance(reply, NotSent)) or isinstance(reply, ClusterDownError)
 
 
-def _may_have_lost_slots(reply: Reply) -> bool:
-    """Return whether a node may no longer be the one to ask, and cannot say so itself."""
-    lost = isinstance(reply, StoreUnavailable) and reply.stored is None
-    return lost or isinstance(reply, NotSent | Loading)
+def _may_lack_slots(call: _Call) -> bool:
+    """Return whether the node of a call may have its slot no more, and cannot say so itself."""
+    reply = call.reply
+    if not isinstance(reply, Exception):
+        return False
+    is_unknown = isinstance(reply, StoreUnavailable) and reply.stored is None
+    return is_unknown or isinstance(reply, NotSent | Loading)
 
 
 def with_one_key(command: Command) -> Command:
