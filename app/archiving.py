@@ -66,7 +66,6 @@ def _archive_runs(
         return _status_after(received[0]) if received else (INCOMPLETE if left else 0)
     url = without_password(settings.redis_url or default_url())
     log.info("archiving the runs of %s to %s", url, settings.archive_url)
-    store.engine.watch()
     store.census().start()
     for thread in archiver.start():
         thread.join()

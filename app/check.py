@@ -39,8 +39,8 @@ def check() -> int:
         for shard in store.shards():
             if shard.detail is not None:
                 complain(f"warning: {shard.node} with the slots {shard.slots}: {shard.detail}")
-        for node in store.silent_nodes():
-            complain(f"warning: REDIS_URL names {node}, which does not answer")
+        for node, reason in store.silent_nodes().items():
+            complain(f"warning: REDIS_URL names {node}: {reason}")
         for warning in store.warnings():
             complain(f"warning: {warning.detail}")
     except UnsupportedServer as error:

@@ -27,10 +27,12 @@ class Costs:
         merged_run_bytes: memory of each further run of a stream of several.
         merged_factor: how much more it costs to send an event to a stream of several runs.
         redis_append_us: Redis appends an event.
+        redis_key_us: Redis looks for the idempotency key of an event, and keeps it.
         redis_read_us: Redis gives an event to one worker.
         redis_idle_run_us: a run that a worker follows, in a second.
         redis_run_bytes, redis_event_bytes, redis_data_factor: memory in Redis of a run, of each
             event in its log, and of each byte of its data (docs/redis.md).
+        redis_key_bytes: memory in Redis of the idempotency key of an event.
         request_bytes, answer_bytes: an append over HTTP, beside the data.
         frame_bytes: an event on its way to a follower, beside the data.
         redis_append_bytes, redis_read_bytes: an event on its way to Redis, or from Redis to a
@@ -53,39 +55,40 @@ class Costs:
     merged_factor: float = 1.6
     redis_append_us: float = 32.0
     redis_append_us_per_kb: float = 2.7
+    redis_key_us: float = 20.0
     redis_read_us: float = 98.0
     redis_read_us_per_kb: float = 11.5
     redis_idle_run_us: float = 1.0
     redis_run_bytes: float = 5000.0
     redis_event_bytes: float = 70.0
     redis_data_factor: float = 1.1
+    redis_key_bytes: float = 290.0
     request_bytes: float = 300.0
     answer_bytes: float = 400.0
     frame_bytes: float = 217.0
     redis_append_bytes: float = 296.0
     redis_read_bytes: float = 3800.0
 
-    @classmethod
-    def of(cls, measured: object) -> "Costs":
-        """Return the costs in a JSON object, and the default for each that it lacks.
+    def with_measured(self, measured: object) -> "Costs":
+        """Return the costs in a JSON object, and these for each that it lacks.
 
         Raises Unusable.
         """
         if not isinstance(measured, dict):
             raise Unusable("the costs must be a JSON object")
-        names = {each.name for each in fields(cls)}
+        names = {each.name for each in fields(self)}
         for name, value in measured.items():
             if name not in names:
                 raise Unusable(f"{name!r} is no cost; the costs are {', '.join(sorted(names))}")
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not 0 <= value < 1e12:
                 raise Unusable(f"{name}: must be a number from 0 to 10^12, not {value!r}")
-        return cls(**measured)
+        return replace(self, **measured)
 
 
 ONE_REDIS = Costs()
 
-# A cluster of one master. What is not named costs the same.
+# A cluster of three masters, which all figures are for together. What is not named costs the same.
 CLUSTER = replace(
     ONE_REDIS,
     append_us_per_kb=8.8,
@@ -99,6 +102,7 @@ CLUSTER = replace(
     worker_bytes=107e6,
     run_bytes=3900.0,
     redis_append_us_per_kb=5.0,
+    redis_key_us=27.0,
     redis_read_us=55.0,
     redis_read_us_per_kb=0.0,
     redis_idle_run_us=0.3,

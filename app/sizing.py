@@ -26,6 +26,11 @@ CONNECTIONS_TO_SHARD = 18
 CONNECTIONS_TO_ONE = 21
 RUNS_PER_READER = 64
 MAX_CLIENTS = 10_000  # the default of Redis's maxclients
+# With two masters no replica takes the place of one that died: no majority is left to promote it.
+FEWEST_MASTERS = 3
+# The most servers for which Redis Cluster is made, and its slots: a master needs one.
+MAX_NODES = 1000
+SLOTS = 16_384
 
 KB = 1000  # bytes
 _MICRO = 1e-6
@@ -114,7 +119,7 @@ class Needs:
         workers: of all gateways together, each with a core for itself.
         cores: what these workers use, in cores, without what is planned for bursts.
         memory_bytes: of all workers.
-        shards: Redis servers that have logs: 1 is a standalone one.
+        shards: Redis servers that have logs: 1 is a standalone one, more are a cluster.
         redis_cores: what all shards use, in cores, without what is planned for bursts.
         redis_memory_bytes: of all shards, without replicas.
         redis_connections: to each shard, at most.
@@ -142,41 +147,29 @@ class Needs:
     notes: list[str] = field(default_factory=list)
 
 
-def needs(load: Load, costs: Costs | None = None) -> Needs:
-    """Return what a load needs.
-
-    Without `costs` it is reckoned with those of one Redis, and with those of a cluster if one is
-    not enough.
-    """
-    if costs is not None:
-        return _needs(load, costs)
-    found = _needs(load, ONE_REDIS)
-    return found if found.shards == 1 else _needs(load, CLUSTER, fewest_shards=2)
+def needs(load: Load, one_redis: Costs = ONE_REDIS, cluster: Costs = CLUSTER) -> Needs:
+    """Return the least that a load needs: with one Redis, or with a cluster if one is too few."""
+    workers = _fewest_workers(load, one_redis)
+    if _fewest_shards(load, one_redis, workers) == 1:
+        return planned(load, one_redis, workers, 1)
+    workers = _fewest_workers(load, cluster)
+    shards = max(FEWEST_MASTERS, _fewest_shards(load, cluster, workers))
+    return planned(load, cluster, workers, shards)
 
 
-def _needs(load: Load, costs: Costs, fewest_shards: int = 1) -> Needs:
-    workers = _fewest_workers(load, costs)
+def planned(load: Load, costs: Costs, workers: int, shards: int) -> Needs:
+    """Return what a load takes of so many workers and shards, even if they are too few."""
     followed = load.followed_by(workers)
     reads = followed * load.rate
-    redis_cores = redis_cpu(load, costs, workers)
-    redis_memory = _redis_memory(load, costs)
-    shards = max(
-        fewest_shards,
-        math.ceil(redis_cores / MAX_LOAD),
-        math.ceil(redis_memory / REDIS_MEMORY_FACTOR / MAX_SHARD_BYTES),
-    )
-    readers = math.ceil(followed / workers / RUNS_PER_READER)
-    connections = (CONNECTIONS_TO_ONE + readers if shards == 1 else CONNECTIONS_TO_SHARD) * workers
-    stream = costs.stream_bytes + (load.merged - 1) * costs.merged_run_bytes
-    memory = workers * costs.worker_bytes + load.viewers * stream + followed * costs.run_bytes
+    connections = _connections(load, workers, shards)
     size = load.event_bytes
     return Needs(
         workers=workers,
         cores=gateway_cpu(load, costs, workers),
-        memory_bytes=memory * GATEWAY_MEMORY_FACTOR,
+        memory_bytes=gateway_memory(load, costs, workers) * GATEWAY_MEMORY_FACTOR,
         shards=shards,
-        redis_cores=redis_cores,
-        redis_memory_bytes=redis_memory,
+        redis_cores=redis_cpu(load, costs, workers),
+        redis_memory_bytes=redis_memory(load, costs) * REDIS_MEMORY_FACTOR,
         redis_connections=connections,
         delivered=load.delivered,
         followed_per_worker=followed / workers,
@@ -185,7 +178,7 @@ def _needs(load: Load, costs: Costs, fewest_shards: int = 1) -> Needs:
         redis_bytes=load.events * (costs.redis_append_bytes + size)
         + reads * (costs.redis_read_bytes + size),
         reopening_seconds=load.viewers * costs.open_us * _MICRO / workers,
-        notes=_notes(load, shards, redis_cores, connections),
+        notes=_notes(load, costs, workers, shards, connections),
     )
 
 
@@ -207,13 +200,46 @@ def gateway_cpu(load: Load, costs: Costs, workers: int) -> float:
 
 def redis_cpu(load: Load, costs: Costs, workers: int) -> float:
     """Return how many cores all shards use together."""
+    append, read = _redis_cpu_of_run(load, costs)
+    return load.runs * append + load.followed_by(workers) * read
+
+
+def busiest_run_cpu(load: Load, costs: Costs, workers: int) -> float:
+    """Return how many cores a run takes of its shard, if somebody follows it."""
+    append, read = _redis_cpu_of_run(load, costs)
+    if not load.followed:
+        return append
+    return append + load.followed_by(workers) / load.followed * read
+
+
+def _redis_cpu_of_run(load: Load, costs: Costs) -> tuple[float, float]:
+    """Return how many cores of Redis a run takes: for its appends, and for each worker's reads."""
     kb = load.event_bytes / KB
+    append = costs.redis_append_us + kb * costs.redis_append_us_per_kb + costs.redis_key_us
+    read = costs.redis_read_us + kb * costs.redis_read_us_per_kb
+    return _MICRO * load.rate * append, _MICRO * (load.rate * read + costs.redis_idle_run_us)
+
+
+def gateway_memory(load: Load, costs: Costs, workers: int) -> float:
+    """Return the bytes that all workers take, without what is planned for bursts."""
+    stream = costs.stream_bytes + (load.merged - 1) * costs.merged_run_bytes
     followed = load.followed_by(workers)
-    return _MICRO * (
-        load.events * (costs.redis_append_us + kb * costs.redis_append_us_per_kb)
-        + followed * load.rate * (costs.redis_read_us + kb * costs.redis_read_us_per_kb)
-        + followed * costs.redis_idle_run_us
-    )
+    return workers * costs.worker_bytes + load.viewers * stream + followed * costs.run_bytes
+
+
+def redis_memory(load: Load, costs: Costs) -> float:
+    """Return the bytes of all logs together, each with an idempotency key for each event."""
+    data = costs.redis_data_factor * load.event_bytes
+    event = costs.redis_event_bytes + data + costs.redis_key_bytes
+    return load.runs * (costs.redis_run_bytes + load.kept * event)
+
+
+def _connections(load: Load, workers: int, shards: int) -> int:
+    """Return how many connections a shard has at most."""
+    if shards > 1:
+        return CONNECTIONS_TO_SHARD * workers
+    readers = math.ceil(load.followed_by(workers) / workers / RUNS_PER_READER)
+    return (CONNECTIONS_TO_ONE + readers) * workers
 
 
 def _fewest_workers(load: Load, costs: Costs) -> int:
@@ -242,23 +268,35 @@ def _fewest_workers(load: Load, costs: Costs) -> int:
     return most
 
 
-def _redis_memory(load: Load, costs: Costs) -> float:
-    event = costs.redis_event_bytes + costs.redis_data_factor * load.event_bytes
-    return load.runs * (costs.redis_run_bytes + load.kept * event) * REDIS_MEMORY_FACTOR
+def _fewest_shards(load: Load, costs: Costs, workers: int) -> int:
+    """Return the fewest shards none of which has too much, if runs could be divided."""
+    return max(
+        1,
+        math.ceil(redis_cpu(load, costs, workers) / MAX_LOAD),
+        math.ceil(redis_memory(load, costs) / MAX_SHARD_BYTES),
+    )
 
 
-def _notes(load: Load, shards: int, redis_cores: float, connections: int) -> list[str]:
+def _notes(load: Load, costs: Costs, workers: int, shards: int, connections: int) -> list[str]:
     notes = []
     if connections > MAX_CLIENTS:
         notes.append(
             f"each shard has up to {connections:,} connections: raise Redis's maxclients, "
-            "or run fewer and larger workers"
+            "run fewer workers, or send all viewers of a run to one gateway"
         )
-    if load.runs and redis_cores / load.runs > MAX_LOAD:
+    if load.runs and busiest_run_cpu(load, costs, workers) > MAX_LOAD:
         notes.append(
             "one run has more events, or workers that read it, than one Redis can serve: "
             "a run is on one shard, so more shards do not help"
         )
-    elif shards > max(1, load.runs):
-        notes.append(f"{load.runs:,} runs are on as many shards at most")
+    if load.runs and redis_memory(load, costs) / load.runs > MAX_SHARD_BYTES:
+        notes.append(
+            "one run has more data than is planned for a shard: a run is on one shard, "
+            "so more shards do not help"
+        )
+    if shards > MAX_NODES:
+        notes.append(
+            f"a cluster should have at most {MAX_NODES:,} servers with its replicas, and cannot "
+            f"have more than {SLOTS:,} masters: divide the runs among several clusters"
+        )
     return notes

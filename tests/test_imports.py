@@ -26,7 +26,7 @@ STREAMING_ROOT = (
     *("event_queue", "batch_sender", "at_exit", "appender"),
 )
 REDIS = (
-    *("availability", "sentinel", "connection", "own_server", "redis_url"),
+    *("availability", "sentinel", "readable", "connection", "own_server", "redis_url"),
     *("server_warnings", "acknowledgement", "shared_connection", "scripts", "server"),
     *("cluster.slot_map", "cluster.cluster_url", "cluster.silent_nodes", "cluster.routing"),
     "cluster.discovery",

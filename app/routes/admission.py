@@ -49,24 +49,29 @@ class Limit:
 
 
 class LaneLimit(Limit):
-    """A limit of which one lane takes no more than `share`.
+    """A limit of which one lane takes no more than a part of what the other lanes leave free.
 
-    A lane is what one server of Redis has to do. One that stands still leaves room for the others.
+    A lane is what one server of Redis has to do. One that stands still leaves room for the others,
+    and so do several: the more of them, the less is left. `least` is what a lane may hold in any
+    case, while the limit has room for it.
     """
 
-    __slots__ = ("_held_in", "_share")
+    __slots__ = ("_held_in", "_least", "_parts")
 
-    def __init__(self, maximum: int, share: int) -> None:
+    def __init__(self, maximum: int, parts: int = 1, least: int = 1) -> None:
         super().__init__(maximum)
-        self._share = share
+        self._parts = parts
+        self._least = least
         self._held_in: dict[str, int] = {}
 
     def take(self, amount: int = 1, lane: str = "") -> bool:
         """Count `amount` in for a lane, and return True; if it is too much, return False."""
-        held = self._held_in.get(lane, 0) + amount
-        if held > self._share or not super().take(amount):
+        before = self._held_in.get(lane, 0)
+        after, left_free = before + amount, self.maximum - self.held + before
+        if after > left_free or (after > self._least and after > left_free // self._parts):
             return False
-        self._held_in[lane] = held
+        self.held += amount
+        self._held_in[lane] = after
         return True
 
     def release(self, amount: int = 1, lane: str = "") -> None:
@@ -75,6 +80,13 @@ class LaneLimit(Limit):
         left = self._held_in.pop(lane, 0) - amount
         if left:  # else it is forgotten: nodes come and go
             self._held_in[lane] = left
+
+    def move(self, amount: int, lane: str, to: str) -> None:
+        """Count `amount` of a lane in another one, even if that is too much for it."""
+        if amount:
+            self.release(amount, lane)
+            self.held += amount
+            self._held_in[to] = self._held_in.get(to, 0) + amount
 
 
 class Admission:
@@ -86,15 +98,16 @@ class Admission:
     `late_bodies` the bodies that get a moment to arrive though too many are arriving;
     `unsent_bytes` the bytes of pages that clients have not read.
 
-    If there are several `lanes`, none of them takes more than half of the appends and the bytes.
+    If there are several `lanes`, none of them takes more than half of the appends and the bytes
+    that the others leave free.
     """
 
     def __init__(self, max_body_bytes: int, capacity: Capacity, lanes: bool = False) -> None:
         parts = 2 if lanes else 1
-        max_bytes = MAX_BODIES * max(max_body_bytes, MIN_BODY_BYTES)
-        self.appends = LaneLimit(capacity.appends, capacity.appends // parts)
+        body_bytes = max(max_body_bytes, MIN_BODY_BYTES)
+        self.appends = LaneLimit(capacity.appends, parts)
         self.bodies = Limit(capacity.bodies)
-        self.bytes = LaneLimit(max_bytes, max_bytes // parts)
+        self.bytes = LaneLimit(MAX_BODIES * body_bytes, parts, least=body_bytes)
         self.lingering = Limit(max(1, capacity.others // 2))
         self.late_bodies = LateBodies(max(1, sum(capacity) // 4))
         self.unsent_bytes = Limit(MAX_UNSENT_BYTES)
@@ -134,6 +147,11 @@ class Reservation:
         else:
             self._admission.bytes.release(self.bytes - size, self._lane)
             self.bytes = size
+
+    def move(self, lane: str) -> None:
+        """Hold the bytes in another lane from now on: the run is on another server."""
+        self._admission.bytes.move(self.bytes, self._lane, lane)
+        self._lane = lane
 
     def may_receive(self) -> bool:
         """Return whether one more body may arrive now."""

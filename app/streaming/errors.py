@@ -94,7 +94,7 @@ class TimedOut(StoreUnavailable):
 
 
 class UnsupportedServer(StoreUnavailable):
-    """The server is too old, in cluster mode, or forbids this user what Tailrace needs."""
+    """The server is too old, not what the URL says, or forbids this user what Tailrace needs."""
 
 
 class NotReplicated(StoreUnavailable):

@@ -342,10 +342,10 @@ class EventStore(WholeLogReader):
         """Return how the nodes of a cluster were at the last `check_ready`; none else."""
         return self._readiness.shards
 
-    def silent_nodes(self) -> Sequence[str]:
-        """Return the nodes that the URL of a cluster names, and that have not answered yet.
+    def silent_nodes(self) -> Mapping[str, str]:
+        """Return the nodes that the URL of a cluster names, and that are no use yet, with why.
 
-        It is so as the last `check_ready` found it.
+        They have not answered, or have joined no cluster, as the last `check_ready` found it.
         """
         return self._readiness.silent
 

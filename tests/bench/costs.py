@@ -1,6 +1,12 @@
 """What things cost on this machine, for `python -m app capacity --costs`; docs/capacity.md says it.
 
 Run it by hand: `python -m tests.bench.costs > costs.json`, on an idle machine.
+
+With `--cluster` it measures a gateway on three masters, as few as a cluster has that outlives one.
+A cost of Redis is then the sum over the three: of their CPU, and of the bytes that they receive
+and send, for each event. The runs are spread over them by their names. A workload of one run is
+on one of them. What the masters do without events is not of the followed runs: those are measured
+as the difference between many of them and one.
 """
 
 import argparse
@@ -10,14 +16,17 @@ import re
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 
-from app.costs import Costs
+from app.costs import ONE_REDIS
 from app.sizing import KB
+from app.streaming.event_store import EventStore
 from tests.bench.appending import posts
 from tests.bench.figures import Figures
 from tests.bench.following import (
@@ -28,7 +37,7 @@ from tests.bench.following import (
     live_by_redis,
     produce,
 )
-from tests.bench.servers import OneMaster, Server, Tailrace
+from tests.bench.servers import Server, Tailrace, ThreeMasters, close
 
 # The data of an event has about so many characters.
 SMALL, LARGE = 100, 4000
@@ -37,6 +46,7 @@ SMALL, LARGE = 100, 4000
 RUNS, RUN_RATE = 500, 500
 FOLLOWERS, FOLLOWED_RATE = 1000, 20
 STREAMS = 3000
+KEYED_RUNS, KEYED_THREADS = 50, 4
 
 
 @dataclass(frozen=True)
@@ -138,22 +148,49 @@ def of_idle(kind: type[Server], seconds: float) -> dict[str, float]:
     }
 
 
+def of_keys(kind: type[Server], seconds: float) -> dict[str, float]:
+    """Measure what it costs Redis that an event has an idempotency key."""
+    each = int(500 * seconds)
+
+    with started(kind) as server, contextlib.ExitStack() as stack:
+        store = EventStore(server.redis.url)
+        stack.callback(close, store)
+
+        def append(*, keys: bool) -> float:
+            """Return what Redis needs for an event, in µs."""
+
+            def of_thread(_: int) -> None:
+                for number in range(each):
+                    key = uuid.uuid4().hex if keys else None
+                    run = f"bench-{number % KEYED_RUNS}"
+                    store.add(run, "llm", "stream", event_data(), idempotency_key=key)
+
+            cpu = server.redis_cpu()
+            with ThreadPoolExecutor(KEYED_THREADS) as pool:
+                list(pool.map(of_thread, range(KEYED_THREADS)))
+            return 1e6 * (server.redis_cpu() - cpu) / (each * KEYED_THREADS)
+
+        append(keys=True)  # the first events of the runs cost more
+        without = append(keys=False)
+        return {"redis_key_us": max(0.0, append(keys=True) - without)}
+
+
 def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     """Measure how many bytes an event takes on its way, beside its data."""
     data = len(orjson.dumps(event_data()))
     with started(kind) as server:
-        before = _redis_bytes(server)
+        before = redis_bytes(server)
         events = posts(server, seconds).events * (1 + 1 / seconds)  # a second to warm up
-        append = (_redis_bytes(server) - before) / events
+        append = (redis_bytes(server) - before) / events
     with started(kind) as server, Viewers(server, RUNS, RUNS) as audience:
         time.sleep(SETTLE_SECONDS)
         audience.count()
-        before, sent_before = _redis_bytes(server), _delivered_bytes(server)
+        before, sent_before = redis_bytes(server), delivered_bytes(server)
         produce(server, RUNS, RUN_RATE, seconds)
         time.sleep(SETTLE_SECONDS)
         events = audience.count()["events"]
-        moved = (_redis_bytes(server) - before) / events
-        frame = (_delivered_bytes(server) - sent_before) / events
+        moved = (redis_bytes(server) - before) / events
+        frame = (delivered_bytes(server) - sent_before) / events
     return {
         "redis_append_bytes": max(0.0, append - data),
         "redis_read_bytes": max(0.0, moved - append - data),
@@ -161,13 +198,13 @@ def of_network(kind: type[Server], seconds: float) -> dict[str, float]:
     }
 
 
-def _redis_bytes(server: Server) -> int:
+def redis_bytes(server: Server) -> int:
     """Return the bytes that all shards have received and sent."""
     names = "total_net_input_bytes", "total_net_output_bytes"
     return sum(sum(server.redis_info(name)) for name in names)
 
 
-def _delivered_bytes(server: Server) -> float:
+def delivered_bytes(server: Server) -> float:
     with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     return float(re.search(r"^tailrace_delivered_bytes_total ([0-9.e+]+)$", text, re.M)[1])
@@ -179,18 +216,19 @@ def measured(kind: type[Server], seconds: float) -> dict[str, float]:
     costs = {
         **of_live(*lives),
         **of_idle(kind, max(seconds, 10)),
+        **of_keys(kind, seconds),
         **of_network(kind, seconds),
     }
-    Costs.of(costs)
+    ONE_REDIS.with_measured(costs)
     return {name: round(value, 2) for name, value in costs.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.costs", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
-    parser.add_argument("--cluster", action="store_true", help="on a cluster of one master")
+    parser.add_argument("--cluster", action="store_true", help="on a cluster of three masters")
     options = parser.parse_args()
-    print(json.dumps(measured(OneMaster if options.cluster else Tailrace, options.seconds)))
+    print(json.dumps(measured(ThreeMasters if options.cluster else Tailrace, options.seconds)))
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ def _connections(shard: RedisServer) -> int:
     return sum("M" not in each["flags"] and "S" not in each["flags"] for each in clients) - 1
 
 
+def close(store: EventStore) -> None:
+    """Close the connections of a store."""
+    for server in store.engine.servers():
+        server.close()
+
+
 class Tailrace(Server):
     name = "Tailrace"
 
@@ -139,6 +145,11 @@ class Tailrace(Server):
 
     def append(self, run: int, data: dict) -> None:
         self._store.add(f"bench-{run}", "llm", "stream", data)
+
+    def stop(self) -> None:
+        super().stop()
+        if "_store" in vars(self):
+            close(self._store)
 
 
 class Uncounted(Tailrace):

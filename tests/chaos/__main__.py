@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=150, help="how long faults are injected")
     parser.add_argument("--changing", type=int, default=60, help="runs whose logs change")
     parser.add_argument("--cluster", action="store_true", help="on three masters with replicas")
+    parser.add_argument("--binary", help="the program of the servers, such as that of a Redis")
     parser.add_argument("--ack-replicas", type=int, default=0, help="ACK_REPLICAS of the gateway")
     plan = Plan(**vars(parser.parse_args()))
     print(f"{plan}, at most {plan.max_seconds:.0f} s", flush=True)

@@ -34,9 +34,14 @@ class ChaosCluster(RelayedCluster):
         shards: the node that is the master of each shard, as `look` has found it.
     """
 
-    def __init__(self, directory: Path, *options: str):
+    def __init__(self, directory: Path, *options: str, binary: str | None = None):
         timeout = "--cluster-node-timeout", str(int(1000 * NODE_TIMEOUT_SECONDS))
-        super().__init__(directory / "cluster", 3, 1, *options, *timeout, relays_clients=False)
+        super().__init__(
+            directory / "cluster",
+            *(3, 1, *options, *timeout),
+            binary=binary,
+            relays_clients=False,
+        )
         self.shards: list[RedisServer] = list(self.masters)
         self._first_slots = [16384 * number // 3 for number in range(3)]
 

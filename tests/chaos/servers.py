@@ -28,8 +28,8 @@ SEND_BUFFER_BYTES = 16 * 1024
 class DurableRedis(RedisServer):
     """A server that writes every event to disk before it acknowledges it."""
 
-    def __init__(self, directory: Path):
-        super().__init__(directory, *DURABLE)
+    def __init__(self, directory: Path, binary: str | None = None):
+        super().__init__(directory, *DURABLE, binary=binary)
 
     def client(self) -> redis.Redis:
         no_retry = Retry(NoBackoff(), 0)

@@ -59,6 +59,7 @@ class Plan:
     seconds: float
     changing: int = 60  # how many runs have logs that change
     cluster: bool = False  # three masters with a replica each, in place of one server
+    binary: str | None = None  # the path of the servers' program; None for the launcher's
     ack_replicas: int = 0
 
     @property
@@ -78,7 +79,11 @@ class Storm:
 
 async def storm(plan: Plan, directory: Path) -> Storm:
     """Start servers with their data and logs in the directory, and run a storm on them."""
-    redis = ChaosCluster(directory, *DURABLE) if plan.cluster else DurableRedis(directory)
+    redis: Servers = (
+        ChaosCluster(directory, *DURABLE, binary=plan.binary)
+        if plan.cluster
+        else DurableRedis(directory, plan.binary)
+    )
     log, replicas = directory / "gateway.log", plan.ack_replicas
     gateway = MeasuredGateway(redis.url, log, ACK_REPLICAS=replicas)
     try:

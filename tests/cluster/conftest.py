@@ -10,7 +10,7 @@ import redis
 from app.streaming.event_store import EventStore
 from tests.cluster.followers import Followers
 from tests.cluster_servers import ClusterServers
-from tests.redis.programs import REDIS_OF_DEBIAN, needs
+from tests.redis.programs import REDIS_OF_DEBIAN, Program, needs
 from tests.servers import GatewayServer
 
 StartCluster = Callable[..., ClusterServers]
@@ -28,7 +28,7 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
 def cluster_of_debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterServers]:
     """Start a cluster of Debian's Redis, of which no test may break anything."""
     directory = tmp_path_factory.mktemp("debian")
-    with ClusterServers(directory, binary=REDIS_OF_DEBIAN.path) as servers:
+    with ClusterServers(directory, binary=REDIS_OF_DEBIAN.binary) as servers:
         yield servers
 
 
@@ -41,13 +41,27 @@ def any_cluster(request: pytest.FixtureRequest) -> ClusterServers:
 
 
 @pytest.fixture
-def start_cluster(tmp_path: Path) -> Iterator[StartCluster]:
+def program() -> Program | None:
+    """Return None, for the launcher's server. A parameter of a test takes its place."""
+    return None
+
+
+@pytest.fixture
+def binary(program: Program | None) -> str | None:
+    """Return the path of the program of the servers that a test starts."""
+    return program and program.binary
+
+
+@pytest.fixture
+def start_cluster(tmp_path: Path, binary: str | None) -> Iterator[StartCluster]:
     """Return a function that starts a cluster which the test may break."""
     with contextlib.ExitStack() as stack:
 
-        def start(*sizes: int, options: tuple[str, ...] = (), **more: str) -> ClusterServers:
-            folder = tmp_path / "cluster"
-            return stack.enter_context(ClusterServers(folder, *(sizes or (3, 1)), *options, **more))
+        def start(*sizes: int, options: tuple[str, ...] = ()) -> ClusterServers:
+            servers = ClusterServers(
+                tmp_path / "cluster", *(sizes or (3, 1)), *options, binary=binary
+            )
+            return stack.enter_context(servers)
 
         yield start
 

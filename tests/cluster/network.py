@@ -205,7 +205,9 @@ class RelayedCluster(ClusterServers):
         self._addresses[address] = node
         node._options = (
             *node._options,
-            *("--bind-source-addr", address, "--cluster-announce-ip", "127.0.0.1"),
+            # Redis takes an address other than 127.0.0.1 for that of another machine.
+            *("--bind-source-addr", address, "--protected-mode", "no"),
+            *("--cluster-announce-ip", "127.0.0.1"),
             *("--cluster-announce-port", str(self._ports[node])),
             *("--cluster-announce-bus-port", str(self._buses[node])),
         )

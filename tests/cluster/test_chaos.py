@@ -12,16 +12,19 @@ from tests.chaos.followers import Follower
 from tests.chaos.producers import Entry, Producer
 from tests.chaos.storm import Plan, storm
 from tests.chaos.streamers import Streamer
+from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("ack_replicas", [0, 1])
+@pytest.mark.parametrize(
+    ("program", "ack_replicas"), [REDIS_OF_DEBIAN.case(0, "0"), VALKEY_8.case(1, "1")]
+)
 def test_a_storm_on_a_cluster_loses_only_what_failovers_lose_and_tells_of_it(
-    tmp_path, ack_replicas
+    tmp_path, ack_replicas, binary
 ):
     dice = random.randrange(10**6)
     size = {"faults": 10, "events": 1500, "seconds": 6, "changing": 20}
-    plan = Plan(seed=dice, cluster=True, ack_replicas=ack_replicas, **size)
+    plan = Plan(seed=dice, cluster=True, binary=binary, ack_replicas=ack_replicas, **size)
     outcome = asyncio.run(storm(plan, tmp_path))
     report = outcome.report
     assert report.wrong == [], plan

@@ -11,7 +11,9 @@ from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from app.streaming.log.redis_keys import log_key
 from app.streaming.redis.server import Server
+from tests.cluster.followers import FAILOVER_SECONDS
 from tests.cluster_servers import ClusterServers
+from tests.redis.programs import on_both
 from tests.servers import RedisServer, wait_until
 
 LEASE_SECONDS = 3
@@ -90,6 +92,7 @@ def _servers() -> set[int]:
     return {id(each) for each in gc.get_objects() if isinstance(each, Server)}
 
 
+@on_both
 def test_nothing_of_former_masters_stays(start_cluster, followers):
     """No thread, no socket and no server; the sockets need no garbage collector."""
     cluster = start_cluster(3, 1)
@@ -104,11 +107,12 @@ def test_nothing_of_former_masters_stays(start_cluster, followers):
         for _ in range(5):
             master = cluster.master_of(run_id)
             [replica] = cluster.replicas_of(master)
-            cluster.fail_over(replica)
+            # Redis ignores the request if the master does not know yet that this is its replica.
+            cluster.fail_over(replica, "TAKEOVER")
             cluster.wait_for_master(run_id, master)
             wait_until(cluster.serves, "the copies are whole", 30)
             stored = store.append(run_id, "llm", "stream", lease_seconds=3600)
-            ours.wait_for(run_id, stored.event.sequence)
+            ours.wait_for(run_id, stored.event.sequence, FAILOVER_SECONDS)
         wait_until(lambda: census.clocks <= 1, "one clock ticks")
         wait_until(lambda: census.uncounted_sockets <= 0, "no other socket is open")
     finally:

@@ -100,3 +100,13 @@ def test_a_whole_gateway_that_waits_for_replicas(start_cluster, start_gateway):
     print(f"{before} before, {alone} of the test, at most {most}")
     ours = [all_of - other for all_of, other in zip(most, alone, strict=True)]
     assert all(6 <= each <= MOST for each in ours), ours
+
+
+def test_a_node_that_the_url_names_in_another_way_keeps_no_connection_for_that(start_cluster):
+    cluster = start_cluster(3, 0)
+    store = EventStore(cluster.url.replace("127.0.0.1", "localhost"))
+    store.check_ready()
+    assert store.silent_nodes() == {}
+    wait_until(lambda: connections(cluster) == [1, 1, 1], "one is left to each node")
+    store.check_ready()
+    assert connections(cluster) == [1, 1, 1]

@@ -16,6 +16,7 @@ from app.streaming.runs.changes import CHANGES
 from app.streaming.runs.run_index import ACTIVE
 from tests.clients import Stream
 from tests.cluster_servers import ClusterServers
+from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, on_both, on_debian
 from tests.servers import GatewayServer, RedisServer, wait_until
 
 EVENT = {"event_category": "llm", "event_action": "stream", "data": 1}
@@ -165,6 +166,7 @@ def compare_stopped(system: System, streams: dict[str, Stream], producers: Produ
     return lost
 
 
+@on_both
 def test_a_master_that_is_killed(system):
     with followed(system.gateway, system.run_ids) as streams:
         producers = Producers(system.gateway, system.run_ids)
@@ -177,7 +179,15 @@ def test_a_master_that_is_killed(system):
             assert set(producers.acknowledged[run_id]) <= set(ids_of(streams[run_id]))
 
 
-@pytest.mark.parametrize("how", [(), ("FORCE",), ("TAKEOVER",)], ids=["asked", "force", "takeover"])
+@pytest.mark.parametrize(
+    ("program", "how"),
+    [
+        REDIS_OF_DEBIAN.case((), "asked"),
+        VALKEY_8.case((), "asked"),
+        VALKEY_8.case(("FORCE",), "force"),
+        REDIS_OF_DEBIAN.case(("TAKEOVER",), "takeover"),
+    ],
+)
 def test_a_failover_on_command(system, how):
     with followed(system.gateway, system.run_ids) as streams:
         producers = Producers(system.gateway, system.run_ids)
@@ -193,6 +203,7 @@ def test_a_failover_on_command(system, how):
             assert producers.refusals == []
 
 
+@on_debian
 def test_a_master_that_stands_still_and_comes_back_as_a_replica(system):
     with followed(system.gateway, system.run_ids) as streams:
         producers = Producers(system.gateway, system.run_ids)
@@ -206,7 +217,10 @@ def test_a_master_that_stands_still_and_comes_back_as_a_replica(system):
         print(f"{compare(system, streams, producers)} acknowledged events were lost")
 
 
-@pytest.mark.parametrize("fault", ["dead", "frozen"])
+@pytest.mark.parametrize(
+    ("program", "fault"),
+    [REDIS_OF_DEBIAN.case("dead", "dead"), VALKEY_8.case("frozen", "frozen")],
+)
 def test_a_shard_without_a_replica_hurts_its_own_runs_only(start_cluster, start_gateway, fault):
     cluster = start_cluster(3, 0)
     system = System(cluster, start_gateway(cluster.url))

@@ -14,12 +14,13 @@ from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
 from tests.cluster.network import RelayedCluster, named, url_named
 from tests.cluster.test_failover import Producers, System, compare, compare_stopped, followed
+from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, on_both, on_debian
 from tests.servers import RedisServer, wait_until
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[RelayedCluster]:
-    with RelayedCluster(tmp_path / "cluster") as servers:
+def cluster(tmp_path: Path, binary: str | None) -> Iterator[RelayedCluster]:
+    with RelayedCluster(tmp_path / "cluster", binary=binary) as servers:
         yield servers
 
 
@@ -66,6 +67,7 @@ def has_quorum(cluster: RelayedCluster, node: RedisServer) -> bool:
     return b"cluster_state:ok" in cluster.command(node, "CLUSTER", "INFO")
 
 
+@on_both
 def test_followers_on_both_sides_get_what_the_majority_has(cluster, start_gateway):
     partition, run_ids = Partition(cluster), []
     systems = {}
@@ -94,7 +96,9 @@ def test_followers_on_both_sides_get_what_the_majority_has(cluster, start_gatewa
                 assert other == "minority" or not lost
 
 
-@pytest.mark.parametrize("ack_replicas", [0, 1])
+@pytest.mark.parametrize(
+    ("program", "ack_replicas"), [REDIS_OF_DEBIAN.case(0, "0"), VALKEY_8.case(1, "1")]
+)
 def test_a_gateway_that_reaches_both_sides(cluster, start_gateway, ack_replicas):
     partition = Partition(cluster)
     system = System(cluster, start_gateway(cluster.url, ACK_REPLICAS=ack_replicas))
@@ -112,10 +116,12 @@ def test_a_gateway_that_reaches_both_sides(cluster, start_gateway, ack_replicas)
         assert not ack_replicas or not lost
 
 
-def test_a_master_refuses_writes_before_it_knows_that_it_is_cut_off(tmp_path):
+@on_debian
+def test_a_master_refuses_writes_before_it_knows_that_it_is_cut_off(tmp_path, binary):
     options = "--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"
     timeout = "--cluster-node-timeout", "60000"
-    with RelayedCluster(tmp_path / "cluster", 3, 1, *options, *timeout) as cluster:
+    folder = tmp_path / "cluster"
+    with RelayedCluster(folder, 3, 1, *options, *timeout, binary=binary) as cluster:
         store, node = EventStore(cluster.url), cluster.masters[0]
         run_id, other = (cluster.runs_on(each, 1)[0] for each in cluster.masters[:2])
 

@@ -26,9 +26,19 @@ class Program(NamedTuple):
         return f"{name} {version}"
 
     @property
+    def binary(self) -> str:
+        """Its path. Raises AssertionError if it is not installed: in CI, no test does without."""
+        assert self.path is not None, f"not installed: {self.package}"
+        return self.path
+
+    @property
     def param(self):
         """Return it as a parameter of a test, which is skipped without it, except in CI."""
         return pytest.param(self, id=self.name, marks=needs(self))
+
+    def case(self, value: object, name: str):
+        """Return it and another parameter of a test, which is skipped without it, except in CI."""
+        return pytest.param(self, value, id=f"{self.name}-{name}", marks=needs(self))
 
 
 def needs(*programs: Program) -> pytest.MarkDecorator:
@@ -58,4 +68,7 @@ VALKEY_9 = Program(
 
 PROGRAMS = (REDIS_OF_DEBIAN, REDIS_8, VALKEY_8, VALKEY_9)
 
+# Where both would take long, a test runs on each with other parameters.
+on_debian = pytest.mark.parametrize("program", [REDIS_OF_DEBIAN.param])
+on_both = pytest.mark.parametrize("program", [REDIS_OF_DEBIAN.param, VALKEY_8.param])
 every_program = pytest.mark.parametrize("program", [each.param for each in PROGRAMS])

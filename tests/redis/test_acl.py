@@ -12,7 +12,7 @@ from app.streaming.event_store import EventStore
 from tests.contract.stories import Tally, compare
 from tests.contract.world import World
 from tests.redis.acl import OPTIONAL, SECRET, acl_of, refused, set_user, url_of, use_everything
-from tests.redis.programs import REDIS_OF_DEBIAN, VALKEY_8, every_program, needs
+from tests.redis.programs import REDIS_OF_DEBIAN, every_program, needs, on_both
 from tests.servers import GatewayServer, RedisServer, ReplicatedServers, wait_until
 
 RULES = acl_of("tailrace")
@@ -37,7 +37,7 @@ def test_a_gateway_with_the_smallest_acl_is_refused_nothing(program, start_progr
         assert refused(client) == set()
 
 
-@pytest.mark.parametrize("program", [REDIS_OF_DEBIAN.param, VALKEY_8.param])
+@on_both
 def test_the_contract_holds_with_the_smallest_acl(program, start_program, start_gateway):
     server = start_program(program)
     with server.client() as client:

@@ -6,7 +6,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from app.capacity import Capacity
-from app.routes.admission import Admission, Limit, Reservation, TooBusy
+from app.routes.admission import Admission, LaneLimit, Limit, Reservation, TooBusy
 from app.settings import Settings
 
 EVENT = {"event_category": "llm", "event_action": "stream"}
@@ -57,13 +57,67 @@ def test_no_lane_takes_more_than_half_if_there_are_several():
             reservation.hold(1)
         other = stack.enter_context(Reservation(admission, "well"))
         other.begin_append()
-        other.hold(half)
-        assert (admission.appends.held, admission.bytes.held) == (11, 2 * half)
+        other.hold(half // 2)
+        assert (admission.appends.held, admission.bytes.held) == (11, half + half // 2)
     with Reservation(admission, "frozen") as reservation:
         reservation.begin_append()
         reservation.hold(half)
         reservation.resize(0)
     assert (admission.appends.held, admission.bytes.held) == (0, 0)
+
+
+def taken(limit: LaneLimit, lane: str) -> int:
+    """Fill a lane one by one, and return how much it took."""
+    count = 0
+    while limit.take(1, lane):
+        count += 1
+    return count
+
+
+def test_a_lane_takes_half_of_what_the_others_leave_free():
+    limit = LaneLimit(100, parts=2)
+    assert [taken(limit, lane) for lane in ("frozen", "frozen too", "well")] == [50, 25, 12]
+    limit.release(25, "frozen too")
+    assert taken(limit, "well") == 13
+    limit.release(50, "frozen")
+    assert taken(limit, "frozen") == 37
+    assert limit.held == 37 + 25
+
+
+def test_each_lane_has_a_place_until_all_are_taken():
+    assert taken(LaneLimit(1, parts=2), "one") == 1
+    limit = LaneLimit(4, parts=2)
+    assert [taken(limit, lane) for lane in ("one", "two", "three", "four")] == [2, 1, 1, 0]
+
+
+def test_a_lane_of_bytes_has_room_for_the_largest_body_until_all_is_taken():
+    limit = Admission(1_000_000, CAPACITY, lanes=True).bytes
+    for lane in range(5):  # five nodes that stand still
+        while limit.take(1_000_000, str(lane)):
+            pass
+    assert limit.maximum - limit.held >= 2_000_000
+    assert limit.take(1_000_000, "well")
+
+
+def test_without_lanes_all_places_may_be_taken():
+    assert taken(Admission(10, CAPACITY).appends, "server") == CAPACITY.appends
+
+
+def test_bytes_go_along_to_another_lane():
+    admission = Admission(10, CAPACITY, lanes=True)
+    half = admission.bytes.maximum // 2
+    with Reservation(admission, "frozen") as moved, Reservation(admission, "well") as other:
+        moved.hold(half)
+        other.hold(half // 2)
+        moved.move("well")
+        with pytest.raises(TooBusy):
+            other.hold(1)
+        with Reservation(admission, "frozen") as third:
+            third.hold(1)
+        assert moved.bytes == half
+        moved.resize(0)
+        other.resize(half)
+    assert (admission.bytes.held, admission.bytes._held_in) == (0, {})
 
 
 def test_arriving_bodies_have_a_separate_limit():

@@ -31,9 +31,15 @@ def test_a_connection_accepted_just_before_the_listener_closed_is_served(monkeyp
 
     hosts = SimpleNamespace(listens_on=lambda addresses: None)
     census = SimpleNamespace(start=lambda: None)
+    store = SimpleNamespace(engine=SimpleNamespace(watch=lambda: None))
     sampler = SimpleNamespace(start=lambda readings: None)
     gateway = SimpleNamespace(
-        drain=lambda: None, hosts=hosts, census=census, sampler=sampler, settings=Settings()
+        drain=lambda: None,
+        hosts=hosts,
+        store=store,
+        census=census,
+        sampler=sampler,
+        settings=Settings(),
     )
     hello.extensions = {"tailrace": gateway}
     monkeypatch.setattr(GeventWorker, "run", close_and_serve)

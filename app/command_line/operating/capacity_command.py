@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ...costs import Costs, Unusable
+from ...costs import CLUSTER, ONE_REDIS, Unusable
 from ...sizing import MAX_LOAD, Load, Needs, needs
 from ..output.terminal import write
 
@@ -17,12 +17,13 @@ MAX = 10**9
 
 
 class NumberParameter(click.ParamType):  # type: ignore[type-arg]
-    """A number above zero, or from `least` on; not a whole one unless it says so."""
+    """A number above zero, or from `least` on; with `whole`, a whole one, such as 1e5."""
 
     name = "number"
 
-    def __init__(self, *, least: float | None = None):
+    def __init__(self, *, least: float | None = None, whole: bool = False):
         self._least = least
+        self._whole = whole
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -33,14 +34,16 @@ class NumberParameter(click.ParamType):  # type: ignore[type-arg]
         except ValueError:
             number = math.nan
         is_enough = number > 0 if self._least is None else number >= self._least
-        if not (is_enough and number <= MAX):
+        is_of_kind = number.is_integer() or not self._whole
+        if not (is_enough and number <= MAX and is_of_kind):
+            kind = "a whole number" if self._whole else "a number"
             bounds = "above 0" if self._least is None else f"from {self._least:g}"
-            self.fail(f"must be a number {bounds} up to {MAX:,}, not {value!r}", param, ctx)
-        return number
+            self.fail(f"must be {kind} {bounds} up to {MAX:,}, not {value!r}", param, ctx)
+        return int(number) if self._whole else number
 
 
-_COUNT = click.IntRange(0, MAX)
-_SOME = click.IntRange(1, MAX)
+_COUNT = NumberParameter(least=0, whole=True)
+_SOME = NumberParameter(least=1, whole=True)
 
 
 @click.command()
@@ -77,22 +80,22 @@ def capacity(costs: io.TextIOBase | None, as_json: bool, **load: Any) -> int:
     It is an estimate: see docs/capacity.md.
     """
     try:
-        found = needs(Load(**load), _read(costs))
+        measured = {} if costs is None else _read(costs)
+        found = needs(
+            Load(**load), ONE_REDIS.with_measured(measured), CLUSTER.with_measured(measured)
+        )
     except Unusable as error:
         raise click.UsageError(str(error)) from None
     write(f"{json.dumps(asdict(found))}\n" if as_json else _table(found))
     return 0
 
 
-def _read(costs: io.TextIOBase | None) -> Costs | None:
-    """Return the costs in a file, if there is one. Raises Unusable."""
-    if costs is None:
-        return None
+def _read(costs: io.TextIOBase) -> Any:
+    """Return the JSON of a file. Raises Unusable."""
     try:
-        measured = json.loads(costs.read())
+        return json.loads(costs.read())
     except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
         raise Unusable("--costs: the file is no JSON") from None
-    return Costs.of(measured)
 
 
 def _table(found: Needs) -> str:

@@ -98,6 +98,10 @@ class Ingest:
         """The number of bytes that the request holds."""
         return self._reservation.bytes
 
+    def use_lane(self, lane: str) -> None:
+        """Count what the request holds for the server that has its log now."""
+        self._reservation.move(lane)
+
     def receive(self, piece: bytes) -> None:
         """Add bytes of the body, when it has no lines left."""
         try:

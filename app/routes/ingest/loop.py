@@ -108,6 +108,7 @@ class IngestLoop:
         """Read a request from now on."""
         self._start().register(request.body, selectors.EVENT_READ, request)
         request.loop = self
+        request.ingest.use_lane(self._store.lane_of(request.ingest.run_id))
         self._open[request] = None
         request.ingest.wake = partial(self._attend, request)
         self._attend(request)  # something may have arrived already

@@ -41,12 +41,13 @@ class FeedGroup:
 
     Attributes:
         changes: how often the feeds that are not left out have changed.
+        verified: `changes`, as it was when feeds were last verified.
         next_check: when the logs are to be checked, a monotonic time.
     """
 
     def __init__(self, store: EventStore, came_back: Callable[[], None]):
         """`came_back` is called when a feed is no longer looked up in the archive."""
-        self.changes = 0
+        self.changes = self.verified = 0
         self.next_check = time.monotonic() + CHECK_SECONDS
         self._store = store
         self._came_back = came_back
@@ -161,7 +162,7 @@ class FeedGroup:
         feeds again that nobody was asked about. Raises StoreUnavailable.
         """
         with self._lock:
-            feeds = self._to_verify()
+            feeds, self.verified = self._to_verify(), self.changes
         if not feeds:
             return False
         seen = [(feed, feed.position) for feed in feeds]
@@ -183,6 +184,7 @@ class FeedGroup:
         with self._lock:
             self._unverified.difference_update(set(feeds) - unknown)
             self.changes += 1
+            self.verified = self.changes
             came_meanwhile = not unknown.issuperset(self._to_verify())
         if unknown:
             self.retry_soon()

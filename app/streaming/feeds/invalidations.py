@@ -10,9 +10,17 @@ import time
 from contextlib import suppress
 
 import hiredis
+from redis.exceptions import ResponseError
 
 from ..errors import StoreUnavailable
-from ..redis.connection import checked, exchange, pack, translated_errors, wait_readable
+from ..redis.connection import (
+    checked,
+    exchange,
+    has_nothing_to_read,
+    pack,
+    translated_errors,
+)
+from ..redis.readable import wait_readable
 from ..redis.server import Server
 
 CHANNEL = "__redis__:invalidate"
@@ -43,7 +51,7 @@ class Invalidations:
             except BaseException:
                 self.close()
                 raise
-        self._replies = hiredis.Reader()
+        self._replies = hiredis.Reader(replyError=ResponseError)
         self._word = time.monotonic()  # when the node last said something, or was pinged
         self._is_pinged = False
         self._is_waiting = self._is_interrupted = False
@@ -101,6 +109,9 @@ class Invalidations:
             return None
 
     def _ping(self) -> None:
+        """Ask whether the node is there. It does not say so if it has closed the other one."""
+        if not has_nothing_to_read(self.link):
+            raise StoreUnavailable("the connection to read with has ended")
         if self._is_pinged:
             raise StoreUnavailable("it does not say what has changed")
         self._is_pinged, self._word = True, time.monotonic()
@@ -117,11 +128,11 @@ class Invalidations:
         try:
             self._replies.feed(received)
             while (reply := self._replies.gets()) is not False:
-                if reply[0] == b"message":
-                    if reply[2] is None:
+                match checked(reply):
+                    case [b"message", _, None]:
                         is_all = True
-                    else:
-                        told += reply[2]
+                    case [b"message", _, keys]:
+                        told += keys
         except hiredis.HiredisError as error:
             raise StoreUnavailable(f"what it says cannot be read: {error}") from error
         return None if is_all else told

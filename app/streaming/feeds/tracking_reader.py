@@ -194,8 +194,8 @@ class TrackingReader:
             return False
         came_meanwhile = group.verify()
         self._to_read.update(dict.fromkeys(tracked.update()))
-        if came_meanwhile:
-            tracked.changes = -1
+        # Not what `update` found: a feed may have come in between.
+        tracked.changes = -1 if came_meanwhile else group.verified
         return came_meanwhile
 
     def _refused(self, invalidations: Invalidations, error: StoreUnavailable) -> None:

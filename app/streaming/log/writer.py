@@ -56,6 +56,7 @@ class LogWriter:
         ):
             check_range(name, value)
         self._engine = engine
+        self._must_confirm = engine.ack_replicas > 0 and connection is engine.writes
         self._append = Script(connection, HERE / "append.lua", derives_keys=True)
         # Nobody is told that it is done. A server that has lost the event ends the run again.
         self._mark_lost = Script(engine.shared, HERE / "mark_lost.lua", keys=3, derives_keys=True)
@@ -113,7 +114,7 @@ class LogWriter:
         """Delete a log and its idempotency keys. Return whether there was one."""
         existed = bool(acknowledged(self._all_keys.run(*redis_keys(run_id), "DEL")))
         # If there is none, it may have been deleted a moment ago.
-        if not existed and self._engine.ack_replicas:
+        if not existed and self._must_confirm:
             [reason] = self._unconfirmed([(run_id,)])
             if reason:
                 raise NotReplicated(reason)
@@ -141,7 +142,7 @@ class LogWriter:
         self, appends: Sequence[Append], replies: Sequence[Reply]
     ) -> list[Appended | StreamingError]:
         outcomes = [self._outcome(*each) for each in zip(appends, replies, strict=True)]
-        if self._engine.ack_replicas:
+        if self._must_confirm:
             # WAIT has said nothing of repeats: the script wrote nothing.
             repeats = {
                 at: (append.run_id, append.idempotency_key or b"", str(outcome.first_id))

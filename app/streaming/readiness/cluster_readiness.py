@@ -38,12 +38,13 @@ class ClusterReadiness:
 
     Attributes:
         shards: the states of the nodes when they were last checked.
-        silent: the nodes that the URL names, and that did not answer then.
+        silent: the nodes that the URL names, and that were no use then, each with why: it did not
+            answer, or has joined no cluster yet.
     """
 
     def __init__(self, cluster: Cluster):
         self.shards: list[ShardState] = []
-        self.silent: list[str] = []
+        self.silent: dict[str, str] = {}
         # What is asked of the nodes that the URL names, until each has been found right.
         self._seeds: dict[Address, _Question | None] = dict.fromkeys(cluster.seeds)
         self._has_asked_seeds = False
@@ -110,7 +111,7 @@ class ClusterReadiness:
         Raises UnsupportedServer.
         """
         until = time.monotonic() + (0.0 if self._has_asked_seeds else PATIENCE_SECONDS)
-        self._has_asked_seeds, silent = True, list[str]()
+        self._has_asked_seeds, silent = True, dict[str, str]()
         for address, question in asked.items():
             error = question.wait(until)
             with self._lock:
@@ -121,7 +122,7 @@ class ClusterReadiness:
             if isinstance(error, UnsupportedServer):
                 raise error
             if error is not None:
-                silent.append(f"{address[0]}:{address[1]}")
+                silent[f"{address[0]}:{address[1]}"] = str(error)
         self.silent = silent
 
     def _ask_all(
@@ -134,7 +135,9 @@ class ClusterReadiness:
 
     def _current(self) -> "list[_Node]":
         """Return the nodes that have slots now."""
-        slot_map, servers = self._cluster.map(), self._cluster.servers()
+        slot_map = self._cluster.map()
+        # Of this map: a node without slots has no log to try anything out with.
+        servers = [self._cluster.server_at(each) for each in slot_map.masters()]
         with self._lock:
             known = self._nodes
             self._nodes = {each: known.get(each) or _Node(each) for each in servers}

@@ -4,6 +4,7 @@ import math
 import re
 import time
 from pathlib import Path
+from types import MappingProxyType
 
 from redis.exceptions import (
     AskError,
@@ -17,7 +18,7 @@ from redis.exceptions import (
 
 from ..errors import NotALog, ReadOnlyServer, StoreUnavailable, UnsupportedServer
 from ..log.redis_keys import log_key, redis_keys
-from ..redis.connection import Reply, checked
+from ..redis.connection import Command, Reply, checked
 from ..redis.server import PING, TOO_OLD, Server, is_unknown_script
 from ..redis.server_warnings import SECTIONS, ServerWarning, parse_info, warnings_of
 
@@ -43,13 +44,22 @@ _REFUSED_ID = "0-0"  # no entry can have it
 _FORBIDDEN = re.compile(r"^NOPERM|ACL failure|user executing the script can't")
 _ABOUT_KEYS = re.compile(r"access (a|the|(at least )?one) .*key", re.IGNORECASE)
 
+# What only a cluster needs of a node. ASKING has the node serve the command behind it, so that must
+# be one without a key.
+_NEEDED_OF_A_NODE: dict[str, Command] = {
+    "CLIENT TRACKING": ("CLIENT", "TRACKING", "OFF"),
+    "CLIENT ID": ("CLIENT", "ID"),
+    "ASKING": ("ASKING",),
+    "PING": ("PING",),
+}
+
 _OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterDownError, MovedError)
 
 
 class Readiness:
     """Asks a server over a connection that nothing else uses, so that nothing holds it up."""
 
-    shards = silent = ()  # for a single server there is nothing to tell of
+    shards, silent = (), MappingProxyType[str, str]({})  # nothing to tell of a single server
 
     def __init__(self, server: Server, *probes: str, in_cluster: bool = False):
         """`probes` are ids that no run can have; in a cluster, one whose log is on this node."""
@@ -82,21 +92,25 @@ class Readiness:
             self.ping()
             return
         logs = [log_key(each) for each in self._probes]
-        pinged, read, known, tried, tracked, *appended = self._shared.call_all(
+        needed = _NEEDED_OF_A_NODE if self._in_cluster else {}
+        pinged, read, known, tried, *others = replies = self._shared.call_all(
             PING,
             ("XREAD", "STREAMS", *logs, *("0" for _ in logs)),  # as the readers do
             ("EVALSHA", _NO_SCRIPT, 0),
             ("EVAL", self._source, 3, *redis_keys(self._probes[0])),
-            ("CLIENT", "TRACKING", "OFF") if self._in_cluster else PING,
+            *needed.values(),
             *(("XADD", key, _REFUSED_ID, "a", "b") for key in streams),
         )
+        if not self._in_cluster and any(isinstance(each, _OF_A_CLUSTER) for each in replies):
+            raise UnsupportedServer(CLUSTER)
         self._check("EVAL", pinged)
         self._check("XREAD", read)
         if not isinstance(known, NoScriptError):
             self._check("EVALSHA", known)
         self._check("EVAL", tried)
-        self._check("CLIENT TRACKING", tracked)
-        for key, reply in zip(streams, appended, strict=True):
+        for command, reply in zip(needed, others, strict=False):
+            self._check(command, reply)
+        for key, reply in zip(streams, others[len(needed) :], strict=True):
             if isinstance(reply, NoPermissionError):
                 raise UnsupportedServer(f"Redis forbids the key {key} to this user")
         if tried:
@@ -126,8 +140,6 @@ class Readiness:
     def _check(self, command: str, reply: Reply) -> None:
         if is_unknown_script(reply):
             return
-        if isinstance(reply, _OF_A_CLUSTER) and not self._in_cluster:
-            raise UnsupportedServer(CLUSTER)
         if isinstance(reply, ReadOnlyError):
             raise ReadOnlyServer(READ_ONLY)
         if isinstance(reply, Exception):

@@ -4,6 +4,7 @@ A variable that holds one connection is called `link`, since this module is `con
 """
 
 import _socket
+import re
 import select
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -27,8 +28,9 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ...metrics.catalog import REDIS_ERRORS
-from ..errors import NotALog, StoreUnavailable, TimedOut, copy_of
+from ..errors import NotALog, StoreUnavailable, TimedOut, UnsupportedServer, copy_of
 from ..reentrancy import one_call_per_thread
+from .readable import wait_readable
 from .sentinel import leads_to_master
 
 BLOCKING_POOL_SIZE = 10_000
@@ -105,6 +107,12 @@ def count_open(client: redis.Redis, others: Iterable[RedisConnection]) -> int:
 
 # How the reason begins if a server answers, but lets nobody in with this user and password.
 REFUSES = "Redis refuses the user or the password"
+
+# How servers answer SELECT if they have no such database, or the user may not use it. A cluster
+# has one database, except that Valkey 9 may have more.
+_NO_DATABASE = re.compile(
+    "SELECT is not allowed in cluster mode|DB index is out of range|run the 'select' command"
+)
 
 # Looks at what has come without taking it, and without waiting.
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
@@ -210,16 +218,6 @@ def _send(link: RedisConnection, commands: bytes) -> None:
     wait_readable(connected)
 
 
-def wait_readable(connected: socket.socket) -> None:
-    """Wait for something to read, where to read too early would cost an exception.
-
-    It waits as long as the timeout of the socket says, and raises TimeoutError then. Elsewhere, it
-    returns at once.
-    """
-    if type(connected) is socket.socket and hasattr(connected, "_wait"):  # gevent's
-        connected._wait(connected._read_event)  # type: ignore[attr-defined]
-
-
 def _read_reply(link: RedisConnection) -> Reply:
     try:
         return link.read_response(disable_decoding=True)
@@ -260,12 +258,19 @@ def reason_of(error: Exception) -> str:
     """Return why a server cannot be used, of an error that redis-py has raised."""
     if isinstance(error, AuthenticationError):
         return f"{REFUSES} in REDIS_URL: {error}"
+    if _NO_DATABASE.search(str(error)):
+        return (
+            f"Redis refuses the database in REDIS_URL: {error}; "
+            "a server in cluster mode needs redis+cluster://host:port,…, without a database"
+        )
     return f"Redis does not answer: {error}"
 
 
 def kind_of(error: Exception) -> type[StoreUnavailable]:
-    """Return the type to raise for an error that redis-py has raised."""
-    return TimedOut if _is_timeout(error) else StoreUnavailable
+    """Return which of our errors stands for one that redis-py has raised."""
+    if _is_timeout(error):
+        return TimedOut
+    return UnsupportedServer if _NO_DATABASE.search(str(error)) else StoreUnavailable
 
 
 def _is_timeout(error: Exception) -> bool:

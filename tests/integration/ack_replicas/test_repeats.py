@@ -4,6 +4,8 @@ import pytest
 
 from app.streaming.errors import NotReplicated
 from app.streaming.event_store import EventStore
+from app.streaming.log.redis_keys import log_key
+from app.streaming.runs.changes import CHANGES, deletion_of
 from tests.integration.ack_replicas.conftest import freeze
 from tests.redis.programs import every_program
 from tests.servers import ReplicatedServers
@@ -110,3 +112,15 @@ def test_a_batch_is_repeated_as_a_whole(replicated):
     replicated.bring_replica_back()
     assert other.append_many("a", events, idempotency_key="k").repeated
     assert [each.data for each in one.get_events("a")] == list(range(50))
+
+
+def test_a_repeated_note_of_a_change_asks_nothing_more(replicated, monkeypatch):
+    """No replica must have the log of changes, so nobody would wait for one."""
+    store, _ = workers(replicated)
+    monkeypatch.setattr(store.runs._writer._touch, "run_each", pytest.fail)
+    change = deletion_of("a")
+    for _ in range(2):
+        store.runs._tell([change])
+    with replicated.master.client() as client:
+        assert client.xlen(log_key(CHANGES)) == 1
+    store.engine.close()

@@ -35,6 +35,19 @@ def test_costs_of_ones_own_machine_count():
     assert json.loads(capacity("--json", "--costs", "-", stdin=slow).stdout)["workers"] > 10
 
 
+def test_costs_that_a_file_lacks_are_those_of_a_cluster_where_one_redis_is_not_enough():
+    large = {"viewers": "100000", "events": "20000"}
+    found = json.loads(capacity("--json", **large).stdout)
+    with_file = capacity("--json", "--costs", "-", stdin=b'{"redis_key_bytes": 290}', **large)
+    assert json.loads(with_file.stdout) == found
+    assert found["shards"] >= 3
+
+
+def test_whole_numbers_may_have_an_exponent():
+    exponents = {"runs": "1e2", "viewers": "1e3", "event-bytes": "5e2", "kept": "1e3"}
+    assert capacity("--json", **exponents).stdout == capacity("--json").stdout
+
+
 def test_a_million_viewers_of_100_000_runs_are_answered():
     done = capacity(runs="100000", viewers="1000000", events="10000")
     assert b"gateway workers" in done.stdout
@@ -53,7 +66,10 @@ def test_every_part_of_the_load_must_be_given(name):
     [
         ({"runs": "0"}, b"without runs"),
         ({"runs": "-1"}, b"--runs"),
-        ({"runs": "1.5"}, b"--runs"),
+        ({"runs": "1.5"}, b"must be a whole number from 0 up to 1,000,000,000, not '1.5'"),
+        ({"runs": "1e10"}, b"must be a whole number"),
+        ({"runs": "nan"}, b"must be a whole number"),
+        ({"viewers": "x\x1b[2J"}, b"--viewers"),
         ({"runs": "many"}, b"--runs"),
         ({"runs": "1000000001"}, b"--runs"),
         ({"runs": ""}, b"--runs"),
@@ -68,7 +84,7 @@ def test_every_part_of_the_load_must_be_given(name):
         ({"viewers-per-run": "0"}, b"--viewers-per-run"),
         ({"viewers-per-run": "1001"}, b"1,001 viewers of 1,000"),
         ({"viewers-per-run": "9"}, b"at least 10 viewers per run"),
-        ({"merged": "0"}, b"--merged"),
+        ({"merged": "0"}, b"must be a whole number from 1 up to"),
         ({"merged": "101"}, b"101 of 100 runs"),
         ({"kept": "-1"}, b"--kept"),
         ({"costs": "/no/such/file"}, b"--costs"),

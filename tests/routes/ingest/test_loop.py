@@ -55,7 +55,8 @@ class OpenRequest:
 
     def __init__(self, ingest_loop: IngestLoop | IngestLoops, run_id: str):
         self.connection = GunicornConnection(CHUNKED)
-        self.reservation = Reservation(Admission(4_194_304, Capacity(1, 1, 1, 1)))
+        self.admission = Admission(4_194_304, Capacity(1, 1, 1, 1))
+        self.reservation = Reservation(self.admission)
         self.ingest = Ingest(run_id, None, self.reservation, JsonLines(262_144), 4_194_304)
         self.body = self.connection.nonblocking_body()
         self.reading = gevent.spawn(ingest_loop.read, self.ingest, self.body)
@@ -408,6 +409,11 @@ def test_a_request_goes_to_another_loop_when_its_log_has_moved(store_of_two):
         here.reading.get(timeout=5)
         assert (here.ingest.error, here.ingest.events) == (None, 2)
         assert not there.ingest.over
+        for request, lane in ((here, "first"), (there, "second")):
+            held = request.admission.bytes
+            assert held.held == request.ingest.size
+            assert not held.held or held._held_in == {lane: held.held}
+        assert there.ingest.size > 0
         store_of_two.answers.set()
         there.reading.get(timeout=5)
         assert isinstance(there.ingest.error, StoreUnavailable)

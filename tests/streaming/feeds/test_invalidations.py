@@ -1,5 +1,6 @@
 """What a node tells of changed keys, and how the wait for it ends."""
 
+import math
 import threading
 
 import pytest
@@ -114,6 +115,19 @@ def test_a_server_that_says_nothing_is_pinged_and_then_lost(own_server, run_id, 
     told.invalidations.close()
 
 
+def test_a_refusal_of_the_ping_is_told_with_its_text(own_server, run_id, monkeypatch):
+    with own_server.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "ada", "on", "nopass", "~*", "&*", "+@all", "-ping"
+        )
+    told = Told(EventStore(own_server.url.replace("//", "//ada:any@")), run_id)
+    monkeypatch.setattr(invalidations, "SILENCE_SECONDS", 60.0)  # no answer would take so long
+    monkeypatch.setattr(told.invalidations, "_word", -math.inf)  # it is pinged at once
+    with pytest.raises(StoreUnavailable, match=r"(?i)NOPERM .*ping"):
+        told.wait_for_ever()
+    told.invalidations.close()
+
+
 def test_a_word_that_came_while_nobody_waited_counts(told, monkeypatch):
     told.read()
     told.append()
@@ -129,6 +143,13 @@ def test_a_connection_that_has_ended_says_so(own_server, run_id):
     with pytest.raises(StoreUnavailable):
         told.wait_for_ever()
     told.invalidations.close()
+
+
+def test_it_is_noticed_that_the_connection_to_read_with_has_ended(told):
+    [number] = exchange(told.invalidations.link, ("CLIENT", "ID"))
+    told.store.engine.control.call("CLIENT", "KILL", "ID", number)
+    with pytest.raises(StoreUnavailable, match="the connection to read with has ended"):
+        told.wait_for_ever()
 
 
 def test_a_closed_connection_is_not_interrupted(told):

@@ -6,7 +6,9 @@ import time
 from app.streaming.event_store import EventStore
 from app.streaming.feeds import feed_group, tracking_reader
 from app.streaming.feeds.feed import Feed
+from app.streaming.feeds.feed_group import FeedGroup
 from app.streaming.feeds.tracking_reader import TrackingReader
+from app.streaming.log.log_state import NO_LOG
 from app.streaming.redis.connection import has_nothing_to_read
 from tests.servers import wait_until
 from tests.streaming.feeds.test_tail_reader import Tap
@@ -104,3 +106,29 @@ def test_a_reader_survives_an_error_in_what_it_calls_after_a_failure(redis_serve
     finally:
         reader.close()
     assert lost == [store.engine]
+
+
+def test_a_feed_that_comes_right_after_others_are_verified_is_verified_at_once(
+    redis_server, run_id, monkeypatch
+):
+    monkeypatch.setattr(feed_group, "CHECK_SECONDS", 3600.0)
+    store = EventStore(redis_server.url)
+    feeds = [Feed(f"{run_id}-{number}", NO_LOG) for number in range(2)]
+    verify = FeedGroup.verify
+
+    def verify_before_another_comes(group: FeedGroup) -> bool:
+        came_meanwhile = verify(group)
+        if len(group) == 1:
+            reader.add(feeds[1])
+        return came_meanwhile
+
+    monkeypatch.setattr(FeedGroup, "verify", verify_before_another_comes)
+    reader = TrackingReader(store, store.engine, lambda *_: None, lambda _: None)
+    try:
+        reader.add(feeds[0])
+        wait_until(lambda: len(reader) == 2, "the other one has come")
+        for feed in feeds:
+            store.add(feed.run_id, "llm", "stream")
+            wait_until(lambda feed=feed: feed.position.sequence == 1, "the feed follows")
+    finally:
+        reader.close()

@@ -8,6 +8,8 @@ import pytest
 from app.streaming.errors import StoreUnavailable
 from app.streaming.readiness import cluster_readiness
 from app.streaming.readiness.cluster_readiness import PATIENCE_SECONDS, ClusterReadiness
+from app.streaming.redis.cluster.slot_map import SLOTS, Shard, SlotMap
+from app.streaming.redis.engine import make_engine
 from tests.clocks import replace_time
 
 
@@ -46,10 +48,25 @@ def test_nodes_that_the_url_names_are_waited_for_once_in_all(readiness, monkeypa
     for _ in range(3):
         readiness._check_seeds(readiness._ask_seeds())
         assert Silent.now == 1000.0 + PATIENCE_SECONDS
-        assert readiness.silent == ["host:1", "host:2"]
+        assert readiness.silent == {"host:1": "no answer", "host:2": "no answer"}
 
 
 def test_a_node_that_the_url_names_is_asked_until_it_has_answered(readiness):
     for _ in range(3):
         readiness._check_seeds(readiness._ask_seeds())
-    assert (readiness.silent, readiness._seeds) == ([], {})
+    assert (readiness.silent, readiness._seeds) == ({}, {})
+
+
+def test_the_nodes_are_those_of_one_map(monkeypatch):
+    """Another map may come meanwhile, in which a node has no slots: it could try out nothing."""
+    cluster = make_engine("redis+cluster://127.0.0.1:1")
+    one, other = (cluster.server_at(("127.0.0.1", port)).address for port in (1, 2))
+    half = SLOTS // 2
+    both = Shard(0, half - 1, one, ()), Shard(half, SLOTS - 1, other, ())
+    all_slots = Shard(0, SLOTS - 1, one, ()), Shard(0, SLOTS - 1, other, ())
+    maps = iter([both, all_slots[:1], all_slots[1:], both])
+    monkeypatch.setattr(cluster, "map", lambda: SlotMap(next(maps), frozenset("x"), True, 1))
+    found = ClusterReadiness(cluster)
+    assert [each.server.address for each in found._current()] == [one, other]
+    assert [each.server.address for each in found._current()] == [one]
+    assert [each.server.address for each in found._current()] == [other]

@@ -191,6 +191,18 @@ def test_a_cluster_that_lost_a_slot_is_refused_by_name(cluster):
         EventStore(cluster.url).check_ready()
 
 
+@pytest.mark.parametrize("call", ["check_ready", "check_server", "ping"])
+def test_a_database_that_the_server_does_not_have_is_refused_by_name(redis_server, call):
+    store = EventStore(f"redis://127.0.0.1:{redis_server.port}/1000000")
+    with pytest.raises(UnsupportedServer, match=r"refuses the database in REDIS_URL: .*range"):
+        getattr(store, call)()
+
+
+def test_a_database_that_the_user_may_not_use_is_refused_by_name(restrict):
+    with pytest.raises(UnsupportedServer, match=r"refuses the database in REDIS_URL: .*select"):
+        restrict(*rules("+select"), database=1).check_ready()
+
+
 def test_the_two_logs_of_the_probe_are_in_different_slots():
     slots = {
         key_slot(log_key(each).encode()) for each in (readiness._PROBE, readiness._OTHER_PROBE)

@@ -17,15 +17,17 @@ from ..server import Server
 from .discovery import Discovery
 from .routing import Routed
 from .silent_nodes import SilentNodes
-from .slot_map import SLOTS, Address, SlotMap, read_map
+from .slot_map import SLOTS, Address, SlotMap, host_or, read_map
 
-# So often the map is read in a gateway, and while somebody follows runs: a node whose slots went to
-# another one does not say so by itself.
+# So often the map is read by a gateway, and while somebody follows runs: a node whose slots went to
+# another one does not say so by itself, and one that stands still says nothing.
 WATCH_SECONDS = 0.5
 # So often it is read while something is wrong, at most.
 MIN_REFRESH_SECONDS = 0.1
 # Who asks for all nodes gets a map that was not read longer ago, or has it read.
 MAX_AGE_SECONDS = 5.0
+# A node that is left out of a new map has so long to answer what was sent to it.
+FAREWELL_SECONDS = 1.0
 
 ANNOUNCED = (
     "; the cluster announces this address, and REDIS_URL does not name it: if it cannot be reached "
@@ -66,7 +68,7 @@ class Cluster:
         self._map: SlotMap | None = None
         self._owners: list[Server | None] = [None] * SLOTS
         self._servers: dict[Address, Server] = {}
-        self._discovery = Discovery(self.seeds, self._server_at)
+        self._discovery = Discovery(self.seeds, self.server_at)
         self._named: dict[Address, None] = {}  # by others, for a slot, since the map was read
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._watched_in: int | None = None  # the process whose thread watches
@@ -103,7 +105,14 @@ class Cluster:
 
     def servers(self) -> list[Server]:
         """Return the nodes that have slots. Raises StoreUnavailable if none was ever known."""
-        return [self._server_at(address) for address in self.map().masters()]
+        return [self.server_at(address) for address in self.map().masters()]
+
+    def server_at(self, address: Address) -> Server:
+        """Return the node at an address, to which this may be the first connection."""
+        server = self._servers.get(address)
+        if server is None:
+            server = self._servers.setdefault(address, self._make_server(address))
+        return server
 
     def map(self) -> SlotMap:
         """Return the map, read anew if it is known to be old.
@@ -136,7 +145,7 @@ class Cluster:
 
     def node_at(self, host: str, port: int, by: Server) -> Server:
         """Return the node at an address that another one named; without a host it is at its own."""
-        return self._server_at((host or by.address[0], port))
+        return self.server_at((host_or(host, by.address[0]), port))
 
     def refresh_after(self, seen: int) -> None:
         """Read the map, unless a read has begun since `refreshes` was `seen`.
@@ -238,9 +247,14 @@ class Cluster:
     def check_seed(self, address: Address) -> None:
         """Raise UnsupportedServer if a node that the URL names is none of this cluster's.
 
-        Raises StoreUnavailable if it does not answer.
+        Raises StoreUnavailable if it does not answer, or has joined no cluster yet.
         """
-        self._discovery.check(address, self.map())
+        known = self.map()
+        try:
+            self._discovery.check(address, known)
+        finally:
+            if address not in known.masters():  # another name of a node, or one without logs
+                self.server_at(address).control.close()
 
     def count_connections(self) -> int:
         """Return how many connections to the nodes are open."""
@@ -267,7 +281,7 @@ class Cluster:
             raise StoreUnavailable("no node of the cluster has slots yet", stored=False)
         owners: list[Server | None] = [None] * SLOTS
         for shard in found.shards:
-            server = self._server_at(shard.master)
+            server = self.server_at(shard.master)
             owners[shard.first : shard.last + 1] = [server] * (shard.last + 1 - shard.first)
         known, before = self._map, self._owners
         self._map, self._owners = found, owners
@@ -289,7 +303,7 @@ class Cluster:
     def _drop_others(self, masters: set[Address]) -> None:
         """Forget the nodes that have left the cluster, or are replicas now."""
         for address in [each for each in self._servers if each not in masters]:
-            self._servers.pop(address).close()
+            self._forget(address)
 
     def _drop_clocks(self, found: SlotMap) -> None:
         """Forget the nodes whose clocks tick though they have no slots.
@@ -300,14 +314,22 @@ class Cluster:
         masters = set(found.masters())
         for address, server in list(self._servers.items()):
             if address not in masters and server.availability.ticks:
-                del self._servers[address]
-                server.close()
+                self._forget(address)
 
-    def _server_at(self, address: Address) -> Server:
-        server = self._servers.get(address)
-        if server is None:
-            server = self._servers.setdefault(address, self._make_server(address))
-        return server
+    def _forget(self, address: Address) -> None:
+        """Forget a node at once, and close its connections a moment later.
+
+        It may be answering: it had slots until now, or is about to get its first one. A node that
+        does not answer holds up its callers no longer.
+        """
+        server = self._servers.pop(address)
+        server.availability.close()
+        closing = threading.Timer(FAREWELL_SECONDS, server.close)
+        closing.daemon = True
+        try:
+            closing.start()
+        except RuntimeError:  # no more threads
+            server.close()
 
     def _tell(self) -> None:
         for reference in list(self._listeners):

@@ -64,9 +64,12 @@ class Discovery:
     def check(self, address: Address, known: SlotMap) -> None:
         """Raise UnsupportedServer if the node at an address is none of the known cluster's.
 
-        Raises StoreUnavailable if it does not answer.
+        Raises StoreUnavailable if it does not answer, or has joined no cluster yet: it may be new,
+        or have lost its disk.
         """
         told = read_map(self._server_at(address))
+        if not told.node_ids:
+            raise StoreUnavailable("it knows of no slots: it has joined no cluster", stored=False)
         if not told.node_ids & known.node_ids:
             raise UnsupportedServer(_of_another_cluster(address))
 

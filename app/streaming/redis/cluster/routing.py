@@ -51,13 +51,14 @@ class Nodes(Protocol):
 class _Call:
     """One command on its way."""
 
-    __slots__ = ("asking", "command", "reply", "server")
+    __slots__ = ("asking", "asks_in_vain", "command", "reply", "server")
 
     def __init__(self, command: Command):
         self.command = command
         self.reply: Reply = None
         self.server: Server | None = None
         self.asking = False
+        self.asks_in_vain = False  # the node that its slot is on its way to did not answer once
 
 
 class Routed:
@@ -150,6 +151,8 @@ class Routed:
         if by is not None and isinstance(reply, AskError):
             call.server, call.asking = self._cluster.node_at(reply.host, reply.port, by), True
             return True
+        if by is not None and was_asking and isinstance(reply, StoreUnavailable):
+            return self._asks_again(call, by)
         if isinstance(reply, TryAgainError):
             # If it was asking, the source has none of its keys. What is missing here too is
             # nowhere, or arrives in a moment.
@@ -165,6 +168,22 @@ class Routed:
                 call.server = server
                 return True
         return False
+
+    def _asks_again(self, call: _Call, by: Server) -> bool:
+        """Return whether a call whose slot is on its way to a node that fails goes back once.
+
+        The node that it came from may know by now where the slot is.
+        """
+        if call.reply.stored is not False:
+            return False
+        slot = key_slot(key_of(call.command).encode())
+        reason = f"the slot {slot} is on its way to {by.name}, which does not answer"
+        call.reply = StoreUnavailable(reason, stored=False)
+        if call.asks_in_vain:
+            return False
+        call.asks_in_vain = True
+        call.server = self._cluster.known_server_of(key_of(call.command))
+        return call.server is not None and call.server is not by
 
     def _refresh(self, seen: int, calls: Sequence[_Call]) -> None:
         """Read the map. If nobody tells it, the calls keep the replies that they have."""
@@ -225,9 +244,10 @@ class Routed:
                 call.reply = StoreUnavailable(f"unexpected error: {error}", stored=None)
             return
         for call in calls:
-            if call.asking:
-                next(replies)
+            asked = next(replies) if call.asking else None
             call.reply = next(replies)
+            if isinstance(asked, Exception) and isinstance(call.reply, MovedError):
+                call.reply = asked  # this user may not ask; that leads back to where it came from
 
 
 def _lacks_node(call: _Call) -> bool:

@@ -73,6 +73,13 @@ def _shards(reply: Reply, asked: str) -> Iterator[Shard]:
 
 
 def _address(node: Reply, asked: str) -> Address:
-    """Return the address of a node; a node without a host is at the one that was asked."""
-    host = (node[0] or b"").decode()
-    return host if host not in ("", "?") else asked, node[1]
+    return host_or((node[0] or b"").decode(), asked), node[1]
+
+
+def host_or(told: str, asked: str) -> str:
+    """Return the host that a node tells of another one.
+
+    It tells "" if it does not know it, and "?" if that node announces no hostname, and hostnames
+    are preferred. Then it is that of the node that was asked.
+    """
+    return told if told not in ("", "?") else asked

@@ -1,5 +1,7 @@
 """The map of a cluster, as it is read: how often, and from whom."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from app.streaming.errors import StoreUnavailable, UnsupportedServer
@@ -164,3 +166,57 @@ def test_the_log_tells_of_other_nodes_and_not_of_each_slot_that_moves(told, capl
     assert caplog.messages == [
         "the slots of the cluster are now at: 127.0.0.1:5 (8192), 127.0.0.1:7 (8192)"
     ]
+
+
+@pytest.mark.parametrize("host", ["", "?"])
+def test_a_node_that_is_named_without_a_host_is_at_that_of_the_one_that_names_it(host):
+    cluster = cluster_of(A)
+    assert cluster.node_at(host, 2, cluster.server_at(A)).address == B
+
+
+def test_a_node_that_has_joined_no_cluster_is_none_of_another_one(told):
+    cluster = cluster_of(A, B)
+    told[A] = map_of(A, ids="a")
+    cluster.map()
+    told[B] = SlotMap((), frozenset(), False, 0)
+    with pytest.raises(StoreUnavailable, match="knows of no slots"):
+        cluster.check_seed(B)
+    told[B] = map_of(B, ids="b")
+    with pytest.raises(UnsupportedServer, match="belongs to another cluster"):
+        cluster.check_seed(B)
+
+
+@pytest.fixture
+def left_out(told, redis_server) -> tuple[Cluster, Server]:
+    """Return a cluster and a server, which the cluster knows and which has no slots."""
+    cluster = cluster_of(A)
+    told[A] = map_of(A, ids="a")
+    cluster.map()
+    told[A] = map_of(A, B, ids="ab", epoch=2)
+    return cluster, cluster.server_at(("127.0.0.1", redis_server.port))
+
+
+def test_a_call_to_a_node_that_is_left_out_of_a_new_map_gets_its_reply(
+    left_out, redis_client, run_id, monkeypatch
+):
+    """It may be about to get its first slot, or have answered for its last one."""
+    monkeypatch.setattr(cluster_module, "FAREWELL_SECONDS", 3600.0)
+    cluster, server = left_out
+    blocked = redis_client.info("clients")["blocked_clients"]
+    with ThreadPoolExecutor() as pool:
+        reply = pool.submit(server.blocking.call, "BLPOP", run_id, 9)
+        wait_until(lambda: redis_client.info("clients")["blocked_clients"] > blocked, "it waits")
+        assert masters_of(cluster) == [A, B]
+        redis_client.rpush(run_id, "value")
+        assert reply.result() == [run_id.encode(), b"value"]
+    assert cluster.server_at(server.address) is not server
+    server.close()
+
+
+def test_a_node_that_is_left_out_of_a_new_map_is_closed(left_out, monkeypatch):
+    monkeypatch.setattr(cluster_module, "FAREWELL_SECONDS", 0.01)
+    cluster, server = left_out
+    server.control.call("PING")
+    assert server.count_connections() == 1
+    assert masters_of(cluster) == [A, B]
+    wait_until(lambda: server.count_connections() == 0, "its connections are closed")

@@ -5,7 +5,14 @@ from functools import partial
 from unittest.mock import Mock
 
 import pytest
-from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    NoPermissionError,
+    TryAgainError,
+)
 
 from app.streaming.errors import ReentrantCall, StoreUnavailable, TimedOut
 from app.streaming.redis.cluster import routing
@@ -29,6 +36,7 @@ class Node:
     """A node with replies in a row; an error of ours is raised."""
 
     name = "node"
+    asking = "OK"  # the reply to ASKING
 
     def __init__(self, *replies):
         self.replies, self.sent = list(replies), []
@@ -36,7 +44,7 @@ class Node:
 
     def call_all(self, *commands):
         self.sent += commands
-        found = ["OK" if each == ("ASKING",) else self.replies.pop(0) for each in commands]
+        found = [self.asking if each == ("ASKING",) else self.replies.pop(0) for each in commands]
         if isinstance(found[0], StoreUnavailable):
             raise found[0]
         return found
@@ -93,6 +101,37 @@ def test_ask_is_followed_once_with_asking():
     nodes = Nodes(first, second)
     assert [call(nodes), call(nodes)] == [5, 6]
     assert second.sent == [("ASKING",), READ]
+
+
+def test_a_slot_on_its_way_to_a_node_that_does_not_answer_is_named():
+    first, second = Node(*[ASK] * 20), Node(*[NOT_SENT] * 20)
+    with pytest.raises(StoreUnavailable) as raised:
+        call(Nodes(first, second))
+    reason = f"the slot {key_slot(KEY.encode())} is on its way to node, which does not answer"
+    assert (str(raised.value), raised.value.stored) == (reason, False)
+    assert first.sent == [READ] * 2
+
+
+def test_a_slot_on_its_way_that_has_gone_elsewhere_meanwhile_is_followed():
+    first, second = Node(ASK, 5), Node(NOT_SENT)
+    assert call(Nodes(first, second)) == 5
+
+
+def test_what_was_asked_for_at_a_node_that_does_not_reply_is_unknown():
+    first, second = Node(ASK), Node(LOST)
+    with pytest.raises(StoreUnavailable, match="the reply was lost") as raised:
+        call(Nodes(first, second))
+    assert raised.value.stored is None
+
+
+def test_a_user_who_may_not_ask_gets_that_error():
+    first, second = Node(ASK), Node(MOVED)
+    refusal = NoPermissionError("no permissions to run the 'asking' command")
+    second.asking = refusal
+    assert call(Nodes(first, second)) is refusal
+    second.replies, second.sent = [5], []
+    first.replies = [ASK]
+    assert call(Nodes(first, second)) == 5, "the slot has arrived, so it was carried out"
 
 
 def test_redirections_without_an_end_are_given_up():
