@@ -28,7 +28,8 @@ STREAMING_ROOT = (
 REDIS = (
     *("availability", "sentinel", "readable", "connection", "own_server", "redis_url"),
     *("server_warnings", "acknowledgement", "shared_connection", "scripts", "server"),
-    *("cluster.slot_map", "cluster.cluster_url", "cluster.routing", "cluster.discovery"),
+    *("cluster.slot_map", "cluster.cluster_url", "cluster.silent_nodes", "cluster.routing"),
+    "cluster.discovery",
     *("cluster.cluster", "engine"),
 )
 LOG = (

@@ -62,6 +62,8 @@ class RevocationLog:
         if self._followed_in != os.getpid():
             self._followed_in = os.getpid()
             self._is_read = threading.Event()
+            # A read that waits at a node whose slots went to another one hears nothing of it.
+            self._engine.watch()
             threading.Thread(
                 target=_follow, args=(weakref.ref(self),), name="tailrace-revocations", daemon=True
             ).start()

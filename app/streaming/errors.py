@@ -89,6 +89,10 @@ class StoreUnavailable(StreamingError):
         self.retry_after = retry_after
 
 
+class TimedOut(StoreUnavailable):
+    """Redis did not respond in time."""
+
+
 class UnsupportedServer(StoreUnavailable):
     """The server is too old, not what the URL says, or forbids this user what Tailrace needs."""
 

@@ -28,7 +28,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from ...metrics.catalog import REDIS_ERRORS
-from ..errors import NotALog, StoreUnavailable, UnsupportedServer, copy_of
+from ..errors import NotALog, StoreUnavailable, TimedOut, UnsupportedServer, copy_of
 from ..reentrancy import one_call_per_thread
 from .readable import wait_readable
 from .sentinel import leads_to_master
@@ -44,6 +44,10 @@ Command: TypeAlias = Sequence[Argument]
 
 # In RESP2: bytes, an int, None, or a list of replies; or a ResponseError, as a value.
 Reply: TypeAlias = Any
+
+
+class Loading(ResponseError):
+    """The reply of a server that still reads its data from disk."""
 
 
 class RedisConnection(Protocol):
@@ -220,7 +224,7 @@ def _read_reply(link: RedisConnection) -> Reply:
     except ResponseError as error:
         return error
     except BusyLoadingError as error:  # an error reply too, though not a ResponseError
-        return ResponseError(str(error))
+        return Loading(str(error))
 
 
 def has_nothing_to_read(link: RedisConnection) -> bool:
@@ -264,7 +268,13 @@ def reason_of(error: Exception) -> str:
 
 def kind_of(error: Exception) -> type[StoreUnavailable]:
     """Return which of our errors stands for one that redis-py has raised."""
+    if _is_timeout(error):
+        return TimedOut
     return UnsupportedServer if _NO_DATABASE.search(str(error)) else StoreUnavailable
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, redis.TimeoutError | TimeoutError)
 
 
 def checked(reply: Reply) -> Reply:
@@ -306,8 +316,8 @@ def count_error(error: Exception) -> None:
 
 
 _KINDS_OF_ERRORS: tuple[tuple[str, Callable[[Exception, str], bool]], ...] = (
-    ("timeout", lambda error, text: isinstance(error, redis.TimeoutError | TimeoutError)),
-    ("loading", lambda error, text: "LOADING" in text or isinstance(error, BusyLoadingError)),
+    ("timeout", lambda error, text: _is_timeout(error)),
+    ("loading", lambda error, text: isinstance(error, BusyLoadingError | Loading)),
     ("read_only", lambda error, text: is_not_master(error)),
     ("forbidden", lambda error, text: "NOPERM" in text or isinstance(error, NoPermissionError)),
     ("full", lambda error, text: isinstance(error, OutOfMemoryError) or text.startswith("OOM")),

@@ -39,6 +39,9 @@ CHUNK = 100
 # Of its time the census works one part and rests so many.
 REST_SHARE = 10
 
+# Nor does it rest for longer: a part that waited for a node took long, and meant no work.
+MAX_REST_SECONDS = 5.0
+
 log = logging.getLogger("tailrace.runs")
 
 T = TypeVar("T")
@@ -126,7 +129,7 @@ class Census:
         self._runs.note([*map(noted_of, found.values()), *gone], change)
 
     def _in_turns(self, parts: Iterator[T]) -> Iterator[T]:
-        """Yield parts of the work; rest after each, longer than it took, and keep the turn."""
+        """Yield parts of the work; rest after each, and keep the turn."""
         while True:
             began = time.monotonic()
             part = next(parts, None)
@@ -134,7 +137,7 @@ class Census:
                 return
             yield part
             self._turn.run(TURN, 0)
-            time.sleep(REST_SHARE * (time.monotonic() - began))
+            time.sleep(min(REST_SHARE * (time.monotonic() - began), MAX_REST_SECONDS))
 
 
 def _chunks(places: Iterator[Place]) -> Iterator[list[Place]]:

@@ -1,5 +1,8 @@
 """The census: afterwards the index says what the logs say, and the changes were told."""
 
+import time
+from unittest.mock import Mock
+
 import pytest
 
 from app.streaming.errors import StoreUnavailable
@@ -153,6 +156,17 @@ def test_old_runs_that_are_found_are_not_told(fake_store, fake_client, census):
     census.take()
     assert index_of(fake_store, "active") == ["a"]
     assert told(fake_store) == []
+
+
+def test_the_rest_after_a_slow_part_is_bounded(fake_store, census, monkeypatch):
+    """What waits for a node of a cluster takes long, and the turn is that of all gateways."""
+    clock = Mock(monotonic=time.monotonic, time=time.time)
+    monkeypatch.setattr(census_module, "time", clock)
+    monkeypatch.setattr(census_module, "REST_SHARE", 1e9)
+    fake_store.add("a", "lifecycle", "started")
+    census.take()
+    rests = [each.args[0] for each in clock.sleep.call_args_list]
+    assert set(rests) == {census_module.MAX_REST_SECONDS}
 
 
 @pytest.mark.parametrize("gevent", [False, True])

@@ -16,6 +16,7 @@ from ..connection import REFUSES
 from ..server import Server
 from .discovery import Discovery
 from .routing import Routed
+from .silent_nodes import SilentNodes
 from .slot_map import SLOTS, Address, SlotMap, host_or, read_map
 
 # So often the map is read by a gateway, and while somebody follows runs: a node whose slots went to
@@ -44,6 +45,7 @@ class Cluster:
         shared, writes, pool, blocking: those of the nodes; each command goes to the node that has
             its key.
         seeds: the nodes that the URL names.
+        silent: the nodes that have stopped answering.
         refreshes: how often a read of the map has begun.
     """
 
@@ -59,6 +61,7 @@ class Cluster:
         self.shared = Routed(self, lambda server: server.shared)
         self.pool = Routed(self, lambda server: server.pool)
         self.blocking = Routed(self, lambda server: server.blocking)
+        self.silent = SilentNodes(self.read_soon)
         self.refreshes = 0
         self.seeds = tuple(seeds)
         self._make_server = make_server
@@ -122,7 +125,7 @@ class Cluster:
             with suppress(StoreUnavailable):
                 self.refresh_after(self.refreshes)
         elif time.monotonic() > self._refreshed_at + MAX_AGE_SECONDS:
-            self._read_soon()
+            self.read_soon()
         if self._map is None:
             raise StoreUnavailable("another thread reads the map of the cluster", stored=False)
         return self._map
@@ -137,7 +140,7 @@ class Cluster:
             self._owners[slot] = server
             server.availability.interrupted()
             self._tell()
-            self._read_soon()
+            self.read_soon()
         return server
 
     def node_at(self, host: str, port: int, by: Server) -> Server:
@@ -169,6 +172,18 @@ class Cluster:
                 self._refreshed_at = time.monotonic()
         finally:
             self._refreshing.release()
+
+    def read_soon(self) -> None:
+        """Have a thread read the map, unless one does anyway. Nobody waits for it."""
+        if self._watched_in != os.getpid() and not self._reads_soon:
+            self._reads_soon = True
+            thread = threading.Thread(
+                target=_read_once, args=(weakref.ref(self),), name="tailrace-map", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # no more threads; who asks for all nodes reads the map then
+                self._reads_soon = False
 
     # Watching
 
@@ -251,18 +266,6 @@ class Cluster:
             server.release_idle()
 
     # Inside
-
-    def _read_soon(self) -> None:
-        """Have a thread read the map, unless one does anyway. Nobody waits for it."""
-        if self._watched_in != os.getpid() and not self._reads_soon:
-            self._reads_soon = True
-            thread = threading.Thread(
-                target=_read_once, args=(weakref.ref(self),), name="tailrace-map", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # no more threads; who asks for all nodes reads the map then
-                self._reads_soon = False
 
     def read_in_background(self) -> None:
         """Read the map in a thread of its own; if nobody tells it, it stays as it is."""

@@ -10,11 +10,12 @@ from typing import Protocol
 from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, MovedError, TryAgainError
 
-from ...errors import StoreUnavailable, StreamingError, copy_of
+from ...errors import StoreUnavailable, StreamingError, TimedOut, copy_of
 from ...reentrancy import one_call_per_thread
-from ..connection import Argument, Command, Reply
+from ..connection import Argument, Command, Loading, Reply
 from ..scripts import Connection, derives_keys
 from ..server import Server
+from .silent_nodes import NotSent, SilentNodes
 
 # So often a command follows redirections, one after the other.
 MAX_REDIRECTIONS = 8
@@ -37,6 +38,11 @@ class Nodes(Protocol):
     def node_at(self, host: str, port: int, by: Server) -> Server: ...
 
     def refresh_after(self, seen: int) -> None: ...
+
+    def read_soon(self) -> None: ...
+
+    @property
+    def silent(self) -> SilentNodes: ...
 
     @property
     def refreshes(self) -> int: ...
@@ -113,6 +119,8 @@ class Routed:
         while left:
             seen = self._cluster.refreshes
             self._send(left)
+            if any(map(_may_lack_slots, left)):
+                self._cluster.read_soon()
             # Once at most: the replies of the nodes that are well wait for it.
             if may_refresh and any(map(_lacks_node, left)):
                 may_refresh = False
@@ -208,6 +216,11 @@ class Routed:
             thread.join()
 
     def _exchange(self, server: Server, calls: Sequence[_Call]) -> None:
+        silence = self._cluster.silent.error_of(server)
+        if silence is not None:
+            for call in calls:
+                call.reply = copy_of(silence)
+            return
         commands: list[Command] = []
         for call in calls:
             if call.asking:
@@ -216,6 +229,8 @@ class Routed:
         try:
             replies = iter(self._connection_of(server).call_all(*commands))
         except StoreUnavailable as error:
+            if isinstance(error, TimedOut):
+                self._cluster.silent.add(server, error)
             for call in calls:
                 call.reply = copy_of(error)
             return
@@ -236,10 +251,22 @@ class Routed:
 
 
 def _lacks_node(call: _Call) -> bool:
-    """Return whether a call was not carried out, and another node may have its slot by now."""
+    """Return whether a call was not carried out, and another node may have its slot by now.
+
+    Whoever meets a node that is known to be silent does not wait for the map: it is read anyway.
+    """
     reply = call.reply
     not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False
-    return not_sent or isinstance(reply, ClusterDownError)
+    return (not_sent and not isinstance(reply, NotSent)) or isinstance(reply, ClusterDownError)
+
+
+def _may_lack_slots(call: _Call) -> bool:
+    """Return whether the node of a call may have its slot no more, and cannot say so itself."""
+    reply = call.reply
+    if not isinstance(reply, Exception):
+        return False
+    is_unknown = isinstance(reply, StoreUnavailable) and reply.stored is None
+    return is_unknown or isinstance(reply, NotSent | Loading)
 
 
 def with_one_key(command: Command) -> Command:

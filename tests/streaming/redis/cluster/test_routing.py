@@ -1,5 +1,6 @@
 """Routing on nodes that are made up: where a command goes on what a node has replied."""
 
+import contextlib
 from functools import partial
 from unittest.mock import Mock
 
@@ -13,17 +14,22 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from app.streaming.errors import ReentrantCall, StoreUnavailable
+from app.streaming.errors import ReentrantCall, StoreUnavailable, TimedOut
 from app.streaming.redis.cluster import routing
 from app.streaming.redis.cluster.routing import Routed
+from app.streaming.redis.cluster.silent_nodes import SilentNodes
+from app.streaming.redis.connection import Loading
 from app.streaming.redis.scripts import Script
 from app.streaming.reentrancy import one_call_per_thread
+from tests.servers import wait_until
+from tests.streaming.redis.cluster.silence import Control
 
 KEY = "run:a:events"
 READ = ("XLEN", KEY)
 ASK, MOVED = AskError("1 host:2"), MovedError("1 host:2")
 LOST = StoreUnavailable("the reply was lost", stored=None)
 NOT_SENT = StoreUnavailable("it is away", stored=False)
+UNANSWERED = TimedOut("no answer in time", stored=None)
 
 
 class Node:
@@ -34,6 +40,7 @@ class Node:
 
     def __init__(self, *replies):
         self.replies, self.sent = list(replies), []
+        self.control, self.availability = Control(), Mock(closed=False)
 
     def call_all(self, *commands):
         self.sent += commands
@@ -48,6 +55,10 @@ class Nodes:
 
     def __init__(self, owner, other, then=None):
         self.refreshes, self.owner, self.other, self.then = 0, owner, other, then
+        self.soon, self.silent = 0, SilentNodes(self.read_soon)
+
+    def read_soon(self):
+        self.soon += 1
 
     def known_server_of(self, key):
         return self.owner
@@ -62,6 +73,16 @@ class Nodes:
     def refresh_after(self, seen):
         self.refreshes += 1
         self.owner = self.then or self.owner
+
+
+class Owners(Nodes):
+    """Two nodes; the first has the slot of KEY, and the second all others."""
+
+    def known_server_of(self, key):
+        return self.owner if key == KEY else self.other
+
+
+OTHER_READ = ("XLEN", "run:b:events")
 
 
 def call(nodes: Nodes, *command):
@@ -170,21 +191,63 @@ def test_what_may_have_been_carried_out_is_never_sent_again():
     assert second.sent == []
 
 
+def test_a_node_whose_reply_timed_out_gets_nothing_until_it_answers_a_ping():
+    node = Node(UNANSWERED, 5)
+    nodes = Nodes(node, Node())
+    with pytest.raises(TimedOut) as raised:
+        call(nodes)
+    assert raised.value.stored is None, "it may have been carried out"
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="nothing was sent to node") as raised:
+            call(nodes)
+        assert raised.value.stored is False
+    assert (node.sent, nodes.refreshes) == ([READ], 0), "nobody waits for the map either"
+    node.control.answer()
+    wait_until(lambda: nodes.silent.error_of(node) is None, "it answers")
+    assert call(nodes) == 5
+
+
+def test_of_a_silent_node_the_calls_of_others_hear_nothing():
+    stuck, well = Node(UNANSWERED), Node(1, 2, 3)
+    nodes = Owners(stuck, well)
+    routed = Routed(nodes, lambda node: node)
+    for reply in (1, 2, 3):
+        error, found = routed.call_all(READ, OTHER_READ)
+        assert (error.stored, found) == (None if reply == 1 else False, reply)
+    assert stuck.sent == [READ]
+    stuck.control.answer()
+
+
+def test_what_is_for_a_silent_node_goes_to_the_one_that_has_its_slots_by_now():
+    stuck, second = Node(UNANSWERED), Node(5)
+    nodes = Nodes(stuck, second)
+    with pytest.raises(TimedOut):
+        call(nodes)
+    nodes.owner = second  # as the map says, which is read meanwhile
+    assert call(nodes) == 5
+    stuck.control.answer()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [Loading("it loads"), LOST, UNANSWERED, TimedOut("no answer", stored=False), NOT_SENT],
+    ids=["loading", "lost", "timed out", "a read timed out", "not sent"],
+)
+def test_the_map_is_read_after_a_node_could_not_serve(reply):
+    node = Node(reply)
+    nodes = Nodes(node, Node())
+    with contextlib.suppress(StoreUnavailable):
+        call(nodes)
+    assert nodes.soon + nodes.refreshes == 1
+    assert node.sent == [READ]
+    node.control.answer()
+
+
 def test_a_slot_without_a_node_is_looked_for_once_more():
     second = Node(5)
     assert call(Nodes(None, second, then=second)) == 5
     with pytest.raises(StoreUnavailable, match="no node of the cluster has the slot"):
         call(Nodes(None, second))
-
-
-class Owners(Nodes):
-    """Two nodes; the first has the slot of KEY, and the second all others."""
-
-    def known_server_of(self, key):
-        return self.owner if key == KEY else self.other
-
-
-OTHER_READ = ("XLEN", "run:b:events")
 
 
 def test_of_several_nodes_that_fail_each_call_gets_the_error_of_its_own():
