@@ -5,13 +5,9 @@ import threading
 import pytest
 import requests
 
-from app.auth.revocation_log import REVOCATIONS, RevocationLog
 from app.streaming.errors import StoreUnavailable
 from app.streaming.event_store import EventStore
-from app.streaming.redis import connection
-from app.streaming.redis.engine import make_engine
 from app.streaming.runs.run_index import ACTIVE
-from tests.auth.test_revocation_log import is_revoked
 from tests.clients import Stream
 from tests.cluster_servers import ClusterServers
 from tests.integration.test_metrics import EVENT
@@ -175,25 +171,3 @@ def test_a_producer_without_followers_goes_on_at_the_replica_that_took_over(star
     finally:
         frozen.resume()
     assert len(EventStore(cluster.url).get_events(run_id)) == 2
-
-
-def test_revocations_come_from_the_replica_that_took_over(start_cluster, monkeypatch):
-    # So long a read waits at a node that says nothing, unless the map tells of another one.
-    monkeypatch.setattr(connection, "BLOCK_MARGIN_SECONDS", 60.0)
-    cluster = start_cluster(3, 1)
-    frozen = cluster.owner_of_key(REVOCATIONS)
-    log = RevocationLog(make_engine(cluster.url), lambda: None)
-    log.wait_until_read()
-
-    def revoke(token_id: str) -> None:
-        RevocationLog(make_engine(cluster.url), lambda: None).append({"jti": token_id})
-
-    revoke("first")
-    wait_until(lambda: is_revoked(log, "first"), "it has come")  # the next one is waited for
-    frozen.pause()
-    try:
-        wait_until(lambda: cluster.owner_of_key(REVOCATIONS) is not frozen, "a failover", 30)
-        revoke("second")
-        wait_until(lambda: is_revoked(log, "second"), "the next one has come", 20)
-    finally:
-        frozen.resume()

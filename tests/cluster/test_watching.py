@@ -36,9 +36,7 @@ def test_after_the_failover_of_a_frozen_master_revocations_do_not_wait_for_its_t
     for module in (server_module, revocation_log):
         monkeypatch.setattr(module, "MAX_BLOCK_SECONDS", 3600.0)
     cluster = start_cluster(3, 1)
-    store = EventStore(cluster.url)
-    store.engine.watch()
-    log = RevocationLog(store.engine, lambda: None)
+    log = RevocationLog(EventStore(cluster.url).engine, lambda: None)
     log.wait_until_read()
     frozen = cluster.owner_of_key(REVOCATIONS)
     wait_until(lambda: int(cluster.info(frozen)["blocked_clients"]) == 1, "it waits for more")
