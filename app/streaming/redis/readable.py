@@ -7,9 +7,11 @@ much as the wait itself. So one timer looks at all waits of a hub, and they end 
 
 import socket
 import time
+from contextlib import suppress
 from typing import Any
 
-from greenlet import getcurrent
+with suppress(ImportError):  # then there is no gevent either, and nobody waits here
+    from greenlet import getcurrent
 
 # So late a wait may end.
 TICK_SECONDS = 0.1

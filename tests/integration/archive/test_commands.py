@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -195,10 +196,11 @@ def test_a_pass_that_is_stopped_says_so_though_the_storage_does_not_answer(envir
         fcntl.flock(lock, fcntl.LOCK_EX)
         command = [sys.executable, "-m", "app", "archive", "--once"]
         process = subprocess.Popen(command, env=environ, cwd=tmp_path)
-        files = Path(f"/proc/{process.pid}/fd")
 
-        def waits():
-            return any(each.resolve().name == ".lock" for each in files.iterdir())
+        def waits() -> bool:
+            # Another file may be closed meanwhile.
+            opened = psutil.Process(process.pid).open_files()
+            return any(Path(each.path).name == ".lock" for each in opened)
 
         wait_until(waits, "it waits for the lock", 40)
         process.send_signal(signal.SIGTERM)
