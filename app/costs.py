@@ -88,7 +88,7 @@ class Costs:
 
 ONE_REDIS = Costs()
 
-# A cluster of three masters, which all figures are for together. What is not named costs the same.
+# A cluster, measured with one master. What is not named costs the same.
 CLUSTER = replace(
     ONE_REDIS,
     append_us_per_kb=8.8,

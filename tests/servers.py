@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 import psutil
 import redis
+import requests
 
 from app.launcher.installed_redis import cut_half_transaction, find_server
 
@@ -305,6 +306,14 @@ class GatewayServer(Server):
 
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
+
+    def limit_files(self, count: int) -> None:
+        """Replace the one worker by one that may have so many files open."""
+        [former] = self.workers()
+        psutil.Process(self.process.pid).rlimit(psutil.RLIMIT_NOFILE, (count, count))
+        self.process.send_signal(signal.SIGHUP)
+        former.wait(20)
+        wait_until(lambda: requests.get(f"{self.url}/readyz", timeout=20).ok, "it is ready")
 
     def client_count(self) -> int:
         """Return how many client connections all workers hold."""

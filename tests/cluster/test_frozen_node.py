@@ -2,16 +2,14 @@
 
 import json
 import select
-import signal
 import socket
 
-import psutil
 import pytest
 import requests
 
 from app.capacity import Capacity
 from tests.cluster_servers import ClusterServers
-from tests.servers import GatewayServer, wait_until
+from tests.servers import GatewayServer
 
 FILES = 400
 STREAMS = 50
@@ -29,11 +27,7 @@ def cluster(start_cluster) -> ClusterServers:
 def gateway(cluster, start_gateway) -> GatewayServer:
     """Start a gateway whose worker holds no more than APPENDS appends."""
     gateway = start_gateway(cluster.url, MAX_STREAMS=STREAMS)
-    [former] = gateway.workers()
-    psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (FILES, FILES))
-    gateway.process.send_signal(signal.SIGHUP)
-    former.wait(20)
-    wait_until(lambda: requests.get(f"{gateway.url}/readyz", timeout=20).ok, "it is ready")
+    gateway.limit_files(FILES)
     return gateway
 
 

@@ -131,7 +131,11 @@ def test_the_key_is_deleted_and_begun_again(followed):
     followed.command("DEL", followed.key)
     for _ in range(3):
         followed.append()
-    wait_until(lambda: followed.followers.notices[followed.run_id], "a reset is told", MOST_SECONDS)
+    wait_until(
+        lambda: followed.followers.notices[followed.run_id],
+        "the follower gets a reset",
+        MOST_SECONDS,
+    )
     followed.followers.wait_for(followed.run_id, 3)
     wait_until(
         lambda: followed.followers.sequences[followed.run_id][-3:] == [1, 2, 3], "all", MOST_SECONDS

@@ -117,7 +117,7 @@ class Machines:
         program.chmod(0o755)
 
     def _address(self, match: re.Match) -> str:
-        """Return where a node is. `redis-cli --cluster` is told its bus port too."""
+        """Return where a node is. `redis-cli --cluster` needs its bus port too."""
         before, number = match[1] or "", int(match[2])
         server = [self.old, *self.nodes][number] if number != 4 else self.fourth
         has_bus = number and not before

@@ -9,7 +9,6 @@ import http.client
 import json
 import re
 import select
-import signal
 import socket
 import sys
 import threading
@@ -17,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
@@ -48,11 +46,7 @@ def gateway(redis_server, tmp_path) -> Iterator[GatewayServer]:
     monitoring = free_port()
     with GatewayServer(redis_server.url, tmp_path / "log", MONITORING_PORT=monitoring) as gateway:
         gateway.monitoring_url = f"http://127.0.0.1:{monitoring}"
-        [former] = gateway.workers()
-        psutil.Process(gateway.process.pid).rlimit(psutil.RLIMIT_NOFILE, (FILES, FILES))
-        gateway.process.send_signal(signal.SIGHUP)
-        former.wait(20)
-        wait_until(lambda: requests.get(f"{gateway.url}/readyz", timeout=20).ok, "it is ready")
+        gateway.limit_files(FILES)
         yield gateway
 
 

@@ -182,7 +182,7 @@ class Cluster:
             )
             try:
                 thread.start()
-            except RuntimeError:  # no more threads; who asks for all nodes reads the map then
+            except RuntimeError:  # no more threads; `map` tries again
                 self._reads_soon = False
 
     # Watching

@@ -253,7 +253,7 @@ class Routed:
 def _lacks_node(call: _Call) -> bool:
     """Return whether a call was not carried out, and another node may have its slot by now.
 
-    Whoever meets a node that is known to be silent does not wait for the map: it is read anyway.
+    A call for a silent node does not wait for the map: another thread reads it anyway.
     """
     reply = call.reply
     not_sent = isinstance(reply, StoreUnavailable) and reply.stored is False

@@ -22,9 +22,9 @@ class NotSent(StoreUnavailable):
 class SilentNodes:
     """The nodes that are silent: from a reply that timed out until they answer a PING.
 
-    A node that stands still takes commands, and lets each of them time out. To send it more would
-    hold up whoever asks other nodes too, and nobody would know what became of an append. So
-    whatever is for a silent node fails at once, and nothing is sent.
+    A node that stands still takes commands, and lets each of them time out. Callers that ask other
+    nodes too would wait for it, and could not know what became of an append. So a command for a
+    silent node fails at once, and is not sent.
 
     A thread asks each of them, over `Server.control`. It lives as long as the silence: without it,
     as after a fork, no node is silent.

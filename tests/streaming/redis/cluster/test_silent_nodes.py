@@ -64,7 +64,7 @@ def test_it_is_until_it_answers_a_ping(silent, node, goes_on):
     node.control.answer()
     wait_until(lambda: silent.error_of(node) is None, "it is no longer silent")
     # Producers could not write until now: their leases count from here.
-    wait_until(lambda: node.availability.interrupted.called, "the clock is told")
+    wait_until(lambda: node.availability.interrupted.called, "the leases count anew")
     assert goes_on.call_count == 1
 
 
