@@ -317,7 +317,10 @@ def count_error(error: Exception) -> None:
 
 _KINDS_OF_ERRORS: tuple[tuple[str, Callable[[Exception, str], bool]], ...] = (
     ("timeout", lambda error, text: _is_timeout(error)),
-    ("loading", lambda error, text: isinstance(error, BusyLoadingError | Loading)),
+    (
+        "loading",
+        lambda error, text: "LOADING" in text or isinstance(error, BusyLoadingError | Loading),
+    ),
     ("read_only", lambda error, text: is_not_master(error)),
     ("forbidden", lambda error, text: "NOPERM" in text or isinstance(error, NoPermissionError)),
     ("full", lambda error, text: isinstance(error, OutOfMemoryError) or text.startswith("OOM")),
