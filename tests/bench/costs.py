@@ -13,13 +13,14 @@ import argparse
 import contextlib
 import json
 import re
+import statistics
 import tempfile
 import time
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import orjson
@@ -210,15 +211,20 @@ def delivered_bytes(server: Server) -> float:
     return float(re.search(r"^tailrace_delivered_bytes_total ([0-9.e+]+)$", text, re.M)[1])
 
 
-def measured(kind: type[Server], seconds: float) -> dict[str, float]:
-    """Measure all costs that a run of the bench can tell."""
-    lives = live_costs(kind, seconds), live_costs(kind, seconds, LARGE)
-    costs = {
-        **of_live(*lives),
-        **of_idle(kind, max(seconds, 10)),
-        **of_keys(kind, seconds),
-        **of_network(kind, seconds),
-    }
+def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return the median of each figure over several rounds, which have the same names."""
+    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+
+
+def measured(kind: type[Server], seconds: float, rounds: int) -> dict[str, float]:
+    """Measure all costs that a run of the bench can tell, as medians of several rounds."""
+    small, large, others = [], [], []
+    for _ in range(rounds):
+        small.append(asdict(live_costs(kind, seconds)))
+        large.append(asdict(live_costs(kind, seconds, LARGE)))
+        idle_costs = of_idle(kind, max(seconds, 10))
+        others.append(idle_costs | of_keys(kind, seconds) | of_network(kind, seconds))
+    costs = of_live(Live(**medians(small)), Live(**medians(large))) | medians(others)
     ONE_REDIS.with_measured(costs)
     return {name: round(value, 2) for name, value in costs.items()}
 
@@ -226,9 +232,11 @@ def measured(kind: type[Server], seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.costs", description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="whose medians are the costs")
     parser.add_argument("--cluster", action="store_true", help="on a cluster of three masters")
     options = parser.parse_args()
-    print(json.dumps(measured(ThreeMasters if options.cluster else Tailrace, options.seconds)))
+    kind = ThreeMasters if options.cluster else Tailrace
+    print(json.dumps(measured(kind, options.seconds, options.rounds)))
 
 
 if __name__ == "__main__":
