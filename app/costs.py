@@ -39,26 +39,26 @@ class Costs:
             worker, beside the data.
     """
 
-    append_us: float = 76.0
-    append_us_per_kb: float = 3.0
-    read_us: float = 320.0
-    read_us_per_kb: float = 1.1
-    send_us: float = 8.0
-    send_us_per_kb: float = 0.25
-    open_us: float = 590.0
-    idle_stream_us: float = 0.4
-    idle_run_us: float = 5.5
-    worker_bytes: float = 106e6
-    stream_bytes: float = 3300.0
-    run_bytes: float = 5000.0
+    append_us: float = 85.0
+    append_us_per_kb: float = 8.2
+    read_us: float = 261.0
+    read_us_per_kb: float = 6.7
+    send_us: float = 9.1
+    send_us_per_kb: float = 0.01
+    open_us: float = 573.0
+    idle_stream_us: float = 2.1
+    idle_run_us: float = 4.9
+    worker_bytes: float = 89e6
+    stream_bytes: float = 3200.0
+    run_bytes: float = 5500.0
     merged_run_bytes: float = 700.0
     merged_factor: float = 1.6
-    redis_append_us: float = 32.0
-    redis_append_us_per_kb: float = 2.7
-    redis_key_us: float = 20.0
-    redis_read_us: float = 98.0
-    redis_read_us_per_kb: float = 11.5
-    redis_idle_run_us: float = 1.0
+    redis_append_us: float = 35.0
+    redis_append_us_per_kb: float = 4.3
+    redis_key_us: float = 26.0
+    redis_read_us: float = 159.0
+    redis_read_us_per_kb: float = 3.9
+    redis_idle_run_us: float = 0.78
     redis_run_bytes: float = 5000.0
     redis_event_bytes: float = 70.0
     redis_data_factor: float = 1.1
@@ -66,7 +66,7 @@ class Costs:
     request_bytes: float = 300.0
     answer_bytes: float = 400.0
     frame_bytes: float = 217.0
-    redis_append_bytes: float = 296.0
+    redis_append_bytes: float = 301.0
     redis_read_bytes: float = 3800.0
 
     def with_measured(self, measured: object) -> "Costs":
@@ -88,24 +88,27 @@ class Costs:
 
 ONE_REDIS = Costs()
 
-# A cluster, measured with one master. What is not named costs the same.
+# A cluster of three masters. What is not named costs the same.
 CLUSTER = replace(
     ONE_REDIS,
-    append_us_per_kb=8.8,
-    read_us=287.0,
-    read_us_per_kb=0.0,
-    send_us=7.7,
+    append_us=91.0,
+    append_us_per_kb=4.5,
+    read_us=300.0,
+    read_us_per_kb=7.5,
+    send_us=8.7,
     send_us_per_kb=0.2,
-    open_us=670.0,
-    idle_stream_us=1.0,
-    idle_run_us=8.3,
-    worker_bytes=107e6,
-    run_bytes=3900.0,
-    redis_append_us_per_kb=5.0,
+    open_us=553.0,
+    idle_stream_us=2.8,
+    idle_run_us=7.3,
+    worker_bytes=92e6,
+    stream_bytes=3300.0,
+    run_bytes=4000.0,
+    redis_append_us=40.0,
+    redis_append_us_per_kb=3.6,
     redis_key_us=27.0,
-    redis_read_us=55.0,
+    redis_read_us=75.0,
     redis_read_us_per_kb=0.0,
-    redis_idle_run_us=0.3,
-    redis_append_bytes=308.0,
-    redis_read_bytes=960.0,
+    redis_idle_run_us=1.0,
+    redis_append_bytes=302.0,
+    redis_read_bytes=916.0,
 )
