@@ -7,24 +7,36 @@ from playwright.sync_api import Page
 
 from tests.servers import wait_until
 
-# What each row on the screen shows, in order.
+# What each row on the screen shows, in order, as it is painted. When rows come above, the page
+# scrolls at once and draws in the next frame: in between they stand elsewhere. A new observer is
+# told at the end of a frame.
 ROWS = """() => {
-  const box = document.getElementById("events").getBoundingClientRect();
-  return [...document.querySelectorAll("#events .row")]
-    .filter((row) => {
-      const { top, bottom } = row.getBoundingClientRect();
-      return bottom > box.top + 1 && top < box.bottom - 1;
-    })
-    .sort((one, other) => one.dataset.row - other.dataset.row)
-    .map((row) => ({
-      row: Number(row.dataset.row),
-      sequence: row.querySelector(".sequence")?.textContent ?? null,
-      name: row.querySelector(".name")?.textContent ?? null,
-      times: row.querySelector(".times")?.textContent ?? null,
-      data: row.querySelector(".data").textContent,
-      kind: [...row.classList].at(-1),
-      isSelected: row.getAttribute("aria-selected") === "true",
-    }));
+  const list = document.getElementById("events");
+  const shown = () => {
+    const box = list.getBoundingClientRect();
+    return [...list.querySelectorAll(".row")]
+      .filter((row) => {
+        const { top, bottom } = row.getBoundingClientRect();
+        return bottom > box.top + 1 && top < box.bottom - 1;
+      })
+      .sort((one, other) => one.dataset.row - other.dataset.row)
+      .map((row) => ({
+        row: Number(row.dataset.row),
+        sequence: row.querySelector(".sequence")?.textContent ?? null,
+        name: row.querySelector(".name")?.textContent ?? null,
+        times: row.querySelector(".times")?.textContent ?? null,
+        data: row.querySelector(".data").textContent,
+        kind: [...row.classList].at(-1),
+        isSelected: row.getAttribute("aria-selected") === "true",
+      }));
+  };
+  return new Promise((done) => {
+    const observer = new ResizeObserver(() => {
+      observer.disconnect();
+      done(shown());
+    });
+    observer.observe(list);
+  });
 }"""
 
 
