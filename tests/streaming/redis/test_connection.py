@@ -7,8 +7,10 @@ from unittest.mock import Mock
 
 import pytest
 import redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import BusyLoadingError, NoScriptError, ReadOnlyError, ResponseError
 
+from app.metrics.catalog import REDIS_ERRORS
+from app.metrics.values import own_row
 from app.streaming.errors import NotALog, StoreUnavailable
 from app.streaming.redis import connection, redis_url
 from app.streaming.redis.scripts import Script
@@ -38,6 +40,27 @@ def silent_port() -> Iterator[int]:
 def test_an_error_reply_raises_the_error_of_its_kind(reply, error):
     with pytest.raises(error):
         connection.checked(reply)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ResponseError("LOADING Redis is loading"), "loading"),
+        (connection.Loading("LOADING Redis is loading"), "loading"),
+        (BusyLoadingError("Redis is loading the dataset in memory"), "loading"),
+        (ReadOnlyError("You can't write against a read only replica."), "read_only"),
+        (ResponseError("NOPERM this user has no permissions"), "forbidden"),
+        (ResponseError("OOM command not allowed"), "full"),
+        (redis.TimeoutError("Timeout reading from socket"), "timeout"),
+        (redis.ConnectionError("Connection closed by server."), "connection"),
+        (ResponseError("ERR unknown command"), "other"),
+    ],
+)
+def test_a_failure_is_counted_by_its_kind(error, kind):
+    place = REDIS_ERRORS.of(kind).index
+    before = own_row()[place]
+    connection.count_error(error)
+    assert own_row()[place] == before + 1
 
 
 @pytest.mark.parametrize("reply", [None, b"", 0, [], [b"WRONGTYPE"]])
