@@ -1,5 +1,7 @@
 """The WAIT behind a round trip: what becomes of its callers, on a server without replicas."""
 
+import threading
+from collections import defaultdict
 from types import SimpleNamespace
 
 import pytest
@@ -73,11 +75,15 @@ def test_all_callers_of_a_round_trip_share_one_wait(breakable):
 
 
 def test_wait_is_no_command_of_the_metric(redis_server, monkeypatch):
-    counted = []
-    histogram = SimpleNamespace(observe=counted.append)
+    counted = defaultdict(list)  # by thread: those of other tests count here too
+
+    def observe(commands: int) -> None:
+        counted[threading.get_ident()].append(commands)
+
+    histogram = SimpleNamespace(observe=observe)
     monkeypatch.setattr(shared_connection, "ROUND_TRIP_COMMANDS", histogram)
     share_with(redis_server, 1).call_all(*[("ECHO", "a")] * 3)
-    assert counted == [3]
+    assert counted[threading.get_ident()] == [3]
 
 
 def test_a_lack_of_replicas_is_counted_and_counts_all_leases_anew(redis_server):
